@@ -1,0 +1,201 @@
+"""A grid in the patient: the only place that knows axes.
+
+Conventions, once for the whole package:
+
+* arrays are indexed ``(k, j, i)`` = (slice, row, column); channel axes, if any, come before;
+* points are ``(x, y, z)`` in **LPS millimetres** (x to the patient's left, y to posterior, z to superior: DICOM PS3.3 C.7.6.2.1.1);
+* one 4x4 ``affine`` takes a voxel ``(k, j, i, 1)`` to its centre ``(x, y, z, 1)``;
+* a voxel is the box of half a step around its centre: the grid's edge lies half a voxel beyond the outermost centres.
+
+Cropping, padding, resampling and reorienting are all *new geometries*; ``volume.to(geometry)`` moves voxels between any two.
+Axis swaps and sign flips for other conventions (NIfTI's RAS+) happen in ``io/nifti.py`` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from oncontour.errors import GeometryError
+
+Floats = NDArray[np.float64]
+POSITION_TOLERANCE_MM = 1e-3
+"""Two grids are the same when no voxel centre differs by more than this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """A regular, possibly oblique grid of ``shape`` (k, j, i) voxels placed by ``affine``.
+
+    Raises GeometryError when the shape is not three positive integers or the affine is not finite, singular, or sheared
+    (axes that are not at right angles within 1e-4; gantry tilt is resampled in ``io/series.py`` before it comes here).
+    """
+
+    shape: tuple[int, int, int]
+    affine: Floats
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(n) for n in self.shape)
+        affine = np.array(self.affine, dtype=np.float64)
+        if len(shape) != 3 or min(shape) < 1:
+            raise GeometryError(f"a grid needs three positive sizes (k, j, i), not {self.shape}")
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise GeometryError(f"a grid needs a finite 4x4 affine, not {affine.tolist()}")
+        steps = np.linalg.norm(affine[:3, :3], axis=0)
+        if steps.min() <= 1e-9:
+            raise GeometryError(f"voxel steps must be longer than nothing, not {steps.tolist()} mm")
+        unit = affine[:3, :3] / steps
+        skew = float(np.abs(unit.T @ unit - np.eye(3)).max())
+        if skew > 1e-4:
+            raise GeometryError(f"grid axes are not at right angles (cosine {skew:.2g}, at most 1e-4)", hint="resample the sheared image first")
+        affine.setflags(write=False)
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "affine", affine)
+
+    # ---- making one
+
+    @classmethod
+    def regular(
+        cls,
+        shape: Sequence[int],
+        spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+        origin_mm: Sequence[float] = (0.0, 0.0, 0.0),
+        axes: ArrayLike | None = None,
+    ) -> Geometry:
+        """A grid from ``spacing_mm`` (k, j, i), the centre of voxel (0, 0, 0) as ``origin_mm`` (x, y, z), and ``axes``.
+
+        ``axes`` has the unit LPS directions of k, j and i as its three *rows*; without it k runs to superior, j to posterior, i to left.
+        """
+        rows = np.eye(3)[::-1] if axes is None else np.asarray(axes, dtype=np.float64)
+        affine = np.eye(4)
+        affine[:3, :3] = (rows * np.asarray(spacing_mm, dtype=np.float64)[:, None]).T
+        affine[:3, 3] = origin_mm
+        k, j, i = (int(n) for n in shape)
+        return cls((k, j, i), affine)
+
+    # ---- reading it
+
+    @cached_property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxel centres along (k, j, i)."""
+        k, j, i = (float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return k, j, i
+
+    @property
+    def origin_mm(self) -> tuple[float, float, float]:
+        """(x, y, z) of the centre of voxel (0, 0, 0)."""
+        x, y, z = (float(v) for v in self.affine[:3, 3])
+        return x, y, z
+
+    @cached_property
+    def axes(self) -> Floats:
+        """Unit LPS directions of k, j and i as rows (3, 3)."""
+        return (self.affine[:3, :3] / np.asarray(self.spacing_mm)).T
+
+    @cached_property
+    def inverse(self) -> Floats:
+        """4x4 from LPS millimetres (x, y, z, 1) to fractional voxels (k, j, i, 1)."""
+        return np.linalg.inv(self.affine)
+
+    @property
+    def voxel_mm3(self) -> float:
+        return float(np.prod(self.spacing_mm))
+
+    @property
+    def size(self) -> int:
+        """Number of voxels."""
+        return int(np.prod(self.shape))
+
+    @property
+    def centre_mm(self) -> Floats:
+        """(x, y, z) of the middle of the grid."""
+        return self.points((np.asarray(self.shape) - 1) / 2)
+
+    @property
+    def is_axial(self) -> bool:
+        """Whether the axes lie along patient axes (k along z, j along y, i along x, either sign)."""
+        return bool(np.abs(np.abs(self.axes) - np.eye(3)[::-1]).max() < 1e-4)
+
+    def points(self, voxels: ArrayLike) -> Floats:
+        """(..., 3) fractional voxels (k, j, i) -> (..., 3) LPS millimetres."""
+        return np.asarray(voxels, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def voxels(self, points_mm: ArrayLike) -> Floats:
+        """(..., 3) LPS millimetres -> (..., 3) fractional voxels (k, j, i)."""
+        return np.asarray(points_mm, dtype=np.float64) @ self.inverse[:3, :3].T + self.inverse[:3, 3]
+
+    @cached_property
+    def corners_mm(self) -> Floats:
+        """(8, 3) centres of the corner voxels."""
+        ends = [(0, n - 1) for n in self.shape]
+        return self.points([(k, j, i) for k in ends[0] for j in ends[1] for i in ends[2]])
+
+    def same_grid(self, other: Geometry, tolerance_mm: float = POSITION_TOLERANCE_MM) -> bool:
+        """Whether both have the same shape and no voxel centre differs by more than ``tolerance_mm``."""
+        return self.shape == other.shape and bool(np.linalg.norm(self.corners_mm - other.corners_mm, axis=1).max() <= tolerance_mm)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Geometry) and self.shape == other.shape and bool(np.array_equal(self.affine, other.affine))
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.affine.tobytes()))
+
+    def __str__(self) -> str:
+        size = "x".join(str(n) for n in self.shape)
+        step = " x ".join(f"{s:.4g}" for s in self.spacing_mm)
+        return f"{size} voxels (k, j, i) of {step} mm at {tuple(round(v, 2) for v in self.origin_mm)}"
+
+    # ---- new grids
+
+    def crop(self, start: Sequence[int], stop: Sequence[int]) -> Geometry:
+        """The grid of voxels start <= (k, j, i) < stop; negative starts and far stops pad."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.points(start)
+        k, j, i = (int(b) - int(a) for a, b in zip(start, stop, strict=True))
+        return Geometry((k, j, i), affine)
+
+    def pad(self, before: Sequence[int], after: Sequence[int]) -> Geometry:
+        """The grid with so many voxels more on each side along (k, j, i)."""
+        return self.crop([-int(n) for n in before], [n + int(m) for n, m in zip(self.shape, after, strict=True)])
+
+    def resample(self, spacing_mm: Sequence[float]) -> Geometry:
+        """The same box of space in voxels of ``spacing_mm`` (k, j, i): centred, at least as large as before, never by a whole voxel.
+
+        The box's middle stays where it was, so there is no half-voxel shift.
+        """
+        new = np.asarray(spacing_mm, dtype=np.float64)
+        if new.shape != (3,) or not np.isfinite(new).all() or new.min() <= 0:
+            raise GeometryError(f"spacing must be three positive millimetres (k, j, i), not {spacing_mm}")
+        length = np.asarray(self.shape) * np.asarray(self.spacing_mm)
+        shape = np.maximum(1, np.ceil(length / new - 1e-6).astype(int))
+        affine = self.affine.copy()
+        affine[:3, :3] = (self.axes * new[:, None]).T
+        affine[:3, 3] = self.centre_mm - affine[:3, :3] @ ((shape - 1) / 2)
+        return Geometry((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+
+    def reorient(self, axes: ArrayLike | None = None) -> Geometry:
+        """The same voxels with axes permuted and flipped to lie nearest to ``axes`` (rows: directions of k, j, i; default S, P, L).
+
+        Moving a volume there copies voxels exactly; nothing is interpolated.
+        """
+        wanted = np.eye(3)[::-1] if axes is None else np.asarray(axes, dtype=np.float64)
+        cosine = wanted @ self.axes.T
+        order = _best_permutation(np.abs(cosine))
+        affine, start = np.eye(4), np.zeros(3)
+        for new, old in enumerate(order):
+            sign = 1.0 if cosine[new, old] >= 0 else -1.0
+            affine[:3, new] = sign * self.affine[:3, old]
+            start[old] = 0 if sign > 0 else self.shape[old] - 1
+        affine[:3, 3] = self.points(start)
+        return Geometry((self.shape[order[0]], self.shape[order[1]], self.shape[order[2]]), affine)
+
+
+def _best_permutation(closeness: Floats) -> tuple[int, int, int]:
+    from itertools import permutations
+
+    best = max(permutations(range(3)), key=lambda p: sum(closeness[n, o] for n, o in enumerate(p)))
+    return best[0], best[1], best[2]

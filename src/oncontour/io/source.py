@@ -1,0 +1,55 @@
+"""What DICOM needs to write results back: kept in ``Case.source``, opaque to everyone but ``io``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class SliceRef:
+    """One image of a series: what a contour in its plane refers to."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    position_mm: tuple[float, float, float]
+    """ImagePositionPatient: LPS mm of the centre of the first voxel."""
+
+
+@dataclass(frozen=True)
+class DicomSource:
+    """Identity and true slice positions of the series that a case's grid came from.
+
+    ``slices`` run along ``normal`` as the DICOM files give them, uneven gaps and all; the case's grid may be finer (uneven spacing) or
+    upright (tilt). ``row``/``column``: ImageOrientationPatient, the LPS direction of growing column index i, and of growing row index j.
+    ``patient`` and ``study`` hold the module attributes to copy, keyword -> value as text.
+    """
+
+    modality: str
+    study_uid: str
+    series_uid: str
+    frame_of_reference_uid: str
+    slices: tuple[SliceRef, ...]
+    rows: int
+    columns: int
+    pixel_spacing_mm: tuple[float, float]
+    """(between rows, between columns), as PixelSpacing."""
+    row: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    column: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    patient_position: str = "HFS"
+    patient: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    study: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        """Unit normal of the slice planes, row x column."""
+        return np.cross(np.asarray(self.row), np.asarray(self.column))
+
+    @property
+    def offsets_mm(self) -> NDArray[np.float64]:
+        """Position of each slice along ``normal``."""
+        return np.array([s.position_mm for s in self.slices]) @ self.normal
