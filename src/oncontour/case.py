@@ -18,7 +18,9 @@ from oncontour.errors import GeometryError, InputError
 from oncontour.geometry import Geometry
 from oncontour.volume import Volume
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+def _nothing() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
 
 
 class LabelMasks(Mapping[str, Volume]):
@@ -100,11 +102,11 @@ class Case:
     """
 
     id: str
-    images: Mapping[str, Volume] = field(default=_NOTHING)
-    masks: Mapping[str, Volume] = field(default=_NOTHING)
-    contours: Mapping[str, Contours] = field(default=_NOTHING)
-    facts: Mapping[str, Any] = field(default=_NOTHING)
-    scores: Mapping[str, Any] = field(default=_NOTHING)
+    images: Mapping[str, Volume] = field(default_factory=_nothing)
+    masks: Mapping[str, Volume] = field(default_factory=_nothing)
+    contours: Mapping[str, Contours] = field(default_factory=_nothing)
+    facts: Mapping[str, Any] = field(default_factory=_nothing)
+    scores: Mapping[str, Any] = field(default_factory=_nothing)
     prior: Case | None = None
     source: Any = None
 
