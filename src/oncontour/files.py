@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
 import tempfile
@@ -43,31 +44,92 @@ def writing(path: Path | str) -> Iterator[Path]:
 def writing_folder(path: Path | str) -> Iterator[Path]:
     """Give an empty temporary folder beside ``path``; on leaving without error it becomes ``path``, replacing one that was there.
 
-    Raises OutputError as ``writing`` does. A reader sees the old folder or the new one, never a mixture.
+    Raises OutputError as ``writing`` does. A reader sees the old folder or the new one, never a mixture, even after kill -9; what a
+    killed writer left beside ``path`` goes when the next one starts.
     """
     path = Path(path)
     temporary: Path | None = None
+    lock: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        lock = _lock(temporary)
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
                 _flush(file)
         temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            path.replace(old / "was")
+        if not path.exists():
             temporary.replace(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.replace(path)
+        elif not _exchange(temporary, path):
+            _replace_in_two_steps(temporary, path)
         _flush(path.parent)
     except OSError as error:
         raise as_output_error(error, path) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def sweep(path: Path | str) -> None:
+    """Clear what killed writers of ``path`` left beside it (``.name.*.part``); one that is still at work is left alone.
+
+    A folder that was moved away for a swap that never ended (``.name.*.old``) comes back where ``path`` is missing.
+    """
+    path = Path(path)
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.old"):
+        if not path.exists() and (old / "was").exists():
+            (old / "was").replace(path)
+        shutil.rmtree(old, ignore_errors=True)
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        lock = _lock(part)
+        if lock is not None:
+            shutil.rmtree(part, ignore_errors=True)
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A handle that holds ``folder`` for this process until it ends, however it ends; None where another holds it or locks are unknown."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in a single step (Linux renameat2, RENAME_EXCHANGE); False where the system cannot."""
+    import ctypes
+
+    at_here, exchange = -100, 2
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    return rename is not None and rename(at_here, os.fsencode(one.absolute()), at_here, os.fsencode(other.absolute()), exchange) == 0
+
+
+def _replace_in_two_steps(new: Path, path: Path) -> None:
+    """The old folder aside, the new one in; back again when that fails, and by ``sweep`` when the process dies in between."""
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+    path.replace(old / "was")
+    try:
+        new.replace(path)
+    except OSError:
+        (old / "was").replace(path)
+        raise
+    finally:
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path | str, text: str) -> None:
