@@ -1,0 +1,309 @@
+"""Single-file images: NIfTI (.nii, .nii.gz), NRRD (.nrrd) and MetaImage (.mha) to and from Volume.
+
+The only place where axes are flipped between conventions. NIfTI places voxels (i, j, k) in RAS+ millimetres (NIfTI-1.1, nifti1.h), we
+place (k, j, i) in LPS; NRRD and MetaImage pass through ITK, which already answers in LPS.
+
+*Differs:* NIfTI is read here and not by ITK, because nifti_clib picks between sform and qform by its own rules, drops precision of a
+double header and believes the sizes in a header before it has seen the bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oncontour.errors import FormatError, InputError, LimitError
+from oncontour.files import writing
+from oncontour.geometry import Floats, Geometry
+from oncontour.volume import Volume
+
+MAX_VOXELS = 2**29
+"""Largest image read unless told otherwise: 2048 slices of 512 x 512."""
+SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
+
+_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_XYZ_TO_KJI = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+_DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+_CODES = {np.dtype(name): code for code, name in _DTYPES.items()}
+_MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+
+_NIFTI1 = [
+    ("sizeof_hdr", "i4"), ("unused1", "V35"), ("dim_info", "u1"), ("dim", "i2", 8), ("intent", "f4", 3), ("intent_code", "i2"),
+    ("datatype", "i2"), ("bitpix", "i2"), ("slice_start", "i2"), ("pixdim", "f4", 8), ("vox_offset", "f4"), ("scl_slope", "f4"),
+    ("scl_inter", "f4"), ("slice_end", "i2"), ("slice_code", "u1"), ("xyzt_units", "u1"), ("cal", "f4", 2), ("timing", "f4", 2),
+    ("glmax", "i4", 2), ("descrip", "S80"), ("aux_file", "S24"), ("qform_code", "i2"), ("sform_code", "i2"), ("quatern", "f4", 3),
+    ("qoffset", "f4", 3), ("srow", "f4", (3, 4)), ("intent_name", "S16"), ("magic", "S4"),
+]  # fmt: skip
+_NIFTI2 = [
+    ("sizeof_hdr", "i4"), ("magic", "S8"), ("datatype", "i2"), ("bitpix", "i2"), ("dim", "i8", 8), ("intent", "f8", 3), ("pixdim", "f8", 8),
+    ("vox_offset", "i8"), ("scl_slope", "f8"), ("scl_inter", "f8"), ("cal", "f8", 2), ("timing", "f8", 2), ("slice_range", "i8", 2),
+    ("descrip", "S80"), ("aux_file", "S24"), ("qform_code", "i4"), ("sform_code", "i4"), ("quatern", "f8", 3), ("qoffset", "f8", 3),
+    ("srow", "f8", (3, 4)), ("slice_code", "i4"), ("xyzt_units", "i4"), ("intent_code", "i4"), ("intent_name", "S16"),
+    ("dim_info", "u1"), ("unused", "V15"),
+]  # fmt: skip
+
+
+def is_image(path: Path | str) -> bool:
+    """Whether the name is one that ``read_image`` reads."""
+    return str(path).lower().endswith(SUFFIXES)
+
+
+def read_image(path: Path | str, *, max_voxels: int = MAX_VOXELS) -> Volume:
+    """The image at ``path`` on its own grid, in its own dtype (scaled NIfTI values that are not whole numbers: float32).
+
+    Raises InputError where there is no such file, FormatError for a file that is not what its name says, is cut short, has not three
+    axes, is complex or coloured, or holds NaN or infinity; GeometryError for a singular or sheared grid; LimitError for more than
+    ``max_voxels``, judged by the header before any voxel is read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("no such image file", where=str(path))
+    name = path.name.lower()
+    if not is_image(path):
+        raise FormatError(f"not an image file that can be read; its name should end in one of {', '.join(SUFFIXES)}", where=str(path))
+    try:
+        volume = _read_itk(path, max_voxels) if name.endswith((".nrrd", ".mha")) else _read_nifti(path, max_voxels)
+    except (OSError, EOFError, zlib.error) as error:
+        raise FormatError(f"the file is damaged or cut short ({error})", where=str(path), hint="copy or export it again") from error
+    if np.issubdtype(volume.array.dtype, np.floating) and not np.isfinite(volume.array).all():
+        bad = np.argwhere(~np.isfinite(volume.array))
+        raise FormatError(f"{len(bad)} voxels are NaN or infinite, the first at (k, j, i) = {tuple(bad[0].tolist())}", where=str(path))
+    return volume
+
+
+def write_image(volume: Volume, path: Path | str) -> Path:
+    """Write ``volume`` as the name of ``path`` says, whole or not at all; bool becomes uint8, float16 float32. Gives ``path`` back.
+
+    Loss-free in values; a NIfTI affine is rounded to float32 (1e-5 mm at 100 mm from the origin), as the format has it.
+    Raises InputError for another name or dtype, OutputError where it cannot be written.
+    """
+    path = Path(path)
+    array = volume.array
+    if array.dtype in (np.dtype(bool), np.dtype(np.float16)):
+        array = array.astype(np.uint8 if array.dtype == bool else np.float32)
+    if not is_image(path):
+        raise InputError(f"cannot tell the image format by its name; end it in one of {', '.join(SUFFIXES)}", where=str(path))
+    if array.ndim != 3 or array.dtype.newbyteorder("=") not in _CODES:
+        raise InputError(f"cannot write an array of {array.shape} {array.dtype}; three axes of real numbers are needed", where=str(path))
+    with writing(path) as temporary:
+        if path.name.lower().endswith((".nrrd", ".mha")):
+            _write_itk(array, volume.geometry, temporary, path.suffix.lower())
+        else:
+            _write_nifti(array, volume.geometry, temporary, compress=path.name.lower().endswith(".gz"))
+    return path
+
+
+def _check_size(shape: tuple[int, ...], max_voxels: int, where: str) -> None:
+    if len(shape) != 3 or min(shape) < 1:
+        raise FormatError(f"an image needs three axes, this has sizes {shape}", where=where, hint="save one volume of the series")
+    voxels = int(shape[0]) * int(shape[1]) * int(shape[2])
+    if voxels > max_voxels:
+        raise LimitError(f"{' x '.join(map(str, shape))} = {voxels} voxels, at most {max_voxels} are read", where=where)
+
+
+# ---- NIfTI
+
+
+def _read_nifti(path: Path, max_voxels: int) -> Volume:
+    where = str(path)
+    with path.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
+        header = _header(stream, where)
+        shape = _shape(header, where)
+        _check_size(shape, max_voxels, where)
+        geometry = Geometry((shape[2], shape[1], shape[0]), _LPS @ _affine_ras(header) @ _XYZ_TO_KJI)
+        code = int(header["datatype"])
+        if code not in _DTYPES:
+            raise FormatError(f"voxels of NIfTI data type {code} (complex, colour or unknown) cannot be read", where=where)
+        array = np.empty(geometry.shape, np.dtype(_DTYPES[code]).newbyteorder(header.dtype["datatype"].byteorder))
+        _fill(stream, array, _gap(header, where), where)
+    return Volume(_scaled(array.astype(array.dtype.newbyteorder("="), copy=False), header, where), geometry)
+
+
+def _header(stream: IO[bytes], where: str) -> np.void:
+    """The header of a single-file NIfTI-1 or NIfTI-2, in the byte order it was written."""
+    raw = stream.read(540)
+    orders: tuple[Literal["little", "big"], ...] = ("little", "big")
+    for fields, size, magic in ((_NIFTI1, 348, b"n+1"), (_NIFTI2, 540, b"n+2\0\r\n\x1a\n")):
+        for order in orders:
+            dtype = np.dtype(fields).newbyteorder(order)
+            if len(raw) >= size and int.from_bytes(raw[:4], order) == size:
+                header = np.frombuffer(raw[:size], dtype)[0]
+                if bytes(header["magic"]) != magic:
+                    raise FormatError("not a NIfTI of one file (magic 'n+1' or 'n+2')", where=where, hint="save it as one .nii or .nii.gz")
+                return cast(np.void, header)
+    raise FormatError("not a NIfTI file, or cut short within its header", where=where)
+
+
+def _shape(header: np.void, where: str) -> tuple[int, ...]:
+    axes = int(header["dim"][0])
+    if not 1 <= axes <= 7:
+        raise FormatError(f"a NIfTI has 1 to 7 axes, this says {axes}", where=where)
+    shape = [int(n) for n in header["dim"][1 : axes + 1]]
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
+    return tuple(shape)
+
+
+def _affine_ras(header: np.void) -> Floats:
+    """4x4 from (i, j, k, 1) to RAS+ mm: sform where it is set, else qform, else the bare voxel sizes (nifti1.h, methods 3, 2, 1)."""
+    affine = np.eye(4)
+    sizes = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if int(header["sform_code"]) > 0:
+        affine[:3] = header["srow"]
+    elif int(header["qform_code"]) > 0:
+        affine[:3, :3] = _rotation(np.asarray(header["quatern"], dtype=np.float64)) * sizes
+        affine[:3, 2] *= -1 if header["pixdim"][0] < 0 else 1
+        affine[:3, 3] = header["qoffset"]
+    else:
+        affine[:3, :3] = np.diag(sizes)
+    affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    return affine
+
+
+def _rotation(quaternion: Floats) -> Floats:
+    b, c, d = quaternion
+    a = np.sqrt(max(0.0, 1.0 - b * b - c * c - d * d))
+    return np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
+        ]
+    )
+
+
+def _gap(header: np.void, where: str) -> int:
+    """Bytes between what ``_header`` read (540) and the first voxel; negative for a plain NIfTI-1, whose voxels begin at 352."""
+    offset = float(header["vox_offset"])
+    least = 352 if int(header["sizeof_hdr"]) == 348 else 544
+    if not least <= offset <= 2**24:
+        raise FormatError(f"voxels cannot begin at byte {offset:g} (header and extensions end at {least} or later)", where=where)
+    return int(offset)
+
+
+def _fill(stream: IO[bytes], array: NDArray[Any], offset: int, where: str) -> None:
+    stream.seek(offset)
+    view, done = array.reshape(-1).view(np.uint8), 0  # the bytes are in file order: i fastest
+    while done < len(view):
+        got = stream.readinto(view[done : done + (1 << 24)])  # type: ignore[attr-defined]
+        if not got:
+            raise FormatError(f"cut short: voxels take {len(view)} bytes, {done} are there", where=where, hint="copy or export it again")
+        done += got
+    stream.read(1)  # at the end of a zipped file its checksum is compared
+
+
+def _scaled(array: NDArray[Any], header: np.void, where: str) -> NDArray[Any]:
+    """Voxels after scl_slope and scl_inter: whole numbers stay whole, anything else is float32."""
+    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+    if np.isnan(slope) or slope == 0 or (slope == 1 and inter == 0):
+        return array
+    if not (np.isfinite(slope) and np.isfinite(inter)):
+        raise FormatError(f"scaling by {slope} and {inter} is not finite", where=where)
+    if np.issubdtype(array.dtype, np.integer) and slope.is_integer() and inter.is_integer():
+        ends = [int(end) * int(slope) + int(inter) for end in (array.min(), array.max())]
+        for dtype in (np.int16, np.int32):
+            if min(ends) >= np.iinfo(dtype).min and max(ends) <= np.iinfo(dtype).max:
+                return (array.astype(np.float64) * slope + inter).astype(dtype)
+    with np.errstate(over="ignore"):
+        return (array * slope + inter).astype(np.float32)
+
+
+def _write_nifti(array: NDArray[Any], geometry: Geometry, path: Path, *, compress: bool) -> None:
+    affine = _LPS @ geometry.affine @ _XYZ_TO_KJI
+    header = np.zeros((), np.dtype(_NIFTI1).newbyteorder("<"))
+    header["sizeof_hdr"], header["magic"], header["vox_offset"] = 348, b"n+1", 352
+    header["dim"] = [3, *geometry.shape[::-1], 1, 1, 1, 1]
+    header["datatype"], header["bitpix"] = _CODES[array.dtype.newbyteorder("=")], array.dtype.itemsize * 8
+    header["scl_slope"], header["xyzt_units"] = 1, 2
+    header["sform_code"], header["srow"] = 1, affine[:3]
+    header["pixdim"][1:4] = geometry.spacing_mm[::-1]
+    header["pixdim"][0], header["quatern"] = _quaternion(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+    header["qform_code"], header["qoffset"] = 1, affine[:3, 3]
+    content = header.tobytes() + b"\0\0\0\0"
+    voxels = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    with path.open("wb") as raw:
+        if not compress:
+            raw.write(content)
+            raw.write(voxels.data)
+            return
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=4, fileobj=raw, mtime=0) as stream:
+            stream.write(content)
+            stream.write(voxels.data)
+
+
+def _quaternion(rotation: Floats) -> tuple[float, Floats]:
+    """(qfac, (b, c, d)) of a rotation with or without a mirrored third axis (nifti1.h, method 2)."""
+    from scipy.spatial.transform import Rotation
+
+    qfac = 1.0 if np.linalg.det(rotation) > 0 else -1.0
+    x, y, z, w = Rotation.from_matrix(rotation * [1.0, 1.0, qfac]).as_quat()
+    return qfac, np.array([x, y, z]) * (1.0 if w >= 0 else -1.0)
+
+
+# ---- NRRD and MetaImage
+
+
+def _read_itk(path: Path, max_voxels: int) -> Volume:
+    _check_self_contained(path)
+    sitk: Any = import_module("SimpleITK")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO("NrrdImageIO" if path.suffix.lower() == ".nrrd" else "MetaImageIO")
+    try:
+        reader.ReadImageInformation()
+        _check_size(tuple(reader.GetSize()), max_voxels, str(path))
+        if reader.GetNumberOfComponents() != 1 or "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+            raise FormatError("voxels of several components (complex, colour or vectors) cannot be read", where=str(path))
+        image = reader.Execute()
+    except RuntimeError as error:
+        cause = " ".join(str(error).split())[-160:]
+        raise FormatError(f"the file is damaged, cut short or no {path.suffix[1:].upper()} ({cause})", where=str(path)) from error
+    array = sitk.GetArrayFromImage(image)
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    k, j, i = array.shape
+    return Volume(array, Geometry((k, j, i), affine @ _XYZ_TO_KJI))
+
+
+def _check_self_contained(path: Path) -> None:
+    """Refuse a header that sends the reader to another file, and a zipped MetaImage that is cut short."""
+    with path.open("rb") as stream:
+        head = stream.read(1 << 16)
+    if path.suffix.lower() == ".nrrd":
+        header = head.replace(b"\r", b"").split(b"\n\n", 1)[0].lower()
+        if not head.startswith(b"NRRD000") or re.search(rb"data ?file\s*:", header):
+            raise FormatError("not an NRRD with its voxels in the same file", where=str(path), hint="save it as one .nrrd file")
+        return
+    end = re.search(rb"ElementDataFile\s*[=:]\s*([^\r\n]*)\r?\n", head)
+    if end is None or end[1].strip() != b"LOCAL":
+        raise FormatError("not a MetaImage with its voxels in the same file", where=str(path), hint="save it as one .mha file")
+    zipped = re.search(rb"CompressedDataSize\s*[=:]\s*(\d{1,18})\s", head[: end.end()])
+    there = path.stat().st_size - end.end()
+    if zipped and there < int(zipped[1]):
+        raise FormatError(f"cut short: voxels take {int(zipped[1])} bytes, {there} are there", where=str(path), hint="copy or export it again")
+
+
+def _write_itk(array: NDArray[Any], geometry: Geometry, path: Path, suffix: str) -> None:
+    sitk: Any = import_module("SimpleITK")
+    affine = geometry.affine @ _XYZ_TO_KJI
+    spacing = np.asarray(geometry.spacing_mm[::-1])
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(geometry.origin_mm)
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO("NrrdImageIO" if suffix == ".nrrd" else "MetaImageIO")
+    writer.SetFileName(str(path))
+    writer.UseCompressionOn()
+    writer.Execute(image)
