@@ -1,0 +1,320 @@
+"""``oncontour``: a typed function is a command; its signature is the command line and the YAML file, its docstring the help.
+
+    oncontour COMMAND [ARGUMENTS] [--config FILE.yaml] [--debug]
+
+Only the module of the chosen command is imported. What a command returns is printed on stdout; progress and errors go to stderr.
+An error is one sentence and an exit code (``oncontour.errors``); a surprise is one sentence and the place of a log with its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from oncontour.errors import ConfigError, OncontourError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("oncontour.pipeline:run", "a CT folder in; RTSTRUCT, report.html and report.json out"),
+    "convert": ("oncontour.io.convert:convert", "a patient or a cohort between DICOM and NIfTI"),
+    "train contour": ("oncontour.train:contour", "train a contouring model on a cohort"),
+    "evaluate": ("oncontour.evaluate:evaluate", "judge contours against the truth: tidy CSV, statistics, figures"),
+    "reproduce": ("oncontour.reproduce:reproduce", "repeat a paper on a cohort and print its table beside ours"),
+    "info": ("oncontour.card:info", "what a model file says of itself"),
+    "demo": ("oncontour.demo:demo", "the main job on one real patient, with the truth beside it"),
+}
+"""command -> ("module:function", what it gives in a line)."""
+
+UNEXPECTED, NO_MEMORY, INTERRUPTED, BROKEN_PIPE, TERMINATED = 70, 71, 130, 141, 143
+"""Exit codes beside those of ``oncontour.errors``: a surprise, memory, Ctrl-C, a reader that left, SIGTERM."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default ``sys.argv``) and give its exit code. Raises nothing."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        _terminate_politely()
+        text = _answer(words, quiet=not debug)
+        if text:
+            sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:
+        _leave_pipe()
+        return BROKEN_PIPE
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException as error:
+        if debug:
+            _show_traceback()
+        code, sentence = verdict(error, words)
+        _tell(sentence)
+        return code
+
+
+def verdict(error: BaseException, words: Sequence[str] = ()) -> tuple[int, str]:
+    """(exit code, the one sentence) for whatever ended a command; a surprise is logged with its traceback."""
+    if isinstance(error, OncontourError):
+        return error.exit_code, f"oncontour: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "oncontour: stopped by Ctrl-C; nothing half-written was left and what was there before is untouched"
+    if isinstance(error, _Terminated):
+        return TERMINATED, "oncontour: stopped by SIGTERM; nothing half-written was left and what was there before is untouched"
+    if isinstance(error, MemoryError):
+        return (
+            NO_MEMORY,
+            "oncontour: this needs more memory than there is; nothing was written. Way out: close other programs or use a larger machine",
+        )
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        from oncontour.files import as_output_error
+
+        known = as_output_error(error, Path(str(error.filename or ".")))
+        return known.exit_code, f"oncontour: {known}"
+    if isinstance(error, OSError) and error.filename:
+        return 2, f"oncontour: {error.strerror or error} [{error.filename}]. Way out: check the path"
+    kind = type(error).__name__
+    return UNEXPECTED, f"oncontour: an error nobody expected ({kind}: {_first_line(error)}); {_logged(error, words)}"
+
+
+# ---- from words to an answer
+
+
+def _answer(words: list[str], quiet: bool) -> str:
+    if not words or words[0] in ("-h", "--help", "help"):
+        return overview()
+    if words[0] in ("-V", "--version"):
+        return f"oncontour {_version()}"
+    name = find_command(words)
+    if name is None:
+        return overview(words[0])
+    if quiet:
+        _hush()
+    result = call(name, words[len(name.split()) :])
+    return "" if result is None else str(result)
+
+
+def overview(group: str = "") -> str:
+    """The list of commands, or of those that start with the word ``group``."""
+    rows = [(name, line) for name, (_, line) in COMMANDS.items() if not group or name.split()[0] == group]
+    lines = [
+        "usage: oncontour COMMAND [ARGUMENTS] [--config FILE.yaml] [--debug]",
+        "",
+        "From planning CT to contours you can trust. Commands:",
+        "",
+        *(f"  {name:<15}{line}" for name, line in rows),
+        "",
+        "  oncontour COMMAND --help      everything about one command, with examples",
+        "  oncontour --version           the version",
+        "",
+        "Examples:",
+        "  oncontour run CT_FOLDER --out OUT",
+        "  oncontour demo",
+    ]
+    return "\n".join(lines)
+
+
+def find_command(words: Sequence[str]) -> str | None:
+    """The command at the start of ``words``; None where they stop at a group or ask its help. Raises ConfigError for an unknown one."""
+    if words[0] in COMMANDS:
+        return words[0]
+    two = " ".join(words[:2])
+    if two in COMMANDS:
+        return two
+    group = [name for name in COMMANDS if name.split()[0] == words[0]]
+    if group and (len(words) < 2 or words[1] in ("-h", "--help")):
+        return None
+    near = _nearest(two if group else words[0], list(COMMANDS))
+    hint = f"did you mean 'oncontour {near}'?" if near else "oncontour --help lists the commands"
+    raise ConfigError(f"there is no command {two if group else words[0]!r}", hint=hint)
+
+
+def call(name: str, words: Sequence[str]) -> Any:
+    """Call the function behind command ``name`` with what ``words`` (and a --config file) say."""
+    function = load(name)
+    parser = make_parser(name, function)
+    hints = _hints(function)
+    settings = _parse(parser, spread(words, hints), name)
+    settings.pop("config", None)
+    if "progress" in hints:
+        from oncontour.progress import ProgressLine
+
+        with ProgressLine(name) as line:
+            return function(**settings, progress=line)
+    return function(**settings)
+
+
+def load(name: str) -> Callable[..., Any]:
+    """The function behind command ``name``; its module is imported now."""
+    from importlib import import_module
+
+    module, function = COMMANDS[name][0].split(":")
+    loaded: Callable[..., Any] = getattr(import_module(module), function)
+    return loaded
+
+
+def make_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
+    """The parser that ``function``'s signature and docstring spell."""
+    import inspect
+
+    import jsonargparse
+
+    class Help(jsonargparse.DefaultHelpFormatter):
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            return "".join(indent + line for line in text.splitlines(keepends=True))
+
+    text = (inspect.getdoc(function) or "").split("\nArgs:")[0].rstrip()
+    parser = jsonargparse.ArgumentParser(prog=f"oncontour {name}", description=text, exit_on_error=False, formatter_class=Help)
+    parser.add_argument("--config", action="config", help="YAML file with the names below; the command line wins over it")
+    parser.add_function_arguments(function, as_positional=True, as_group=False, skip={"progress"}, fail_untyped="all")
+    return parser
+
+
+def spread(words: Sequence[str], hints: dict[str, Any]) -> list[str]:
+    """``words`` as jsonargparse wants them: a bare switch gets its ``true``; ``--names a,b`` and repeated options become a list."""
+    from collections import deque
+
+    left, out = deque(words), []
+    while left:
+        word = left.popleft()
+        option, given, value = word.partition("=")
+        hint = str(hints.get(option.removeprefix("--").replace("-", "_"), "")) if option.startswith("--") else ""
+        if hint == str(bool) and not given:
+            value = left.popleft() if left and left[0] in ("true", "false") else "true"
+            out += [option, value]
+        elif hint.startswith(("list[", "tuple[str, ...]")) and (given or left):
+            value = value if given else left.popleft()
+            parts = value.split(",")
+            out += [option, value] if value.startswith("[") else [piece for part in parts for piece in (option + "+", part)]
+        else:
+            out.append(word)
+    return out
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Parameter -> its type, ``| None`` taken off."""
+    import inspect
+    from typing import get_args, get_type_hints
+
+    hints = get_type_hints(function)
+    plain = {}
+    for name in inspect.signature(function).parameters:
+        some = [kind for kind in get_args(hints[name]) if kind is not type(None)]
+        optional = type(None) in get_args(hints[name]) and len(some) == 1
+        plain[name] = some[0] if optional else hints[name]
+    return {name: str(kind) for name, kind in plain.items()}
+
+
+def _parse(parser: ArgumentParser, words: list[str], name: str) -> dict[str, Any]:
+    from jsonargparse import ArgumentError
+
+    try:
+        parsed = parser.instantiate(parser.parse_args(words))
+        return {key: value for key, value in vars(parsed).items() if not key.startswith("__")}
+    except ArgumentError as error:
+        raise ConfigError(_plain(str(error), parser), hint=f"oncontour {name} --help shows the arguments") from error
+
+
+def _plain(message: str, parser: ArgumentParser) -> str:
+    """jsonargparse's complaint as one sentence; a mistyped option gets the nearest one."""
+    import re
+
+    options = [option for action in parser._actions for option in action.option_strings if not option.endswith("+")]
+    flat = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(message.split()))
+    flat = re.sub(r'^Parser key "(\w+)": ', r"\1: ", flat)
+    unknown = re.match(r"unrecognized arguments: (--[\w-]+)", flat)
+    near = _nearest(unknown.group(1), options) if unknown else None
+    return flat + (f" (did you mean {near}?)" if near else "")
+
+
+def _nearest(word: str, known: Sequence[str]) -> str | None:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(word, known, n=1, cutoff=0.5)), None)
+
+
+# ---- manners
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised where the program stands so that temporary files go."""
+
+
+def _terminate_politely() -> None:
+    def stop(number: int, frame: object) -> NoReturn:
+        raise _Terminated
+
+    if sys.platform != "win32" and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        try:
+            signal.signal(signal.SIGTERM, stop)
+        except ValueError:  # not the main thread: whoever runs us handles signals
+            return
+
+
+def _hush() -> None:
+    """Libraries' warnings are for developers: --debug shows them."""
+    import logging
+    import warnings
+
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    for library in ("pydicom", "lightning", "lightning.pytorch", "torch", "matplotlib", "highdicom"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def _leave_pipe() -> None:
+    """Nobody reads stdout any more: keep the interpreter from complaining about it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell(sentence: str) -> None:
+    try:
+        sys.stderr.write(sentence + "\n")
+        sys.stderr.flush()
+    except OSError:
+        return
+
+
+def _show_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "no message")[:300]
+
+
+def _logged(error: BaseException, words: Sequence[str]) -> str:
+    """Write the traceback (without values: a log holds no patient) and say where; or how to see it."""
+    import tempfile
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    try:
+        handle, name = tempfile.mkstemp(prefix="oncontour-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(f"oncontour {_version()}, Python {sys.version.split()[0]}, command {' '.join(words[:1])}\n{text}")
+    except OSError:
+        return "repeat it with --debug to see where"
+    return f"the full story is in {name}: please send it to us"
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("oncontour")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""How far long work has come, on stderr: one line redrawn in a terminal, plain lines elsewhere.
+
+Whoever works long takes ``progress: Progress | None`` and calls ``progress(done, total)``; who shows it is not their concern.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+Progress = Callable[[int, int], None]
+"""``progress(done, total)``: pieces of work finished, of how many."""
+
+PLAIN_EVERY_S = 10.0
+"""Seconds between lines where there is no terminal."""
+
+
+class ProgressLine:
+    """Shows ``what`` with percent and the time still to go; quiet for work that ends within a second. Use as a context manager.
+
+    >>> with ProgressLine("contouring") as line:  # doctest: +SKIP
+    ...     task.predict(case, progress=line)
+    """
+
+    def __init__(self, what: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.what, self.stream, self._clock = what, stream or sys.stderr, clock
+        self._started = self._shown = clock()
+        self._drawn = False
+
+    def __call__(self, done: int, total: int) -> None:
+        now = self._clock()
+        every = 0.1 if self.stream.isatty() else PLAIN_EVERY_S
+        if now - self._shown < every or now - self._started < 1.0:
+            return
+        self._shown = now
+        self._draw(sentence(self.what, done, total, now - self._started))
+
+    def __enter__(self) -> ProgressLine:
+        self._started = self._shown = self._clock()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._drawn and self.stream.isatty():
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
+
+    def _draw(self, text: str) -> None:
+        self._drawn = True
+        self.stream.write(f"\r{text}\x1b[K" if self.stream.isatty() else text + "\n")
+        self.stream.flush()
+
+
+def sentence(what: str, done: int, total: int, elapsed_s: float) -> str:
+    """``contouring: 45 %, 12 s left`` (no estimate before anything is done)."""
+    if total <= 0 or done <= 0:
+        return f"{what}: {done}"
+    left = elapsed_s * (total - done) / done
+    return f"{what}: {100 * done // total} %, {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
