@@ -1,0 +1,218 @@
+"""Torch or OpenVINO behind one call: float32 arrays in, float32 arrays out.
+
+    run = Engine.load(net, (1, 1, 512, 512))
+    scores = run(image)                       # (n, 1, 512, 512) -> (n, classes, 512, 512)
+
+Torch is the reference; OpenVINO is what makes a CPU worth using and is tested against it. Both run in float32: OpenVINO is told so,
+because left alone it drops to bfloat16 on CPUs that have it, and results would change with the machine. The same input gives the
+same bits on every call.
+
+Nothing leaves the host: ``import openvino`` reports its use to a web service unless its telemetry package is out of reach, so it
+is put out of reach first.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oncontour.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+Array = NDArray[np.float32]
+Backend = Literal["auto", "torch", "openvino"]
+_KEPT = 4
+"""Compiled shapes held at once."""
+
+
+class Engine:
+    """A net that answers numpy with numpy; ``backend`` says which library runs it, ``threads`` how many threads it may use."""
+
+    def __init__(self, run: Callable[[Array], Array], backend: str, threads: int) -> None:
+        self._run, self.backend, self.threads = run, backend, threads
+
+    def __call__(self, images: NDArray[Any]) -> Array:
+        """(n, channels, ...) -> (n, classes, ...), both float32. Raises ModelError when the net cannot take this shape."""
+        return self._run(np.ascontiguousarray(images, dtype=np.float32))
+
+    @classmethod
+    def load(
+        cls, module: torch.nn.Module, example_shape: Sequence[int], *, backend: Backend = "auto", threads: int | None = None
+    ) -> Engine:
+        """Get ``module`` ready for inputs of ``example_shape`` (n, channels, ...); other shapes are made ready when they first come.
+
+        A smaller batch than one made ready before uses that one. ``auto`` is OpenVINO where it is installed. ``threads=None`` means
+        as many as torch uses (so ``OMP_NUM_THREADS`` counts for both). The module is put in eval mode and not changed otherwise.
+        Raises ConfigError for an unknown backend, ModelError when the net does not take the shape.
+        """
+        chosen, count = _choose(backend), _threads(threads)
+        module = module.eval()
+        if chosen == "torch":
+            return cls(_with_torch(module, count), chosen, count)
+        return cls(_Compiled(lambda shape: _converted(module, shape), count, tuple(example_shape)), chosen, count)
+
+    @classmethod
+    def load_onnx(cls, path: Path | str, *, threads: int | None = None) -> Engine:
+        """An ONNX file with one image input and one output, run by OpenVINO. Raises ModelError when it is not one."""
+        count = _threads(threads)
+        model = _read_onnx(Path(path))
+        return cls(_Compiled(lambda shape: _reshaped(model, shape, Path(path)), count), "openvino", count)
+
+
+def openvino() -> Any:
+    """The OpenVINO module with its telemetry switched off: its own stub takes over where the telemetry package cannot be imported."""
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino as ov
+
+    return ov
+
+
+def _choose(backend: str) -> str:
+    if backend not in ("auto", "torch", "openvino"):
+        raise ConfigError(f"engine backend {backend!r}; known are auto, torch, openvino")
+    if backend == "torch":
+        return backend
+    try:
+        openvino()
+    except ImportError as error:
+        if backend == "openvino":
+            raise ConfigError(f"OpenVINO cannot be imported ({error})", hint="install openvino, or use the torch backend") from error
+        return "torch"
+    return "openvino"
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        import torch
+
+        return torch.get_num_threads()
+    if threads < 1:
+        raise ConfigError(f"threads must be 1 or more, not {threads}")
+    return int(threads)
+
+
+# ---- torch
+
+
+def _with_torch(module: torch.nn.Module, threads: int) -> Callable[[Array], Array]:
+    import torch
+
+    def run(images: Array) -> Array:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            with torch.inference_mode():
+                out: Array = module(torch.from_numpy(images)).float().numpy()
+        except RuntimeError as error:
+            raise ModelError(f"the net does not take an input of {images.shape}: {_first_line(error)}") from error
+        finally:
+            torch.set_num_threads(before)
+        return out
+
+    return run
+
+
+# ---- OpenVINO
+
+
+class _Compiled:
+    """OpenVINO models compiled for fixed shapes, the last few kept: fixed shapes run faster and let a batch of less be padded."""
+
+    def __init__(self, convert: Callable[[tuple[int, ...]], Any], threads: int, first: tuple[int, ...] | None = None) -> None:
+        self._convert, self._threads = convert, threads
+        self._ready: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        if first is not None:
+            self._compile(first)
+
+    def __call__(self, images: Array) -> Array:
+        shape = self._fitting(images.shape)
+        request = self._ready[shape] if shape else self._compile(images.shape)
+        n = len(images)
+        if shape and shape[0] > n:
+            images = np.concatenate([images, np.zeros((shape[0] - n, *images.shape[1:]), np.float32)])
+        # A copy: the request writes its next answer into the same memory.
+        return np.array(request.infer([images], share_inputs=True, share_outputs=True)[0][:n], dtype=np.float32)
+
+    def _fitting(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        fits = [ready for ready in self._ready if ready[1:] == shape[1:] and ready[0] >= shape[0]]
+        if not fits:
+            return None
+        best = min(fits)
+        self._ready.move_to_end(best)
+        return best
+
+    def _compile(self, shape: tuple[int, ...]) -> Any:
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "EXECUTION_MODE_HINT": "ACCURACY",
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": self._threads,
+            "ENABLE_CPU_PINNING": False,
+        }
+        ov = openvino()
+        model = self._convert(shape)
+        try:
+            request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot compile the net for an input of {shape}: {_first_line(error)}") from error
+        self._ready[shape] = request
+        if len(self._ready) > _KEPT:
+            self._ready.popitem(last=False)
+        return request
+
+
+def _converted(module: torch.nn.Module, shape: tuple[int, ...]) -> Any:
+    import torch
+
+    ov = openvino()
+    example = torch.zeros(shape)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer's remarks on shapes: the shape is fixed here
+            traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+            model = ov.convert_model(traced, example_input=example, input=list(shape))
+    except Exception as error:  # the converter raises many kinds; all mean the same to the user
+        raise ModelError(
+            f"the net cannot be made ready for an input of {shape}: {_first_line(error)}", hint="try the torch backend"
+        ) from error
+    return model
+
+
+def _read_onnx(path: Path) -> Any:
+    ov = openvino()
+    try:
+        model = ov.Core().read_model(path)
+    except RuntimeError as error:
+        raise ModelError(f"not an ONNX file that OpenVINO can read: {_first_line(error)}", where=str(path)) from error
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ModelError(
+            f"a contouring net has one input and one output, this one {len(model.inputs)} and {len(model.outputs)}",
+            where=str(path),
+            hint="export it again with the image as only input and the class scores as only output",
+        )
+    return model
+
+
+def _reshaped(model: Any, shape: tuple[int, ...], path: Path) -> Any:
+    fresh = model.clone()
+    try:
+        fresh.reshape(list(shape))
+    except RuntimeError as error:
+        raise ModelError(f"the net does not take an input of {shape}: {_first_line(error)}", where=str(path)) from error
+    return fresh
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines and lines[0].startswith(("Exception from", "Check '")) else (lines[0] if lines else type(error).__name__)
