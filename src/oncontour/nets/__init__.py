@@ -1,0 +1,49 @@
+"""The networks. Torch in, torch out; no net knows a patient.
+
+The family's contract. A net is an ``nn.Module`` made as ``Net(in_channels, out_channels, **options)`` with
+
+* ``dims``     2 or 3: it takes (n, in_channels, j, i) or (n, in_channels, k, j, i);
+* ``divisor``  every spatial size must be a multiple of it (ValueError with the size to pad to otherwise);
+* ``forward``  returns logits (n, out_channels, same spatial sizes). No sigmoid or softmax inside.
+
+A new net is one file and one row here; ``tests/test_every_net.py`` then tests it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NETS: dict[str, str] = {
+    "deeplab": "oncontour.nets.deeplab:DeepLabV3Plus",
+    "unet": "oncontour.nets.unet:UNet",
+    "unet3d": "oncontour.nets.unet:UNet3d",
+    "resunet": "oncontour.nets.residual:ResidualUNet",
+}
+
+
+def make_net(name: str, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+    """Net ``name`` (a row of NETS, or an outside ``module:Class``). Raises ModelError for an unknown name or option."""
+    from oncontour.errors import ModelError
+
+    target = NETS.get(name, name if ":" in name else "")
+    if not target:
+        raise ModelError(f"no net {name!r}", hint=f"choose one of {sorted(NETS)} or give module:Class")
+    module, _, attribute = target.partition(":")
+    try:
+        made: nn.Module = getattr(import_module(module), attribute)(in_channels, out_channels, **options)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"net {target!r} cannot be imported ({error})") from error
+    except TypeError as error:
+        raise ModelError(f"net {name!r} does not take these options {options} ({error})") from error
+    return made
+
+
+def check_size(shape: tuple[int, ...], divisor: int) -> None:
+    """Raise ValueError when a spatial size is not a multiple of ``divisor``, naming the size to pad to."""
+    if any(n % divisor for n in shape):
+        want = tuple(-(-n // divisor) * divisor for n in shape)
+        raise ValueError(f"spatial size {shape} must be a multiple of {divisor}: pad to {want}")

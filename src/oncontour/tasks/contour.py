@@ -1,0 +1,232 @@
+"""Contouring: a CT becomes masks of organs and targets.
+
+One output channel and one sigmoid a structure. A structure that was not contoured in a patient has no say in that patient's loss:
+absent is not background. Training windows are cut, moved and turned in one interpolation from arrays kept in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from oncontour.card import Card
+from oncontour.case import Case
+from oncontour.errors import ConfigError
+from oncontour.geometry import Geometry
+from oncontour.nets import make_net
+from oncontour.ops.augment import Move, Ranges, mirrored
+from oncontour.ops.intensity import AIR_HU, window
+from oncontour.tasks.task import Batch, Draw, Progress, Task, seeded
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ContourSettings:
+    """What makes a contouring model; kept in its card, so that the file alone rebuilds it."""
+
+    structures: tuple[str, ...]
+    """TG-263 names, one output each"""
+    net: str = "unet3d"
+    """a row of NETS"""
+    net_options: dict[str, Any] = field(default_factory=dict)
+    neighbours: int = 0
+    """2D nets: so many slices on either side ride along as channels (0 is 2D, 1 and more 2.5D)"""
+    spacing_mm: Triple = (2.5, 4.0, 4.0)
+    """working grid (k, j, i)"""
+    spacing_tolerance: float = 0.35
+    """a CT whose spacing is within this fraction of ``spacing_mm`` on every axis is taken as it is, unresampled"""
+    window: tuple[int, int, int] = (64, 64, 64)
+    """voxels (k, j, i) the net sees at once; k is 1 for 2D nets"""
+    hu: tuple[float, float] = (-300.0, 500.0)
+    """grey values from black to white"""
+    loss: Literal["dice_bce", "paper"] = "dice_bce"
+    """"paper": 1 - DSC alone (Xue et al. 2020)"""
+    slices: Literal["balanced", "all", "target"] = "balanced"
+    """what an epoch draws: windows balanced over structures; every slice; or every slice that bears a structure"""
+    draws: int = 200
+    """windows an epoch, for "balanced" """
+    augment: Ranges = field(default_factory=Ranges)
+    mask_body: bool = True
+    """predicting: what lies outside the patient becomes air first"""
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("structures", "spacing_mm", "window", "hu"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.structures or len(set(self.structures)) != len(self.structures) or len(self.structures) > 32:
+            raise ConfigError(f"a model contours 1 to 32 different structures, not {list(self.structures)}")
+        if self.hu[0] >= self.hu[1]:
+            raise ConfigError(f"the HU range runs from low to high, not {self.hu}")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A case as training arrays on the working grid: HU (k, j, i), bit n of ``bits`` for structure n, which structures are known."""
+
+    case_id: str
+    ct: NDArray[np.int16]
+    bits: NDArray[np.uint32]
+    known: NDArray[np.bool_]
+    geometry: Geometry
+    places: tuple[NDArray[np.int32], ...]
+    """for each structure (m, 3) of its voxels (at most 2000), to centre windows on"""
+
+
+class ContourTask(Task[Sample]):
+    """Contours of ``settings.structures``; see the module's words and ``tasks/task.py`` for the contract."""
+
+    name = "contour"
+
+    def __init__(self, settings: ContourSettings, card: Card | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        self._card = card
+        self.net = make_net(settings.net, 1 + 2 * settings.neighbours, len(settings.structures), **settings.net_options)
+        self.flat = getattr(self.net, "dims", 3) == 2
+        if self.flat != (settings.window[0] == 1):
+            raise ConfigError(f"net {settings.net!r} has {2 if self.flat else 3} dimensions, its window {settings.window} does not")
+        divisor = getattr(self.net, "divisor", 1)
+        if any(n % divisor for n in settings.window[1 if self.flat else 0 :]):
+            raise ConfigError(f"window {settings.window} must be made of multiples of {divisor} for net {settings.net!r}")
+        self._mirror = mirrored(settings.structures)
+
+    def start_afresh(self) -> None:
+        super().start_afresh()
+        head = getattr(self.net, "head", None)
+        if self.settings.loss != "paper" and head is not None:
+            # Organs are rare: starting at "nowhere" saves the first hundred steps.
+            torch.nn.init.constant_(head.bias, -4.0)
+
+    # ---- the contract
+
+    @classmethod
+    def from_card(cls, card: Card) -> ContourTask:
+        """The task that a model's card describes, its net still without weights."""
+        settings = dict(card.settings)
+        settings["augment"] = Ranges(**settings.get("augment", {}))
+        return cls(ContourSettings(**settings), card)
+
+    def card(self) -> Card:
+        return self._card or Card(
+            name="contour",
+            task=self.name,
+            settings=asdict(self.settings),
+            structures=list(self.settings.structures),
+            spacing_mm=list(self.settings.spacing_mm),
+        )
+
+    def working_grid(self, geometry: Geometry) -> Geometry:
+        """The grid the net sees a case on: upright (S, P, L), the case's own voxels where they are near ``spacing_mm``, else resampled."""
+        upright = geometry.reorient()
+        ratio = np.asarray(upright.spacing_mm) / np.asarray(self.settings.spacing_mm)
+        checked = ratio[1:] if self.flat else ratio
+        if (np.abs(checked - 1) <= self.settings.spacing_tolerance).all():
+            return upright
+        wanted = list(self.settings.spacing_mm)
+        if self.flat:
+            wanted[0] = upright.spacing_mm[0]
+        return upright.resample(wanted)
+
+    def samples(self, case: Case) -> list[Sample]:
+        names = self.settings.structures
+        known = np.array([name in case.structures for name in names])
+        if not known.any():
+            return []
+        grid = self.working_grid(case.geometry)
+        ct = case.ct.to(grid, fill=AIR_HU).array
+        bits = np.zeros(grid.shape, np.uint32)
+        places = []
+        for n, name in enumerate(names):
+            inside = case.mask(name, grid).array if known[n] else np.zeros(grid.shape, bool)
+            bits |= inside.astype(np.uint32) << np.uint32(n)
+            where = np.argwhere(inside).astype(np.int32)
+            places.append(where[:: max(1, len(where) // 2000)])
+        hu = np.clip(ct, -32768, 32767).astype(np.int16)
+        return [Sample(case.id, hu, bits, known, grid, tuple(places))]
+
+    def plan(self, samples: Sequence[Sample], rng: np.random.Generator, *, train: bool) -> list[Draw]:
+        if self.settings.slices != "balanced":
+            draws = [
+                Draw(n, (float(k), (s.ct.shape[1] - 1) / 2, (s.ct.shape[2] - 1) / 2), int(rng.integers(2**62)) if train else None)
+                for n, s in enumerate(samples)
+                for k in self._slices(s)
+            ]
+            if train:
+                rng.shuffle(draws)  # type: ignore[arg-type]
+            return draws
+        bearing = [[n for n, s in enumerate(samples) if len(s.places[o])] for o in range(len(self.settings.structures))]
+        bearing = [group for group in bearing if group]
+        if not train:
+            rng = seeded(0)
+        draws = []
+        for n in range(self.settings.draws if train else max(8, self.settings.draws // 10)):
+            group = bearing[n % len(bearing)]
+            sample = samples[group[int(rng.integers(len(group)))]]
+            choices = [p for p in sample.places if len(p)]
+            place = choices[int(rng.integers(len(choices)))]
+            k, j, i = (float(v) for v in place[int(rng.integers(len(place)))])
+            draws.append(Draw(samples.index(sample), (k, j, i), int(rng.integers(2**62)) if train else None))
+        return draws
+
+    def _slices(self, sample: Sample) -> NDArray[np.intp]:
+        if self.settings.slices == "all":
+            return np.arange(len(sample.ct))
+        return np.flatnonzero(sample.bits.any(axis=(1, 2)))
+
+    def item(self, samples: Sequence[Sample], draw: Draw) -> dict[str, Tensor]:
+        sample, s = samples[draw.sample], self.settings
+        move = Move() if draw.seed is None else self._draw(seeded(draw.seed))
+        depth, rows, columns = s.window
+        image, masks = move.take(
+            sample.ct, sample.bits, len(s.structures), sample.geometry.spacing_mm, draw.centre, (depth + 2 * s.neighbours, rows, columns)
+        )
+        known = sample.known
+        if move.flip_left_right and self._mirror is not None:
+            masks, known = masks[self._mirror], known[self._mirror]
+        x, y = torch.from_numpy(window(image, *s.hu)), torch.from_numpy(np.ascontiguousarray(masks)).float()
+        if self.flat:
+            return {"image": x, "masks": y[:, s.neighbours], "known": torch.from_numpy(known.astype(np.float32))}
+        return {"image": x[None], "masks": y, "known": torch.from_numpy(known.astype(np.float32))}
+
+    def _draw(self, rng: np.random.Generator) -> Move:
+        from dataclasses import replace
+
+        move = self.settings.augment.draw(rng, flat=self.flat)
+        return move if self._mirror is not None else replace(move, flip_left_right=False)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        logits, masks, known = self.net(batch["image"]), batch["masks"], batch["known"]
+        known = known.reshape(*known.shape, *[1] * (logits.ndim - 2))
+        dsc, counted = soft_dice(torch.sigmoid(logits) * known, masks * known)
+        mean_dsc = (dsc * counted).sum() / counted.sum().clamp(min=1)
+        if self.settings.loss == "paper":
+            return 1 - mean_dsc, {"dsc": float(mean_dsc.detach())}
+        bce = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+        bce = (bce * known).sum() / (known.sum() * logits[0, 0].numel()).clamp(min=1)
+        return 1 - mean_dsc + bce, {"dsc": float(mean_dsc.detach()), "bce": float(bce.detach())}
+
+    def predict(self, case: Case, progress: Progress | None = None) -> Case:
+        from oncontour.tasks.contouring import contour
+
+        return contour(self, case, progress)
+
+
+def soft_dice(probability: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """DSC of each structure over the whole batch, (n, c, ...) both, and which structures count: those with truth or any claim.
+
+    Sums run over the batch as over one volume (Xue et al. 2020, eq. 1, on probabilities); 1 is added above and below, so that a
+    structure with no voxel and no claim scores 1. Structures without truth in the batch count only for the paper's loss of one
+    structure; otherwise their cross-entropy alone teaches them.
+    """
+    axes = (0, *range(2, truth.ndim))
+    overlap, total, voxels = (probability * truth).sum(axes), (probability + truth).sum(axes), truth.sum(axes)
+    counted = torch.ones_like(voxels) if truth.shape[1] == 1 else (voxels > 0).float()
+    return (2 * overlap + 1) / (total + 1), counted

@@ -1,0 +1,138 @@
+"""The family's contract: a task is three answers about a Case, and a fourth with a default.
+
+    samples(case)            which arrays does a case become? (computed once, kept in memory, no randomness)
+    plan(samples, ...)       which draws make one epoch? each Draw names a sample, a place in it and the seed of its augmentation
+    item(samples, draw)      the tensors of one draw, ready to be collated
+    loss(batch)              how wrong is the net on them?
+    predict(case)            what does a case become? the same case, on its own grid, with masks, images or scores added
+
+Trainer, evaluation, command line and tests speak only to these. A Task is an ``nn.Module``.
+*Differs* from a LightningModule on purpose: ``train.py`` wraps it in one, so that predicting needs no Lightning (its import alone takes
+seconds and 180 MB of a clinic's run).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from oncontour.card import Card, checked_card, find
+from oncontour.case import Case
+from oncontour.errors import ModelError
+
+S = TypeVar("S")
+Batch = Mapping[str, Tensor]
+Progress = Callable[[float], None]
+"""Called with the fraction done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One training example to be made: sample index, centre voxel (k, j, i), and the seed of its augmentation (None: plain crop)."""
+
+    sample: int
+    centre: tuple[float, float, float]
+    seed: int | None
+
+
+class Task(nn.Module, ABC, Generic[S]):
+    """What every task offers; see the module's words."""
+
+    name: str
+    net: nn.Module
+
+    @abstractmethod
+    def samples(self, case: Case) -> list[S]:
+        """The arrays a case becomes; an empty list when it has nothing to learn from."""
+
+    @abstractmethod
+    def plan(self, samples: Sequence[S], rng: np.random.Generator, *, train: bool) -> list[Draw]:
+        """The draws of one epoch; without ``train`` a fixed set without augmentation."""
+
+    @abstractmethod
+    def item(self, samples: Sequence[S], draw: Draw) -> dict[str, Tensor]:
+        """The tensors of one draw."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """A scalar to minimise, and figures to log beside it."""
+
+    @abstractmethod
+    def predict(self, case: Case, progress: Progress | None = None) -> Case:
+        """The case with what the task adds, on the case's own grid."""
+
+    @abstractmethod
+    def card(self) -> Card:
+        """What is known of the model; ``sha256`` is filled in when it is saved."""
+
+    def start_afresh(self) -> None:
+        """Draw initial weights anew from torch's generator, so that they depend on the seed alone, however the task was made."""
+        for module in self.net.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+
+
+def save_model(task: Task[Any], path: Path | str, card: Card | None = None, *, half: bool = True) -> Card:
+    """Write ``task`` as one safetensors file with its card in the header, whole or not at all; give the card with its hash.
+
+    ``half`` stores floating-point weights in 16 bits (they are read back into float32).
+    """
+    from dataclasses import replace
+
+    from safetensors.torch import save
+
+    from oncontour.card import weights_sha256
+    from oncontour.files import writing
+
+    tensors = {
+        name: (value.half() if half and value.is_floating_point() else value).contiguous().clone()
+        for name, value in task.net.state_dict().items()
+    }
+    card = card or task.card()
+    with writing(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata={"card": card.as_json()}))
+        card = replace(card, sha256=weights_sha256(temporary))
+        temporary.write_bytes(save(tensors, metadata={"card": card.as_json()}))
+    return card
+
+
+def load_weights(net: nn.Module, path: Path | str) -> None:
+    """Fill ``net`` from a safetensors file, strictly. Raises ModelError when names or shapes do not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+        net.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in tensors.items()})
+    except (RuntimeError, SafetensorError, OSError) as error:
+        raise ModelError(f"the weights do not fit the net of the card ({str(error).splitlines()[0]})", where=str(path)) from error
+
+
+def load_task(model: str | Path) -> Task[Any]:
+    """The task in a model file (a path or a shipped name), its weights checked against the card's hash, in evaluation mode."""
+    from oncontour.tasks import task_class
+
+    path = find(model)
+    card = checked_card(path)
+    task: Task[Any] = task_class(card.task).from_card(card)  # type: ignore[attr-defined]
+    load_weights(task.net, path)
+    return task.eval()
+
+
+def seeded(*numbers: int) -> np.random.Generator:
+    """A generator that depends on all of ``numbers`` and nothing else."""
+    return np.random.default_rng(list(numbers))
+
+
+def set_threads(threads: int | None) -> None:
+    """Use so many CPU threads (None: leave torch's choice)."""
+    if threads is not None:
+        torch.set_num_threads(threads)

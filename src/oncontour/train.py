@@ -1,0 +1,332 @@
+"""Training: a cohort becomes a model file.
+
+Every draw depends on (seed, epoch, position) and on nothing else, so a run that was killed and resumed from its last epoch, and a second
+run of the same seed, follow the same curve bit for bit on a CPU. Checkpoints hold tensors and plain values alone and are read with torch's
+``weights_only`` loader: no pickle is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from oncontour import __version__
+from oncontour.card import Card
+from oncontour.case import Case
+from oncontour.errors import ConfigError, InputError, OncontourError, OutputError, TrainingError
+from oncontour.files import write_text
+from oncontour.tasks.task import Draw, Task, save_model, seeded
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a task is trained. ``paper()`` is the recipe of Xue et al. 2020."""
+
+    epochs: int = 100
+    batch: int = 2
+    learning_rate: float = 2e-3
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    """cosine to nothing after a short warm-up; or x0.8 after 5 epochs without gain (Xue et al. 2020)"""
+    weight_decay: float = 1e-4
+    gradient_limit: float = 5.0
+    """norm that gradients are cut to; 0 leaves them"""
+    validation: float = 0.1
+    """fraction of the training patients held back to watch the loss (never the validation cohort)"""
+    seed: int = 0
+    devices: int = 1
+    """processes; above 1 by DDP"""
+    accelerator: str = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    threads: int | None = None
+    workers: int = 0
+    """processes that prepare windows beside the training"""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1 or self.devices < 1 or not self.learning_rate > 0 or not 0 <= self.validation < 1:
+            raise ConfigError(f"training settings out of range: {asdict(self)}")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> TrainSettings:
+        """Adam at 0.005, factor 0.8 after 5 epochs without gain, 200 epochs, batch 8 (Xue et al. 2020, section 2.3)."""
+        recipe = cls(epochs=200, batch=8, learning_rate=5e-3, schedule="plateau", weight_decay=0.0, gradient_limit=0.0)
+        return replace(recipe, **changes)
+
+
+class Draws(Dataset[dict[str, Tensor]]):
+    """The planned draws of one epoch."""
+
+    def __init__(self, task: Task[Any], samples: Sequence[Any], draws: Sequence[Draw]) -> None:
+        self.task, self.samples, self.draws = task, samples, draws
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __getitem__(self, n: int) -> dict[str, Tensor]:
+        return self.task.item(self.samples, self.draws[n])
+
+
+class Lesson(lightning.LightningModule):
+    """A task under training."""
+
+    def __init__(self, task: Task[Any], settings: TrainSettings, train: Sequence[Any], watch: Sequence[Any]) -> None:
+        super().__init__()
+        self.task, self.settings, self.train_samples, self.watch_samples = task, settings, train, watch
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        rng = seeded(self.settings.seed, 1, self.current_epoch)
+        draws = self.task.plan(self.train_samples, rng, train=True)
+        return self._loader(self.train_samples, draws, even=True)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]] | list[Any]:
+        if not self.watch_samples:
+            return []
+        draws = self.task.plan(self.watch_samples, seeded(self.settings.seed, 2), train=False)
+        return self._loader(self.watch_samples, draws, even=False)
+
+    def _loader(self, samples: Sequence[Any], draws: list[Draw], *, even: bool) -> DataLoader[dict[str, Tensor]]:
+        world, batch = self.trainer.world_size, self.settings.batch
+        if even:
+            # A last batch of one would leave BatchNorm nothing to average; ranks must take equally many steps.
+            whole = len(draws) // (world * batch) * world * batch
+            draws = draws[:whole] if whole else (draws * (world * batch))[: world * batch]
+        return DataLoader(Draws(self.task, samples, draws[self.trainer.global_rank :: world]), batch, num_workers=self.settings.workers)
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout of epoch n is the same whether or not the run was interrupted before it.
+        torch.manual_seed(self.settings.seed * 100003 + self.current_epoch)
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        loss, figures = self.task.loss(batch)
+        if not torch.isfinite(loss):
+            raise TrainingError(f"the loss became {float(loss)} in epoch {self.current_epoch}", hint="lower the learning rate")
+        self._note("train", loss, figures, len(batch["image"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        loss, figures = self.task.loss(batch)
+        self._note("watch", loss, figures, len(batch["image"]))
+
+    def _note(self, stage: str, loss: Tensor, figures: dict[str, float], size: int) -> None:
+        values = {f"{stage}_loss": loss.detach(), **{f"{stage}_{name}": value for name, value in figures.items()}}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        s = self.settings
+        weights = self.task.net.parameters()
+        if s.schedule == "plateau":
+            adam = torch.optim.Adam(weights, lr=s.learning_rate, weight_decay=s.weight_decay)
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=0.8, patience=5)
+            watched = "watch_loss" if self.watch_samples else "train_loss"
+            return {"optimizer": adam, "lr_scheduler": {"scheduler": plateau, "monitor": watched, "interval": "epoch"}}
+        adamw = torch.optim.AdamW(weights, lr=s.learning_rate, weight_decay=s.weight_decay)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        warm = max(1, min(50, steps // 20))
+        cosine = torch.optim.lr_scheduler.LambdaLR(adamw, _Cosine(warm, steps))
+        return {"optimizer": adamw, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+
+@dataclass
+class _Cosine:
+    warm: int
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        if step < self.warm:
+            return (step + 1) / self.warm
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - self.warm) / max(1, self.steps - self.warm))))
+
+
+class Progress(Callback):
+    """One line an epoch with the time that is left."""
+
+    def __init__(self) -> None:
+        self.start, self.first = time.monotonic(), 0
+
+    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        self.start, self.first = time.monotonic(), trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        if trainer.global_rank:
+            return
+        done = trainer.current_epoch + 1
+        each = (time.monotonic() - self.start) / (done - self.first)
+        left = each * ((trainer.max_epochs or done) - done)
+        figures = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
+        sys.stderr.write(f"epoch {done}/{trainer.max_epochs}  {figures}  {each:.1f} s each, {left / 60:.1f} min left\n")
+        sys.stderr.flush()
+
+
+class SaveEpoch(ModelCheckpoint):
+    """``last.ckpt`` after every epoch, renamed into place so that a killed run never leaves half of one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(dirpath=folder, filename="last", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
+
+    def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
+        part = filepath + ".part"
+        super()._save_checkpoint(trainer, part)
+        if trainer.is_global_zero:
+            Path(part).replace(filepath)
+        trainer.strategy.barrier()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training left: the model file, its card, and the folder with logs and checkpoints."""
+
+    model: Path
+    card: Card
+    folder: Path
+    seconds: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+
+
+def fit(
+    task: Task[Any],
+    cases: Iterator[Case] | Sequence[Case],
+    out: Path | str,
+    settings: TrainSettings,
+    *,
+    name: str = "model",
+    data: str = "",
+    licence: str = "",
+    limits: str = "",
+    region: str = "",
+) -> Outcome:
+    """Train ``task`` on ``cases`` and write OUT/NAME.safetensors, metrics.csv, TensorBoard events and checkpoints/last.ckpt.
+
+    Resumes by itself when OUT holds a checkpoint of the same settings; refuses (OutputError) when it holds another run's. A case that
+    cannot be read is named in the outcome's notes and left out. Raises TrainingError when nothing is left to learn from.
+    """
+    out, began = Path(out), time.monotonic()
+    resume = _prepare_folder(out, task, settings)
+    lightning.seed_everything(settings.seed, workers=True, verbose=False)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    samples, notes = _gather(task, cases)
+    watched = _held_back([s.case_id for s in samples], settings)
+    lesson = Lesson(task, settings, [s for s in samples if s.case_id not in watched], [s for s in samples if s.case_id in watched])
+    if resume is None:
+        torch.manual_seed(settings.seed)
+        task.start_afresh()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    trainer = _trainer(out, settings)
+    trainer.fit(lesson, ckpt_path=resume, weights_only=True)
+    card = replace(
+        task.card(),
+        name=name,
+        data=data,
+        licence=licence,
+        limits=limits,
+        region=region,
+        made=_made(settings, samples, watched),
+    )
+    model = out / f"{name}.safetensors"
+    if trainer.is_global_zero:
+        card = save_model(task, model, card)
+    return Outcome(model, card, out, time.monotonic() - began, tuple(notes))
+
+
+def _prepare_folder(out: Path, task: Task[Any], settings: TrainSettings) -> Path | None:
+    """Write (or compare) the run's settings; the checkpoint to resume from, if any."""
+    wanted = json.loads(json.dumps({"task": task.name, "task_settings": task.card().settings, "training": asdict(settings)}))
+    record = out / "settings.json"
+    if record.exists():
+        found = json.loads(record.read_text(encoding="utf-8"))
+        differs = sorted(_differences(found, wanted))
+        if differs:
+            raise OutputError(f"the folder holds another run (different: {', '.join(differs)})", where=str(out), hint="choose another --out")
+    else:
+        write_text(record, json.dumps(wanted, indent=1))
+    last = out / "checkpoints" / "last.ckpt"
+    return last if last.exists() else None
+
+
+def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in {*a, *b}:
+            yield from _differences(a.get(key), b.get(key), f"{path}.{key}".lstrip("."))
+    elif a != b:
+        yield path
+
+
+def _gather(task: Task[Any], cases: Iterator[Case] | Sequence[Case]) -> tuple[list[Any], list[str]]:
+    samples: list[Any] = []
+    notes: list[str] = []
+    for case in cases:
+        try:
+            made = task.samples(case)
+        except OncontourError as error:
+            notes.append(f"{case.id} was left out: {error}")
+            continue
+        if not made:
+            notes.append(f"{case.id} was left out: it has none of the wanted structures")
+        samples += made
+    if not samples:
+        raise TrainingError("no case has anything to learn from", hint="; ".join(notes[:3]) or "check the names of the structures")
+    return samples, notes
+
+
+def _held_back(ids: list[str], settings: TrainSettings) -> set[str]:
+    patients = sorted(set(ids))
+    count = round(settings.validation * len(patients)) if len(patients) > 1 else 0
+    chosen = seeded(settings.seed, 3).permutation(len(patients))[:count]
+    return {patients[n] for n in chosen}
+
+
+def _trainer(out: Path, settings: TrainSettings) -> lightning.Trainer:
+    loggers = [CSVLogger(str(out), name="", version=""), TensorBoardLogger(str(out), name="", version="tensorboard")]
+    return lightning.Trainer(
+        max_epochs=settings.epochs,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy="ddp" if settings.devices > 1 else "auto",
+        precision=settings.precision,
+        logger=loggers,
+        callbacks=[SaveEpoch(out / "checkpoints"), Progress()],
+        gradient_clip_val=settings.gradient_limit or None,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        deterministic=True,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+
+
+def _made(settings: TrainSettings, samples: Sequence[Any], watched: set[str]) -> dict[str, Any]:
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "oncontour": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "training": asdict(settings),
+        "patients": len({s.case_id for s in samples}),
+        "held_back_patients": sorted(watched),
+    }
+
+
+def read_cases(cohort: Any) -> Iterator[Case]:
+    """The cases of a cohort one by one; one that cannot be read is named on stderr and skipped."""
+    for patient in cohort.ids:
+        try:
+            yield cohort[patient]
+        except InputError as error:
+            sys.stderr.write(f"{patient} was left out: {error}\n")
