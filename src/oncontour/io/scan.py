@@ -1,0 +1,182 @@
+"""What a folder holds: its image series, and the RT, SEG and REG objects with what they refer to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from oncontour.errors import InputError, LimitError
+from oncontour.io.dicomfile import DicomFile, Header, read_header
+
+MAX_FILES = 200_000
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
+IMAGE_CLASSES = {
+    CT_IMAGE: "CT",
+    ENHANCED_CT: "CT",
+    "1.2.840.10008.5.1.4.1.1.2.2": "CT",  # legacy converted enhanced CT
+    MR_IMAGE: "MR",
+    ENHANCED_MR: "MR",
+    "1.2.840.10008.5.1.4.1.1.4.4": "MR",  # legacy converted enhanced MR
+}
+OBJECT_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.481.3": "RTSTRUCT",
+    "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
+    "1.2.840.10008.5.1.4.1.1.481.5": "RTPLAN",
+    "1.2.840.10008.5.1.4.1.1.481.8": "RTPLAN",  # ion plan
+    "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
+    "1.2.840.10008.5.1.4.1.1.66.1": "REG",
+    "1.2.840.10008.5.1.4.1.1.66.3": "REG",  # deformable
+}
+_DIRECTORY = "1.2.840.10008.1.3.10"
+
+PATIENT_KEYWORDS = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight")
+STUDY_KEYWORDS = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName", "StudyDescription")
+SERIES_KEYWORDS = (
+    *("SeriesDescription", "SeriesNumber", "SeriesDate", "SeriesTime", "ProtocolName", "BodyPartExamined", "PositionReferenceIndicator"),
+    *("Manufacturer", "ManufacturerModelName", "KVP", "ConvolutionKernel", "ScanningSequence", "SequenceVariant", "ScanOptions"),
+    *("MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength", "MagneticFieldStrength", "SliceThickness"),
+)
+DISTINGUISHING_KEYWORDS = (
+    *("AcquisitionNumber", "AcquisitionTime", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "TriggerTime"),
+    *("DiffusionBValue", "ConvolutionKernel", "ImageType"),
+)
+"""Attributes that tell apart several images of one place in one series (phases, echoes, kernels)."""
+_IMAGE_KEYWORDS = (
+    *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientPosition"),
+    *("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "InstanceNumber", "ImagesInAcquisition"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
+    *("PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "RescaleType", "LossyImageCompression"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+_REFERENCE_KEYWORDS = (
+    *("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "ReferencedRTPlanSequence", "ReferencedStructureSetSequence"),
+    *("RegistrationSequence", "StructureSetLabel", "DoseSummationType"),
+)
+SCAN_KEYWORDS = tuple(
+    dict.fromkeys((*_IMAGE_KEYWORDS, *_REFERENCE_KEYWORDS, *PATIENT_KEYWORDS, *STUDY_KEYWORDS, *SERIES_KEYWORDS, *DISTINGUISHING_KEYWORDS))
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesFiles:
+    """One image series, or one other object (RTSTRUCT, RTDOSE, RTPLAN, SEG, REG each stand alone, one file each).
+
+    ``kind``: "image" (CT or MR), "RTSTRUCT", "RTDOSE", "RTPLAN", "SEG", "REG", or "other" (secondary captures, reports, PET, ...).
+    """
+
+    kind: str
+    modality: str
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    frame_of_reference_uid: str
+    description: str
+    files: tuple[DicomFile, ...]
+    referenced_series: tuple[str, ...] = ()
+    """SeriesInstanceUIDs an RTSTRUCT, SEG or REG refers to."""
+    referenced_frames: tuple[str, ...] = ()
+    """FrameOfReferenceUIDs an object refers to, its own included."""
+    referenced_instances: tuple[str, ...] = ()
+    """SOPInstanceUIDs of the plan an RTDOSE, or the structure set an RTPLAN, refers to."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(file.path for file in self.files)
+
+    @property
+    def path(self) -> Path:
+        """The (first) file."""
+        return self.files[0].path
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Of the (first) file."""
+        return self.files[0].plain("SOPInstanceUID")
+
+    def __str__(self) -> str:
+        return f"{self.modality} series {self.series_uid} ({self.description or 'no description'}, {len(self.files)} files)"
+
+
+def scan(folder: Path | str) -> list[SeriesFiles]:
+    """Every image series and RT, SEG or REG object below ``folder`` (or in one file), headers only.
+
+    Files that are not DICOM, DICOMDIRs, and anything whose name begins with a dot are passed over. Sorted by modality and series UID.
+    Empty where nothing is DICOM. Raises InputError where the folder does not exist, FormatError where a DICOM file cannot be parsed,
+    LimitError beyond MAX_FILES files.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise InputError("no such file or folder", where=str(folder))
+    groups: dict[tuple[str, str], list[DicomFile]] = {}
+    for path in _files(folder):
+        file = read_header(path, SCAN_KEYWORDS)
+        if file is None or file.sop_class_uid == _DIRECTORY or file.plain("SOPInstanceUID") == "":
+            continue
+        kind = _kind(file)
+        alone = kind not in ("image", "other")
+        groups.setdefault((kind, f"{path}" if alone else file.plain("SeriesInstanceUID")), []).append(file)
+    found = [_series(kind, tuple(files)) for (kind, _), files in groups.items()]
+    return sorted(found, key=lambda s: (s.kind != "image", s.modality, s.series_uid, str(s.path)))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
+        return
+    count = 0
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if name.startswith(".") or not path.is_file():
+                continue
+            count += 1
+            if count > MAX_FILES:
+                raise LimitError(f"more than {MAX_FILES} files", where=str(folder), hint="point at the folder of one patient")
+            yield path
+
+
+def _kind(file: DicomFile) -> str:
+    if file.sop_class_uid in IMAGE_CLASSES:
+        return "image"
+    return OBJECT_CLASSES.get(file.sop_class_uid, "other")
+
+
+def _series(kind: str, files: tuple[DicomFile, ...]) -> SeriesFiles:
+    one = files[0]
+    modality = IMAGE_CLASSES.get(one.sop_class_uid) or OBJECT_CLASSES.get(one.sop_class_uid) or one.plain("Modality")
+    frame = one.plain("FrameOfReferenceUID")
+    series, frames, instances = ((), (), ()) if kind in ("image", "other") else _references(one, kind)
+    return SeriesFiles(
+        kind=kind,
+        modality=modality,
+        patient_id=one.text("PatientID"),
+        study_uid=one.plain("StudyInstanceUID"),
+        series_uid=one.plain("SeriesInstanceUID"),
+        frame_of_reference_uid=frame,
+        description=one.text("SeriesDescription") or one.text("StructureSetLabel"),
+        files=files,
+        referenced_series=tuple(dict.fromkeys(series)),
+        referenced_frames=tuple(dict.fromkeys(f for f in (frame, *frames) if f)),
+        referenced_instances=tuple(dict.fromkeys(instances)),
+    )
+
+
+def _references(file: Header, kind: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """(series UIDs, frame of reference UIDs, SOP instance UIDs) that an object points to."""
+    series = [item.plain("SeriesInstanceUID") for item in file.items("ReferencedSeriesSequence")]
+    frames = [item.plain("FrameOfReferenceUID") for item in file.items("RegistrationSequence")]
+    for frame in file.items("ReferencedFrameOfReferenceSequence"):
+        frames.append(frame.plain("FrameOfReferenceUID"))
+        for study in frame.items("RTReferencedStudySequence"):
+            series += [item.plain("SeriesInstanceUID") for item in study.items("RTReferencedSeriesSequence")]
+    names = ("ReferencedRTPlanSequence", "ReferencedStructureSetSequence") if kind.startswith("RT") else ()
+    instances = [item.plain("ReferencedSOPInstanceUID") for name in names for item in file.items(name)]
+    return tuple(s for s in series if s), tuple(f for f in frames if f), tuple(i for i in instances if i)

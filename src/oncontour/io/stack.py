@@ -1,0 +1,194 @@
+"""How the planes of a series lie on one regular grid: order, gaps, tilt.
+
+What can be exact is exact: unevenly spaced slices go onto a finer grid on which each of them has its place; slices sheared by a tilted gantry
+onto an upright one. What cannot is a SeriesError that names slice and value. Nothing is averaged, and a missing slice is never made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oncontour.errors import SeriesError
+from oncontour.geometry import Floats, Geometry
+from oncontour.io.plane import Plane
+
+ON_GRID_MM = 0.05
+"""A slice this near its place on the grid, or this little out of line in its plane, is there but for rounding in the file."""
+SAME_PLACE_MM = 0.01
+"""Two slices nearer than this lie in one place."""
+FINEST_MM = 0.5
+"""No grid is made finer than this to meet uneven slices (their own spacing may be finer)."""
+MAX_UNEVEN_VOXELS = 600_000_000
+
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """``geometry``: the regular grid; ``index``: the k where each plane lies; ``shift``: (n, 2) rows and columns by which each plane lies
+    inside the grid's (0, 0), None where all lie straight; ``notes``: what to tell the user."""
+
+    geometry: Geometry
+    index: Ints
+    shift: Floats | None
+    notes: tuple[str, ...]
+
+
+def offsets_mm(planes: Sequence[Plane]) -> Floats:
+    """Position of each plane along the normal of the first."""
+    return np.array([p.position_mm for p in planes]) @ planes[0].normal
+
+
+def check_alike(planes: Sequence[Plane], where: str) -> None:
+    """Raise SeriesError unless all planes have the same matrix, pixel spacing, orientation and frame of reference."""
+    one = planes[0]
+    for plane in planes[1:]:
+        if (plane.rows, plane.columns) != (one.rows, one.columns):
+            _unlike("matrix", f"{one.rows}x{one.columns}", f"{plane.rows}x{plane.columns}", one, plane, where)
+        if not np.allclose(plane.spacing_mm, one.spacing_mm, rtol=1e-4, atol=0):
+            _unlike("PixelSpacing", list(one.spacing_mm), list(plane.spacing_mm), one, plane, where)
+        if max(np.abs(plane.row - one.row).max(), np.abs(plane.column - one.column).max()) > 1e-4:
+            a, b = ([round(float(v), 5) for v in (*p.row, *p.column)] for p in (one, plane))
+            _unlike("ImageOrientationPatient", a, b, one, plane, where)
+        a, b = (p.file.plain("FrameOfReferenceUID") for p in (one, plane))
+        if a != b:
+            _unlike("FrameOfReferenceUID", a or "none", b or "none", one, plane, where)
+
+
+def _unlike(what: str, a: object, b: object, one: Plane, other: Plane, where: str) -> None:
+    raise SeriesError(
+        f"{what} differs within the series: {a} in {one.file.path.name}, {b} in {other.file.path.name}",
+        where=where,
+        hint="export the images as separate series, or take the odd ones out of the folder",
+    )
+
+
+def stack(planes: Sequence[Plane], where: str) -> Stack:
+    """The grid for ``planes``, which are alike and sorted along their normal without two in one place.
+
+    Raises SeriesError for fewer than two planes, a missing slice, and positions on which no grid of FINEST_MM or more can lie.
+    """
+    if len(planes) < 2:
+        raise SeriesError(
+            f"{planes[0].file.plain('Modality') or 'series'} of {len(planes)} slice", where=where, hint="a volume needs 2 or more"
+        )
+    offsets = offsets_mm(planes)
+    step, index, notes = _along_normal(offsets, [p.number for p in planes], where)
+    depth = int(index[-1]) + 1
+    one = planes[0]
+    if len(notes) and depth * one.rows * one.columns > MAX_UNEVEN_VOXELS:
+        raise SeriesError(
+            f"slices are uneven (gaps of {_gaps(offsets)} mm) and the grid they fit on, {depth} slices of {step:.4g} mm, is too large",
+            where=where,
+        )
+    drift = _drift(planes, offsets)
+    if np.abs(drift).max() <= ON_GRID_MM:
+        geometry = _geometry(one, one.position_mm, (depth, one.rows, one.columns), step)
+        return Stack(geometry, index, None, notes)
+    return _upright(planes, drift, depth, step, index, notes)
+
+
+def _geometry(one: Plane, origin: Floats, shape: tuple[int, int, int], step: float) -> Geometry:
+    spacing = (step, *one.spacing_mm)
+    x, y, z = (float(v) for v in origin)
+    return Geometry.regular(shape, spacing, (x, y, z), np.stack([one.normal, one.column, one.row]))
+
+
+# ---- along the normal
+
+
+def _along_normal(offsets: Floats, numbers: list[int | None], where: str) -> tuple[float, Ints, tuple[str, ...]]:
+    """(grid step, k of each slice, notes)"""
+    count = len(offsets)
+    step = float(offsets[-1] - offsets[0]) / (count - 1)
+    even = np.arange(count)
+    if np.abs(offsets - offsets[0] - even * step).max() <= min(ON_GRID_MM, 0.1 * step):
+        return step, even.astype(np.intp), ()
+    _refuse_missing(offsets, numbers, where)
+    found = _common_step(offsets)
+    if found is None:
+        gaps = np.diff(offsets)
+        odd = int(np.abs(gaps - np.median(gaps)).argmax())
+        raise SeriesError(
+            f"slices are {gaps[odd]:.4g} mm apart at slices {odd + 1} to {odd + 2}, {np.median(gaps):.4g} mm elsewhere, and no grid of "
+            f"{FINEST_MM} mm or more meets them all",
+            where=where,
+            hint="reconstruct or export the series with even spacing",
+        )
+    step, index = found
+    note = (
+        f"slices are unevenly spaced (gaps of {_gaps(offsets)} mm): placed where they are on a {step:.4g} mm grid; "
+        f"the {int(index[-1]) + 1 - count} grid slices between them are interpolated linearly"
+    )
+    return step, index, (note,)
+
+
+def _gaps(offsets: Floats) -> str:
+    sizes = np.unique(np.round(np.diff(offsets), 2))
+    return ", ".join(f"{s:g}" for s in sizes[:4]) + (", ..." if len(sizes) > 4 else "")
+
+
+def _refuse_missing(offsets: Floats, numbers: list[int | None], where: str) -> None:
+    """Raise SeriesError where InstanceNumbers jump at a wide gap, or, where they say nothing, where an even series has a lone hole."""
+    gaps = np.diff(offsets)
+    usual = float(np.median(gaps))
+    wide = np.flatnonzero(gaps > 1.5 * usual)
+    known = [n for n in numbers if n is not None]
+    telling = len(known) == len(numbers) and len(set(known)) == len(known)
+    if telling:
+        jumps = np.abs(np.diff(np.array(known, dtype=np.int64)))
+        holes = [int(g) for g in np.flatnonzero((jumps > np.median(jumps)) & (gaps > 1.5 * gaps.min()))]
+    else:
+        lone = len(wide) <= max(1, len(gaps) // 10) and (np.abs(np.delete(gaps, wide) - usual) <= 2 * ON_GRID_MM).all()
+        holes = [int(g) for g in wide] if lone else []
+    if holes:
+        at = holes[0]
+        jump = f", InstanceNumber from {numbers[at]} to {numbers[at + 1]}" if telling else ""
+        more = f" (and {len(holes) - 1} more places)" if len(holes) > 1 else ""
+        raise SeriesError(
+            f"slices are missing: {gaps[at]:.4g} mm between slices {at + 1} and {at + 2} at {offsets[at]:.2f} and {offsets[at + 1]:.2f} mm, "
+            f"{usual:.4g} mm elsewhere{jump}{more}",
+            where=where,
+            hint="export the whole series again",
+        )
+
+
+def _common_step(offsets: Floats) -> tuple[float, Ints] | None:
+    """The coarsest step of which every gap is a whole multiple, and the place of each slice on it."""
+    along, gaps = offsets - offsets[0], np.diff(offsets)
+    parts = 1
+    while parts == 1 or gaps.min() / parts >= FINEST_MM - 1e-6:
+        step = float(gaps.min()) / parts
+        index = np.concatenate([[0], np.cumsum(np.rint(gaps / step))])
+        step = float(along @ index / (index @ index))
+        if np.abs(along - step * index).max() <= min(ON_GRID_MM, 0.05 * step):
+            return step, index.astype(np.intp)
+        parts += 1
+    return None
+
+
+# ---- in the plane
+
+
+def _drift(planes: Sequence[Plane], offsets: Floats) -> Floats:
+    """(n, 2) mm along column and row direction by which each plane lies off the straight stack on the first."""
+    one = planes[0]
+    away = np.array([p.position_mm for p in planes]) - one.position_mm
+    return np.stack([away @ one.column, away @ one.row], axis=1)
+
+
+def _upright(planes: Sequence[Plane], drift: Floats, depth: int, step: float, index: Ints, notes: tuple[str, ...]) -> Stack:
+    """A grid at right angles that holds every plane whole, each shifted to where it truly is."""
+    one = planes[0]
+    voxels = drift / np.array(one.spacing_mm)
+    low, high = np.floor(voxels.min(axis=0) + 1e-6), np.ceil(voxels.max(axis=0) - 1e-6)
+    shape = (depth, one.rows + int(high[0] - low[0]), one.columns + int(high[1] - low[1]))
+    origin = one.position_mm + one.column * low[0] * one.spacing_mm[0] + one.row * low[1] * one.spacing_mm[1]
+    rise = float(np.linalg.norm(drift[-1] - drift[0]))
+    angle = np.degrees(np.arctan2(rise, float(index[-1]) * step))
+    note = f"slices are sheared by {angle:.2f} degrees against their stack (gantry tilt): each resampled in its plane onto an upright grid"
+    return Stack(_geometry(one, origin, shape, step), index, voxels - low, (*notes, note))
