@@ -1,6 +1,6 @@
 """How far long work has come, on stderr: one line redrawn in a terminal, plain lines elsewhere.
 
-Whoever works long takes ``progress: Progress | None`` and calls ``progress(done, total)``; who shows it is not their concern.
+Whoever works long takes ``progress: Progress | None`` and calls it with the fraction done; who shows it is not their concern.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-Progress = Callable[[int, int], None]
-"""``progress(done, total)``: pieces of work finished, of how many."""
+Progress = Callable[[float], None]
+"""Called with the fraction done, 0 to 1."""
 
 PLAIN_EVERY_S = 10.0
 """Seconds between lines where there is no terminal."""
@@ -29,13 +29,13 @@ class ProgressLine:
         self._started = self._shown = clock()
         self._drawn = False
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, fraction: float) -> None:
         now = self._clock()
         every = 0.1 if self.stream.isatty() else PLAIN_EVERY_S
         if now - self._shown < every or now - self._started < 1.0:
             return
         self._shown = now
-        self._draw(sentence(self.what, done, total, now - self._started))
+        self._draw(sentence(self.what, fraction, now - self._started))
 
     def __enter__(self) -> ProgressLine:
         self._started = self._shown = self._clock()
@@ -52,12 +52,11 @@ class ProgressLine:
         self.stream.flush()
 
 
-def sentence(what: str, done: int, total: int, elapsed_s: float) -> str:
+def sentence(what: str, fraction: float, elapsed_s: float) -> str:
     """``contouring: 45 %, 12 s left`` (no estimate before anything is done)."""
-    if total <= 0 or done <= 0:
-        return f"{what}: {done}"
-    left = elapsed_s * (total - done) / done
-    return f"{what}: {100 * done // total} %, {duration(left)} left"
+    if fraction <= 0:
+        return f"{what}: 0 %"
+    return f"{what}: {int(100 * fraction)} %, {duration(elapsed_s * (1 - fraction) / fraction)} left"
 
 
 def duration(seconds: float) -> str:

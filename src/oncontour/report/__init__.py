@@ -1,0 +1,130 @@
+"""The report of one case: a single HTML file that needs no network, and the rows its table is made of.
+
+    structures.py  one Row a structure: volume, extent, side, DSC      scene.py    images and contours for the viewer
+    palette.py     colours for colour-blind eyes                       template.html, style.css, viewer.js    the page
+
+The page says nothing that ``report.json`` (the ``record``) does not say, except the images and the contours themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from oncontour.case import Case
+from oncontour.files import write_text
+from oncontour.report.palette import COLOURS, colour_of
+from oncontour.report.structures import Row, rows, warnings
+
+__all__ = ["COLOURS", "Row", "colour_of", "page", "rows", "table", "warnings", "write"]
+
+_MODEL_WORDS = (
+    ("version", "Version"),
+    ("sha256", "SHA-256 of the weights"),
+    ("backend", "Computed with"),
+    ("structures", "Structures"),
+    ("spacing_mm", "Working grid (k, j, i), mm"),
+    ("data", "Learned from"),
+    ("licence", "Licence"),
+    ("metrics", "Tested"),
+    ("limits", "Not for"),
+    ("settings", "Settings"),
+)
+
+
+def write(record: Mapping[str, Any], case: Case, table: list[Row], path: Path | str) -> Path:
+    """Write the page of ``case`` to ``path``, whole or not at all. ``record`` is what report.json holds."""
+    write_text(path, page(record, case, table))
+    return Path(path)
+
+
+def page(record: Mapping[str, Any], case: Case, table: list[Row]) -> str:
+    """The HTML of the report."""
+    from jinja2 import Environment, select_autoescape
+    from markupsafe import Markup
+
+    from oncontour.report.scene import scene
+
+    shown = scene(case, table)
+    environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_part("template.html")).render(
+        record=record,
+        sentence=_sentence(record),
+        image=_image(record),
+        with_dsc=any(row.dsc is not None for row in table),
+        model_facts=_model_facts,
+        span=_span,
+        run_facts=_run_facts(record),
+        style=Markup(_part("style.css")),
+        script=Markup(_part("viewer.js")),
+        scene=Markup(json.dumps(shown.words).replace("<", "\\u003c")),
+        blocks=shown.blocks,
+        contours=shown.contours,
+    )
+
+
+def table(table: list[Row]) -> str:
+    """The rows as text: structure, volume in cc, slices, and DSC where a truth was given; the mean of all DSC at the end."""
+    scores = [row.dsc for row in table if row.dsc is not None]
+    width = max([len("structure"), *(len(row.name) for row in table)])
+    head = f"{'structure':<{width}}  {'volume cc':>9}  {'slices':>6}" + ("   DSC" if scores else "")
+    lines = [head, "-" * len(head)]
+    for row in table:
+        score = "" if not scores else "     -" if row.dsc is None else f"  {row.dsc:.2f}"
+        lines.append(f"{row.name:<{width}}  {row.volume_cc:>9.1f}  {row.slices:>6}{score}")
+    if len(scores) > 1:
+        lines += ["-" * len(head), f"{'mean':<{width}}  {'':>9}  {'':>6}  {sum(scores) / len(scores):.2f}"]
+    return "\n".join(lines)
+
+
+@cache
+def _part(name: str) -> str:
+    return files("oncontour.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _sentence(record: Mapping[str, Any]) -> str:
+    found = sum(1 for row in record["structures"] if row["slices"])
+    models = len(record["models"])
+    by = "one model" if models == 1 else f"{models} models"
+    return f"{found} of {len(record['structures'])} structures were found on this {record['input']['modality']} by {by}."
+
+
+def _image(record: Mapping[str, Any]) -> str:
+    k, j, i = record["input"]["shape"]
+    dk, dj, di = record["input"]["spacing_mm"]
+    return f"{record['input']['modality']}, {k} slices of {i} × {j}, {di:.3g} × {dj:.3g} × {dk:.3g} mm"
+
+
+def _span(extent_mm: tuple[float, float]) -> str:
+    return ", ".join(f"{z:.0f}".replace("-", "−") for z in extent_mm)
+
+
+def _model_facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(title, _plain(model[key])) for key, title in _MODEL_WORDS if model.get(key)]
+
+
+def _run_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    timings = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record["timings_s"].items())
+    facts = [
+        ("Voxels read, SHA-256", record["input"]["voxels_sha256"]),
+        ("Times", timings),
+        ("Settings", _plain(record["settings"])),
+        ("Versions", _plain(record["versions"])),
+        ("Files", _plain(record["files"])),
+    ]
+    return [(title, text) for title, text in facts if text]
+
+
+def _plain(value: Any) -> str:
+    """A value in words: ``a: 1, b: 2``; ``a, b``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(inner) for inner in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "none" if value is None else str(value)

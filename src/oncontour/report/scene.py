@@ -1,0 +1,198 @@
+"""What the page's viewer needs: grey values small enough to travel inside an HTML file, and contours as polygons.
+
+The images are shown on an upright grid (slices towards superior, rows towards posterior, columns towards left), cropped to the body and
+coarsened in plane until all slices fit the budget; slices are never merged. A grey value is one byte: 3 HU steps where soft tissue is,
+20 HU elsewhere, which no window preset shows. Contours are not touched by any of this: they stay polygons, to 0.1 mm.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oncontour.case import Case
+from oncontour.geometry import Geometry
+from oncontour.report.structures import Row
+from oncontour.volume import Volume
+
+BUDGET = 14_000_000
+"""Voxels of the images in a page; at most about 9 MB of text."""
+LEAST_ACROSS = 160
+"""Pixels along the longer side that a slice keeps, whatever the budget says."""
+BLOCK = 8
+"""Slices unpacked at a time: the one on show comes first."""
+HU_LEVELS: NDArray[np.float32] = np.concatenate([np.arange(-1000, -200, 20), np.arange(-200, 200, 3), np.arange(200, 1820, 20)]).astype(
+    np.float32
+)
+WINDOWS: tuple[tuple[str, int, int], ...] = (
+    ("Soft tissue", -160, 240),
+    ("Lung", -1350, 150),
+    ("Bone", -500, 1300),
+    ("Brain", 0, 80),
+)
+"""(name, HU shown black, HU shown white)."""
+
+Outlines = list[tuple[int, list[int]]]
+"""Polygons of one structure: (slice, [u, v, du, dv, ...]) in tenths of a millimetre, every point after the first as a step."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Slices ``first`` to ``first + count - 1``, compressed, as text."""
+
+    first: int
+    count: int
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """``words`` (JSON): grid, grey levels, windows, structures; ``blocks``: the images; ``contours``: compressed JSON of Outlines."""
+
+    words: dict[str, Any]
+    blocks: list[Block]
+    contours: str
+
+
+def scene(case: Case, table: Sequence[Row]) -> Scene:
+    """Everything the viewer shows of ``case``: its main image and the structures in ``table``."""
+    name = "ct" if "ct" in case.images else next(iter(case.images))
+    image = case.images[name]
+    image = image.to(image.geometry.reorient())
+    outlines = {row.name: _polygons(case, row.name, image.geometry) for row in table}
+    box = _box(image, outlines)
+    shown = box.resample(_spacing(box))
+    levels = HU_LEVELS if name == "ct" else _levels(image)
+    blocks = list(_blocks(image.to(shown, fill=float(levels[0])).array, levels))
+    packed = [_outlines(polygons, shown) for polygons in outlines.values()]
+    words = {
+        "shape": shown.shape,
+        "step_mm": shown.spacing_mm,
+        "z_mm": [round(float(z), 2) for z in _heights(shown)],
+        "along": "z" if shown.is_axial else "along the slices",
+        "letters": _letters(shown),
+        "levels": [round(float(level), 3) for level in levels],
+        "unit": "HU" if name == "ct" else "",
+        "windows": _windows(name, levels),
+        "structures": [{"name": row.name, "colour": row.colour, "centre": _voxel(row, shown)} for row in table],
+        "start": _start(packed, table, shown),
+    }
+    return Scene(words, blocks, _text(json.dumps(packed, separators=(",", ":")).encode()))
+
+
+def _polygons(case: Case, name: str, upright: Geometry) -> list[NDArray[np.float64]]:
+    """Polygons of a structure in the planes of ``upright``, as (n, 3) LPS mm."""
+    from oncontour.raster import trace
+
+    same_planes = abs(float(case.geometry.axes[0] @ upright.axes[0])) > 1 - 1e-6
+    drawn = case.contours[name] if name in case.contours and same_planes else trace(case.mask(name, upright))
+    return list(drawn)
+
+
+def _box(image: Volume, outlines: Mapping[str, list[NDArray[np.float64]]]) -> Geometry:
+    """All slices, cropped in plane to the body and every contour, with a small margin."""
+    shape = image.geometry.shape
+    low, high = np.array(shape[1:]), np.zeros(2, dtype=int)
+    level = -400 if float(image.array.min()) < -500 else float(image.array.min())
+    body = np.asarray((image.array > level).any(axis=0))
+    if body.any():
+        for axis in (0, 1):
+            where = np.flatnonzero(body.any(axis=1 - axis))
+            low[axis], high[axis] = where[0], where[-1] + 1
+    points = [polygon for polygons in outlines.values() for polygon in polygons]
+    if points:
+        at = image.geometry.voxels(np.concatenate(points))[:, 1:]
+        low = np.minimum(low, np.floor(at.min(axis=0)).astype(int))
+        high = np.maximum(high, np.ceil(at.max(axis=0)).astype(int) + 1)
+    low, high = np.maximum(low - 4, 0), np.minimum(high + 4, shape[1:])
+    if (high <= low).any():
+        return image.geometry
+    return image.geometry.crop((0, *low.tolist()), (shape[0], *high.tolist()))
+
+
+def _spacing(box: Geometry) -> tuple[float, float, float]:
+    """Spacing (k, j, i) that keeps all slices and brings the voxels under BUDGET."""
+    k, j, i = box.spacing_mm
+    pixels = box.shape[1] * box.shape[2]
+    factor = max(1.0, (pixels * box.shape[0] / BUDGET) ** 0.5)
+    factor = max(1.0, min(factor, max(box.shape[1:]) / LEAST_ACROSS))
+    return k, j * factor, i * factor
+
+
+def _levels(image: Volume) -> NDArray[np.float32]:
+    """256 equal steps over all but the brightest and darkest half percent, for images without a unit."""
+    low, high = np.percentile(image.array[::2, ::2, ::2], [0.5, 99.5])
+    return np.linspace(low, max(high, low + 1e-6), 256, dtype=np.float32)
+
+
+def _windows(name: str, levels: NDArray[np.float32]) -> list[dict[str, Any]]:
+    if name == "ct":
+        return [{"name": title, "low": low, "high": high} for title, low, high in WINDOWS]
+    return [{"name": "Whole range", "low": float(levels[0]), "high": float(levels[-1])}]
+
+
+def _blocks(array: NDArray[Any], levels: NDArray[np.float32]) -> Iterator[Block]:
+    """Slices as codes, each the difference from the mean of its left and upper neighbours (PNG's filter 3), deflated."""
+    middles = (levels[1:] + levels[:-1]) / 2
+    for first in range(0, len(array), BLOCK):
+        codes = np.searchsorted(middles, array[first : first + BLOCK].astype(np.float32)).astype(np.int16)
+        guess = np.zeros_like(codes)
+        guess[:, :, 1:] += codes[:, :, :-1]
+        guess[:, 1:] += codes[:, :-1]
+        yield Block(first, len(codes), _text((codes - (guess >> 1)).astype(np.uint8).tobytes()))
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data, 6)).decode("ascii")
+
+
+def _outlines(polygons: Sequence[NDArray[np.float64]], shown: Geometry) -> Outlines:
+    """Polygons in LPS mm, as steps of a tenth of a millimetre from the corner of the shown box."""
+    out: Outlines = []
+    for polygon in polygons:
+        at = shown.voxels(polygon)
+        tenths = np.rint((at[:, :0:-1] + 0.5) * shown.spacing_mm[:0:-1] * 10).astype(int)
+        out.append((int(np.rint(at[:, 0].mean())), np.diff(tenths, axis=0, prepend=0).ravel().tolist()))
+    return out
+
+
+def _heights(shown: Geometry) -> NDArray[np.float64]:
+    """Position of each slice: z (LPS) on an axial grid, else along the slices' normal."""
+    centres = shown.points(np.stack([np.arange(shown.shape[0]), *np.zeros((2, shown.shape[0]))], axis=1))
+    return centres[:, 2] if shown.is_axial else centres @ shown.axes[0]
+
+
+def _letters(shown: Geometry) -> dict[str, str]:
+    """What lies at the low and high end of each axis: one letter, two where the axis is oblique by more than 15 degrees."""
+    letters = {}
+    for name, axis in zip("kji", shown.axes, strict=True):
+        order = [n for n in np.argsort(-np.abs(axis)) if abs(axis[n]) > np.sin(np.deg2rad(15))]
+        letters[f"{name}+"] = "".join("LPS"[n] if axis[n] > 0 else "RAI"[n] for n in order[:2])
+        letters[f"{name}-"] = "".join("RAI"[n] if axis[n] > 0 else "LPS"[n] for n in order[:2])
+    return letters
+
+
+def _voxel(row: Row, shown: Geometry) -> list[int] | None:
+    """The shown voxel nearest to a structure's centre of mass."""
+    if row.centre_mm is None:
+        return None
+    return [int(v) for v in np.clip(np.rint(shown.voxels(row.centre_mm)), 0, np.asarray(shown.shape) - 1)]
+
+
+def _start(packed: Sequence[Outlines], table: Sequence[Row], shown: Geometry) -> list[int]:
+    """Where to open: the slice that holds most structures (the middle one of several), at the middle of what is there."""
+    held = np.zeros(shown.shape[0], dtype=int)
+    for outlines in packed:
+        for k in {k for k, _ in outlines if 0 <= k < len(held)}:
+            held[k] += 1
+    best = np.flatnonzero(held == held.max())
+    centres = [voxel for row in table if (voxel := _voxel(row, shown))]
+    middle = np.mean(centres, axis=0) if centres else (np.asarray(shown.shape) - 1) / 2
+    return [int(best[len(best) // 2]), round(float(middle[1])), round(float(middle[2]))]

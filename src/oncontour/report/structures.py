@@ -1,0 +1,125 @@
+"""One row a structure: what the table, report.json and the page say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oncontour.case import Case
+from oncontour.report.palette import Colour, colour_of
+from oncontour.volume import Volume
+
+MIDLINE_MM = 5.0
+"""A centre of mass nearer than this to the middle of the body is called ``middle``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is said of one structure. Empty: no slices, no extent, no centre, side ``""``.
+
+    ``extent_mm``: lowest and highest z (LPS) of the box of voxels around it; ``centre_mm``: centre of mass (x, y, z); ``side``: left,
+    right or middle of the patient, measured; ``side_expected``: what the name says (``_L``, ``_R``), or ""; ``dsc``: against a truth, where
+    one was given.
+    """
+
+    name: str
+    colour: Colour
+    volume_cc: float
+    slices: int
+    extent_mm: tuple[float, float] | None
+    centre_mm: tuple[float, float, float] | None
+    side: str
+    side_expected: str
+    cut: bool
+    """whether it reaches the first or the last slice, so that the scan may end inside it"""
+    dsc: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def rows(case: Case, names: Sequence[str] | None = None, truth: Case | None = None) -> list[Row]:
+    """A Row for each of ``names`` (default: every structure of the case), in that order."""
+    middle = _midline_mm(case)
+    return [_row(case, name, colour_of(n), middle, truth) for n, name in enumerate(names or case.structures)]
+
+
+def warnings(table: Sequence[Row]) -> list[str]:
+    """What a person must be told of these structures, in words."""
+    said = [f"{row.name} was looked for and nothing was found: its contour is empty." for row in table if not row.slices]
+    for row in table:
+        if row.slices and row.side_expected and row.side not in (row.side_expected, "middle"):
+            said.append(f"{row.name} lies on the patient's {row.side} side: left and right may be swapped.")
+        if row.cut:
+            said.append(f"{row.name} reaches the first or last slice: the scan may end inside it and its volume be too small.")
+    return said
+
+
+def expected_side(name: str) -> str:
+    """``left`` for Parotid_L, ``right`` for Parotid_R, "" for what has no side (TG-263: _L and _R at the end, or before another word)."""
+    parts = name.split("_")[1:]
+    return "left" if "L" in parts else "right" if "R" in parts else ""
+
+
+def _row(case: Case, name: str, colour: Colour, middle_mm: float, truth: Case | None) -> Row:
+    mask = case.mask(name)
+    score = _dsc(mask, name, truth)
+    if case.contours.get(name) is not None and (given := case.contours[name].colour):
+        colour = given
+    box = _box(mask.array)
+    if box is None:
+        return Row(name, colour, 0.0, 0, None, None, "", expected_side(name), False, score)
+    grid, part = mask.geometry, mask.array[box]
+    counts = [part.sum(axis=tuple({0, 1, 2} - {axis}), dtype=np.int64) for axis in range(3)]
+    centre = grid.points([side.start + n @ np.arange(len(n)) / n.sum() for side, n in zip(box, counts, strict=True)])
+    edges = [(side.start - 0.5, side.stop - 0.5) for side in box]
+    z_mm = grid.points([(k, j, i) for k in edges[0] for j in edges[1] for i in edges[2]])[:, 2]
+    step = int(np.argmax(np.abs(grid.axes[:, 2])))
+    away = centre[0] - middle_mm
+    side = "middle" if abs(away) < MIDLINE_MM else "left" if away > 0 else "right"
+    return Row(
+        name,
+        colour,
+        mask.volume_cc,
+        int((counts[step] > 0).sum()),
+        (float(z_mm.min()), float(z_mm.max())),
+        (float(centre[0]), float(centre[1]), float(centre[2])),
+        side,
+        expected_side(name),
+        box[step].start == 0 or box[step].stop == grid.shape[step],
+        score,
+    )
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
+    """The smallest box around a mask's voxels; None when there are none. One pass over the voxels, none over their coordinates."""
+    planes = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not len(planes):
+        return None
+    k = slice(int(planes[0]), int(planes[-1]) + 1)
+    flat = np.asarray(mask[k].any(axis=0))
+    j, i = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
+    return k, slice(int(j[0]), int(j[-1]) + 1), slice(int(i[0]), int(i[-1]) + 1)
+
+
+def _midline_mm(case: Case) -> float:
+    """x of the middle of the body: the mean over soft tissue of every fourth voxel; the grid's middle where there is no CT."""
+    if "ct" not in case.images:
+        return float(case.geometry.centre_mm[0])
+    ct = case.ct
+    inside = np.argwhere(ct.array[::2, ::4, ::4] > -300)
+    if not len(inside):
+        return float(ct.geometry.centre_mm[0])
+    return float(ct.geometry.points(inside.mean(axis=0) * [2, 4, 4])[0])
+
+
+def _dsc(mask: Volume, name: str, truth: Case | None) -> float | None:
+    if truth is None or name not in truth.structures:
+        return None
+    theirs = truth.mask(name, mask.geometry).array
+    total = int(mask.array.sum()) + int(theirs.sum())
+    return 2 * int((mask.array & theirs).sum()) / total if total else None
