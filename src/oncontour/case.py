@@ -156,9 +156,9 @@ class Case:
         if name in self.masks:
             return self.masks[name].binary().to(grid)
         if name in self.contours:
-            from oncontour.raster import rasterise
+            from oncontour.raster import fill
 
-            return rasterise(self.contours[name], grid).binary()
+            return fill(self.contours[name], grid)
         raise InputError(f"no structure {name!r}; there are {list(self.structures)}", where=f"case {self.id}")
 
     def with_images(self, images: Mapping[str, Volume]) -> Case:

@@ -1,0 +1,207 @@
+"""From a heap of polygons to planes: which lie in one plane, and how thick a slab each plane stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oncontour.contours import Contours, Slices
+from oncontour.errors import StructureError
+from oncontour.geometry import Geometry
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SAME_PLANE_MM = 0.05
+"""Polygons nearer than this along the normal lie in one plane; planes nearer than this to a slice lie on it (rounded coordinates)."""
+WIDEST_SPACING_MM = 10.0
+"""Without known slices, planes farther apart than this are separate pieces, not neighbouring slices."""
+_BRIDGED = 1.5
+_PARALLEL = np.cos(np.deg2rad(1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """Polygons sorted into parallel planes.
+
+    ``points`` (n, 3) LPS mm of all polygons, plane after plane; ``starts`` where each polygon begins, and the end; ``first`` which polygon
+    each plane begins with, and the end; ``slabs_mm`` (planes, 2) what each plane stands for along ``normal``.
+    """
+
+    points: Floats
+    starts: Ints
+    first: Ints
+    normal: Floats
+    slabs_mm: Floats
+
+    def __len__(self) -> int:
+        return len(self.slabs_mm)
+
+    def pieces(self, plane: int) -> tuple[slice, Ints]:
+        """The points of one plane, as a slice of ``points``, and where its polygons start within them."""
+        starts = self.starts[self.first[plane] : self.first[plane + 1] + 1]
+        return slice(int(starts[0]), int(starts[-1])), starts - starts[0]
+
+
+def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None = None, slab_mm: float | None = None) -> Planes:
+    """Group the polygons (at least one) by plane and give each plane its slab.
+
+    ``slices`` (default: those the contours carry) are the image planes they were drawn on. A slab reaches half-way to the next plane that
+    has contours; where none follows, or slices lie between that were left without contours, half a slice spacing. Contours drawn on every
+    second or third slice throughout bridge those between. Without slices the spacing is read off the contours; a single plane takes
+    ``grid``'s step along the normal. ``slab_mm`` gives every plane this thickness instead. Raises StructureError for polygons that are
+    not planar or not parallel.
+    """
+    slices = slices or contours.slices
+    points = np.concatenate(contours.polygons)
+    starts = np.concatenate([[0], np.cumsum([len(p) for p in contours.polygons])]).astype(np.int64)
+    normal = common_normal(points, starts, [slices.normal] if slices else [], grid)
+    offset, spread = offsets_along(points, starts, normal)
+    _refuse_tilted(spread, contours)
+    on = slices.offsets_mm if slices and len(slices.offsets_mm) > 1 and np.array_equal(normal, slices.normal) else None
+    order = np.argsort(offset, kind="stable")
+    heads = _plane_heads(offset[order], on)
+    planes = np.array([piece.mean() for piece in np.split(offset[order], heads[1:])])
+    single = _step_along(normal, grid)
+    slabs = slabs_of(planes, on, slab_mm, single)
+    sorted_points = np.concatenate([contours.polygons[p] for p in order])
+    sorted_starts = np.concatenate([[0], np.cumsum(np.diff(starts)[order])]).astype(np.int64)
+    return Planes(sorted_points, sorted_starts, np.append(heads, len(order)).astype(np.int64), normal, slabs)
+
+
+def area_vectors(points: Floats, starts: Ints) -> Floats:
+    """(polygons, 3) normal of each polygon times its area (Newell 1972)."""
+    count = np.diff(starts)
+    centred = points - np.repeat(points[starts[:-1]], count, axis=0)
+    following = np.arange(1, len(points) + 1)
+    following[starts[1:] - 1] = starts[:-1]
+    return np.asarray(np.add.reduceat(np.cross(centred, centred[following]), starts[:-1], axis=0) / 2)
+
+
+def offsets_along(points: Floats, starts: Ints, normal: Floats) -> tuple[Floats, Floats]:
+    """Position of each polygon along ``normal`` (mean of its points), and the difference between its farthest points."""
+    along = points @ normal
+    heads = starts[:-1]
+    mean = np.add.reduceat(along, heads) / np.diff(starts)
+    return mean, np.maximum.reduceat(along, heads) - np.minimum.reduceat(along, heads)
+
+
+def common_normal(points: Floats, starts: Ints, known: list[Floats], grid: Geometry) -> Floats:
+    """The unit normal of the planes: a known direction or a grid axis where all polygons lie in planes across it, else their own mean."""
+    vectors = area_vectors(points, starts)
+    areas = np.linalg.norm(vectors, axis=1)
+    largest = vectors[areas.argmax()]
+    mean = (vectors * np.where(vectors @ largest < 0, -1.0, 1.0)[:, None]).sum(axis=0)
+    length = float(np.linalg.norm(mean))
+    if length < 1e-12:  # lines and dots: nothing to fill, any direction that they lie across will do
+        mean, length = (known[0] if known else grid.axes[0]), 1.0
+    mean = mean / length
+    for axis in (*known, *grid.axes):
+        aligned = abs(axis @ mean) > _PARALLEL
+        if aligned and offsets_along(points, starts, axis)[1].max() <= 2 * SAME_PLANE_MM:
+            return np.asarray(axis)
+    return np.asarray(mean)
+
+
+def _refuse_tilted(spread: Floats, contours: Contours) -> None:
+    worst = int(spread.argmax())
+    if spread[worst] > 1.0:
+        raise StructureError(
+            f"contour {worst} lies in another plane than the others: its points are {spread[worst]:.2f} mm apart along their normal",
+            where=f"{len(contours)} contours",
+            hint="keep the contours of one orientation",
+        )
+
+
+def _plane_heads(sorted_offsets: Floats, slices: Floats | None) -> Ints:
+    """Index of the first polygon of each plane in growing offsets; a plane spans at most SAME_PLANE_MM from its first."""
+    tolerance = SAME_PLANE_MM
+    if slices is not None:
+        tolerance = min(tolerance, 0.25 * float(np.abs(np.diff(slices)).min()))
+    heads = [0]
+    while (following := int(np.searchsorted(sorted_offsets, sorted_offsets[heads[-1]] + tolerance, "right"))) < len(sorted_offsets):
+        heads.append(following)
+    return np.array(heads, dtype=np.int64)
+
+
+def _step_along(normal: Floats, grid: Geometry) -> float:
+    """The grid's own step in the direction nearest to ``normal``."""
+    return grid.spacing_mm[int(np.abs(grid.axes @ normal).argmax())]
+
+
+def slabs_of(planes: Floats, slices: Floats | None, slab_mm: float | None, single_mm: float) -> Floats:
+    """(planes, 2) from where to where each of the growing ``planes`` reaches; ``slices`` are the growing image planes, where known."""
+    if slab_mm is not None:
+        return np.stack([planes - slab_mm / 2, planes + slab_mm / 2], axis=1)
+    index = _on_slices(planes, slices) if slices is not None else None
+    if slices is not None and index is not None and (index >= 0).mean() >= 0.5:
+        planes = np.where(index >= 0, slices[np.maximum(index, 0)], planes)
+        below, above, joined = _steps_on_slices(planes, index, slices)
+    else:
+        if slices is not None:
+            single_mm = float(np.median(np.diff(slices)))
+        below, above, joined = _steps_of_contours(planes, single_mm)
+    middle = (planes[1:] + planes[:-1]) / 2
+    low, high = planes - below / 2, planes + above / 2
+    high[:-1] = np.where(joined, middle, np.minimum(high[:-1], middle))
+    low[1:] = np.where(joined, middle, np.maximum(low[1:], middle))
+    return np.stack([low, high], axis=1)
+
+
+def _on_slices(planes: Floats, slices: Floats) -> Ints:
+    """Which slice each plane lies on, -1 where on none."""
+    nearest = np.abs(planes[:, None] - slices[None]).argmin(axis=1)
+    return np.where(np.abs(planes - slices[nearest]) <= SAME_PLANE_MM, nearest, -1).astype(np.int64)
+
+
+def _steps_on_slices(planes: Floats, index: Ints, slices: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Step below and above each plane where nothing joins, and which planes join the next: no slice without contours between."""
+    gap = np.diff(slices)
+    up = np.searchsorted(slices, planes + SAME_PLANE_MM, "right") - 1
+    down = np.searchsorted(slices, planes - SAME_PLANE_MM, "left") - 1
+    above = gap[np.clip(up, 0, len(gap) - 1)]
+    below = gap[np.clip(down, 0, len(gap) - 1)]
+    between = np.searchsorted(slices, planes[1:] - SAME_PLANE_MM, "left") - np.searchsorted(slices, planes[:-1] + SAME_PLANE_MM, "right")
+    every = drawn_every(index)
+    both = (index[1:] >= 0) & (index[:-1] >= 0)
+    near = np.diff(planes) <= _BRIDGED * every * np.maximum(above[:-1], below[1:])
+    joined = np.where(both, between < every, near)
+    return below * every, above * every, joined
+
+
+def drawn_every(index: Ints) -> int:
+    """1 where contours lie on every slice, 2 where on every second throughout (three quarters of at least two steps), and so on."""
+    steps = np.diff(index[index >= 0])
+    if len(steps) < 2:
+        return 1
+    values, counts = np.unique(steps, return_counts=True)
+    most = int(counts.argmax())
+    return int(values[most]) if counts[most] >= 0.75 * len(steps) else 1
+
+
+def _steps_of_contours(planes: Floats, single_mm: float) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """As ``_steps_on_slices``, with the spacing read off the planes: the commonest gap, or runs of three and more equal gaps."""
+    gap = np.diff(planes)
+    plausible = gap[gap <= WIDEST_SPACING_MM]
+    if not len(plausible):
+        step = np.full(len(planes), single_mm)
+        return step, step, np.zeros(len(gap), bool)
+    alike = np.abs(plausible[:, None] - plausible[None]) <= 0.05 * plausible[None]
+    votes = alike.sum(axis=0)
+    common = float(plausible[votes == votes.max()].min())
+    joined = (gap <= _BRIDGED * common) | (_in_runs(gap) & (gap <= WIDEST_SPACING_MM))
+    step = np.where(joined, gap, common)  # an open end reaches as far as the plane's other, joined side
+    return np.append(step, common), np.append(common, step), joined
+
+
+def _in_runs(gap: Floats) -> NDArray[np.bool_]:
+    """Which gaps belong to a run of at least three equal ones (within 5 %)."""
+    same = np.abs(np.diff(gap)) <= 0.05 * gap[1:]
+    pairs = np.convolve(same, [1, 1])[: len(same) + 1] if len(same) else np.zeros(len(gap))
+    middle = pairs == 2
+    out = middle.copy()
+    out[:-1] |= middle[1:]
+    out[1:] |= middle[:-1]
+    return np.asarray(out)
