@@ -31,6 +31,7 @@ from oncontour.card import Card
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError, OncontourError, OutputError, TrainingError
 from oncontour.files import write_text
+from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.task import Draw, Task, save_model, seeded
 
 
@@ -330,3 +331,55 @@ def read_cases(cohort: Any) -> Iterator[Case]:
             yield cohort[patient]
         except InputError as error:
             sys.stderr.write(f"{patient} was left out: {error}\n")
+
+
+def contour(
+    cohort: Path,
+    out: Path,
+    *,
+    settings: ContourSettings,
+    training: TrainSettings | None = None,
+    name: str = "model",
+    data: str = "",
+    licence: str = "",
+    limits: str = "",
+    region: str = "",
+    epochs: int | None = None,
+    devices: int | None = None,
+    seed: int | None = None,
+) -> str:
+    """Train a contouring model on a cohort: a folder (or CSV) of patients as DICOM CT + RTSTRUCT, NIfTI or OpenKBP CSV.
+
+    Writes OUT/NAME.safetensors (the model, its card in the header), OUT/metrics.csv, OUT/tensorboard and a checkpoint after every epoch.
+    Started again with the same OUT it goes on from the last whole epoch, to the same curve.
+
+    Examples:
+      oncontour train contour COHORT --out runs/neck --config examples/hn-organs.yaml
+      oncontour train contour COHORT --out runs/cord --settings.structures SpinalCord --epochs 20
+      oncontour train contour COHORT --out runs/neck --config examples/hn-organs.yaml --devices 2
+
+    Args:
+        cohort: folder with one folder a patient, or a CSV with columns patient,path
+        out: folder of the run
+        settings: what the model is: structures, net, grid, windows, loss, augmentation
+        training: how it is trained
+        name: of the model file
+        data: what it is trained on, for the card
+        licence: of the weights, for the card
+        limits: what the model is not for, for the card
+        region: of the body the model is for, e.g. "head and neck"
+        epochs: instead of training.epochs
+        devices: processes, instead of training.devices
+        seed: instead of training.seed
+    """
+    from oncontour.io.cohort import Cohort
+
+    chosen = {key: value for key, value in (("epochs", epochs), ("devices", devices), ("seed", seed)) if value is not None}
+    training = replace(training or TrainSettings(), **chosen)
+    task = ContourTask(settings)
+    patients = Cohort.open(cohort)
+    outcome = fit(
+        task, read_cases(patients), out, training, name=name, data=data, licence=licence, limits=limits, region=region
+    )
+    lines = [*outcome.notes, f"trained in {outcome.seconds / 60:.1f} min: {outcome.model}"]
+    return "\n".join(lines)

@@ -1,0 +1,117 @@
+"""From a trained contour task and a case to masks on the case's own grid.
+
+Separate from ``contour.py`` so that what training needs and what predicting needs can be read apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from oncontour.case import Case, LabelMasks
+from oncontour.engine import Backend, Engine
+from oncontour.geometry import Geometry
+from oncontour.ops.body import body_mask
+from oncontour.ops.intensity import AIR_HU, window
+from oncontour.ops.tidy import Tidy, tidy
+from oncontour.ops.windows import stitch_labels
+from oncontour.tasks.task import Progress, load_task
+from oncontour.volume import Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from oncontour.card import Card
+    from oncontour.tasks.contour import ContourTask
+
+
+@dataclass
+class Contourer:
+    """A contour task made ready to predict: engine compiled once, tidying chosen."""
+
+    task: ContourTask
+    backend: Backend = "auto"
+    rules: Tidy = field(default_factory=Tidy)
+    threads: int | None = None
+    overlap: float = 0.5
+    memory_mb: float = 1000
+    _engine: Engine | None = None
+
+    @property
+    def card(self) -> Card:
+        return self.task.card()
+
+    @property
+    def engine(self) -> Engine:
+        """The compiled net."""
+        if self._engine is None:
+            s = self.task.settings
+            shape = (1, 1 + 2 * s.neighbours, *s.window[1:]) if self.task.flat else (1, 1, *s.window)
+            self._engine = Engine.load(self.task.net, shape, backend=self.backend, threads=self.threads)
+        return self._engine
+
+    def predict(self, case: Case, progress: Progress | None = None) -> Case:
+        """The case with a LabelMasks of the model's structures on its own grid, and ``scores["contour"]`` saying how they came about.
+
+        A structure that the net sees nowhere is present and empty. Structures that the case already had under other names stay.
+        """
+        s = self.task.settings
+        grid = self.task.working_grid(case.geometry)
+        labels = stitch_labels(
+            self.engine,
+            self._image(case, grid),
+            len(s.structures),
+            window=s.window,
+            overlap=self.overlap,
+            target=case.geometry,
+            mode="sigmoid",
+            threshold=s.threshold,
+            memory_mb=self.memory_mb,
+            dims=2 if self.task.flat else 3,
+            context=s.neighbours,
+            pad=-1.0,
+            progress=None if progress is None else lambda done, total: progress(done / total),
+        )
+        masks, done = tidy(LabelMasks(labels.labels, s.structures), self.rules)
+        return case.with_masks(masks).with_scores({"contour": self._record(grid, labels.blend, done)})
+
+    def _image(self, case: Case, grid: Geometry) -> Volume:
+        s = self.task.settings
+        ct = case.ct.to(grid, fill=AIR_HU)
+        if s.mask_body:
+            inside = body_mask(ct).array
+            ct = ct.map(lambda hu: hu * inside + (~inside) * AIR_HU)
+        return ct.map(lambda hu: window(hu, *s.hu))
+
+    def _record(self, grid: Geometry, blend: str, tidied: tuple[str, ...]) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        card = self.card
+        return {
+            "model": card.name,
+            "sha256": card.sha256,
+            "structures": list(card.structures),
+            "grid": str(grid),
+            "backend": self.engine.backend,
+            "blend": blend,
+            "tidy": asdict(self.rules),
+            "tidied": list(tidied),
+        }
+
+
+def contour(task: ContourTask, case: Case, progress: Progress | None = None) -> Case:
+    """What ``ContourTask.predict`` answers."""
+    return Contourer(task, "torch").predict(case, progress)
+
+
+def load_contourer(
+    model: str | Path, *, backend: Backend = "auto", rules: Tidy | None = None, threads: int | None = None
+) -> Contourer:
+    """The contour model in a file (a path or a shipped name), ready to predict. Raises ModelError when it is another kind of model."""
+    from oncontour.errors import ModelError
+    from oncontour.tasks.contour import ContourTask
+
+    task = load_task(model)
+    if not isinstance(task, ContourTask):
+        raise ModelError(f"this model does {task.name!r}, not contours", where=str(model))
+    return Contourer(task, backend, rules or Tidy(), threads)

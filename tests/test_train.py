@@ -1,0 +1,191 @@
+"""Training: bit-equal twice, resumed after kill -9 to the same curve, over two processes, and honest about what it cannot use."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from oncontour.case import Case
+from oncontour.errors import ConfigError, ModelError, OutputError, TrainingError
+from oncontour.phantom import head_neck
+from oncontour.tasks.contour import ContourSettings, ContourTask
+from oncontour.tasks.task import load_task
+from oncontour.train import TrainSettings, fit
+from tests.phantoms import cohort
+
+SETTINGS = ContourSettings(
+    structures=("Parotid_L", "Parotid_R", "Bone_Mandible"),
+    net_options={"widths": (4, 8, 8)},
+    spacing_mm=(6.0, 5.0, 5.0),
+    window=(16, 16, 16),
+    draws=8,
+)
+QUICK = TrainSettings(epochs=3, batch=2, validation=0.34, threads=1)
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return [head_neck(seed, (6, 5, 5), 1.0, (32, 48, 48)) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory):
+    return cohort(tmp_path_factory.mktemp("cohort"), 3)
+
+
+def curve(folder):
+    """(epoch, name, value) of every figure that was logged."""
+    with (Path(folder) / "metrics.csv").open() as file:
+        return sorted((row["epoch"], name, value) for row in csv.DictReader(file) for name, value in row.items() if value and name != "step")
+
+
+def command(patients, out, *more):
+    small = [f"--settings.{name}={value}" for name, value in {"net_options": '{"widths": [4, 8, 8]}', "window": "[16,16,16]"}.items()]
+    words = ["--settings.structures", '["Bone_Mandible"]', *small, "--settings.spacing_mm=[6,5,5]", "--settings.draws=12"]
+    recipe = ["--training.batch=2", "--training.threads=1", "--training.validation=0.34", *more]
+    return [sys.executable, "-m", "oncontour.cli", "train", "contour", str(patients), "--out", str(out), *words, *recipe]
+
+
+def test_two_runs_of_one_seed_are_bit_equal_and_another_seed_is_not(cases, tmp_path):
+    models = {}
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        torch.manual_seed(len(name) + seed * 3)  # whatever the process did before must not matter
+        fit(ContourTask(SETTINGS), cases, tmp_path / name, TrainSettings(**{**QUICK.__dict__, "seed": seed}))
+        models[name] = load_task(tmp_path / name / "model.safetensors").net.state_dict()
+    assert curve(tmp_path / "a") == curve(tmp_path / "b") != curve(tmp_path / "c")
+    assert all(torch.equal(models["a"][key], models["b"][key]) for key in models["a"])
+    assert any(not torch.equal(models["a"][key], models["c"][key]) for key in models["a"])
+
+
+def test_killed_in_the_middle_it_resumes_to_the_same_curve(patients, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(patients, tmp_path / "whole", "--epochs=6"), check=True, env=environment, capture_output=True)
+    words = command(patients, tmp_path / "killed", "--epochs=6")
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    subprocess.run(words, check=True, env=environment, capture_output=True)
+    whole, killed = dict_of(curve(tmp_path / "whole")), dict_of(curve(tmp_path / "killed"))
+    assert {key for key in whole if key[0] == "5"} <= killed.keys()
+    assert all(whole[key] == value for key, value in killed.items())
+    a, b = (load_task(tmp_path / run / "model.safetensors").net.state_dict() for run in ("whole", "killed"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def dict_of(rows):
+    return {(epoch, name): value for epoch, name, value in rows}
+
+
+def test_two_processes_train_together(patients, tmp_path):
+    done = subprocess.run(
+        command(patients, tmp_path / "ddp", "--epochs=2", "--devices=2"), env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len([row for row in curve(tmp_path / "ddp") if row[1] == "train_loss"]) == 2
+    assert load_task(tmp_path / "ddp" / "model.safetensors").card().made["training"]["devices"] == 2
+
+
+def test_the_paper_recipe_lowers_the_rate_by_a_fifth_after_five_epochs_without_gain():
+    s = TrainSettings.paper()
+    assert (s.learning_rate, s.batch, s.epochs, s.schedule) == (0.005, 8, 200, "plateau")
+    weight = torch.nn.Parameter(torch.zeros(1))
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(torch.optim.Adam([weight], lr=s.learning_rate), factor=0.8, patience=5)
+    rates = []
+    for _ in range(8):
+        schedule.step(1.0)
+        rates.append(schedule.optimizer.param_groups[0]["lr"])
+    assert rates[5] == 0.005
+    assert rates[6] == pytest.approx(0.004)
+
+
+def test_another_run_in_the_folder_is_refused_and_left_alone(cases, tmp_path):
+    fit(ContourTask(SETTINGS), cases, tmp_path, TrainSettings(epochs=1, batch=2, threads=1))
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(OutputError, match=r"training\.epochs"):
+        fit(ContourTask(SETTINGS), cases, tmp_path, TrainSettings(epochs=2, batch=2, threads=1))
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_nothing_to_learn_from_is_said(cases, tmp_path):
+    task = ContourTask(ContourSettings(**{**SETTINGS.__dict__, "structures": ("Kidney_L",)}))
+    with pytest.raises(TrainingError, match="nothing|no case"):
+        fit(task, cases, tmp_path, QUICK)
+
+
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(ConfigError):
+        TrainSettings(epochs=0)
+    with pytest.raises(ConfigError, match="multiples of 4"):
+        ContourTask(ContourSettings(**{**SETTINGS.__dict__, "window": (16, 18, 16)}))
+    with pytest.raises(ConfigError, match="dimensions"):
+        ContourTask(ContourSettings(structures=("A",), net="unet"))
+
+
+def test_an_organ_that_was_not_contoured_is_not_background(cases):
+    """The loss of a patient without parotid contours does not change with what the net says of parotids."""
+    case = cases[0]
+    partial = Case(case.id, images={"ct": case.ct}, masks={"Bone_Mandible": case.mask("Bone_Mandible")})
+    task = ContourTask(SETTINGS).eval()
+    (sample,) = task.samples(partial)
+    item = task.item([sample], task.plan([sample], torch_free_rng(), train=False)[0])
+    batch = {key: value[None] for key, value in item.items()}
+    assert batch["known"].tolist() == [[0.0, 0.0, 1.0]]
+    losses = []
+    for bias in (-5.0, 5.0):
+        with torch.no_grad():
+            task.net.head.bias[:2] = bias
+            losses.append(float(task.loss(batch)[0]))
+    assert losses[0] == losses[1]
+
+
+def torch_free_rng():
+    import numpy as np
+
+    return np.random.default_rng(0)
+
+
+def test_a_mirror_swaps_left_and_right_names(cases):
+    from oncontour.ops.augment import Move, mirrored
+
+    task = ContourTask(SETTINGS)
+    (sample,) = task.samples(cases[0])
+    centre = tuple((n - 1) / 2 for n in sample.ct.shape)
+    size = sample.ct.shape
+    _, masks = Move(flip_left_right=True).take(sample.ct, sample.bits, 3, (6, 5, 5), centre, size)
+    swapped = masks[mirrored(SETTINGS.structures)]
+    _, plain = Move().take(sample.ct, sample.bits, 3, (6, 5, 5), centre, size)
+    assert (swapped[0] == plain[1][..., ::-1]).all()
+    assert mirrored(("Parotid_L", "Larynx")) is None
+
+
+def test_a_model_file_rebuilds_itself_and_refuses_changed_weights(cases, tmp_path):
+    outcome = fit(ContourTask(SETTINGS), cases, tmp_path, TrainSettings(epochs=1, batch=2, threads=1), name="tiny")
+    card = load_task(outcome.model).card()
+    assert card.structures == list(SETTINGS.structures)
+    assert card.made["patients"] == 3
+    assert json.loads(card.as_json())["sha256"] == outcome.card.sha256
+    damaged = bytearray(outcome.model.read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "damaged.safetensors").write_bytes(bytes(damaged))
+    with pytest.raises(ModelError, match="hash"):
+        load_task(tmp_path / "damaged.safetensors")
+
+
+def test_info_needs_no_torch(cases, tmp_path):
+    outcome = fit(ContourTask(SETTINGS), cases, tmp_path, TrainSettings(epochs=1, batch=2, threads=1))
+    code = f"import sys; from oncontour.cli import main; c = main(['info', {str(outcome.model)!r}]); assert 'torch' not in sys.modules; sys.exit(c)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["task"] == "contour"
