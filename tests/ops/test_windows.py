@@ -47,9 +47,11 @@ def naive_labels(scores, source, target, mode, threshold=0.5):
     elif mode == "sigmoid":
         scores = 1 / (1 + np.exp(-scores))
     scores = Volume(scores.astype(np.float32), source).to(target).array
-    if mode == "sigmoid":
-        counted = np.where(scores >= threshold, scores, 0)
-        labels = np.where(counted.max(axis=0) > 0, counted.argmax(axis=0) + 1, 0)
+    if mode.startswith("sigmoid"):
+        threshold = threshold if mode == "sigmoid" else np.log(threshold / (1 - threshold))
+        inside = Volume(np.ones(source.shape, np.float32), source).to(target).array > 0
+        counted = np.where((scores >= threshold) & inside, scores, -np.inf)
+        labels = np.where(counted.max(axis=0) > -np.inf, counted.argmax(axis=0) + 1, 0)
         close = np.abs(scores - threshold).min(axis=0) < 1e-5
     else:
         labels, close = scores.argmax(axis=0), np.zeros(target.shape, bool)
@@ -77,7 +79,7 @@ TARGETS = {
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("mode", ["softmax", "sigmoid", "scores"])
+@pytest.mark.parametrize("mode", ["softmax", "softmax_logits", "sigmoid", "sigmoid_logits"])
 def test_blended_is_the_naive_answer(name, mode):
     image = np.random.default_rng(3).normal(size=SOURCE.shape)
     window, overlap, target = (6, 8, 10), 0.4, TARGETS[name]

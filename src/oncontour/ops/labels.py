@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from oncontour.errors import ConfigError
 from oncontour.geometry import Geometry
@@ -19,7 +19,8 @@ from oncontour.resample import ON_GRID, copy_moves
 from oncontour.volume import Volume
 
 Floats = NDArray[np.float32]
-Mode = Literal["softmax", "sigmoid", "scores"]
+Mode = Literal["softmax", "softmax_logits", "sigmoid", "sigmoid_logits"]
+MODES = ("softmax", "softmax_logits", "sigmoid", "sigmoid_logits")
 Box = tuple[slice, slice, slice]
 Range = tuple[float, float]
 """Positions low < p <= high along one source axis, in voxels."""
@@ -41,13 +42,15 @@ class Labels:
     def __init__(
         self, source: Geometry, target: Geometry, n_classes: int, *, mode: str, threshold: float | Sequence[float], confidence: bool
     ) -> None:
-        if mode not in ("softmax", "sigmoid", "scores"):
-            raise ConfigError(f"mode {mode!r}; known are softmax, sigmoid, scores")
+        if mode not in MODES:
+            raise ConfigError(f"mode {mode!r}; known are {', '.join(MODES)}")
         if np.size(threshold) not in (1, n_classes):
             raise ConfigError(f"{np.size(threshold)} thresholds for {n_classes} classes")
         self._source, self._target, self._mode = source, target, mode
-        self._threshold = np.broadcast_to(np.asarray(threshold, np.float32), (n_classes,))
-        highest = n_classes if mode == "sigmoid" else n_classes - 1
+        self._separate = mode.startswith("sigmoid")
+        level = np.asarray(threshold, np.float32)
+        self._threshold = np.broadcast_to(logit(level) if mode == "sigmoid_logits" else level, (n_classes,))
+        highest = n_classes if self._separate else n_classes - 1
         self._labels = np.zeros(target.shape, np.uint8 if highest < 256 else np.uint16)
         self._sure = np.zeros(target.shape, np.float16) if confidence else None
         self._peak = np.full(n_classes, -np.inf, np.float32)
@@ -63,7 +66,9 @@ class Labels:
     def result(self) -> tuple[Volume, Volume | None, Floats | None]:
         """Labels; and, where asked for, how sure each voxel is and the largest probability of each class."""
         labels = Volume(self._labels, self._target)
-        return (labels, None, None) if self._sure is None else (labels, Volume(self._sure, self._target), self._peak)
+        if self._sure is None:
+            return labels, None, None
+        return labels, Volume(self._sure, self._target), expit(self._peak) if self._mode == "sigmoid_logits" else self._peak
 
     def activate(self, scores: Floats) -> None:
         """Scores (classes, k, j, i) to probabilities, in place, slice by slice; nothing where scores are what is compared."""
@@ -155,23 +160,24 @@ class Labels:
     # ---- who wins
 
     def _decide(self, scores: Floats, block: Geometry, grid: Geometry, box: Box, mine: NDArray[np.bool_] | None) -> None:
-        separate = self._mode == "sigmoid"
         winner = np.zeros(grid.shape, self._labels.dtype)
-        best = np.full(grid.shape, 0 if separate else -np.inf, np.float32)
-        top = np.zeros(grid.shape, np.float32) if separate and self._sure is not None else None
+        best = np.full(grid.shape, -np.inf, np.float32)
+        top = np.full(grid.shape, -np.inf, np.float32) if self._separate and self._sure is not None else None
         for n, values in enumerate(scores):
             here = Volume(values, block).to(grid).array
             better = here > best
-            if separate:
+            if self._separate:
                 better &= here >= self._threshold[n]
             if better.any():
-                np.putmask(winner, better, n + 1 if separate else n)
+                np.putmask(winner, better, n + 1 if self._separate else n)
                 np.putmask(best, better, here)
             if top is not None:
                 np.maximum(top, here, out=top)
             if self._sure is not None:
                 self._peak[n] = max(self._peak[n], here.max() if mine is None else here[mine].max())
         if top is not None:
+            if self._mode == "sigmoid_logits":
+                best, top = expit(best), expit(top)
             best = np.where(winner == 0, 1 - top, best)
         self._write(winner, best, box, mine)
 

@@ -41,8 +41,8 @@ _SLICES = 16
 class Stitched:
     """``labels`` on the target grid (uint8, or uint16 beyond 255 classes), 0 background.
 
-    In mode ``sigmoid`` label n is class n - 1 (every class is a structure); else label n is class n and class 0 the background.
-    Where asked for, ``confidence``: probability of what was decided (score of the winner in mode ``scores``), float16, 0 beyond the image;
+    In the ``sigmoid`` modes label n is class n - 1 (every class is a structure); else label n is class n and class 0 the background.
+    Where asked for, ``confidence``: probability of what was decided (the winner's score in mode ``softmax_logits``), float16, 0 beyond the image;
     and ``peak``: the largest probability of each class anywhere in the image, (classes,). ``blend`` says how the windows met.
     """
 
@@ -173,7 +173,8 @@ def stitch_labels(
 
     ``mode``: what the scores are and who wins. ``softmax``: exclusive classes, 0 is background, the largest wins. ``sigmoid``: each class
     a structure of its own; of those at or above their ``threshold`` (one, or one for each class) the most probable wins.
-    ``scores``: as softmax but the scores themselves are interpolated, as nnU-Net does. Target voxels beyond the image are background.
+    ``softmax_logits`` and ``sigmoid_logits``: the same, but the scores themselves are interpolated, as nnU-Net does, not the probabilities.
+    Target voxels beyond the image are background.
 
     ``blend``: ``auto`` is gaussian where a row of blended windows takes at most ``memory_mb``, else core; a choice made from sizes
     alone, so the same patient and model give the same labels on every machine. Naming a blend holds to it whatever it takes.
