@@ -13,9 +13,11 @@ Axis swaps and sign flips for other conventions (NIfTI's RAS+) happen in ``io/ni
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +27,8 @@ from oncontour.errors import GeometryError
 Floats = NDArray[np.float64]
 POSITION_TOLERANCE_MM = 1e-3
 """Two grids are the same when no voxel centre differs by more than this."""
+MAX_VOXELS = 2**40
+"""No grid is larger: beyond it sizes are a mistake, and products of them would overflow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,19 +43,22 @@ class Geometry:
     affine: Floats
 
     def __post_init__(self) -> None:
-        shape = tuple(int(n) for n in self.shape)
-        affine = np.array(self.affine, dtype=np.float64)
-        if len(shape) != 3 or min(shape) < 1:
-            raise GeometryError(f"a grid needs three positive sizes (k, j, i), not {self.shape}")
-        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        shape, affine = _whole_sizes(self.shape), _float_array(self.affine)
+        if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > MAX_VOXELS:
+            raise GeometryError(f"a grid needs three positive sizes (k, j, i) of at most {MAX_VOXELS} voxels, not {self.shape}")
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.abs(affine).max() > 1e9:
             raise GeometryError(f"a grid needs a finite 4x4 affine, not {affine.tolist()}")
+        if not np.array_equal(affine[3], (0, 0, 0, 1)):
+            raise GeometryError(f"the last row of an affine is 0 0 0 1, not {affine[3].tolist()}")
         steps = np.linalg.norm(affine[:3, :3], axis=0)
         if steps.min() <= 1e-9:
             raise GeometryError(f"voxel steps must be longer than nothing, not {steps.tolist()} mm")
         unit = affine[:3, :3] / steps
         skew = float(np.abs(unit.T @ unit - np.eye(3)).max())
         if skew > 1e-4:
-            raise GeometryError(f"grid axes are not at right angles (cosine {skew:.2g}, at most 1e-4)", hint="resample the sheared image first")
+            raise GeometryError(
+                f"grid axes are not at right angles (cosine {skew:.2g}, at most 1e-4)", hint="resample the sheared image first"
+            )
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
@@ -70,12 +77,13 @@ class Geometry:
 
         ``axes`` has the unit LPS directions of k, j and i as its three *rows*; without it k runs to superior, j to posterior, i to left.
         """
-        rows = np.eye(3)[::-1] if axes is None else np.asarray(axes, dtype=np.float64)
         affine = np.eye(4)
-        affine[:3, :3] = (rows * np.asarray(spacing_mm, dtype=np.float64)[:, None]).T
-        affine[:3, 3] = origin_mm
-        k, j, i = (int(n) for n in shape)
-        return cls((k, j, i), affine)
+        affine[:3, :3] = (_axes(axes) * _spacing(spacing_mm)[:, None]).T
+        affine[:3, 3] = _triple(origin_mm, "an origin is three millimetres (x, y, z)")
+        return cls(tuple(shape), affine)  # type: ignore[arg-type]  # three whole numbers or refused
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Geometry, (self.shape, self.affine)
 
     # ---- reading it
 
@@ -94,12 +102,12 @@ class Geometry:
     @cached_property
     def axes(self) -> Floats:
         """Unit LPS directions of k, j and i as rows (3, 3)."""
-        return (self.affine[:3, :3] / np.asarray(self.spacing_mm)).T
+        return np.asarray((self.affine[:3, :3] / np.asarray(self.spacing_mm)).T)
 
     @cached_property
     def inverse(self) -> Floats:
         """4x4 from LPS millimetres (x, y, z, 1) to fractional voxels (k, j, i, 1)."""
-        return np.linalg.inv(self.affine)
+        return np.asarray(np.linalg.inv(self.affine))
 
     @property
     def voxel_mm3(self) -> float:
@@ -153,9 +161,10 @@ class Geometry:
 
     def crop(self, start: Sequence[int], stop: Sequence[int]) -> Geometry:
         """The grid of voxels start <= (k, j, i) < stop; negative starts and far stops pad."""
+        first, last = (_triple(ends, "a crop starts and stops at three voxels (k, j, i)") for ends in (start, stop))
         affine = self.affine.copy()
-        affine[:3, 3] = self.points(start)
-        k, j, i = (int(b) - int(a) for a, b in zip(start, stop, strict=True))
+        affine[:3, 3] = self.points(first)
+        k, j, i = (int(n) for n in last - first)
         return Geometry((k, j, i), affine)
 
     def pad(self, before: Sequence[int], after: Sequence[int]) -> Geometry:
@@ -167,11 +176,9 @@ class Geometry:
 
         The box's middle stays where it was, so there is no half-voxel shift.
         """
-        new = np.asarray(spacing_mm, dtype=np.float64)
-        if new.shape != (3,) or not np.isfinite(new).all() or new.min() <= 0:
-            raise GeometryError(f"spacing must be three positive millimetres (k, j, i), not {spacing_mm}")
+        new = _spacing(spacing_mm)
         length = np.asarray(self.shape) * np.asarray(self.spacing_mm)
-        shape = np.maximum(1, np.ceil(length / new - 1e-6).astype(int))
+        shape = np.maximum(1, np.ceil(length / new - 1e-6))
         affine = self.affine.copy()
         affine[:3, :3] = (self.axes * new[:, None]).T
         affine[:3, 3] = self.centre_mm - affine[:3, :3] @ ((shape - 1) / 2)
@@ -182,7 +189,7 @@ class Geometry:
 
         Moving a volume there copies voxels exactly; nothing is interpolated.
         """
-        wanted = np.eye(3)[::-1] if axes is None else np.asarray(axes, dtype=np.float64)
+        wanted = _axes(axes)
         cosine = wanted @ self.axes.T
         order = _best_permutation(np.abs(cosine))
         affine, start = np.eye(4), np.zeros(3)
@@ -192,6 +199,48 @@ class Geometry:
             start[old] = 0 if sign > 0 else self.shape[old] - 1
         affine[:3, 3] = self.points(start)
         return Geometry((self.shape[order[0]], self.shape[order[1]], self.shape[order[2]]), affine)
+
+
+def _whole_sizes(shape: object) -> tuple[int, ...]:
+    """``shape`` as integers; nothing where it holds anything else (NaN, text, 2.5)."""
+    try:
+        sizes = np.asarray(shape, dtype=np.float64)
+        return tuple(int(n) for n in sizes) if sizes.ndim == 1 and (sizes == np.rint(sizes)).all() else ()
+    except (TypeError, ValueError, OverflowError):
+        return ()
+
+
+def _float_array(values: object) -> Floats:
+    """A float64 copy; empty where the values are no numbers."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.empty(0)
+
+
+def _triple(values: object, rule: str) -> Floats:
+    out = _float_array(values)
+    if out.shape != (3,) or not np.isfinite(out).all():
+        raise GeometryError(f"{rule}, not {values}")
+    return out
+
+
+def _spacing(values: object) -> Floats:
+    rule = "spacing is three positive millimetres (k, j, i)"
+    out = _triple(values, rule)
+    if out.min() <= 0:
+        raise GeometryError(f"{rule}, not {values}")
+    return out
+
+
+def _axes(values: ArrayLike | None) -> Floats:
+    """Directions of k, j and i as rows; superior, posterior, left where none are given."""
+    if values is None:
+        return np.eye(3)[::-1]
+    out = _float_array(values)
+    if out.shape != (3, 3) or not np.isfinite(out).all():
+        raise GeometryError(f"axes are three directions (x, y, z) as rows, not {values}")
+    return out
 
 
 def _best_permutation(closeness: Floats) -> tuple[int, int, int]:
