@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -28,19 +29,19 @@ def compiled(function: Function) -> Function:
 
 
 @compiled
-def _span(row: Floats, xa: float, xb: float, height: float) -> None:
+def _span(area: Floats, row: int, xa: float, xb: float, height: float) -> None:
     """Add one edge piece within one pixel row, from xa to xb, of signed height, to the row's differences."""
-    width = row.shape[0] - 1
+    width = area.shape[1] - 1
     if xa > xb:
         xa, xb = xb, xa
     if xa >= width:
         return
     if xb <= 0:
-        row[0] += height
+        area[row, 0] += height
         return
     if xa < 0:
         left = -xa / (xb - xa)
-        row[0] += height * left
+        area[row, 0] += height * left
         height -= height * left
         xa = 0.0
     if xb > width:
@@ -49,16 +50,16 @@ def _span(row: Floats, xa: float, xb: float, height: float) -> None:
     first = int(xa)
     if xb <= first + 1:
         middle = 0.5 * (xa + xb) - first
-        row[first] += height * (1 - middle)
-        row[first + 1] += height * middle
+        area[row, first] += height * (1 - middle)
+        area[row, first + 1] += height * middle
         return
     slope = height / (xb - xa)
     for column in range(first, int(np.ceil(xb))):
         low = max(xa, float(column))
         high = min(xb, column + 1.0)
         middle = 0.5 * (low + high) - column
-        row[column] += slope * (high - low) * (1 - middle)
-        row[column + 1] += slope * (high - low) * middle
+        area[row, column] += slope * (high - low) * (1 - middle)
+        area[row, column + 1] += slope * (high - low) * middle
 
 
 @compiled
@@ -75,7 +76,7 @@ def _edge(area: Floats, x0: float, y0: float, x1: float, y1: float, sign: float)
     for row in range(int(top), int(np.ceil(bottom))):
         a, b = max(top, float(row)), min(bottom, row + 1.0)
         if b > a:
-            _span(area[row], x0 + (a - y0) * slope, x0 + (b - y0) * slope, sign * (b - a))
+            _span(area, row, x0 + (a - y0) * slope, x0 + (b - y0) * slope, sign * (b - a))
 
 
 @compiled
@@ -109,9 +110,10 @@ def depths(points: Floats, starts: Ints) -> Ints:
     depth = np.zeros(count, np.int64)
     box = np.empty((count, 4))
     for p in range(count):
-        piece = points[starts[p] : starts[p + 1]]
-        box[p, 0], box[p, 1] = piece[:, 0].min(), piece[:, 0].max()
-        box[p, 2], box[p, 3] = piece[:, 1].min(), piece[:, 1].max()
+        box[p, 0], box[p, 1], box[p, 2], box[p, 3] = np.inf, -np.inf, np.inf, -np.inf
+        for n in range(starts[p], starts[p + 1]):
+            box[p, 0], box[p, 1] = min(box[p, 0], points[n, 0]), max(box[p, 1], points[n, 0])
+            box[p, 2], box[p, 3] = min(box[p, 2], points[n, 1]), max(box[p, 3], points[n, 1])
     for p in range(count):
         size = starts[p + 1] - starts[p]
         for q in range(count):
@@ -290,42 +292,46 @@ def _walk(field: Floats, level: float, seen: NDArray[np.bool_], r: int, c: int, 
 
 
 @compiled
-def _without_collinear(points: Floats) -> Floats:
-    count = len(points)
-    keep = np.ones(count, np.bool_)
-    for n in range(count):
-        a, b, c = points[n - 1], points[n], points[n + 1 if n + 1 < count else 0]
-        keep[n] = abs((b[0] - a[0]) * (c[1] - b[1]) - (b[1] - a[1]) * (c[0] - b[0])) > 1e-9
-    kept: Floats = points[keep]
-    return kept
+def _straightened(points: Floats, start: int, stop: int, out: Floats, filled: int) -> int:
+    """Copy one loop to ``out`` from ``filled`` on, without points on straight lines; where the next free place is."""
+    m = stop - 1
+    for n in range(start, stop):
+        after = n + 1 if n + 1 < stop else start
+        dr, dc = points[n, 0] - points[m, 0], points[n, 1] - points[m, 1]
+        if abs(dr * (points[after, 1] - points[n, 1]) - dc * (points[after, 0] - points[n, 0])) > 1e-9:
+            out[filled, 0], out[filled, 1] = points[n, 0], points[n, 1]
+            filled += 1
+        m = n
+    return filled
 
 
 @compiled
-def _grown(points: Floats, gain: float) -> Floats:
-    """The loop with each edge moved outwards by the one distance that makes its area larger by ``gain`` (mitred: a quadratic)."""
-    count = len(points)
-    outwards = 1.0 if signed_area(points, 0, count) > 0 else -1.0
-    normal = np.empty((count, 2))
-    length = 0.0
-    for n in range(count):
-        m = n + 1 if n + 1 < count else 0
-        dr, dc = points[m, 0] - points[n, 0], points[m, 1] - points[n, 1]
-        step = np.hypot(dr, dc)
-        length += step
-        normal[n, 0], normal[n, 1] = outwards * dc / step, -outwards * dr / step
-    bend = 0.0
-    move = np.empty((count, 2))
-    for n in range(count):
-        a, b = normal[n - 1], normal[n]
-        cosine = a[0] * b[0] + a[1] * b[1]
-        bend += outwards * (a[0] * b[1] - a[1] * b[0]) / (1 + cosine)
-        move[n] = (a + b) / (1 + cosine)
+def _grow(points: Floats, start: int, stop: int, gain: float) -> None:
+    """Move each edge of one loop outwards by the one distance that makes its area larger by ``gain`` (mitred corners: a quadratic)."""
+    outwards = 1.0 if signed_area(points, start, stop) > 0 else -1.0
+    move = np.empty((stop - start, 2))
+    length, bend = 0.0, 0.0
+    m = stop - 1
+    for n in range(start, stop):
+        after = n + 1 if n + 1 < stop else start
+        ar, ac = points[n, 0] - points[m, 0], points[n, 1] - points[m, 1]
+        br, bc = points[after, 0] - points[n, 0], points[after, 1] - points[n, 1]
+        a, b = np.sqrt(ar * ar + ac * ac), np.sqrt(br * br + bc * bc)
+        ar, ac, br, bc = ar / a, ac / a, br / b, bc / b
+        cosine = 1 + ar * br + ac * bc
+        length += b
+        bend += outwards * (ar * bc - ac * br) / cosine
+        move[n - start, 0] = outwards * (ac + bc) / cosine
+        move[n - start, 1] = -outwards * (ar + br) / cosine
+        m = n
     distance = 2 * gain / (length + np.sqrt(max(length * length + 4 * bend * gain, 0.0)))
-    return points + distance * move
+    for n in range(start, stop):
+        points[n, 0] += distance * move[n - start, 0]
+        points[n, 1] += distance * move[n - start, 1]
 
 
 @compiled
-def trace_binary(mask: NDArray[np.uint8]) -> tuple[Floats, Ints]:
+def trace_binary(mask: Bytes) -> tuple[Floats, Ints]:
     """Loops round the pixels of a binary (row, column) mask, each with exactly the area of the pixels it goes round.
 
     Marching squares at one half cuts 1/8 pixel off every convex corner and adds as much at every concave one: each loop, whatever its
@@ -333,37 +339,36 @@ def trace_binary(mask: NDArray[np.uint8]) -> tuple[Floats, Ints]:
     """
     rows, columns = mask.shape
     field = np.zeros((rows + 2, columns + 2))
-    field[1:-1, 1:-1] = mask
+    for r in range(rows):
+        for c in range(columns):
+            field[r + 1, c + 1] = mask[r, c]
     points, starts = marching_squares(field, 0.5)
-    out = np.empty_like(points)
-    ends = np.zeros_like(starts)
-    filled = 0
+    out = np.empty((len(points), 2))
+    ends = np.zeros(len(starts), np.int64)
     for loop in range(len(starts) - 1):
-        grown = _grown(_without_collinear(points[starts[loop] : starts[loop + 1]]), 0.5)
-        out[filled : filled + len(grown)] = grown
-        filled += len(grown)
-        ends[loop + 1] = filled
-    return out[:filled] - 1, ends
+        ends[loop + 1] = _straightened(points, starts[loop], starts[loop + 1], out, ends[loop])
+        _grow(out, ends[loop], ends[loop + 1], 0.5)
+    for n in range(len(out)):
+        out[n, 0] -= 1
+        out[n, 1] -= 1
+    return out[: ends[-1]], ends
 
 
 @compiled
 def trace_level(field: Floats, level: float, least_area: float) -> tuple[Floats, Ints]:
     """Loops of ``marching_squares`` without points on straight lines and without loops smaller than ``least_area``."""
     points, starts = marching_squares(field, level)
-    out = np.empty_like(points)
-    ends = np.zeros_like(starts)
-    filled, loops = 0, 0
+    out = np.empty((len(points), 2))
+    ends = np.zeros(len(starts), np.int64)
+    loops = 0
     for loop in range(len(starts) - 1):
         if abs(signed_area(points, starts[loop], starts[loop + 1])) < least_area:
             continue
-        kept = _without_collinear(points[starts[loop] : starts[loop + 1]])
-        if len(kept) < 3:
-            continue
-        out[filled : filled + len(kept)] = kept
-        filled += len(kept)
-        loops += 1
-        ends[loops] = filled
-    return out[:filled], ends[: loops + 1]
+        filled = _straightened(points, starts[loop], starts[loop + 1], out, ends[loops])
+        if filled - ends[loops] >= 3:
+            loops += 1
+            ends[loops] = filled
+    return out[: ends[loops]], ends[: loops + 1]
 
 
 @compiled
@@ -377,35 +382,35 @@ def level_area(field: Floats, level: float) -> float:
 
 
 @compiled
-def bounds(mask: NDArray[np.uint8]) -> Ints:
+def bounds(mask: Bytes) -> Ints:
     """(k, 4) first and last + 1 row and column that hold anything, slice by slice; all zero where a slice is empty."""
     slices, rows, columns = mask.shape
     out = np.zeros((slices, 4), np.int64)
     used = np.zeros(columns, np.uint8)
     for k in range(slices):
-        found = False
         for r in range(rows):
-            line = mask[k, r]
             filled = np.uint8(0)
             for c in range(columns):
-                filled |= line[c]
-            if filled == 0:
-                continue
-            if not found:
-                found = True
-                out[k, 0] = r
-                used[:] = 0
-            out[k, 1] = r + 1
-            for c in range(columns):
-                used[c] |= line[c]
-        if found:
-            inside = np.flatnonzero(used)
-            out[k, 2], out[k, 3] = inside[0], inside[-1] + 1
+                filled |= mask[k, r, c]
+            if filled:
+                if out[k, 1] == 0:
+                    out[k, 0] = r
+                    used[:] = 0
+                out[k, 1] = r + 1
+                for c in range(columns):
+                    used[c] |= mask[k, r, c]
+        if out[k, 1]:
+            first, last = 0, columns
+            while not used[first]:
+                first += 1
+            while not used[last - 1]:
+                last -= 1
+            out[k, 2], out[k, 3] = first, last
     return out
 
 
 @compiled
-def slab_mean(mask: NDArray[np.uint8], matrix: Floats, low: float, high: float, planes: int, rows: int, columns: int) -> Floats:
+def slab_mean(mask: Bytes, matrix: Floats, low: float, high: float, planes: int, rows: int, columns: int) -> Floats:
     """(rows, columns) mean of a mask over a slab, linearly between voxels, zero outside them.
 
     ``matrix`` (3, 4) takes (offset in mm, row, column, 1) to voxels (k, j, i); the slab goes from offset low to high in so many planes.
