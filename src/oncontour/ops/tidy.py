@@ -1,0 +1,264 @@
+"""Tidying masks the way a clinician would before looking closer, each step switchable and every change put in words.
+
+In this order, structure by structure: close holes, smooth, drop slivers, keep the large pieces; then no voxel in two structures.
+A step that changes nothing says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from oncontour.case import LabelMasks
+from oncontour.errors import ConfigError, GeometryError
+from oncontour.geometry import Geometry
+from oncontour.volume import Volume
+
+Mask = NDArray[np.bool_]
+Box = tuple[slice, slice, slice]
+_SLICE_CROSS = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])[:, None, None]
+"""Neighbours within a slice: left, right, above, below."""
+
+
+@dataclass(frozen=True)
+class Tidy:
+    """Which rules apply; ``Tidy.off()`` has none. Raises ConfigError for numbers that make no sense."""
+
+    pieces: float = 0.2
+    """keep pieces (26 neighbours: thin oblique ones hold together) of at least this part of the largest; 1: the largest alone, 0: all"""
+    holes: Literal["slices", "volume", "off"] = "slices"
+    """fill what is closed in within a slice, or within the volume"""
+    slivers_mm2: float = 10.0
+    """drop islands within a slice smaller than this, unless they carry the structure on from the next slice (its tip); 0 drops none"""
+    smooth_mm: float = 0.0
+    """radius of a Gaussian smoothing of the outline (cut at one half); 0 is off. It moves the outline, hence off by default"""
+    overlap: Literal["first", "off"] = "first"
+    """a voxel in several structures stays in the first of them (``priority``)"""
+    priority: tuple[str, ...] = ()
+    """who comes first where structures overlap; the others follow in their own order"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "priority", tuple(self.priority))
+        if not 0 <= self.pieces <= 1:
+            raise ConfigError(f"pieces are kept from a part 0..1 of the largest, not {self.pieces}")
+        if self.slivers_mm2 < 0 or self.smooth_mm < 0:
+            raise ConfigError(f"slivers_mm2 and smooth_mm cannot be negative, not {self.slivers_mm2} and {self.smooth_mm}")
+        if self.holes not in ("slices", "volume", "off") or self.overlap not in ("first", "off"):
+            raise ConfigError(f"holes is slices, volume or off, overlap first or off, not {self.holes!r} and {self.overlap!r}")
+
+    @classmethod
+    def off(cls) -> Tidy:
+        """Nothing is changed."""
+        return cls(pieces=0, holes="off", slivers_mm2=0, smooth_mm=0, overlap="off")
+
+
+def tidy(masks: Mapping[str, Volume], rules: Tidy | None = None) -> tuple[Mapping[str, Volume], tuple[str, ...]]:
+    """(tidied masks, what was done): masks of the same names on the same grid, and a sentence for each change with its cubic centimetres.
+
+    A ``LabelMasks`` comes back as one (filled holes go to background voxels only: structures inside a hole keep their voxels); any other
+    mapping as a dict of bool Volumes. An empty mask stays as it is; no rule empties one. Raises GeometryError when masks lie on
+    different grids.
+    """
+    rules = rules or Tidy()
+    if not masks:
+        return masks, ()
+    if isinstance(masks, LabelMasks):
+        return _packed(masks, rules)
+    grid = _common_grid(masks)
+    out, done = {}, []
+    for name, mask in masks.items():
+        array = mask.binary().array.copy()
+        box = _bounds(array, rules, grid)
+        if box:
+            array[box], words = _one(name, array[box], grid, rules)
+            done += words
+        out[name] = Volume(array, grid)
+    if rules.overlap == "first":
+        done += _parted(out, rules.priority)
+    return out, tuple(done)
+
+
+def _common_grid(masks: Mapping[str, Volume]) -> Geometry:
+    first, *rest = masks.items()
+    for name, mask in rest:
+        if not mask.geometry.same_grid(first[1].geometry):
+            raise GeometryError(f"masks lie on different grids: {first[0]!r} on {first[1].geometry}, {name!r} on {mask.geometry}")
+    return first[1].geometry
+
+
+def _packed(masks: LabelMasks, rules: Tidy) -> tuple[LabelMasks, tuple[str, ...]]:
+    grid = masks.labels.geometry
+    labels = masks.labels.array.copy()
+    boxes = ndimage.find_objects(labels.astype(np.int32, copy=False)) if labels.dtype == np.uint16 else ndimage.find_objects(labels)
+    done: list[str] = []
+    names = list(masks)
+    order = sorted(names, key=lambda name: rules.priority.index(name) if name in rules.priority else len(names))
+    for name in order:
+        value = masks.value(name)
+        found = boxes[value - 1] if value <= len(boxes) else None
+        if found is None:
+            continue
+        box = _widened(found, labels.shape, _margin(rules, grid))
+        here = labels[box]
+        before = here == value
+        after, words = _one(name, before, grid, rules, free=here == 0)
+        here[before & ~after] = 0
+        here[after & ~before] = value
+        done += words
+    return LabelMasks(Volume(labels, grid), names), tuple(done)
+
+
+# ---- one structure, in its bounding box
+
+
+def _one(name: str, mask: Mask, grid: Geometry, rules: Tidy, free: Mask | None = None) -> tuple[Mask, list[str]]:
+    """``mask`` after the rules, and what they did; grown voxels must be ``free`` (background) where that is given."""
+    said = []
+    for what, step in _steps(rules, grid):
+        after = step(mask)
+        if after is mask:
+            continue
+        if free is not None:
+            after = after & (mask | free)
+        if not after.any():
+            continue
+        words = _change(mask, after, grid.voxel_mm3)
+        if words:
+            said.append(f"{name}: {what} ({words})")
+        mask = after
+    return mask, said
+
+
+def _steps(rules: Tidy, grid: Geometry) -> Iterator[tuple[str, Any]]:
+    if rules.holes == "slices":
+        yield "holes filled in slices", _filled_slices
+    elif rules.holes == "volume":
+        yield "holes filled in the volume", ndimage.binary_fill_holes
+    if rules.smooth_mm:
+        yield f"outline smoothed, {rules.smooth_mm:g} mm", lambda mask: _smoothed(mask, rules.smooth_mm, grid)
+    if rules.slivers_mm2:
+        area = rules.slivers_mm2 / (grid.spacing_mm[1] * grid.spacing_mm[2])
+        yield f"slivers below {rules.slivers_mm2:g} mm² dropped", lambda mask: _without_slivers(mask, area)
+    if rules.pieces:
+        yield "small pieces dropped", lambda mask: _large_pieces(mask, rules.pieces)
+
+
+def _filled_slices(mask: Mask) -> Mask:
+    # A hole is background that the border cannot reach through 4 neighbours. Padded, the border of a slice is one piece of background.
+    padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
+    labels, _ = ndimage.label(~padded, structure=_SLICE_CROSS)
+    filled: Mask = (labels != labels[:, :1, :1])[:, 1:-1, 1:-1]
+    return filled
+
+
+def _smoothed(mask: Mask, radius_mm: float, grid: Geometry) -> Mask:
+    sigma = [radius_mm / s for s in grid.spacing_mm]
+    return np.asarray(ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="nearest", truncate=3.0) >= 0.5)
+
+
+def _without_slivers(mask: Mask, voxels: float) -> Mask:
+    """Islands of fewer ``voxels`` go, except where neither the slice nor its neighbours would keep anything: the tip of an organ stays."""
+    labels, _ = ndimage.label(mask, structure=_SLICE_CROSS)
+    kept = _kept(mask, labels, lambda size: size >= voxels)
+    if kept is mask:
+        return mask
+    has = np.asarray(kept.any(axis=(1, 2)))
+    near = has | np.concatenate([has[1:], [False]]) | np.concatenate([[False], has[:-1]])
+    bare = mask.any(axis=(1, 2)) & ~has
+    # A slice left with nothing keeps its largest island where that continues what the next slice holds, or where nothing is near.
+    for k in np.flatnonzero(bare):
+        islands = labels[k][mask[k]]
+        largest = np.equal(labels[k], np.bincount(islands).argmax())
+        beside = np.zeros_like(largest)
+        for n in (k - 1, k + 1):
+            if 0 <= n < len(mask):
+                beside |= mask[n]
+        if not near[k] or (largest & beside).any():
+            kept[k] |= largest
+    return kept
+
+
+def _large_pieces(mask: Mask, part: float) -> Mask:
+    labels, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    if part == 1:
+        return _kept(mask, labels, lambda size: np.arange(len(size)) == size.argmax())
+    return _kept(mask, labels, lambda size: size >= part * size.max())
+
+
+def _kept(mask: Mask, labels: NDArray[np.int32], which: Callable[[NDArray[np.intp]], Mask]) -> Mask:
+    """``mask`` with the pieces that ``which`` picks from their sizes (voxels; 0 for the background); ``mask`` itself where it picks all."""
+    inside = np.flatnonzero(mask)
+    piece = labels.ravel()[inside]
+    size = np.bincount(piece)
+    gone = ~which(size)[piece]
+    if not gone.any():
+        return mask
+    kept = mask.copy()
+    kept.reshape(-1)[inside[gone]] = False
+    return kept
+
+
+def _change(before: Mask, after: Mask, voxel_mm3: float) -> str:
+    added, removed = int((after & ~before).sum()), int((before & ~after).sum())
+    return ", ".join(sign + _volume(n * voxel_mm3) for sign, n in (("+", added), ("-", removed)) if n)
+
+
+def _volume(mm3: float) -> str:
+    return f"{mm3 / 1000:.2f} cc" if mm3 >= 10 else f"{mm3:.2g} mm³"
+
+
+# ---- several structures
+
+
+def _parted(masks: dict[str, Volume], priority: Sequence[str]) -> list[str]:
+    """Take voxels from all but the first structure that claims them, in place; say from whom and how much."""
+    order = [*(name for name in priority if name in masks), *(name for name in masks if name not in priority)]
+    grid = masks[order[0]].geometry
+    taken = np.zeros(grid.shape, bool)
+    done = []
+    for name in order:
+        array = masks[name].array
+        found = _objects(array)
+        if not found:
+            continue
+        shared = array[found] & taken[found]
+        if shared.any():
+            own = array.copy()
+            own[found] &= ~shared
+            masks[name] = Volume(own, grid)
+            done.append(f"{name}: overlap with structures before it removed (-{_volume(int(shared.sum()) * grid.voxel_mm3)})")
+        taken[found] |= array[found]
+    return done
+
+
+# ---- bounding boxes
+
+
+def _margin(rules: Tidy, grid: Geometry) -> list[int]:
+    return [int(np.ceil(3 * rules.smooth_mm / s)) for s in grid.spacing_mm]
+
+
+def _bounds(mask: Mask, rules: Tidy, grid: Geometry) -> Box | None:
+    found = _objects(mask)
+    return _widened(found, mask.shape, _margin(rules, grid)) if found else None
+
+
+def _objects(mask: Mask) -> Box | None:
+    """The box around a mask, or None where it is empty."""
+    slices = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not len(slices):
+        return None
+    k = slice(int(slices[0]), int(slices[-1]) + 1)
+    flat = np.asarray(mask[k].any(axis=0))
+    rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
+    return k, slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _widened(box: Sequence[slice], shape: Sequence[int], margin: Sequence[int]) -> Box:
+    k, j, i = (slice(max(s.start - m, 0), min(s.stop + m, n)) for s, n, m in zip(box, shape, margin, strict=True))
+    return k, j, i

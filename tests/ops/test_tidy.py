@@ -1,0 +1,140 @@
+"""Each rule on a drawing small enough to count by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oncontour.case import LabelMasks
+from oncontour.errors import ConfigError, GeometryError
+from oncontour.geometry import Geometry
+from oncontour.ops.tidy import Tidy, tidy
+from oncontour.volume import Volume
+
+GRID = Geometry.regular((10, 20, 20), (3.0, 1.0, 1.0))
+ONLY = {"pieces": 0, "holes": "off", "slivers_mm2": 0, "overlap": "off"}
+
+
+def block(*ranges, shape=GRID.shape):
+    mask = np.zeros(shape, bool)
+    mask[tuple(slice(*r) for r in ranges)] = True
+    return mask
+
+
+def one(mask, **rules):
+    masks, done = tidy({"Organ": Volume(mask, GRID)}, Tidy(**{**ONLY, **rules}))
+    packed, same = tidy(LabelMasks(Volume(mask.astype(np.uint8), GRID), ["Organ"]), Tidy(**{**ONLY, **rules}))
+    assert np.array_equal(packed["Organ"].array, masks["Organ"].array), "packed or not, the same comes out"
+    assert same == done
+    return masks["Organ"].array, done
+
+
+def test_small_pieces_go():
+    large, small, tiny = block((0, 5), (0, 10), (0, 10)), block((7, 9), (12, 17), (12, 17)), block((9, 10), (0, 1), (0, 1))
+    kept, done = one(large | small | tiny, pieces=0.05)
+    assert np.array_equal(kept, large | small)
+    assert done == ("Organ: small pieces dropped (-3 mm³)",)
+    kept, done = one(large | small | tiny, pieces=1)
+    assert np.array_equal(kept, large)
+    assert done == ("Organ: small pieces dropped (-0.15 cc)",), "51 voxels of 3 mm3"
+
+
+def test_of_two_equal_pieces_one_is_the_largest():
+    kept, _ = one(block((0, 2), (0, 2), (0, 2)) | block((5, 7), (0, 2), (0, 2)), pieces=1)
+    assert kept.sum() == 8
+
+
+def test_pieces_that_touch_at_a_corner_are_one():
+    mask = block((0, 2), (0, 2), (0, 2)) | block((2, 3), (2, 3), (2, 3))
+    assert np.array_equal(one(mask, pieces=1)[0], mask)
+
+
+def test_holes_in_slices_and_in_the_volume():
+    tube = block((0, 10), (5, 15), (5, 15)) & ~block((0, 10), (8, 12), (8, 12))
+    filled, done = one(tube, holes="slices")
+    assert np.array_equal(filled, block((0, 10), (5, 15), (5, 15)))
+    assert done == ("Organ: holes filled in slices (+0.48 cc)",), "160 voxels of 3 mm3"
+    assert np.array_equal(one(tube, holes="volume")[0], tube), "open at both ends: no hole in the volume"
+    cave = block((1, 9), (5, 15), (5, 15)) & ~block((4, 6), (8, 12), (8, 12))
+    assert np.array_equal(one(cave, holes="volume")[0], block((1, 9), (5, 15), (5, 15)))
+
+
+def test_a_hole_behind_a_corner_is_closed_as_a_contour_would_close_it():
+    ring = block((0, 1), (0, 3), (0, 3)) & ~block((0, 1), (1, 2), (1, 2))
+    ring[0, 2, 2] = False  # the gap is diagonal: within 4 neighbours the hole stays closed
+    assert one(ring, holes="slices")[0][0, 1, 1]
+
+
+def test_slivers_go_and_tips_stay():
+    organ = block((2, 8), (5, 15), (5, 15))
+    speck, tip = block((4, 5), (0, 1), (0, 3)), block((8, 9), (9, 11), (9, 11))
+    kept, done = one(organ | speck | tip, slivers_mm2=10)
+    assert np.array_equal(kept, organ | tip)
+    assert done == ("Organ: slivers below 10 mm² dropped (-9 mm³)",)
+
+
+def test_a_thin_structure_is_not_dropped_altogether():
+    nerve = block((0, 10), (9, 11), (9, 11))
+    assert np.array_equal(one(nerve, slivers_mm2=50)[0], nerve)
+
+
+def test_smoothing_rounds_and_keeps_the_volume():
+    k, j, i = np.indices(GRID.shape)
+    rough = ((j - 10) ** 2 + (i - 10) ** 2 < 49) & ((j + i + k) % 7 > 0)
+    smooth, _ = one(rough, smooth_mm=1.5, holes="slices")
+    assert smooth.sum() == pytest.approx(((j - 10) ** 2 + (i - 10) ** 2 < 49).sum(), rel=0.06)
+
+
+def test_a_voxel_belongs_to_one_structure():
+    a, b = Volume(block((0, 5), (0, 10), (0, 10)), GRID), Volume(block((4, 8), (0, 10), (0, 10)), GRID)
+    out, done = tidy({"A": a, "B": b}, Tidy(**{**ONLY, "overlap": "first"}))
+    assert not (out["A"].array & out["B"].array).any()
+    assert np.array_equal(out["A"].array, a.array)
+    assert done == ("B: overlap with structures before it removed (-0.30 cc)",)
+    out, _ = tidy({"A": a, "B": b}, Tidy(**{**ONLY, "overlap": "first"}, priority=("B",)))
+    assert np.array_equal(out["B"].array, b.array)
+    assert out["A"].array.sum() == 400
+    assert list(out) == ["A", "B"]
+
+
+def test_filling_a_hole_takes_no_voxel_from_what_is_inside():
+    labels = block((0, 10), (5, 15), (5, 15)).astype(np.uint8)
+    labels[:, 7:13, 7:13] = 0
+    labels[:, 9:11, 9:11] = 2
+    masks, done = tidy(LabelMasks(Volume(labels, GRID), ["Wall", "Core"]))
+    assert masks["Core"].array.sum() == 40
+    assert masks["Wall"].array.sum() == 960
+    assert done == ("Wall: holes filled in slices (+0.96 cc)",)
+
+
+def test_off_and_empty_change_nothing():
+    rng = np.random.default_rng(0)
+    noise = Volume(rng.random(GRID.shape) > 0.7, GRID)
+    out, done = tidy({"A": noise, "Empty": Volume(np.zeros(GRID.shape, bool), GRID)}, Tidy.off())
+    assert np.array_equal(out["A"].array, noise.array)
+    assert done == ()
+    out, _ = tidy({"Empty": Volume(np.zeros(GRID.shape, bool), GRID)})
+    assert out["Empty"].array.sum() == 0
+    assert tidy({}) == ({}, ())
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), density=st.floats(0.02, 0.9), pieces=st.sampled_from([0.0, 0.3, 1.0]))
+def test_nothing_is_ever_emptied_and_twice_is_once(seed, density, pieces):
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in rng.integers(1, 8, 3))
+    mask = Volume(rng.random(shape) < density, Geometry.regular(shape))
+    once, _ = tidy({"A": mask}, Tidy(pieces=pieces, holes="volume", slivers_mm2=0))
+    assert once["A"].array.any() == mask.array.any()
+    twice, done = tidy(once, Tidy(pieces=pieces, holes="volume", slivers_mm2=0))
+    assert np.array_equal(once["A"].array, twice["A"].array)
+    assert done == ()
+
+
+def test_what_cannot_be_is_said():
+    for wrong in ({"pieces": 2}, {"slivers_mm2": -1}, {"holes": "all"}, {"overlap": "last"}):
+        with pytest.raises(ConfigError):
+            Tidy(**wrong)
+    a = Volume(block((0, 1), (0, 1), (0, 1)), GRID)
+    with pytest.raises(GeometryError, match="'B'"):
+        tidy({"A": a, "B": Volume(np.zeros((2, 2, 2), bool), Geometry.regular((2, 2, 2)))})
