@@ -107,10 +107,20 @@ def checked_card(path: Path | str) -> Card:
     """The card, after the weights were found to have the hash it states. Raises ModelError when they do not."""
     card, found = read_card(path), weights_sha256(path)
     if card.sha256 != found:
-        raise ModelError(f"the weights hash to {found[:16]}..., the card says {card.sha256[:16]}...", where=str(path), hint="copy the file again")
+        raise ModelError(
+            f"the weights hash to {found[:16]}..., the card says {card.sha256[:16]}...", where=str(path), hint="copy the file again"
+        )
     return card
 
 
 def info(model: str) -> str:
-    """The card of ``model`` (a path or a shipped name) as indented JSON, the weights checked against its hash."""
+    """What a model file says of itself, as JSON, its weights checked against the hash it states.
+
+    Examples:
+        oncontour info hn-organs
+        oncontour info runs/neck/model.safetensors
+
+    Args:
+        model: path of a model file, or the name of a shipped model
+    """
     return checked_card(find(model)).as_json()

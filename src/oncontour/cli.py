@@ -170,6 +170,7 @@ def make_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
         def _fill_text(self, text: str, width: int, indent: str) -> str:
             return "".join(indent + line for line in text.splitlines(keepends=True))
 
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     text = (inspect.getdoc(function) or "").split("\nArgs:")[0].rstrip()
     parser = jsonargparse.ArgumentParser(prog=f"oncontour {name}", description=text, exit_on_error=False, formatter_class=Help)
     parser.add_argument("--config", action="config", help="YAML file with the names below; the command line wins over it")

@@ -1,0 +1,227 @@
+"""The command line: help, errors in one sentence, exit codes, manners."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from oncontour import cli
+from oncontour.errors import ConfigError, DoseError, InputError, ModelError, OutputError, TrainingError
+from oncontour.progress import ProgressLine, duration, sentence
+
+SEEN: dict[str, object] = {}
+
+
+def sample(
+    folder: Path, *, out: Path, names: list[str] | None = None, swap: bool = False, way: Literal["a", "b"] = "a", times: int = 1
+) -> str:
+    """Do a thing.
+
+    At length.
+
+    Examples:
+        oncontour sample FOLDER --out OUT
+
+    Args:
+        folder: where from
+        out: where to
+        names: 100 % of the names
+        swap: the other way round
+        way: which way
+        times: how often
+    """
+    SEEN.clear()
+    SEEN.update(folder=folder, out=out, names=names, swap=swap, way=way, times=times)
+    return "done"
+
+
+def failing(kind: str) -> None:
+    """Fail as told."""
+    errors = {
+        "memory": MemoryError(),
+        "ctrl-c": KeyboardInterrupt(),
+        "full": OSError(28, "No space left on device"),
+        "pipe": BrokenPipeError(),
+        "surprise": ZeroDivisionError("a b\nc"),
+        "missing": FileNotFoundError(2, "No such file or directory", "x/y"),
+        "exit": SystemExit(3),
+    }
+    raise errors[kind]
+
+
+@pytest.fixture(autouse=True)
+def _commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(cli.COMMANDS, "sample", (f"{__name__}:sample", "a sample"))
+    monkeypatch.setitem(cli.COMMANDS, "fail", (f"{__name__}:failing", "a failure"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+def test_signature_is_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sample", "F", "--out", "O", "--names", "a,b", "--names", "c", "--swap", "--way=b", "--times", "3"]) == 0
+    assert {"folder": Path("F"), "out": Path("O"), "names": ["a", "b", "c"], "swap": True, "way": "b", "times": 3} == SEEN
+    assert capsys.readouterr().out == "done\n"
+
+
+def test_config_file_and_command_line_say_the_same(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("out: O\nnames: [a, b]\nswap: true\ntimes: 2\n")
+    assert cli.main(["sample", "F", "--config", str(config), "--times", "5"]) == 0
+    assert {"folder": Path("F"), "out": Path("O"), "names": ["a", "b"], "swap": True, "way": "a", "times": 5} == SEEN
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["smaple"], "did you mean 'oncontour sample'"),
+        (["train", "contuor"], "did you mean 'oncontour train contour'"),
+        (["xyzzy"], "oncontour --help lists the commands"),
+        (["sample", "F"], "out"),
+        (["sample", "F", "--out", "O", "--tmies", "3"], "did you mean --times?"),
+        (["sample", "F", "--out", "O", "--times", "many"], "many"),
+        (["sample", "F", "--out", "O", "--way", "c"], "way"),
+        (["sample", "F", "--out", "O", "--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_mistakes_get_one_sentence(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == ConfigError.exit_code
+    told = capsys.readouterr().err
+    assert says in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "says"),
+    [
+        ("memory", cli.NO_MEMORY, "more memory"),
+        ("ctrl-c", cli.INTERRUPTED, "Ctrl-C"),
+        ("full", OutputError.exit_code, "the disk is full"),
+        ("missing", InputError.exit_code, "x/y"),
+        ("surprise", cli.UNEXPECTED, "ZeroDivisionError: a b"),
+        ("exit", 3, ""),
+    ],
+)
+def test_every_end_has_its_code(kind: str, code: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fail", kind]) == code
+    told = capsys.readouterr().err
+    assert says in told
+    assert "Traceback" not in told
+    assert told.count("\n") == (1 if says else 0)
+
+
+def test_a_surprise_is_logged_and_shown_with_debug(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    cli.main(["fail", "surprise"])
+    told = capsys.readouterr().err
+    (log,) = tmp_path.glob("oncontour-*.log")
+    assert str(log) in told
+    assert "ZeroDivisionError" in log.read_text()
+    cli.main(["fail", "surprise", "--debug"])
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    ended = subprocess.run(
+        "oncontour --help | true; echo ${PIPESTATUS[0]}", shell=True, capture_output=True, text=True, env=_env(), executable="/bin/bash"
+    )
+    assert ended.stderr == ""
+    assert ended.stdout.strip() in ("0", str(cli.BROKEN_PIPE))
+
+
+@pytest.mark.parametrize("kind", [InputError, DoseError, ModelError, TrainingError, OutputError])
+def test_errors_bring_their_own_code(kind: type[InputError]) -> None:
+    code, told = cli.verdict(kind("what happened", where="there", hint="do this"))
+    assert code == kind.exit_code != 0
+    assert told == "oncontour: what happened [there]. Way out: do this"
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("sample", "fail")])
+def test_every_command_has_help_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*name.split(), "--help"]) == 0
+    told = capsys.readouterr().out
+    assert f"usage: oncontour {name}" in told
+    assert "Examples:" in told
+    assert f"oncontour {name} " in told.split("Examples:")[1] or f"oncontour {name}\n" in told.split("Examples:")[1]
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("sample", "fail")])
+def test_every_argument_is_explained(name: str) -> None:
+    parser = cli.make_parser(name, cli.load(name))
+    silent = [action.dest for action in parser._actions if not action.help]
+    assert silent == []
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == cli.main(["--help"]) == 0
+    told = capsys.readouterr().out
+    for name, (_, line) in cli.COMMANDS.items():
+        assert f"  {name:<15}{line}" in told
+    assert cli.main(["train", "--help"]) == 0
+    assert "train contour" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("oncontour 0")
+
+
+@pytest.mark.parametrize(
+    ("words", "heavy"),
+    [
+        (["--help"], ("numpy", "jsonargparse", "torch", "pydicom")),
+        (["info", "--help"], ("torch", "monai", "pydicom", "SimpleITK", "openvino")),
+        (["run", "--help"], ("torch", "monai", "matplotlib", "lightning")),
+        (["convert", "--help"], ("torch", "monai", "matplotlib", "lightning")),
+    ],
+)
+def test_help_imports_nothing_heavy(words: list[str], heavy: tuple[str, ...]) -> None:
+    code = f"import sys; from oncontour import cli; cli.main({words}); sys.stderr.write(' '.join(m for m in {heavy} if m in sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_env(), check=True)
+    assert ended.stderr == ""
+
+
+def test_ctrl_c_anywhere_is_one_sentence(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from oncontour import cli; "
+        "cli.load = lambda name: (lambda: (sys.stdout.write('ready\\n'), sys.stdout.flush(), time.sleep(60)) and None); "
+        "cli.call = lambda name, words: cli.load(name)(); sys.exit(cli.main(['demo']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_env())
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(2)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == cli.INTERRUPTED
+    assert told.count("\n") == 1
+    assert "Ctrl-C" in told
+
+
+def test_progress_is_plain_without_a_terminal_and_one_line_in_one() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, marks in ((io.StringIO(), ("\n", "contouring: 50 %, 12 s left")), (Terminal(), ("\r", "\x1b[K"))):
+        now = iter([0.0, 0.0, 0.5, 12.0, 12.05])
+        with ProgressLine("contouring", stream, lambda now=now: next(now)) as line:
+            line(0.1)  # within the first second: nothing
+            line(0.5)
+            line(0.51)  # too soon after the last
+        told = stream.getvalue()
+        assert told.count("50 %") == 1
+        assert "51 %" not in told
+        assert all(mark in told for mark in marks)
+
+
+def test_words_for_time() -> None:
+    assert [duration(s) for s in (7.6, 200, 7500)] == ["8 s", "3 min 20 s", "2 h 5 min"]
+    assert sentence("x", 0.0, 5.0) == "x: 0 %"
+    assert sentence("x", 0.25, 10.0) == "x: 25 %, 30 s left"
+
+
+def _env() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
