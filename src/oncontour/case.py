@@ -18,9 +18,9 @@ from oncontour.errors import GeometryError, InputError
 from oncontour.geometry import Geometry
 from oncontour.volume import Volume
 
+
 def _nothing() -> Mapping[str, Any]:
     return MappingProxyType({})
-
 
 
 class LabelMasks(Mapping[str, Volume]):
@@ -34,6 +34,8 @@ class LabelMasks(Mapping[str, Volume]):
             raise GeometryError(f"a label volume has three axes and integers, not {labels.array.shape} of {labels.array.dtype}")
         if len(set(names)) != len(names):
             raise InputError(f"structure names must differ: {list(names)}")
+        if len(names) > np.iinfo(labels.array.dtype).max:
+            raise InputError(f"{len(names)} structures do not fit into labels of {labels.array.dtype}")
         self.labels = labels
         self._value = {name: n + 1 for n, name in enumerate(names)}
 
@@ -58,7 +60,8 @@ class _Layered(Mapping[str, Any]):
     """Several mappings read as one, the first that has a key answering; values are not touched until asked for."""
 
     def __init__(self, *layers: Mapping[str, Any]) -> None:
-        self._layers = layers
+        flat = (layer._layers if isinstance(layer, _Layered) else (layer,) for layer in layers)
+        self._layers: tuple[Mapping[str, Any], ...] = tuple(part for parts in flat for part in parts)
         self._keys = tuple(dict.fromkeys(key for layer in reversed(layers) for key in layer))
 
     def __getitem__(self, key: str) -> Any:
@@ -75,6 +78,20 @@ class _Layered(Mapping[str, Any]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys
+
+
+def _kept(masks: Mapping[str, Volume]) -> Mapping[str, Volume]:
+    """``masks`` as a case holds them: packed ones as they are, plain ones as a copy that nobody else can change."""
+    return masks if isinstance(masks, LabelMasks | _Layered) else dict(masks)
+
+
+def _check_bool(masks: Mapping[str, Volume], where: str) -> None:
+    """Raises InputError for a mask that is not bool. Packed masks are bool by making."""
+    for layer in masks._layers if isinstance(masks, _Layered) else (masks,):
+        for name, mask in () if isinstance(layer, LabelMasks) else layer.items():
+            if mask.array.dtype != bool or mask.array.ndim != 3:
+                shown = f"{mask.array.dtype} of {mask.array.ndim} axes"
+                raise InputError(f"mask {name!r} must be bool of three axes, not {shown}", where=where, hint="mask.binary()")
 
 
 def _grid_of(masks: Mapping[str, Volume]) -> Iterator[tuple[str, Geometry]]:
@@ -98,7 +115,7 @@ class Case:
     ``facts``     known of the patient (age, prescription_gy); ``scores`` what was predicted;
     ``prior``     the earlier visit, a Case on its own grid; ``source`` what ``io`` needs to write DICOM back, opaque to everyone else.
 
-    Raises GeometryError when a mask is not on the case's grid.
+    Raises GeometryError when a mask is not on the case's grid, InputError when one is not bool.
     """
 
     id: str
@@ -115,10 +132,11 @@ class Case:
             raise InputError("a case needs an id")
         for name in ("images", "contours", "facts", "scores"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
-        if not isinstance(self.masks, LabelMasks | _Layered):
-            object.__setattr__(self, "masks", MappingProxyType(dict(self.masks)))
+        masks = _kept(self.masks)
+        object.__setattr__(self, "masks", MappingProxyType(masks) if isinstance(masks, dict) else masks)
         if not self.images and not self.masks:
             raise InputError("a case needs at least one image or mask", where=f"case {self.id}")
+        _check_bool(masks, f"case {self.id}")
         for name, grid in _grid_of(self.masks):
             if not grid.same_grid(self.geometry):
                 raise GeometryError(
@@ -126,6 +144,10 @@ class Case:
                     where=f"case {self.id}",
                     hint="bring it over with mask.to(case.geometry)",
                 )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        maps = (dict(self.images), _kept(self.masks), dict(self.contours), dict(self.facts), dict(self.scores))
+        return Case, (self.id, *maps, self.prior, self.source)
 
     @property
     def geometry(self) -> Geometry:
@@ -167,7 +189,7 @@ class Case:
 
     def with_masks(self, masks: Mapping[str, Volume]) -> Case:
         """A new case with these masks added or replaced; a LabelMasks stays packed."""
-        return replace(self, masks=_Layered(masks, self.masks) if self.masks else masks)
+        return replace(self, masks=_Layered(_kept(masks), _kept(self.masks)) if self.masks else masks)
 
     def with_contours(self, contours: Mapping[str, Contours]) -> Case:
         """A new case with these contours added or replaced."""

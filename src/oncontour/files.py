@@ -7,7 +7,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,16 +18,16 @@ from oncontour.errors import OutputError
 def writing(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on leaving without error flush it to disk and rename it to ``path``.
 
-    On any error, Ctrl-C included, the temporary file goes and what was at ``path`` stays. Raises OutputError when the disk is full
-    or the folder cannot be written.
+    On any error, Ctrl-C included, the temporary file goes and what was at ``path`` stays; what a killed writer left beside ``path`` goes
+    when the next one starts. Raises OutputError when the disk is full or the folder cannot be written.
     """
     path = Path(path)
     temporary: Path | None = None
+    lock: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part" + path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        sweep(path)
+        temporary, lock = _claimed(lambda: _new_file(path))
         yield temporary
         _flush(temporary)
         temporary.chmod(0o666 & ~_umask())
@@ -35,9 +35,15 @@ def writing(path: Path | str) -> Iterator[Path]:
         _flush(path.parent)
     except OSError as error:
         raise as_output_error(error, path) from error
+    except Exception as error:
+        if _means_full(error):
+            raise as_output_error(OSError(errno.ENOSPC, "No space left on device"), path) from error
+        raise
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
 
 
 @contextmanager
@@ -53,8 +59,7 @@ def writing_folder(path: Path | str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-        lock = _lock(temporary)
+        temporary, lock = _claimed(lambda: Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)))
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
@@ -67,6 +72,10 @@ def writing_folder(path: Path | str) -> Iterator[Path]:
         _flush(path.parent)
     except OSError as error:
         raise as_output_error(error, path) from error
+    except Exception as error:
+        if _means_full(error):
+            raise as_output_error(OSError(errno.ENOSPC, "No space left on device"), path) from error
+        raise
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -84,25 +93,42 @@ def sweep(path: Path | str) -> None:
         if not path.exists() and (old / "was").exists():
             (old / "was").replace(path)
         shutil.rmtree(old, ignore_errors=True)
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        lock = _lock(part)
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):
+        lock = _lock(part, wait=False)
         if lock is not None:
-            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
             os.close(lock)
 
 
-def _lock(folder: Path) -> int | None:
-    """A handle that holds ``folder`` for this process until it ends, however it ends; None where another holds it or locks are unknown."""
+def _new_file(path: Path) -> Path:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part" + path.suffix, dir=path.parent)
+    os.close(handle)
+    return Path(name)
+
+
+def _claimed(make: Callable[[], Path]) -> tuple[Path, int | None]:
+    """A new temporary and the lock that says its writer is alive; made again when a sweep took it in between."""
+    while True:
+        temporary = make()
+        lock = _lock(temporary, wait=True)
+        if temporary.exists():
+            return temporary, lock
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(path: Path, *, wait: bool) -> int | None:
+    """A handle that holds ``path`` for this process until it ends, however it ends; None where another holds it or locks are unknown."""
     try:
         import fcntl
     except ImportError:
         return None
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY)
     except OSError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
         return None
@@ -143,6 +169,11 @@ def as_output_error(error: OSError, path: Path) -> OutputError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     hint = "free space or choose another --out; nothing was changed" if full else "choose a folder that can be written"
     return OutputError("the disk is full" if full else f"cannot write ({error.strerror or error})", where=str(path), hint=hint)
+
+
+def _means_full(error: Exception) -> bool:
+    """Whether a library (safetensors, SimpleITK) reports a full disk in an error of its own."""
+    return "No space left on device" in str(error) and not isinstance(error, OutputError)
 
 
 def _flush(path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,10 @@ class DicomSource:
     patient: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     study: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return _rebuild, ({**values, "patient": dict(self.patient), "study": dict(self.study)},)
+
     @property
     def normal(self) -> NDArray[np.float64]:
         """Unit normal of the slice planes, row x column."""
@@ -53,3 +58,9 @@ class DicomSource:
     def offsets_mm(self) -> NDArray[np.float64]:
         """Position of each slice along ``normal``."""
         return np.array([s.position_mm for s in self.slices]) @ self.normal
+
+
+def _rebuild(values: dict[str, Any]) -> DicomSource:
+    """A source back from another process: the read-only mappings that it holds cannot be pickled as they are."""
+    frozen = {name: MappingProxyType(values[name]) for name in ("patient", "study")}
+    return DicomSource(**{**values, **frozen})

@@ -1,0 +1,167 @@
+"""One patient at one time: absent is not empty, nothing lies on another grid, and a case travels between processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+
+import numpy as np
+import pytest
+
+from oncontour.case import Case, LabelMasks
+from oncontour.contours import Contours
+from oncontour.errors import GeometryError, InputError
+from oncontour.geometry import Geometry
+from oncontour.io.source import DicomSource, SliceRef
+from oncontour.phantom import Cylinder
+from oncontour.volume import Volume
+
+GRID = Geometry.regular((4, 20, 20), (3, 1, 1), (-9.5, -9.5, 0))
+OTHER = Geometry.regular((4, 20, 20), (3, 1, 1), (-9.5, -9.5, 1))
+CT = Volume(np.zeros(GRID.shape, np.float32), GRID)
+
+
+def mask(*voxels: tuple[int, int, int], grid: Geometry = GRID) -> Volume:
+    array = np.zeros(grid.shape, bool)
+    for voxel in voxels:
+        array[voxel] = True
+    return Volume(array, grid)
+
+
+def packed(names: tuple[str, ...] = ("A", "B")) -> LabelMasks:
+    array = np.zeros(GRID.shape, np.uint8)
+    array[0], array[1] = 1, 2
+    return LabelMasks(Volume(array, GRID), names)
+
+
+def test_absent_and_empty_never_blur() -> None:
+    case = Case("p", {"ct": CT}, {"Larynx": mask()}, {"Rectum": Contours()})
+    assert case.structures == ("Larynx", "Rectum")
+    assert case.mask("Larynx").array.sum() == 0
+    assert case.mask("Rectum").array.sum() == 0
+    with pytest.raises(InputError, match="no structure 'Bladder'; there are"):
+        case.mask("Bladder")
+
+
+def test_needs_an_id_and_something_in_it() -> None:
+    with pytest.raises(InputError, match="needs an id"):
+        Case("", {"ct": CT})
+    with pytest.raises(InputError, match="at least one image or mask"):
+        Case("p")
+    assert Case("p", masks={"A": mask()}).geometry == GRID
+    with pytest.raises(InputError, match="no CT among the images"):
+        Case("p", {"mr": CT}).ct  # noqa: B018
+
+
+def test_the_grid_is_that_of_the_ct_then_of_the_mr() -> None:
+    other = Volume(np.zeros(OTHER.shape), OTHER)
+    assert Case("p", {"dose": other, "mr": other, "ct": CT}).geometry == GRID
+    assert Case("p", {"dose": other, "mr": CT}).geometry == GRID
+    assert Case("p", {"dose": other, "field": CT}).geometry == OTHER
+
+
+def test_refuses_masks_from_another_grid() -> None:
+    for masks in ({"A": mask(grid=OTHER)}, LabelMasks(Volume(np.zeros(OTHER.shape, np.uint8), OTHER), ["A"])):
+        with pytest.raises(GeometryError, match=r"mask 'A' lies on .* \[case p\]. Way out: bring it over"):
+            Case("p", {"ct": CT}, masks)
+        with pytest.raises(GeometryError):
+            Case("p", {"ct": CT}, {"B": mask()}).with_masks(masks)
+
+
+def test_refuses_masks_that_are_not_bool() -> None:
+    coverage = Volume(np.full(GRID.shape, 0.5, np.float32), GRID)
+    channels = Volume(np.zeros((2, *GRID.shape), bool), GRID)
+    for wrong in (coverage, channels):
+        with pytest.raises(InputError, match="mask 'A' must be bool of three axes"):
+            Case("p", {"ct": CT}, {"A": wrong})
+        with pytest.raises(InputError, match="mask 'A' must be bool of three axes"):
+            Case("p", {"ct": CT}, packed()).with_masks({"A": wrong})
+
+
+def test_with_makes_a_new_case_and_leaves_the_old() -> None:
+    case = Case("p", {"ct": CT}, {"A": mask()}, facts={"age": 60}, source="kept")
+    more = case.with_masks({"B": mask((0, 0, 0))}).with_images({"dose": CT}).with_scores({"risk": 0.3}).with_contours({"C": Contours()})
+    assert list(case.masks) == ["A"]
+    assert (list(more.masks), list(more.images), dict(more.scores), more.source) == (["A", "B"], ["ct", "dose"], {"risk": 0.3}, "kept")
+    assert more.structures == ("A", "B", "C")
+    bare = more.without_structures()
+    assert bare.structures == ()
+    assert bare.facts["age"] == 60
+    with pytest.raises(TypeError):
+        case.images["ct"] = CT  # type: ignore[index]
+
+
+def test_later_masks_replace_earlier_ones_and_keep_their_place() -> None:
+    case = Case("p", {"ct": CT}, {"A": mask(), "B": mask()}).with_masks({"A": mask((1, 1, 1))})
+    assert case.mask("A").array.sum() == 1
+    assert list(case.masks) == ["A", "B"]
+    for n in range(2000):  # layers stay flat: no recursion however many tasks add to a case
+        case = case.with_masks({"A": mask()}) if n % 1000 == 0 else case
+    assert case.mask("A").array.sum() == 0
+
+
+def test_the_callers_dict_stays_the_callers() -> None:
+    mine = {"A": mask()}
+    one, two = Case("p", {"ct": CT}, mine), Case("p", {"ct": CT}, {"Z": mask()}).with_masks(mine)
+    mine["B"] = mask(grid=OTHER)
+    assert list(one.masks) == ["A"]
+    assert list(two.masks) == ["Z", "A"]
+
+
+def test_label_masks_are_masks() -> None:
+    labels = packed()
+    case = Case("p", {"ct": CT}, labels).with_masks({"C": mask()})
+    assert isinstance(Case("p", {"ct": CT}, labels).masks, LabelMasks)
+    assert list(case.masks) == ["A", "B", "C"]
+    assert case.masks["B"].array.dtype == bool
+    assert np.flatnonzero(case.mask("B").array.any(axis=(1, 2))).tolist() == [1]
+    assert labels.value("B") == 2
+    assert "C" not in labels
+    with pytest.raises(KeyError):
+        labels["C"]
+
+
+def test_label_masks_refuse_what_they_cannot_hold() -> None:
+    whole = Volume(np.zeros(GRID.shape, np.uint8), GRID)
+    with pytest.raises(InputError, match="names must differ"):
+        LabelMasks(whole, ["A", "A"])
+    with pytest.raises(InputError, match="300 structures do not fit into labels of uint8"):
+        LabelMasks(whole, [str(n) for n in range(300)])
+    with pytest.raises(GeometryError, match="three axes and integers"):
+        LabelMasks(CT, ["A"])
+    assert len(LabelMasks(whole, [])) == 0
+
+
+def test_mask_goes_straight_onto_the_grid_that_is_asked_for() -> None:
+    rod = Cylinder((0, 0, 4), 6, 30)
+    case = Case("p", {"ct": CT}, contours={"Rod": rod.contours(np.arange(-9, 19, 3.0))})
+    fine = GRID.resample((1, 0.5, 0.5))
+    assert case.mask("Rod").volume_cc == pytest.approx(np.pi * 36 * 12 / 1000, rel=0.02)
+    assert case.mask("Rod", fine).geometry == fine
+    assert case.mask("Rod", fine).volume_cc == pytest.approx(np.pi * 36 * 12 / 1000, rel=0.01)
+
+
+def _report(case: Case) -> tuple[str, list[str], int, float]:
+    return case.id, list(case.masks), int(case.masks["B"].array.sum()), case.facts["age"]
+
+
+def full_case() -> Case:
+    source = DicomSource("CT", "1", "2", "3", (SliceRef("4", "5", (0.0, 0.0, 0.0)),), 20, 20, (1.0, 1.0), patient={"PatientID": "p"})
+    prior = Case("p0", {"ct": CT}, {"A": mask()})
+    return Case("p", {"ct": CT}, packed(), {"C": Contours()}, {"age": 60.0}, {"risk": 1}, prior, source).with_masks({"D": mask()})
+
+
+def test_pickles_whole() -> None:
+    case = full_case()
+    back = pickle.loads(pickle.dumps(case))
+    assert _report(back) == _report(case)
+    assert list(back.masks) == ["A", "B", "D"]
+    assert back.prior.masks.keys() == {"A"}
+    assert back.source == case.source
+    with pytest.raises(ValueError, match="read-only"):
+        back.ct.array[0] = 1
+
+
+def test_travels_to_another_process() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(_report, (full_case(),)) == ("p", ["A", "B", "D"], 400, 60.0)
