@@ -1,8 +1,6 @@
 """The stored values of one plane: straight from the file where they lie plain, through a decoder where they are compressed.
 
-Sizes are checked against the header, and against the compressed stream's own header, before anything is decoded.
-Sources: DICOM PS3.5 8.2 (native and encapsulated), A.4 (transfer syntaxes); ITU-T T.81 B.2 (JPEG frame header), T.87 C.2 (JPEG-LS),
-T.800 A.5.1 (JPEG 2000 SIZ).
+Sizes are checked against the header before anything is read. Source: DICOM PS3.5 8 (pixel data encoding).
 """
 
 from __future__ import annotations
@@ -12,75 +10,59 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.errors import FormatError, LimitError
-from oncontour.io.dicomfile import EXPLICIT_BIG, NATIVE, UNDEFINED_LENGTH
+from oncontour.errors import FormatError
+from oncontour.io.dicomfile import EXPLICIT_BIG, NATIVE, UNDEFINED_LENGTH, PixelPlace
+from oncontour.io.encapsulated import ENCAPSULATED, decoded, frame_of
 from oncontour.io.plane import Plane
 
 Array = NDArray[Any]
 
-_JPEG = "1.2.840.10008.1.2.4."
-DECODERS = {
-    f"{_JPEG}50": "gdcm",  # JPEG baseline, lossy
-    f"{_JPEG}51": "gdcm",  # JPEG extended, lossy
-    f"{_JPEG}57": "gdcm",  # JPEG lossless
-    f"{_JPEG}70": "gdcm",  # JPEG lossless, first-order prediction
-    f"{_JPEG}80": "pyjpegls",  # JPEG-LS lossless
-    f"{_JPEG}81": "pyjpegls",  # JPEG-LS near-lossless
-    f"{_JPEG}90": "pylibjpeg",  # JPEG 2000 lossless
-    f"{_JPEG}91": "pylibjpeg",  # JPEG 2000
-    f"{_JPEG}201": "pylibjpeg",  # high-throughput JPEG 2000 lossless
-    f"{_JPEG}202": "pylibjpeg",
-    f"{_JPEG}203": "pylibjpeg",
-    "1.2.840.10008.1.2.5": "gdcm",  # RLE
-}
-"""Transfer syntax -> the decoder that reads it here."""
-
 
 def stored_values(plane: Plane) -> Array:
-    """(rows, columns) integers as stored: unused bits cleared, sign in place, no rescale.
+    """(rows, columns) integers as stored, in the machine's byte order: unused bits cleared, sign in place, no rescale.
 
-    Raises FormatError where pixels are missing, cut short, or of another size than the header says; LimitError before decoding too much.
+    Raises FormatError where pixels are missing, cut short, damaged, or of another size than the header says.
     """
-    file = plane.file
-    if file.pixels is None:
+    file, place = plane.file, plane.file.pixels
+    if place is None:
         raise FormatError("no pixel data: the file is cut short or holds no image", where=file.where, hint="export the series again")
     if file.transfer_syntax_uid in NATIVE:
-        values = _native(plane)
-    elif file.transfer_syntax_uid in DECODERS:
-        values = _decoded(plane)
-    else:
-        raise FormatError(
-            f"transfer syntax {file.transfer_syntax_uid} is not read", where=file.where, hint="export the series uncompressed"
-        )
-    return _used_bits(values, plane)
+        return _used_bits(_native(plane, place), plane)
+    if file.transfer_syntax_uid in ENCAPSULATED and place.length == UNDEFINED_LENGTH:
+        return _used_bits(decoded(plane, frame_of(plane, place)), plane)
+    raise FormatError(
+        f"transfer syntax {file.transfer_syntax_uid or 'unknown'} is not read", where=file.where, hint="export the series uncompressed"
+    )
 
 
-def _native(plane: Plane) -> Array:
-    file, place, width = plane.file, plane.file.pixels, plane.pixel.bits_allocated // 8
-    assert_place = place  # narrowed for the type checker by stored_values
-    if assert_place is None or assert_place.length == UNDEFINED_LENGTH:
+def _native(plane: Plane, place: PixelPlace) -> Array:
+    pixel, file = plane.pixel, plane.file
+    width = pixel.bits_allocated // 8
+    size = plane.rows * plane.columns * width
+    need, have = size * plane.frames, min(place.length, file.size - place.offset)
+    matrix = f"{plane.frames} x {plane.rows} x {plane.columns} voxels of {width} bytes"
+    if place.length == UNDEFINED_LENGTH:
         raise FormatError("uncompressed pixel data without a length", where=file.where)
-    count = plane.rows * plane.columns
-    need = count * width * plane.frames
-    have = min(assert_place.length, file.size - assert_place.offset)
     if have < need:
         raise FormatError(
-            f"{have} bytes of pixel data where {plane.frames} x {plane.rows} x {plane.columns} voxels of {width} bytes need {need}: cut short",
-            where=file.where,
-            hint="export the series again",
+            f"{have} bytes of pixel data where {matrix} need {need}: cut short", where=file.where, hint="export the series again"
         )
     if have - need >= plane.columns * width:
-        raise FormatError(f"{have} bytes of pixel data where Rows x Columns {plane.rows} x {plane.columns} need {need}", where=file.where)
-    big = file.transfer_syntax_uid == EXPLICIT_BIG
-    dtype = np.dtype(f"{'>' if big and width > 1 else '<'}{'i' if plane.pixel.signed else 'u'}{width}")
+        raise FormatError(f"{have} bytes of pixel data where {matrix} need {need}: the sizes do not fit", where=file.where)
     with file.open() as stream:
-        stream.seek(assert_place.offset + plane.frame * count * width)
-        content = bytearray(stream.read(count * width))
-    if len(content) < count * width:
-        raise FormatError(f"{len(content)} bytes of pixel data where {count * width} are needed: cut short", where=file.where)
-    if big and width == 1:
-        content = bytearray(np.frombuffer(content, "<u2").byteswap().tobytes())
-    return np.frombuffer(content, dtype).reshape(plane.rows, plane.columns)
+        stream.seek(place.offset + plane.frame * size)
+        content = bytearray(stream.read(size))
+    if len(content) < size:
+        raise FormatError(f"{len(content)} bytes of pixel data where {size} are needed: cut short", where=file.where)
+    return _numbers(content, plane, big=file.transfer_syntax_uid == EXPLICIT_BIG)
+
+
+def _numbers(content: bytearray, plane: Plane, big: bool) -> Array:
+    width, kind = plane.pixel.bits_allocated // 8, "i" if plane.pixel.signed else "u"
+    if big and width == 1:  # bytes travel in 16-bit words
+        content = bytearray(np.frombuffer(content[: len(content) // 2 * 2], "<u2").byteswap().tobytes()) + content[len(content) // 2 * 2 :]
+    values = np.frombuffer(content, f"{'>' if big else '<'}{kind}{width}").reshape(plane.rows, plane.columns)
+    return values.astype(f"={kind}{width}") if big else values
 
 
 def _used_bits(values: Array, plane: Plane) -> Array:
@@ -88,13 +70,6 @@ def _used_bits(values: Array, plane: Plane) -> Array:
     pixel = plane.pixel
     if pixel.bits_stored == pixel.bits_allocated:
         return values
-    native = values.dtype.newbyteorder("=")
     left, right = pixel.bits_allocated - 1 - pixel.high_bit, pixel.bits_allocated - pixel.bits_stored
-    return (values.astype(native) << native.type(left)) >> native.type(right)
-
-
-def _decoded(plane: Plane) -> Array:
-    raise FormatError("compressed", where=plane.where)
-
-
-_ = LimitError
+    kind = values.dtype.type
+    return (values << kind(left)) >> kind(right)

@@ -156,20 +156,20 @@ def _pixel_format(file: DicomFile) -> PixelFormat:
     if representation not in (None, 0, 1):
         raise FormatError(f"PixelRepresentation is {representation}, not 0 or 1", where=file.where)
     signed = representation == 1
-    return PixelFormat(allocated, stored, high, signed, _padding(file, stored, signed))
+    return PixelFormat(allocated, stored, high, signed, _padding(file, signed))
 
 
-def _padding(file: DicomFile, bits: int, signed: bool) -> tuple[int, int] | None:
+def _padding(file: DicomFile, signed: bool) -> tuple[int, int] | None:
     """The padding range as stored values, read with the pixels' own sign whatever VR the tag was given."""
     value = file.binary("PixelPaddingValue")
     if value is None:
         return None
     limit = file.binary("PixelPaddingRangeLimit")
-    ends = [_as_stored(v, bits, signed) for v in (value, value if limit is None else limit)]
+    ends = [_as_stored(v, signed) for v in (value, value if limit is None else limit)]
     return min(ends), max(ends)
 
 
-def _as_stored(value: int, bits: int, signed: bool) -> int:
+def _as_stored(value: int, signed: bool) -> int:
     value &= 0xFFFF
     return value - 0x10000 if signed and value >= 0x8000 else value
 

@@ -7,8 +7,7 @@ Sources: DICOM PS3.3 A.3, A.4 (CT, MR image), C.7.6.2.1.1 (position and orientat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,70 +15,240 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.errors import InputError, LimitError, SeriesError
-from oncontour.geometry import Geometry
+from oncontour.errors import LimitError, SeriesError
+from oncontour.io.choose import choose, usable
 from oncontour.io.dicomfile import MAX_SLICES, MAX_VOXELS
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import Plane, planes_of
-from oncontour.io.scan import PATIENT_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS, SeriesFiles, scan
+from oncontour.io.scan import DISTINGUISHING_KEYWORDS, PATIENT_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS, SeriesFiles, scan
 from oncontour.io.source import DicomSource, SliceRef
-from oncontour.io.stack import SAME_PLACE_MM, Stack, check_alike, offsets_mm, stack
+from oncontour.io.stack import ON_GRID_MM, SAME_PLACE_MM, Stack, check_alike, offsets_mm, stack
 from oncontour.volume import Volume
 
-__all__ = ["AIR_HU", "SeriesFiles", "read_series", "scan"]
+__all__ = ["AIR_HU", "SeriesFiles", "choose", "read_series", "scan"]
 
 Array = NDArray[Any]
 AIR_HU = -1024
-"""What voxels without a measurement hold in a CT."""
+"""What voxels without a measurement (padding, beyond a tilted slice's edge) hold in a CT; in an MR it is 0."""
+_TISSUE_HU = (-1000, 3071)
+_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81, 91, 203))
+_INT16 = np.iinfo(np.int16)
 
 
 def read_series(
-    folder: Path | str | SeriesFiles, *, series_uid: str | None = None, modality: str | None = None
+    folder: Path | str | SeriesFiles, *, series_uid: str | None = None, modality: str | None = None, prefer_referenced: bool = False
 ) -> tuple[Volume, DicomSource, tuple[str, ...]]:
-    """One CT or MR series as a Volume (HU; scanner units for MR), its DICOM identity, and notes on what was dropped or resampled."""
-    series = folder if isinstance(folder, SeriesFiles) else choose(scan(folder), str(folder), series_uid, modality)
-    where = f"series {series.series_uid}"
-    planes = [plane for file in series.files for plane in planes_of(file)]
+    """One CT or MR series as a Volume, the identity of its DICOM images, and notes for the user on what was left out or resampled.
+
+    Values are HU (CT) or scanner units (MR) after the slope and intercept of each slice: int16 where that holds them exactly, else
+    float32. The grid's k runs along row x column, j and i as the image's rows and columns; nothing is flipped. Padding is AIR_HU in a CT.
+
+    From a folder with several series the only CT is read, else the only MR; ``modality``, ``series_uid`` and ``prefer_referenced`` (those
+    that an RTSTRUCT in the folder refers to) narrow the choice.
+
+    Raises SeriesError where no single series can be chosen or it is no volume (see ``oncontour.io.stack``), FormatError where a file
+    is damaged, LimitError beyond MAX_MATRIX, MAX_SLICES, MAX_VOXELS, InputError where the folder does not exist.
+    """
+    notes: tuple[str, ...] = ()
+    if isinstance(folder, SeriesFiles):
+        series = folder
+    else:
+        series, notes = choose(scan(folder), str(folder), series_uid=series_uid, modality=modality, prefer_referenced=prefer_referenced)
+    where = f"{series.modality} series {series.series_uid} in {series.path.parent}"
+    files, dropped = usable(series)
+    if not files:
+        raise SeriesError(f"no image of the series is a slice ({'; '.join(dropped)})", where=where)
+    planes, doubles = _planes(files, where)
+    laid = stack(planes, where)
+    if laid.geometry.size > MAX_VOXELS:
+        raise LimitError(f"{laid.geometry.size} voxels, at most {MAX_VOXELS} are read", where=where)
+    array, remarks = _voxels(planes, laid, series.modality)
+    source, missing = _source(series, planes)
+    return Volume(array, laid.geometry), source, (*notes, *dropped, *doubles, *laid.notes, *remarks, *missing)
+
+
+# ---- planes
+
+
+def _planes(files: Sequence[Any], where: str) -> tuple[list[Plane], tuple[str, ...]]:
+    """The planes along their normal, one in each place, and notes on doubles dropped."""
+    if len(files) > MAX_SLICES:
+        raise LimitError(f"{len(files)} images, at most {MAX_SLICES} slices are read", where=where)
+    planes: list[Plane] = []
+    for file in files:
+        planes += planes_of(file)
+        if len(planes) > MAX_SLICES:
+            raise LimitError(f"more than {MAX_SLICES} slices", where=where)
     check_alike(planes, where)
     offsets = offsets_mm(planes)
-    planes = [planes[n] for n in np.argsort(offsets, kind="stable")]
-    laid = stack(planes, where)
-    array = _voxels(planes, laid, series.modality)
-    return Volume(array, laid.geometry), _source(series, planes), laid.notes
+    if not np.abs(offsets).max() < 1e6:
+        raise SeriesError(f"ImagePositionPatient lies {np.abs(offsets).max():.3g} mm from the origin", where=where)
+    order = sorted(range(len(planes)), key=lambda n: (offsets[n], planes[n].number or 0, str(planes[n].file.path), planes[n].frame))
+    return _one_in_each_place([planes[n] for n in order], offsets[order], where)
 
 
-def choose(found: Sequence[SeriesFiles], where: str, series_uid: str | None, modality: str | None) -> SeriesFiles:
-    images = [s for s in found if s.kind == "image"]
-    wanted = [s for s in images if (series_uid in (None, s.series_uid)) and modality in (None, s.modality)]
-    if modality is None and series_uid is None and any(s.modality == "CT" for s in wanted):
-        wanted = [s for s in wanted if s.modality == "CT"]
-    if len(wanted) == 1:
-        return wanted[0]
-    raise SeriesError(f"{len(wanted)} series", where=where)
+def _one_in_each_place(planes: list[Plane], offsets: Array, where: str) -> tuple[list[Plane], tuple[str, ...]]:
+    kept, at, dropped = [planes[0]], offsets[0], 0
+    for plane, offset in zip(planes[1:], offsets[1:], strict=True):
+        if offset - at > SAME_PLACE_MM:
+            kept.append(plane)
+            at = offset
+            continue
+        _check_double(kept[-1], plane, where)
+        dropped += 1
+    note = f"{dropped} image(s) are exact doubles of others in the same place: left out"
+    return kept, (note,) if dropped else ()
 
 
-def _voxels(planes: Sequence[Plane], laid: Stack, modality: str) -> Array:
-    out = np.empty(laid.geometry.shape, np.int16)
-    for plane, k in zip(planes, laid.index, strict=True):
-        out[k] = stored_values(plane) * plane.slope + plane.intercept
-    return out
+def _check_double(one: Plane, other: Plane, where: str) -> None:
+    """Raise SeriesError unless both images of one place are the same image."""
+    names = (
+        f"{one.file.path.name} and {other.file.path.name}" if one.file is not other.file else f"frames {one.frame + 1}, {other.frame + 1}"
+    )
+    position = ", ".join(f"{v:.2f}" for v in other.position_mm)
+    if np.abs(one.position_mm - other.position_mm).max() > ON_GRID_MM:
+        raise SeriesError(f"two images lie side by side in one plane ({names}, at {position} mm)", where=where)
+    same_scale = (one.slope, one.intercept) == (other.slope, other.intercept)
+    if same_scale and np.array_equal(stored_values(one), stored_values(other)):
+        return
+    differ = [k for k in DISTINGUISHING_KEYWORDS if one.file.plain(k) != other.file.plain(k)]
+    told = "; ".join(f"{k} {one.file.plain(k) or 'none'} and {other.file.plain(k) or 'none'}" for k in differ)
+    raise SeriesError(
+        f"two different images in one place ({names}, at {position} mm)" + (f": {told}" if told else ""),
+        where=where,
+        hint="keep one image for each place (one phase, echo or reconstruction) in the folder",
+    )
 
 
-def _source(series: SeriesFiles, planes: Sequence[Plane]) -> DicomSource:
+# ---- voxels
+
+
+def _voxels(planes: Sequence[Plane], laid: Stack, modality: str) -> tuple[Array, tuple[str, ...]]:
+    fill = AIR_HU if modality == "CT" else 0
+    out: Array = np.empty(laid.geometry.shape, np.int16)
+    odd_padding: set[float] = set()
+    for n, (plane, k) in enumerate(zip(planes, laid.index, strict=True)):
+        values = _values(plane, modality, odd_padding)
+        if laid.shift is not None:
+            values = _shifted(values, laid, int(k), laid.shift[n], fill)
+        if values.dtype != out.dtype and out.dtype == np.int16:
+            out = out.astype(np.float32)
+        out[k] = values
+    _fill_between(out, laid.index)
+    notes = [f"PixelPaddingValue stands for {v:g} HU, which tissue can have: left as it is" for v in sorted(odd_padding)]
+    if any(p.file.transfer_syntax_uid in _LOSSY or p.file.plain("LossyImageCompression") == "01" for p in planes):
+        notes.append("images were compressed with loss: values are not those the scanner measured")
+    return out, tuple(notes)
+
+
+def _values(plane: Plane, modality: str, odd_padding: set[float]) -> Array:
+    """HU or scanner units of one plane, int16 where exact, else float32; CT padding replaced by AIR_HU."""
+    stored = stored_values(plane)
+    padding = _padded(stored, plane, modality, odd_padding)
+    measured = stored if padding is None else stored[~padding]
+    if not measured.size:
+        return np.full(stored.shape, AIR_HU, np.int16)
+    ends = [float(v) * plane.slope + plane.intercept for v in (measured.min(), measured.max())]
+    if not max(abs(v) for v in ends) < 1e9:
+        raise SeriesError(
+            f"RescaleSlope {plane.slope:g}, RescaleIntercept {plane.intercept:g} make values of {max(ends):g}", where=plane.where
+        )
+    whole = plane.slope.is_integer() and plane.intercept.is_integer()
+    if whole and _INT16.min <= min(ends) and max(ends) <= _INT16.max:
+        values = _whole(stored, int(plane.slope), int(plane.intercept))
+    else:
+        values = (stored * plane.slope + plane.intercept).astype(np.float32)
+    if padding is not None:
+        values[padding] = AIR_HU
+    return values
+
+
+def _whole(stored: Array, slope: int, intercept: int) -> Array:
+    """Rescaled int16; since every result fits, arithmetic modulo 2^16 gives it exactly whatever the stored range."""
+    values: Array = stored.astype(np.int16)  # wraps
+    with np.errstate(over="ignore"):
+        if slope != 1:
+            values *= np.int64(slope).astype(np.int16)
+        if intercept:
+            values += np.int64(intercept).astype(np.int16)
+    return values
+
+
+def _padded(stored: Array, plane: Plane, modality: str, odd_padding: set[float]) -> NDArray[np.bool_] | None:
+    """Where a CT plane holds its padding value, None where nowhere (or where the value could be tissue)."""
+    if plane.pixel.padding is None or modality != "CT":
+        return None
+    low, high = plane.pixel.padding
+    found = (stored >= low) & (stored <= high) if low != high else stored == low
+    if not found.any():
+        return None
+    ends = sorted((low * plane.slope + plane.intercept, high * plane.slope + plane.intercept))
+    if ends[1] > _TISSUE_HU[0] and ends[0] < _TISSUE_HU[1]:
+        odd_padding.add(ends[1])
+        return None
+    return np.asarray(found)
+
+
+def _shifted(values: Array, laid: Stack, k: int, shift: Array, fill: float) -> Array:
+    """A plane of a sheared stack on the upright grid: linear within its plane, ``fill`` beyond its edge."""
+    grid = laid.geometry
+    there = grid.crop((k, 0, 0), (k + 1, grid.shape[1], grid.shape[2]))
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.points((k, shift[0], shift[1]))
+    here = type(grid)((1, values.shape[0], values.shape[1]), affine)
+    return Volume(values[None], here).to(there, fill=fill).array[0]
+
+
+def _fill_between(out: Array, index: Array) -> None:
+    """Linear between the slices of an uneven stack."""
+    for low, high in zip(index[:-1], index[1:], strict=True):
+        for k in range(int(low) + 1, int(high)):
+            weight = np.float32((k - low) / (high - low))
+            mixed = out[low] * (1 - weight) + out[high] * weight
+            out[k] = np.rint(mixed) if out.dtype == np.int16 else mixed
+
+
+# ---- identity
+
+
+def _source(series: SeriesFiles, planes: Sequence[Plane]) -> tuple[DicomSource, tuple[str, ...]]:
+    """Who the images are, and notes on what they lack."""
     one, file = planes[0], planes[0].file
-    texts = [{k: v for k in names if (v := file.text(k))} for names in (PATIENT_KEYWORDS, STUDY_KEYWORDS, SERIES_KEYWORDS)]
-    return DicomSource(
+    patient, study, module = (_texts(planes, names) for names in (PATIENT_KEYWORDS, STUDY_KEYWORDS, SERIES_KEYWORDS))
+    notes = []
+    frame = file.plain("FrameOfReferenceUID")
+    if not frame:
+        from pydicom.uid import generate_uid
+
+        frame = str(generate_uid(entropy_srcs=[series.series_uid]))
+        notes.append("the images have no FrameOfReferenceUID: one was made from the series UID")
+    promised = file.whole("ImagesInAcquisition")
+    if promised is not None and promised > len(planes):
+        notes.append(f"ImagesInAcquisition says {promised} images, {len(planes)} are here: part of the series may be missing")
+    source = DicomSource(
         modality=series.modality,
         study_uid=series.study_uid,
         series_uid=series.series_uid,
-        frame_of_reference_uid=series.frame_of_reference_uid,
-        slices=tuple(SliceRef(p.file.sop_class_uid, p.file.plain("SOPInstanceUID"), tuple(p.position_mm.tolist())) for p in planes),
+        frame_of_reference_uid=frame,
+        slices=tuple(_reference(p) for p in planes),
         rows=one.rows,
         columns=one.columns,
         pixel_spacing_mm=one.spacing_mm,
-        row=tuple(one.row.tolist()),
-        column=tuple(one.column.tolist()),
+        row=(float(one.row[0]), float(one.row[1]), float(one.row[2])),
+        column=(float(one.column[0]), float(one.column[1]), float(one.column[2])),
         patient_position=file.plain("PatientPosition") or "HFS",
-        patient=MappingProxyType(texts[0]),
-        study=MappingProxyType(texts[1]),
+        patient=patient,
+        study=study,
+        series=module,
     )
+    return source, tuple(notes)
+
+
+def _texts(planes: Sequence[Plane], names: Sequence[str]) -> MappingProxyType[str, str]:
+    return MappingProxyType({name: value for name in names if (value := planes[0].file.text(name))})
+
+
+def _reference(plane: Plane) -> SliceRef:
+    x, y, z = (float(v) for v in plane.position_mm)
+    frame = plane.frame + 1 if plane.frames > 1 else None
+    return SliceRef(plane.file.sop_class_uid, plane.file.plain("SOPInstanceUID"), (x, y, z), frame)

@@ -19,6 +19,8 @@ class SliceRef:
     sop_instance_uid: str
     position_mm: tuple[float, float, float]
     """ImagePositionPatient: LPS mm of the centre of the first voxel."""
+    frame: int | None = None
+    """Frame number from 1 within a multi-frame image, None in an image of its own."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class DicomSource:
 
     ``slices`` run along ``normal`` as the DICOM files give them, uneven gaps and all; the case's grid may be finer (uneven spacing) or
     upright (tilt). ``row``/``column``: ImageOrientationPatient, the LPS direction of growing column index i, and of growing row index j.
-    ``patient`` and ``study`` hold the module attributes to copy, keyword -> value as text.
+    ``patient``, ``study`` and ``series`` hold module attributes, keyword -> value as text, the first two to be copied into what is written.
     """
 
     modality: str
@@ -44,6 +46,7 @@ class DicomSource:
     patient_position: str = "HFS"
     patient: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     study: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    series: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
