@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from oncontour.geometry import Geometry
-from oncontour.metrics.surface import SurfaceDistances, added_path_length_mm, average_distance_mm, hausdorff_mm, surface_dice, surfaces
+from oncontour.metrics.surface import SurfaceDistances, surfaces
 from oncontour.phantom import Box, Solid, Sphere
 from oncontour.volume import Volume
 
@@ -47,7 +47,7 @@ def synthetic_organs() -> list[Pair]:
     pairs = []
     for n, volume_cc in enumerate(ORGANS_CC.values()):
         centre = np.array([-90.0 + 30 * n, 10.0 * n, 200.0])
-        pairs.append((organ(centre, volume_cc, n), organ(centre + [1.5, -2.0, 3.0], 1.1 * volume_cc, n + 100)))
+        pairs.append((organ(centre, volume_cc, n), organ(centre + np.array([1.5, -2.0, 3.0]), 1.1 * volume_cc, n + 100)))
     return pairs
 
 
@@ -70,9 +70,7 @@ def patient_organs() -> list[Pair]:
 
 def ours(pair: Pair) -> SurfaceDistances:
     apart = surfaces(*pair)
-    for percent in (95, 100):
-        hausdorff_mm(apart, percent)
-    average_distance_mm(apart), surface_dice(apart, 2.0), added_path_length_mm(apart, 2.0)
+    _ = apart.hd_mm, apart.hd95_mm, apart.asd_mm, apart.msd_mm, apart.surface_dsc(2.0), apart.added_path_mm(2.0)
     return apart
 
 
@@ -134,7 +132,7 @@ def errors(with_peer: bool) -> None:
 
 
 def show(title: str, pairs: list[Pair], asd: float, hd: float, with_peer: bool) -> None:
-    mine = np.array([(average_distance_mm(a), hausdorff_mm(a)) for a in map(ours, pairs)]) - (asd, hd)
+    mine = np.array([(a.asd_mm, a.hd_mm) for a in map(ours, pairs)]) - (asd, hd)
     line = f"{title:48} ours {np.abs(mine[:, 0]).mean():.3f} | {np.abs(mine[:, 1]).mean():.3f}"
     if with_peer:
         theirs = np.array([peer(pair) for pair in pairs]) - (asd, hd)

@@ -90,16 +90,16 @@ def _to_triangle(p, t):  # type: ignore[no-untyped-def]
         pass
     elif d3 >= 0 and d4 <= d3:
         v = 1.0
-    elif vc <= 0 and bp >= 0 and d3 <= 0:
+    elif vc <= 0 and bp >= 0 and d3 <= 0 and bb > 0:
         v = bp / (bp - d3)
     elif d6 >= 0 and d5 <= d6:
         w = 1.0
-    elif vb <= 0 and cp >= 0 and d6 <= 0:
+    elif vb <= 0 and cp >= 0 and d6 <= 0 and cc > 0:
         w = cp / (cp - d6)
-    elif va <= 0 and d4 - d3 >= 0 and d5 - d6 >= 0:
+    elif va <= 0 and d4 - d3 >= 0 and d5 - d6 >= 0 and d4 - d3 + d5 - d6 > 0:
         w = (d4 - d3) / ((d4 - d3) + (d5 - d6))
         v = 1 - w
-    else:
+    elif va + vb + vc > 0:
         v, w = vb / (va + vb + vc), vc / (va + vb + vc)
     x, y, z = px - v * bx - w * cx, py - v * by - w * cy, pz - v * bz - w * cz
     return x * x + y * y + z * z

@@ -1,7 +1,7 @@
 """How much two masks share: counted once, read many times.
 
     shared = overlap(truth, predicted)
-    dice(shared), jaccard(shared), sensitivity(shared), precision(shared), shared.truth_cc
+    shared.dsc, shared.jaccard, shared.sensitivity, shared.precision, shared.slice_dsc, shared.truth_cc
 
 When there is nothing to judge: both masks empty gives NaN for every ratio ("nothing to judge": whoever averages counts these apart);
 one of them empty gives 0, never NaN, so that a structure that was missed stays in the mean (Project-MONAI/MONAI#9095).
@@ -29,6 +29,40 @@ class Overlap:
     voxel_cc: float
 
     @property
+    def dsc(self) -> float:
+        """DSC = 2 |A and B| / (|A| + |B|) (Xue et al. 2020, eq. 1). Both empty: NaN; one empty: 0."""
+        return _ratio(2 * int(self.both.sum()), int(self.truth.sum()) + int(self.predicted.sum()))
+
+    @property
+    def jaccard(self) -> float:
+        """JI = |A and B| / |A or B| (Xue et al. 2020, eq. 2). Both empty: NaN; one empty: 0."""
+        both = int(self.both.sum())
+        return _ratio(both, int(self.truth.sum()) + int(self.predicted.sum()) - both)
+
+    @property
+    def sensitivity(self) -> float:
+        """The part of the truth that was found. Both empty: NaN; one empty: 0."""
+        return self._part(int(self.truth.sum()))
+
+    @property
+    def precision(self) -> float:
+        """The part of the prediction that is right. Both empty: NaN; one empty: 0."""
+        return self._part(int(self.predicted.sum()))
+
+    @property
+    def slice_dsc(self) -> NDArray[np.float64]:
+        """(k,) DSC in each slice; NaN where neither mask has a voxel there, 0 where only one has."""
+        total = self.truth + self.predicted
+        return np.where(total > 0, 2.0 * self.both / np.maximum(total, 1), np.nan)
+
+    @property
+    def mean_slice_dsc(self) -> float:
+        """Mean DSC over the slices in which either mask has a voxel, so a slice drawn too many counts as 0. Both empty: NaN."""
+        each = self.slice_dsc
+        judged = each[~np.isnan(each)]
+        return float(judged.mean()) if len(judged) else np.nan
+
+    @property
     def truth_cc(self) -> float:
         """Volume of the truth in cubic centimetres."""
         return int(self.truth.sum()) * self.voxel_cc
@@ -38,10 +72,10 @@ class Overlap:
         """Volume of the prediction in cubic centimetres."""
         return int(self.predicted.sum()) * self.voxel_cc
 
-    @property
-    def both_cc(self) -> float:
-        """Volume of what they share in cubic centimetres."""
-        return int(self.both.sum()) * self.voxel_cc
+    def _part(self, of: int) -> float:
+        if not of:  # the other mask decides: both empty is nothing to judge, one empty is nothing right
+            return 0.0 if self.truth.any() or self.predicted.any() else np.nan
+        return int(self.both.sum()) / of
 
 
 def overlap(truth: Volume, predicted: Volume) -> Overlap:
@@ -55,44 +89,14 @@ def overlap(truth: Volume, predicted: Volume) -> Overlap:
     return Overlap(_per_slice(a), _per_slice(b), _shared(a, b), truth.geometry.voxel_mm3 / 1000)
 
 
-def dice(shared: Overlap) -> float:
-    """DSC = 2 |A and B| / (|A| + |B|) (Xue et al. 2020, eq. 1). Both empty: NaN; one empty: 0."""
-    return _ratio(2 * int(shared.both.sum()), int(shared.truth.sum()) + int(shared.predicted.sum()))
+def dsc(truth: Volume, predicted: Volume) -> float:
+    """DSC of two masks on one grid; see ``Overlap.dsc``."""
+    return overlap(truth, predicted).dsc
 
 
-def jaccard(shared: Overlap) -> float:
-    """JI = |A and B| / |A or B| (Xue et al. 2020, eq. 2). Both empty: NaN; one empty: 0."""
-    both = int(shared.both.sum())
-    return _ratio(both, int(shared.truth.sum()) + int(shared.predicted.sum()) - both)
-
-
-def sensitivity(shared: Overlap) -> float:
-    """The part of the truth that was found. Both empty: NaN; one empty: 0."""
-    return _part(shared, int(shared.truth.sum()))
-
-
-def precision(shared: Overlap) -> float:
-    """The part of the prediction that is right. Both empty: NaN; one empty: 0."""
-    return _part(shared, int(shared.predicted.sum()))
-
-
-def slice_dice(shared: Overlap) -> NDArray[np.float64]:
-    """(k,) DSC in each slice; NaN where neither mask has a voxel there, 0 where only one has."""
-    total = shared.truth + shared.predicted
-    return np.where(total > 0, 2.0 * shared.both / np.maximum(total, 1), np.nan)
-
-
-def mean_slice_dice(shared: Overlap) -> float:
-    """Mean DSC over the slices in which either mask has a voxel, so a slice drawn too many counts as 0. Both empty: NaN."""
-    each = slice_dice(shared)
-    judged = each[~np.isnan(each)]
-    return float(judged.mean()) if len(judged) else np.nan
-
-
-def _part(shared: Overlap, of: int) -> float:
-    if not of:  # the other one decides: both empty is nothing to judge, one empty is nothing right
-        return 0.0 if shared.truth.any() or shared.predicted.any() else np.nan
-    return int(shared.both.sum()) / of
+def jaccard(truth: Volume, predicted: Volume) -> float:
+    """JI of two masks on one grid; see ``Overlap.jaccard``."""
+    return overlap(truth, predicted).jaccard
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -33,7 +33,7 @@ class PairedTest:
 
     @property
     def text(self) -> str:
-        return p_text(self.p, self.floor)
+        return p_text(self.p, self.n)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Interval:
 # ---- tests
 
 
-def signed_rank(first: ArrayLike, second: ArrayLike, zeros: Literal["drop", "pratt"] = "drop") -> PairedTest:
+def wilcoxon(first: ArrayLike, second: ArrayLike, zeros: Literal["drop", "pratt"] = "drop") -> PairedTest:
     """Wilcoxon's signed-rank test, two-sided: exact also with ties, for up to 500 patients, by counting out every pattern of signs.
 
     ``zeros``: pairs without difference are left out before ranking ("drop": Wilcoxon 1945, as SPSS and R do) or after it ("pratt",
@@ -99,12 +99,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(v) for v in out]
 
 
-def p_text(p: float, floor: float = 0.0) -> str:
-    """``p`` for a table: three decimals, ``< 0.001`` only where n allows that, and never less than ``floor`` (what n allows).
+def p_text(p: float, n: int | None = None) -> str:
+    """``p`` for a table: three decimals, ``< 0.001`` only where ``n`` paired patients allow that, and never less than they allow.
 
-    >>> p_text(0.0412), p_text(1e-7, smallest_p(15)), p_text(1e-7, smallest_p(5))
+    >>> p_text(0.0412), p_text(1e-7, 15), p_text(1e-7, 5)
     ('0.041', '< 0.001', '>= 0.063 (n allows no less)')
     """
+    floor = 0.0 if n is None else smallest_p(n)
     if np.isnan(p):
         return "not testable"
     if max(p, floor) < 0.001:

@@ -1,7 +1,7 @@
 """How far two surfaces lie apart, in millimetres: measured once, read many times.
 
     apart = surfaces(truth, predicted)
-    hausdorff_mm(apart), hausdorff_mm(apart, percent=95), average_distance_mm(apart), surface_dice(apart, tolerance_mm=2)
+    apart.hd_mm, apart.hd95_mm, apart.asd_mm, apart.surface_dsc(2.0), apart.added_path_mm(2.0)
 
 Distances run from points of one surface to the closest point of the other *surface* (``isosurface``: finer than voxels), not between voxel
 centres. Every point stands for the area around it, so means and percentiles do not depend on how a surface happens to be cut into pieces.
@@ -9,7 +9,7 @@ centres. Every point stands for the area around it, so means and percentiles do 
 When there is nothing to measure, for every number here:
 
 * both masks empty: NaN. There is nothing to judge; whoever averages counts these apart;
-* one of them empty: distances are ``inf``, surface Dice is 0. A structure that was missed is the worst answer, not a missing value
+* one of them empty: distances are ``inf``, surface DSC is 0. A structure that was missed is the worst answer, not a missing value
   (a NaN that falls out of the mean lets worse models score better: Project-MONAI/MONAI#9095). Added path length stays finite.
 """
 
@@ -49,18 +49,77 @@ class SurfaceDistances:
     contour_length_mm: Floats
 
     @property
-    def both_empty(self) -> bool:
-        return not len(self.truth_mm) and not len(self.predicted_mm)
+    def nothing(self) -> float | None:
+        """NaN where both masks are empty, inf where one is, None where there are distances."""
+        empty = (not len(self.truth_mm)) + (not len(self.predicted_mm))
+        return (None, np.inf, np.nan)[empty]
 
     @property
-    def one_empty(self) -> bool:
-        return (not len(self.truth_mm)) != (not len(self.predicted_mm))
+    def directed_means_mm(self) -> tuple[float, float]:
+        """(truth to predicted, predicted to truth): mean distance over the area, each way."""
+        if self.nothing is not None:
+            return self.nothing, self.nothing
+        return _mean(self.truth_mm, self.truth_mm2), _mean(self.predicted_mm, self.predicted_mm2)
+
+    @property
+    def asd_mm(self) -> float:
+        """ASD: the mean of the two directed mean distances (Xue et al. 2020, eq. 3 and 4)."""
+        there, back = self.directed_means_mm
+        return (there + back) / 2
+
+    @property
+    def msd_mm(self) -> float:
+        """MSD, pooled: the mean over both surfaces together, so the larger surface weighs more (Elmahdy et al. 2021)."""
+        if self.nothing is not None:
+            return self.nothing
+        return _mean(np.concatenate((self.truth_mm, self.predicted_mm)), np.concatenate((self.truth_mm2, self.predicted_mm2)))
+
+    @property
+    def hd_mm(self) -> float:
+        """HD: the maximum Hausdorff distance (Xue et al. 2020, eq. 5 and 6)."""
+        return self.hausdorff_mm(100)
+
+    @property
+    def hd95_mm(self) -> float:
+        """HD95: the larger of the two directed 95th percentiles over the area; *not* the percentile of both pooled (MedPy's HD95)."""
+        return self.hausdorff_mm(95)
+
+    def hausdorff_mm(self, percent: float) -> float:
+        """The larger of the two directed percentiles of distance over area. Raises InputError for a percent outside (0, 100]."""
+        if not 0 < percent <= 100:
+            raise InputError(f"a percentile lies above 0 and at most at 100, not at {percent}")
+        if self.nothing is not None:
+            return self.nothing
+        there = _percentile(self.truth_mm, self.truth_mm2, percent)
+        return max(there, _percentile(self.predicted_mm, self.predicted_mm2, percent))
+
+    def surface_dsc(self, tolerance_mm: float) -> float:
+        """Surface DSC: the part of both surfaces that lies within ``tolerance_mm`` of the other one; 1 is best.
+
+        Source: Nikolov et al. 2021, J Med Internet Res 23:e26151. Raises InputError for a negative tolerance.
+        """
+        limit = _limit(tolerance_mm)
+        area = float(self.truth_mm2.sum() + self.predicted_mm2.sum())
+        near = self.truth_mm2[self.truth_mm <= limit].sum() + self.predicted_mm2[self.predicted_mm <= limit].sum()
+        return float(near) / area if area else np.nan
+
+    def added_path_mm(self, tolerance_mm: float = 0.0) -> float:
+        """APL, added path length: how much of the truth's contour, over all slices, a person would have to draw anew, in mm.
+
+        A piece of the truth's contour counts when it lies farther than ``tolerance_mm`` from the predicted contour *of the same slice*.
+        Deleting costs nothing, so an empty truth has 0 beside any prediction; a missed structure has its whole contour; both empty: NaN.
+        Source: Vaassen et al. 2020, Phys Imaging Radiat Oncol 13:1-6. *Differs:* millimetres of contour instead of counted pixels.
+        """
+        limit = _limit(tolerance_mm)
+        if self.nothing is not None and np.isnan(self.nothing):
+            return np.nan
+        return float(self.contour_length_mm[self.contour_mm > limit].sum())
 
 
 def surfaces(truth: Volume, predicted: Volume) -> SurfaceDistances:
     """Distances between the surfaces of two masks (bool, or coverage in [0, 1]) on one grid.
 
-    Against concentric spheres drawn as bool masks the mean distance is right within 0.03 voxel, with coverage within 0.01.
+    The mean distance of concentric spheres drawn as bool masks is right within a twentieth of a voxel; coverage does better.
     Raises GeometryError when the grids differ.
     """
     if not truth.geometry.same_grid(predicted.geometry):
@@ -80,75 +139,10 @@ def surfaces(truth: Volume, predicted: Volume) -> SurfaceDistances:
     )
 
 
-def directed_means_mm(apart: SurfaceDistances) -> tuple[float, float]:
-    """(truth to predicted, predicted to truth): area-weighted mean distance each way."""
-    if apart.both_empty:
-        return np.nan, np.nan
-    if apart.one_empty:
-        return np.inf, np.inf
-    return _mean(apart.truth_mm, apart.truth_mm2), _mean(apart.predicted_mm, apart.predicted_mm2)
-
-
-def average_distance_mm(apart: SurfaceDistances) -> float:
-    """ASD: the mean of the two directed mean distances (Xue et al. 2020, eq. 3 and 4)."""
-    there, back = directed_means_mm(apart)
-    return (there + back) / 2
-
-
-def pooled_distance_mm(apart: SurfaceDistances) -> float:
-    """MSD: the mean over both surfaces together, so the larger surface weighs more (Elmahdy et al. 2021)."""
-    if apart.both_empty:
-        return np.nan
-    if apart.one_empty:
-        return np.inf
-    return _mean(np.concatenate((apart.truth_mm, apart.predicted_mm)), np.concatenate((apart.truth_mm2, apart.predicted_mm2)))
-
-
-def hausdorff_mm(apart: SurfaceDistances, percent: float = 100) -> float:
-    """Hausdorff distance: the larger of the two directed percentiles of distance over area.
-
-    ``percent=100`` is HD, the maximum (Xue et al. 2020, eq. 5 and 6); ``percent=95`` is HD95, of each direction its own 95th percentile
-    (*not* of the two pooled, which some libraries call HD95 as well). Raises InputError for a percent outside (0, 100].
-    """
-    if not 0 < percent <= 100:
-        raise InputError(f"a percentile lies above 0 and at most at 100, not at {percent}")
-    if apart.both_empty:
-        return np.nan
-    if apart.one_empty:
-        return np.inf
-    there = _percentile(apart.truth_mm, apart.truth_mm2, percent)
-    return max(there, _percentile(apart.predicted_mm, apart.predicted_mm2, percent))
-
-
-def surface_dice(apart: SurfaceDistances, tolerance_mm: float) -> float:
-    """Surface DSC: the part of both surfaces that lies within ``tolerance_mm`` of the other one; 1 is best.
-
-    Source: Nikolov et al. 2021, J Med Internet Res 23:e26151. Raises InputError for a negative tolerance.
-    """
-    _check_tolerance(tolerance_mm)
-    if apart.both_empty:
-        return np.nan
-    limit = tolerance_mm + _ROUNDING_MM
-    near = apart.truth_mm2[apart.truth_mm <= limit].sum() + apart.predicted_mm2[apart.predicted_mm <= limit].sum()
-    return float(near / (apart.truth_mm2.sum() + apart.predicted_mm2.sum()))
-
-
-def added_path_length_mm(apart: SurfaceDistances, tolerance_mm: float = 0.0) -> float:
-    """APL: how much of the truth's contour, over all slices, a person would have to draw anew, in mm.
-
-    A piece of the truth's contour counts when it lies farther than ``tolerance_mm`` from the predicted contour *of the same slice*.
-    Deleting costs nothing, so an empty truth has 0 beside any prediction; a missed structure has its whole contour; both empty: NaN.
-    Source: Vaassen et al. 2020, Phys Imaging Radiat Oncol 13:1-6. *Differs:* millimetres of contour instead of counted pixels.
-    """
-    _check_tolerance(tolerance_mm)
-    if apart.both_empty:
-        return np.nan
-    return float(apart.contour_length_mm[apart.contour_mm > tolerance_mm + _ROUNDING_MM].sum())
-
-
-def _check_tolerance(tolerance_mm: float) -> None:
+def _limit(tolerance_mm: float) -> float:
     if not (np.isfinite(tolerance_mm) and tolerance_mm >= 0):
         raise InputError(f"a tolerance is 0 mm or more, not {tolerance_mm}")
+    return tolerance_mm + _ROUNDING_MM
 
 
 def _in_slices(truth: Segments, predicted: Segments) -> Floats:
