@@ -16,6 +16,8 @@ let contours = scene.structures.map(() => new Map()); // structure -> slice k ->
 let bright = null; // name under the pointer
 let grey = new Uint32Array(256);
 
+window.addEventListener("error", (event) => { document.body.dataset.error = event.message; });
+
 // ---- unpacking
 
 async function inflate(text) {

@@ -1,0 +1,87 @@
+"""The documentation is true: every file is on the map, every command, module, task and net is named, every shown command runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oncontour.cli import COMMANDS
+from oncontour.nets import NETS
+from oncontour.tasks import TASKS
+
+ROOT = Path(__file__).parents[1]
+MAP = ROOT / "docs" / "map.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAPPED = ("src/oncontour", "bench", "examples", "papers", "docs", "weights")
+"""Folders whose every file has a line on the map (tests mirror src and speak for themselves)."""
+TOP = ("README.md", "LICENSE", "Makefile", "pyproject.toml", "constraints.txt", ".ci/run")
+
+
+def test_every_file_is_on_the_map_and_nothing_else() -> None:
+    there = {path.relative_to(ROOT).as_posix() for folder in MAPPED for path in (ROOT / folder).rglob("*") if _counts(path)}
+    on_map = set(re.findall(r"^- `([^`]+)`: \S", MAP.read_text(encoding="utf-8"), re.MULTILINE))
+    assert sorted(there | set(TOP)) == sorted(on_map)
+
+
+@pytest.mark.parametrize("name", [*COMMANDS])
+def test_every_command_is_in_the_readme(name: str) -> None:
+    assert f"`oncontour {name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [*TASKS, *NETS])
+def test_every_task_and_net_is_named_in_the_docs(name: str) -> None:
+    assert any(f"`{name}`" in page.read_text(encoding="utf-8") for page in PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_shown_commands_exist(page: Path) -> None:
+    """Every ``oncontour ...`` that a page shows names a command, and options that it has."""
+    from oncontour import cli
+
+    for line in re.findall(r"^ *(?:\$ )?(oncontour .+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        words = line.split("#")[0].split()[1:]
+        if words[0].isupper() or words[0].startswith("-"):
+            continue
+        name = cli.find_command(words)
+        assert name, line
+        options = {option for action in cli.make_parser(name, cli.load(name))._actions for option in action.option_strings}
+        unknown = [word.split("=")[0] for word in words if word.startswith("--") and word.split("=")[0] not in options]
+        assert unknown == [], line
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "```bash runnable" in page.read_text(encoding="utf-8")], ids=lambda page: page.name
+)
+def test_runnable_blocks_run(page: Path, tmp_path: Path) -> None:
+    """Blocks marked ``bash runnable`` run from top to bottom in one empty folder, each ending with exit code 0."""
+    blocks = re.findall(r"^```bash runnable\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "NUMBA_NUM_THREADS": "1",
+        "TMPDIR": str(tmp_path),
+    }
+    folder = tmp_path / "work"
+    folder.mkdir()
+    for block in blocks:
+        ended = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, f"{block}\n{ended.stdout}\n{ended.stderr}"
+
+
+def _counts(path: Path) -> bool:
+    hidden = any(part.startswith(".") or part == "__pycache__" or part.endswith(".egg-info") for part in path.relative_to(ROOT).parts)
+    return path.is_file() and not hidden and path.suffix != ".pyc"
