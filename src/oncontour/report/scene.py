@@ -2,7 +2,7 @@
 
 The images are shown on an upright grid (slices towards superior, rows towards posterior, columns towards left), cropped to the body and
 coarsened in plane until all slices fit the budget; slices are never merged. A grey value is one byte: 3 HU steps where soft tissue is,
-20 HU elsewhere, which no window preset shows. Contours are not touched by any of this: they stay polygons, to 0.1 mm.
+20 HU elsewhere, which no window preset shows. Contours are not touched by any of this: they stay polygons, to 0.01 mm.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WINDOWS: tuple[tuple[str, int, int], ...] = (
 """(name, HU shown black, HU shown white)."""
 
 Outlines = list[tuple[int, list[int]]]
-"""Polygons of one structure: (slice, [u, v, du, dv, ...]) in tenths of a millimetre, every point after the first as a step."""
+"""Polygons of one structure: (slice, [u, v, du, dv, ...]) in hundredths of a millimetre, every point after the first as a step."""
 
 
 @dataclass(frozen=True)
@@ -154,12 +154,12 @@ def _text(data: bytes) -> str:
 
 
 def _outlines(polygons: Sequence[NDArray[np.float64]], shown: Geometry) -> Outlines:
-    """Polygons in LPS mm, as steps of a tenth of a millimetre from the corner of the shown box."""
+    """Polygons in LPS mm, as steps of a hundredth of a millimetre from the corner of the shown box."""
     out: Outlines = []
     for polygon in polygons:
         at = shown.voxels(polygon)
-        tenths = np.rint((at[:, :0:-1] + 0.5) * shown.spacing_mm[:0:-1] * 10).astype(int)
-        out.append((int(np.rint(at[:, 0].mean())), np.diff(tenths, axis=0, prepend=0).ravel().tolist()))
+        hundredths = np.rint((at[:, :0:-1] + 0.5) * shown.spacing_mm[:0:-1] * 100).astype(int)
+        out.append((int(np.rint(at[:, 0].mean())), np.diff(hundredths, axis=0, prepend=0).ravel().tolist()))
     return out
 
 

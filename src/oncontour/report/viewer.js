@@ -47,8 +47,8 @@ function readContours(bytes) {
     for (const [k, steps] of polygons) {
       const points = new Float32Array(steps.length);
       for (let n = 0, u = 0, v = 0; n < steps.length; n += 2) {
-        points[n] = (u += steps[n]) / 10;
-        points[n + 1] = (v += steps[n + 1]) / 10;
+        points[n] = (u += steps[n]) / 100;
+        points[n + 1] = (v += steps[n + 1]) / 100;
       }
       if (!slices.has(k)) slices.set(k, []);
       slices.get(k).push(points);
