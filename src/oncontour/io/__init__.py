@@ -1,0 +1,53 @@
+"""From files to a Case and back: ``read(path)`` and ``write(case, out)``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oncontour.case import Case
+from oncontour.errors import ConfigError, InputError
+
+FORMATS = ("dicom", "nifti")
+
+
+def read(path: Path | str, *, id: str | None = None, series_uid: str | None = None) -> Case:
+    """The patient at ``path``, whatever of these it is: a folder of images with ``masks`` (``io/layout.py``), an OpenKBP folder of CSVs,
+    a single image file, or a folder of DICOM.
+
+    ``id`` is by default the name of the folder or file: a PatientID is patient data and stays out of ids. ``series_uid`` picks one of
+    several image series (DICOM only). Remarks for the user are in ``case.facts["notes"]``, names of structures that no TG-263 name
+    is known for in ``case.facts["unmapped"]``. Raises InputError (or one of its kinds) in one sentence.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError("no such file or folder", where=str(path))
+    from oncontour.io.layout import is_layout, read_layout
+    from oncontour.io.nifti import is_image
+    from oncontour.io.openkbp import is_openkbp, read_openkbp
+
+    if path.is_file() and is_image(path):
+        return _read_single(path, id)
+    if is_layout(path):
+        return read_layout(path, id=id)
+    if is_openkbp(path):
+        return read_openkbp(path, id=id)
+    raise InputError("nothing here that can be read", where=str(path))
+
+
+def write(case: Case, out: Path | str, *, format: str = "dicom") -> list[Path]:
+    """Write ``case`` into folder ``out`` as "dicom" or "nifti" and give the files; ``out`` appears whole or not at all."""
+    if format not in FORMATS:
+        raise ConfigError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    from oncontour.io.layout import write_layout
+
+    return write_layout(case, out)
+
+
+def _read_single(path: Path, id: str | None) -> Case:
+    from oncontour.io.layout import stem
+    from oncontour.io.nifti import read_image
+
+    name = stem(path)
+    image = name.lower() if name.lower() in ("ct", "mr", "dose") else "ct"
+    notes = () if name.lower() == image else (f"{path.name} is taken as a CT in HU",)
+    return Case(id or name, {image: read_image(path)}, facts={"notes": notes, "unmapped": ()})

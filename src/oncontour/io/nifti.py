@@ -291,7 +291,9 @@ def _check_self_contained(path: Path) -> None:
     zipped = re.search(rb"CompressedDataSize\s*[=:]\s*(\d{1,18})\s", head[: end.end()])
     there = path.stat().st_size - end.end()
     if zipped and there < int(zipped[1]):
-        raise FormatError(f"cut short: voxels take {int(zipped[1])} bytes, {there} are there", where=str(path), hint="copy or export it again")
+        raise FormatError(
+            f"cut short: voxels take {int(zipped[1])} bytes, {there} are there", where=str(path), hint="copy or export it again"
+        )
 
 
 def _write_itk(array: NDArray[Any], geometry: Geometry, path: Path, suffix: str) -> None:

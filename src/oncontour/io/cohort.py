@@ -1,0 +1,212 @@
+"""Many patients, read one at a time when they are asked for.
+
+A cohort is a folder of patient folders, or a CSV with the columns ``patient, path[, split]`` (paths relative to the CSV). Opening it looks
+at names only, so it is quick on thousands of patients.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from oncontour.case import Case
+from oncontour.errors import CohortError, ConfigError
+
+MAX_PATIENTS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Patients by id, in natural order (pt_2 before pt_10): ``cohort[id]`` reads one now, iteration gives ids.
+
+    ``paths``: id -> file or folder; ``parts``: id -> value of the CSV's ``split`` column, where there is one.
+    """
+
+    paths: Mapping[str, Path]
+    where: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise CohortError(
+                "no patients", where=self.where, hint="give a folder of patient folders or a CSV with the columns patient,path"
+            )
+        ordered = {name: Path(self.paths[name]) for name in sorted(self.paths, key=natural)}
+        object.__setattr__(self, "paths", MappingProxyType(ordered))
+        object.__setattr__(self, "parts", MappingProxyType(dict(self.parts)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Cohort, (dict(self.paths), self.where, dict(self.parts))
+
+    @classmethod
+    def open(cls, path: Path | str) -> Cohort:
+        """The cohort at ``path``. Raises CohortError where it is missing, empty, a single patient, or a CSV with faults (line named)."""
+        path = Path(path)
+        if path.is_file():
+            return _from_csv(path)
+        if not path.is_dir():
+            raise CohortError("no such folder or CSV of patients", where=str(path))
+        return _from_folder(path)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self.paths
+
+    def __getitem__(self, id: str) -> Case:
+        """Read patient ``id`` now. Raises CohortError for an unknown id, and what ``io.read`` raises."""
+        from oncontour.io import read
+
+        return read(self._path(id), id=id)
+
+    def path(self, id: str) -> Path:
+        """Where patient ``id`` lies. Raises CohortError for an unknown id."""
+        return self._path(id)
+
+    def subset(self, ids: Iterable[str]) -> Cohort:
+        """The cohort of these patients. Raises CohortError for an unknown id or none at all."""
+        paths = {id: self._path(id) for id in ids}
+        return Cohort(paths, self.where, {id: part for id, part in self.parts.items() if id in paths})
+
+    def part(self, name: str) -> Cohort:
+        """The patients whose ``split`` column says ``name``. Raises CohortError where nobody's does."""
+        ids = [id for id in self.ids if self.parts.get(id) == name]
+        if not ids:
+            raise CohortError(f"no patient of split {name!r}; there are {sorted(set(self.parts.values()))}", where=self.where)
+        return self.subset(ids)
+
+    def split(self, fractions: Sequence[float], seed: int) -> tuple[Cohort, ...]:
+        """Disjoint parts of about these fractions, by patient; the same ids, fractions and seed give the same parts.
+
+        Fractions are positive and sum to 1 at most; sizes are rounded by largest remainder. Raises ConfigError for other
+        fractions and CohortError when a part would be empty.
+        """
+        shares = np.asarray(fractions, dtype=np.float64)
+        if shares.ndim != 1 or not len(shares) or not (np.isfinite(shares).all() and shares.min() > 0 and shares.sum() <= 1 + 1e-9):
+            raise ConfigError(f"fractions must be positive and sum to 1 at most, not {list(fractions)}")
+        sizes = _largest_remainder(shares, len(self))
+        if min(sizes) < 1:
+            raise CohortError(f"{len(self)} patients split by {list(fractions)} would leave a part empty", where=self.where)
+        order = np.random.default_rng(seed).permutation(len(self))
+        ends = np.cumsum(sizes)
+        return tuple(self.subset(self.ids[n] for n in order[end - size : end]) for size, end in zip(sizes, ends, strict=True))
+
+    def _path(self, id: str) -> Path:
+        if id not in self.paths:
+            raise CohortError(f"no patient {id!r} among the {len(self)}", where=self.where)
+        return self.paths[id]
+
+
+def natural(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key by which pt_2 comes before pt_10."""
+    return tuple((0, int(piece), piece) if piece.isdecimal() else (1, 0, piece.casefold()) for piece in re.split(r"(\d+)", text) if piece)
+
+
+def is_cohort(path: Path | str) -> bool:
+    """Whether ``path`` is a CSV, or a folder whose folders are patients of their own: images or OpenKBP CSVs each, or DICOM of at least
+    two different PatientIDs. (A patient's DICOM may well lie in several folders, one a series.)
+    """
+    path = Path(path)
+    if path.is_file():
+        return path.suffix.lower() == ".csv"
+    if not path.is_dir() or _is_patient(path):
+        return False
+    folders = _folders(path)[:20]
+    return any(_is_patient(p) for p in folders) or len({_patient_below(p) for p in folders} - {None}) > 1
+
+
+def _largest_remainder(shares: np.ndarray[tuple[int], np.dtype[np.float64]], total: int) -> list[int]:
+    exact = shares * total
+    sizes = np.floor(exact + 1e-9).astype(int)
+    short = int(np.rint(exact.sum() - 1e-9)) - int(sizes.sum())
+    for n in np.argsort(-(exact - sizes), kind="stable")[: max(short, 0)]:
+        sizes[n] += 1
+    return [int(n) for n in sizes]
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted((p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: natural(p.name))
+
+
+def _is_patient(folder: Path) -> bool:
+    from oncontour.io.layout import is_layout
+    from oncontour.io.openkbp import is_openkbp
+
+    return is_layout(folder) or is_openkbp(folder)
+
+
+def _from_folder(path: Path) -> Cohort:
+    if _is_patient(path):
+        raise CohortError("this is one patient, not a folder of patients", where=str(path), hint="give the folder above it")
+    folders = _folders(path)
+    nested = [p for p in folders if not _is_patient(p) and any(_is_patient(q) for q in _folders(p)[:3])]
+    if nested and len(nested) == len(folders):
+        names = ", ".join(p.name for p in nested[:5])
+        raise CohortError(f"a folder of cohorts ({names}), not of patients", where=str(path), hint=f"give one of them: {nested[0]}")
+    return Cohort({p.name: p for p in folders}, str(path))
+
+
+def _from_csv(path: Path) -> Cohort:
+    paths: dict[str, Path] = {}
+    parts: dict[str, str] = {}
+    lines: dict[str | Path, int] = {}
+    for line, row in _rows(path):
+        where = f"{path}, line {line}"
+        patient, place = row["patient"], (path.parent / row["path"])
+        for key, what in ((patient, f"patient {patient!r}"), (place.resolve(), f"path {row['path']!r}")):
+            if key in lines:
+                raise CohortError(f"{what} was in line {lines[key]} already", where=where, hint="one line a patient, one patient a path")
+            lines[key] = line
+        if not place.exists():
+            raise CohortError(f"no such file or folder: {row['path']}", where=where, hint="paths are relative to the CSV")
+        paths[patient] = place
+        if row.get("split"):
+            parts[patient] = row["split"]
+    return Cohort(paths, str(path), parts)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, row) of a CSV with at least the columns patient and path, both filled."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            table = csv.DictReader(stream, strict=True)
+            missing = {"patient", "path"} - {name.strip() for name in table.fieldnames or ()}
+            if missing:
+                raise CohortError(f"a cohort CSV needs the columns patient and path; {sorted(missing)} missing", where=str(path))
+            for count, raw in enumerate(table):
+                row = {(key or "").strip(): value.strip() for key, value in raw.items() if isinstance(value, str)}
+                if not row.get("patient") or not row.get("path"):
+                    raise CohortError("patient and path must be filled", where=f"{path}, line {table.line_num}")
+                if count >= MAX_PATIENTS:
+                    raise CohortError(f"more than {MAX_PATIENTS} patients", where=str(path))
+                yield table.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CohortError(f"cannot be read as a CSV ({error})", where=str(path)) from error
+
+
+def _patient_below(folder: Path) -> str | None:
+    """PatientID of one of the first files below ``folder`` that are DICOM, None where none is."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith("."))
+    for _, file in zip(range(20), files, strict=False):
+        try:
+            return str(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID", ""))
+        except (InvalidDicomError, OSError, ValueError, TypeError, AttributeError, NotImplementedError, KeyError):
+            continue
+    return None

@@ -1,0 +1,123 @@
+"""One patient as a folder of images: ``ct.nii.gz``, ``dose.nii.gz``, ``mr.nii.gz`` and ``masks/NAME.nii.gz``.
+
+Every image file (.nii, .nii.gz, .nrrd, .mha) at the top of the folder becomes an image of its name; every one in ``masks/`` becomes a mask
+under its TG-263 name. A file that is not there is a structure that was not contoured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oncontour.case import Case
+from oncontour.errors import InputError
+from oncontour.files import writing_folder
+from oncontour.io.nifti import SUFFIXES, is_image, read_image, write_image
+from oncontour.volume import Volume
+
+MASKS = "masks"
+_OPENKBP = {
+    "LeftParotid": "Parotid_L", "RightParotid": "Parotid_R", "Mandible": "Bone_Mandible", "PTV70": "PTV_7000", "PTV63": "PTV_6300",
+    "PTV56": "PTV_5600",
+}  # fmt: skip
+_KNOWN = {"Brainstem", "SpinalCord", "Esophagus", "Larynx", *_OPENKBP.values()}
+
+
+def to_tg263(name: str) -> str | None:
+    return _OPENKBP.get(name, name if name in _KNOWN else None)
+
+
+def is_layout(folder: Path) -> bool:
+    """Whether ``folder`` has image files at its top or in its ``masks``."""
+    return folder.is_dir() and bool(_images(folder) or _images(folder / MASKS))
+
+
+def read_layout(folder: Path | str, *, id: str | None = None) -> Case:
+    """The patient in ``folder``; ``id`` is by default the folder's name.
+
+    ``facts["names"]`` has the file's name of every mask (TG-263 name -> name in the file system), so that ``write_layout`` can give it
+    back; ``facts["unmapped"]`` the masks whose names no TG-263 name is known for (they keep their own). In a mask, 0 (below 0.5 in
+    files of real numbers) is outside. Raises InputError where there is no image, what ``read_image`` raises, and GeometryError for a
+    mask that is not on the CT's grid.
+    """
+    folder = Path(folder)
+    if not is_layout(folder):
+        raise InputError("no image files (ct.nii.gz, masks/NAME.nii.gz, ...)", where=str(folder))
+    images = {stem(path): read_image(path) for path in _images(folder)}
+    found = {stem(path): path for path in _images(folder / MASKS)}
+    names, unmapped, notes = map_names(found)
+    masks = {name: _as_mask(read_image(found[original])) for name, original in names.items()}
+    facts: dict[str, Any] = {"names": names, "unmapped": unmapped, "notes": notes}
+    return Case(id or folder.resolve().name, images, masks, facts=facts)
+
+
+def write_layout(case: Case, folder: Path | str) -> list[Path]:
+    """Write ``case`` as such a folder, replacing one that is there in one step; gives the files.
+
+    Masks are named as ``facts["names"]`` says, else by their TG-263 names; contours without a mask are rasterised on the case's grid
+    (see ``losses``). Raises OutputError where the folder cannot be written.
+    """
+    folder = Path(folder)
+    originals = case.facts.get("names", {})
+    with writing_folder(folder) as temporary:
+        for name, image in case.images.items():
+            write_image(image, temporary / f"{file_name(name)}.nii.gz")
+        for name in case.structures:
+            write_image(case.mask(name), temporary / MASKS / f"{file_name(originals.get(name, name))}.nii.gz")
+        written = sorted(p.relative_to(temporary) for p in temporary.rglob("*") if p.is_file())
+    return [folder / p for p in written]
+
+
+def losses(case: Case) -> tuple[str, ...]:
+    """What of ``case`` does not survive ``write_layout``, one sentence each."""
+    notes = []
+    drawn = [name for name in case.contours if name not in case.masks]
+    if drawn:
+        notes.append(f"contours became voxels (inside where at least half of the voxel is): {', '.join(drawn)}")
+    if case.source is not None:
+        notes.append("DICOM identity (patient and study attributes, UIDs) is not kept in NIfTI")
+    return tuple(notes)
+
+
+def map_names(originals: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
+    """(name -> original, originals that no TG-263 name is known for, notes); of two that map to one name the second keeps its own."""
+    names: dict[str, str] = {}
+    unmapped, notes = [], []
+    for original in originals:
+        name = to_tg263(original)
+        if name is None:
+            unmapped.append(original)
+            name = original
+        elif name in names:
+            notes.append(f"{original!r} and {names[name]!r} both mean {name}; {original!r} keeps its own name")
+            name = original
+        names[name] = original
+    return names, tuple(unmapped), tuple(notes)
+
+
+def stem(path: Path) -> str:
+    """The name of an image file without its image suffix."""
+    name = path.name
+    ending = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default="")
+    return name[: len(name) - len(ending)]
+
+
+def file_name(name: str) -> str:
+    """``name`` as a file may be called: letters, digits and ``+-_~^. `` stay, anything else becomes an underscore."""
+    safe = "".join(c if c.isalnum() or c in "+-_~^. " else "_" for c in name).strip(" .")
+    return safe[:120] or "_"
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if is_image(p) and not p.name.startswith(".") and p.is_file())
+
+
+def _as_mask(volume: Volume) -> Volume:
+    if volume.array.dtype == bool or np.issubdtype(volume.array.dtype, np.integer):
+        return Volume(volume.array != 0, volume.geometry)
+    return volume.binary()
