@@ -285,14 +285,14 @@ function drawStrip() {
 
 let waiting = false;
 function draw() {
+  $("slice").value = at[0];
+  tell();
   if (waiting) return;
   waiting = true;
   requestAnimationFrame(() => {
     waiting = false;
     planes.forEach(drawPlane);
     drawStrip();
-    $("slice").value = at[0];
-    tell();
   });
 }
 
