@@ -23,7 +23,7 @@ from oncontour.errors import CohortError, ConfigError
 from oncontour.files import write_text
 from oncontour.io.cohort import Cohort
 from oncontour.metrics.overlap import dsc, jaccard
-from oncontour.metrics.stats import holm, p_text, paired_t, wilcoxon_exact
+from oncontour.metrics.stats import holm, p_text, paired_t, wilcoxon
 from oncontour.metrics.surface import surfaces
 from oncontour.ops.augment import Ranges
 from oncontour.tasks.contour import ContourSettings, ContourTask
@@ -130,7 +130,7 @@ def parts(cohort: Path, patients: int | None) -> tuple[Cohort, Cohort]:
     for other in ("validation", "test"):
         if (cohort / "train").is_dir() and (cohort / other).is_dir():
             train, test = Cohort.open(cohort / "train"), Cohort.open(cohort / other)
-            return (train.first(patients), test.first(patients)) if patients else (train, test)
+            return (train.subset(train.ids[:patients]), test.subset(test.ids[:patients])) if patients else (train, test)
     raise CohortError("a cohort to reproduce on has the folders train/ and validation/ (or test/)", where=str(cohort))
 
 
@@ -139,7 +139,7 @@ def judge(name: str, task: ContourTask, truth: Iterable[Case], structure: str) -
     from oncontour.ops.tidy import Tidy
     from oncontour.tasks.contouring import Contourer
 
-    contourer = Contourer(task, rules=Tidy.none())
+    contourer = Contourer(task, rules=Tidy.off())
     rows = []
     for case in truth:
         true = case.mask(structure)
@@ -222,11 +222,11 @@ def comparison(rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> list[s
                 both = np.isfinite(a) & np.isfinite(b)
                 a, b = a[both], b[both]
                 if len(a) > 1:
-                    t, w = paired_t(a, b), wilcoxon_exact(a, b)
+                    t, w = paired_t(a, b).p, wilcoxon(a, b).p
                     found.append((method, protocol, metric, float((a - b).mean()), t, w, len(a)))
     corrected = holm([row[5] for row in found])
     for (method, protocol, metric, difference, t, w, n), adjusted in zip(found, corrected, strict=True):
-        cells = f"{difference:+.3f} | {p_text(t)} | {p_text(w, n)} | {p_text(adjusted, n)} | {n}"
+        cells = f"{difference:+.3f} | {p_text(t, n)} | {p_text(w, n)} | {p_text(adjusted, n)} | {n}"
         lines.append(f"| {method} | {protocol} | {metric} | {cells} |")
     lines += ["", f"Holm over all {len(found)} comparisons. Patients with an infinite distance (nothing contoured) are in DSC and JI only."]
     return lines

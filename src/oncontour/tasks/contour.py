@@ -174,11 +174,11 @@ class ContourTask(Task[Sample]):
         draws = []
         for n in range(self.settings.draws if train else max(8, self.settings.draws // 10)):
             group = bearing[n % len(bearing)]
-            sample = samples[group[int(rng.integers(len(group)))]]
-            choices = [p for p in sample.places if len(p)]
+            chosen = group[int(rng.integers(len(group)))]
+            choices = [p for p in samples[chosen].places if len(p)]
             place = choices[int(rng.integers(len(choices)))]
             k, j, i = (float(v) for v in place[int(rng.integers(len(place)))])
-            draws.append(Draw(samples.index(sample), (k, j, i), int(rng.integers(2**62)) if train else None))
+            draws.append(Draw(chosen, (k, j, i), int(rng.integers(2**62)) if train else None))
         return draws
 
     def _slices(self, sample: Sample) -> NDArray[np.intp]:

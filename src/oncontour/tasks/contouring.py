@@ -6,10 +6,11 @@ Separate from ``contour.py`` so that what training needs and what predicting nee
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from oncontour.case import Case, LabelMasks
 from oncontour.engine import Backend, Engine
+from oncontour.errors import ModelError
 from oncontour.geometry import Geometry
 from oncontour.ops.body import body_mask
 from oncontour.ops.intensity import AIR_HU, window
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 
     from oncontour.card import Card
     from oncontour.tasks.contour import ContourTask
+
+
+class Contours(Protocol):
+    """What every contourer offers, ours or somebody else's."""
+
+    @property
+    def card(self) -> Card:
+        """What is known of the model."""
+
+    def predict(self, case: Case, progress: Progress | None = None) -> Case:
+        """The case with masks on its own grid and ``scores["contour"]``."""
 
 
 @dataclass
@@ -104,14 +116,20 @@ def contour(task: ContourTask, case: Case, progress: Progress | None = None) -> 
     return Contourer(task, "torch").predict(case, progress)
 
 
-def load_contourer(
-    model: str | Path, *, backend: Backend = "auto", rules: Tidy | None = None, threads: int | None = None
-) -> Contourer:
-    """The contour model in a file (a path or a shipped name), ready to predict. Raises ModelError when it is another kind of model."""
-    from oncontour.errors import ModelError
+def load_contourer(model: str | Path, *, backend: Backend = "auto", rules: Tidy | None = None, threads: int | None = None) -> Contours:
+    """The contour model in a file or folder (a path or a shipped name), ready to predict.
+
+    A .safetensors file is one of ours; anything else is somebody else's model (``tasks/foreign.py``). Raises ModelError for other kinds.
+    """
+    from oncontour.card import find
     from oncontour.tasks.contour import ContourTask
 
-    task = load_task(model)
+    path = find(model)
+    if path.suffix != ".safetensors":
+        from oncontour.tasks.foreign import load_foreign
+
+        return load_foreign(path, backend=backend, rules=rules or Tidy(), threads=threads)
+    task = load_task(path)
     if not isinstance(task, ContourTask):
         raise ModelError(f"this model does {task.name!r}, not contours", where=str(model))
     return Contourer(task, backend, rules or Tidy(), threads)

@@ -1,0 +1,138 @@
+"""Contouring: where the answer lies, whatever the grid; what is learned from; what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from oncontour.case import Case
+from oncontour.errors import ConfigError, ModelError
+from oncontour.geometry import Geometry
+from oncontour.ops.tidy import Tidy
+from oncontour.phantom import head_neck
+from oncontour.tasks.contour import ContourSettings, ContourTask, soft_dice
+from oncontour.tasks.contouring import Contourer, load_contourer
+from oncontour.tasks.task import save_model
+
+SETTINGS = ContourSettings(
+    structures=("Bone_Mandible", "Brainstem"),
+    net_options={"widths": (4, 8)},
+    spacing_mm=(6.0, 5.0, 5.0),
+    window=(16, 24, 24),
+    mask_body=False,
+)
+FLAT = ContourSettings(
+    structures=("Bone_Mandible",), net="unet", net_options={"base": 4, "levels": 3}, spacing_mm=(6, 5, 5), window=(1, 24, 24), neighbours=1
+)
+
+
+@pytest.fixture(scope="module")
+def case():
+    return head_neck(3, (6, 5, 5), 1.0, (24, 48, 48)).without_structures()
+
+
+@pytest.fixture(scope="module")
+def contourer():
+    torch.manual_seed(1)
+    task = ContourTask(SETTINGS).eval()
+    return Contourer(task, "torch", Tidy.off())
+
+
+@pytest.mark.parametrize("axes", [np.diag([1.0, -1, -1])[:, ::-1], -np.eye(3)[::-1], np.eye(3)])
+def test_the_same_patient_on_turned_axes_gets_the_same_contours(case, contourer, axes):
+    """HFP, FFS or sagittal stacks: voxels in another order, the same patient."""
+    turned = Case(case.id, images={"ct": case.ct.to(case.geometry.reorient(axes))})
+    assert not turned.geometry.same_grid(case.geometry)
+    here, there = contourer.predict(case), contourer.predict(turned)
+    assert there.geometry.same_grid(turned.geometry)
+    for name in SETTINGS.structures:
+        assert (there.mask(name).to(case.geometry).array == here.mask(name).array).all()
+
+
+def test_a_near_grid_is_kept_and_a_far_one_resampled(contourer):
+    near = Geometry.regular((10, 20, 20), (5.0, 5.5, 4.5))
+    fine = Geometry.regular((30, 100, 100), (2.0, 1.0, 1.0))
+    assert contourer.task.working_grid(near).same_grid(near)
+    assert contourer.task.working_grid(fine).spacing_mm == pytest.approx((6, 5, 5))
+
+
+def test_flat_nets_never_resample_between_slices():
+    task = ContourTask(FLAT)
+    grid = Geometry.regular((30, 100, 100), (2.0, 1.0, 1.0))
+    assert task.working_grid(grid).spacing_mm == pytest.approx((2.0, 5, 5))
+
+
+def test_a_fine_ct_comes_home_to_its_own_grid(case, contourer):
+    fine = case.geometry.resample((3, 2.5, 2.5))
+    answer = contourer.predict(Case(case.id, images={"ct": case.ct.to(fine)}))
+    assert answer.geometry.same_grid(fine)
+    assert all(mask.geometry.same_grid(fine) for mask in answer.masks.values())
+
+
+def test_openvino_contours_as_torch_does(case, contourer):
+    other = Contourer(contourer.task, "openvino", Tidy.off())
+    a, b = contourer.predict(case), other.predict(case)
+    for name in SETTINGS.structures:
+        assert (a.mask(name).array != b.mask(name).array).mean() < 1e-4
+    assert b.scores["contour"]["backend"] == "openvino"
+
+
+def test_neighbouring_slices_ride_along_as_channels(case):
+    task = ContourTask(FLAT)
+    whole = head_neck(3, (6, 5, 5), 1.0, (24, 48, 48))
+    (sample,) = task.samples(whole)
+    draws = task.plan([sample], np.random.default_rng(0), train=False)
+    item = task.item([sample], draws[0])
+    assert item["image"].shape == (3, 24, 24)
+    assert item["masks"].shape == (1, 24, 24)
+    answer = Contourer(task.eval(), "torch", Tidy.off()).predict(case)
+    assert answer.mask("Bone_Mandible").geometry.same_grid(case.geometry)
+
+
+@pytest.mark.parametrize(("slices", "expected"), [("all", "every"), ("target", "bearing")])
+def test_slice_protocols(slices, expected):
+    task = ContourTask(ContourSettings(**{**FLAT.__dict__, "slices": slices, "draws": 0}))
+    (sample,) = task.samples(head_neck(3, (6, 5, 5), 1.0, (24, 48, 48)))
+    draws = task.plan([sample], np.random.default_rng(0), train=True)
+    bearing = int(sample.bits.any(axis=(1, 2)).sum())
+    assert len(draws) == {"every": 24, "bearing": bearing}[expected]
+    assert 0 < bearing < 24
+    assert len({draw.centre[0] for draw in draws}) == len(draws)
+
+
+def test_what_the_net_sees_nowhere_is_present_and_empty(case):
+    task = ContourTask(SETTINGS).eval()
+    with torch.no_grad():
+        task.net.head.bias.fill_(-50)
+    answer = Contourer(task, "torch").predict(case)
+    assert answer.structures == SETTINGS.structures
+    assert not answer.mask("Brainstem").array.any()
+
+
+def test_one_minus_dsc_by_pencil():
+    """Two voxels claimed half each, one of them true: DSC = (2 * 0.5 + 1) / (1 + 1 + 1)."""
+    dsc, counted = soft_dice(torch.tensor([[[0.5, 0.5, 0.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]]))
+    assert float(dsc) == pytest.approx(2 / 3)
+    assert float(counted) == 1
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="no model"):
+        load_contourer(tmp_path / "absent.safetensors")
+    (tmp_path / "text.safetensors").write_text("not a model")
+    with pytest.raises(ModelError, match="safetensors"):
+        load_contourer(tmp_path / "text.safetensors")
+
+
+def test_a_model_file_contours_as_the_task_it_came_from(case, contourer, tmp_path):
+    save_model(contourer.task, tmp_path / "m.safetensors", half=False)
+    loaded = load_contourer(tmp_path / "m.safetensors", backend="torch", rules=Tidy.off())
+    a, b = contourer.predict(case), loaded.predict(case)
+    assert all((a.mask(name).array == b.mask(name).array).all() for name in SETTINGS.structures)
+    assert b.scores["contour"]["sha256"] == loaded.card.sha256 != ""
+
+
+def test_settings_are_checked():
+    with pytest.raises(ConfigError, match="1 to 32"):
+        ContourSettings(structures=())
+    with pytest.raises(ConfigError, match="low to high"):
+        ContourSettings(structures=("A",), hu=(100, -100))

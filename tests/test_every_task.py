@@ -1,0 +1,73 @@
+"""What every row of TASKS must do; a new task is tested by having a row and a small setting here."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oncontour.phantom import head_neck
+from oncontour.tasks import TASKS, task_class
+from oncontour.tasks.contour import ContourSettings
+from oncontour.tasks.task import load_task, save_model
+from oncontour.train import TrainSettings, fit
+
+SMALL = {
+    "contour": ContourSettings(
+        structures=("Bone_Mandible", "Parotid_L", "Parotid_R"),
+        net_options={"widths": (8, 16, 16)},
+        spacing_mm=(6.0, 5.0, 5.0),
+        window=(16, 32, 32),
+        draws=16,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return [head_neck(seed, (6, 5, 5), 1.0, (32, 48, 48)) for seed in range(4)]
+
+
+@pytest.fixture(params=sorted(TASKS))
+def task(request):
+    torch.manual_seed(0)
+    return task_class(request.param)(SMALL[request.param])
+
+
+def test_samples_items_and_loss_meet(task, cases):
+    samples = [s for case in cases for s in task.samples(case)]
+    draws = task.plan(samples, np.random.default_rng(0), train=True)
+    batch = torch.utils.data.default_collate([task.item(samples, draw) for draw in draws[:2]])
+    loss, figures = task.loss(batch)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert figures
+    assert all(p.grad is not None for p in task.net.parameters())
+
+
+def test_the_same_draw_is_the_same_item(task, cases):
+    samples = task.samples(cases[0])
+    draw = task.plan(samples, np.random.default_rng(1), train=True)[0]
+    a, b = task.item(samples, draw), task.item(samples, draw)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_watching_draws_do_not_depend_on_the_dice(task, cases):
+    samples = [s for case in cases for s in task.samples(case)]
+    assert task.plan(samples, np.random.default_rng(1), train=False) == task.plan(samples, np.random.default_rng(2), train=False)
+
+
+def test_learns_a_phantom_survives_its_file_and_answers_on_the_case_s_grid(task, cases, tmp_path: Path):
+    outcome = fit(task, cases[:3], tmp_path, TrainSettings(epochs=14, batch=2, learning_rate=8e-3, validation=0, threads=1))
+    loaded = load_task(outcome.model)
+    unseen = cases[3]
+    answer = loaded.predict(unseen.without_structures())
+    assert answer.geometry.same_grid(unseen.geometry)
+    assert answer.id == unseen.id
+    assert set(answer.structures) == set(SMALL[task.name].structures)
+    found, true = answer.mask("Bone_Mandible").array, unseen.mask("Bone_Mandible").array
+    assert 2 * (found & true).sum() / (found.sum() + true.sum()) > 0.5
+    again = tmp_path / "again.safetensors"
+    save_model(loaded, again, half=False)
+    repeated = load_task(again).predict(unseen.without_structures())
+    assert all((repeated.mask(name).array == answer.mask(name).array).all() for name in answer.structures)
