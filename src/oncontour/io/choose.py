@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from oncontour.errors import SeriesError
 from oncontour.io.dicomfile import DicomFile
@@ -40,7 +40,7 @@ def choose(
 
 def _narrowed(series: list[SeriesFiles], found: Sequence[SeriesFiles], prefer_referenced: bool) -> list[SeriesFiles]:
     referenced = {uid for s in found if s.kind == "RTSTRUCT" for uid in s.referenced_series}
-    rules = [
+    rules: list[Callable[[SeriesFiles], bool]] = [
         lambda s: prefer_referenced and s.series_uid in referenced,
         lambda s: not _is_derived(s.files[0]),
         lambda s: sum(f.whole("NumberOfFrames") or 1 for f in usable(s)[0]) > 1,

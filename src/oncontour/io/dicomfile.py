@@ -9,20 +9,18 @@ from __future__ import annotations
 import math
 import struct
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from io import BytesIO
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
 
-from oncontour.errors import FormatError, LimitError, OncontourError
+from oncontour.errors import ConfigError, FormatError
 
 MAX_MATRIX = 4096
 """Rows or columns of one image."""
@@ -39,8 +37,16 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 NATIVE = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG)
 
-_PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 UNDEFINED_LENGTH = 0xFFFFFFFF
+
+
+@cache
+def tag_of(keyword: str) -> BaseTag:
+    """The tag of a keyword of the DICOM dictionary."""
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise ConfigError(f"{keyword!r} is no DICOM keyword")
+    return BaseTag(tag)
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,8 @@ class Header:
         self.dataset, self.where = dataset, where
 
     def _raw(self, keyword: str) -> Any:
-        tag = tag_for_keyword(keyword)
-        if tag is None or tag not in self.dataset:
-            return None
-        return self.dataset.get_item(tag)
+        tag = tag_of(keyword)
+        return self.dataset.get_item(tag) if tag in self.dataset else None
 
     def _bytes(self, keyword: str) -> bytes:
         element = self._raw(keyword)
@@ -94,13 +98,14 @@ class Header:
             return self.plain(keyword)
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...]:
-        """``count`` finite decimal numbers (DS, or binary FD/FL as enhanced objects have), () where absent. Raises FormatError otherwise."""
+        """``count`` finite decimal numbers (DS, or FD/FL as in enhanced objects), () where absent. Raises FormatError otherwise."""
         element = self._raw(keyword)
         value = getattr(element, "value", None)
         if value is None or (isinstance(value, bytes) and not value.strip(b"\0 ")):
             return ()
         try:
-            found = _decimals(value, getattr(element, "VR", None), getattr(element, "is_little_endian", True))
+            kind = getattr(element, "VR", None) or dictionary_VR(tag_of(keyword))
+            found = _decimals(value, kind, getattr(element, "is_little_endian", True))
         except (ValueError, TypeError, struct.error) as error:
             raise FormatError(f"{keyword} is not a number: {_shown(value)}", where=self.where) from error
         if len(found) < count or not all(math.isfinite(v) for v in found[:count]):
@@ -164,54 +169,20 @@ def _shown(value: Any) -> str:
 
 
 class DicomFile(Header):
-    """One DICOM file: header values without pixel data, and where the pixels are; ``size``: bytes in the file, or after inflating."""
+    """One DICOM file: header values without pixel data, and where the pixels are (read by ``oncontour.io.dicomparse``).
 
-    def __init__(self, path: Path, dataset: Dataset, transfer_syntax_uid: str, size: int, pixels: PixelPlace | None) -> None:
+    ``deflated_at``: byte from which the file is deflated, None where it is not; ``size`` and ``pixels`` then count inflated bytes.
+    """
+
+    def __init__(
+        self, path: Path, dataset: Dataset, transfer_syntax_uid: str, size: int, pixels: PixelPlace | None, deflated_at: int | None
+    ):
         super().__init__(dataset, str(path))
-        self.path, self.transfer_syntax_uid, self.size, self.pixels = path, transfer_syntax_uid, size, pixels
+        self.path, self.transfer_syntax_uid, self.size, self.pixels, self.deflated_at = path, transfer_syntax_uid, size, pixels, deflated_at
 
     @cached_property
     def sop_class_uid(self) -> str:
         return self.plain("SOPClassUID")
-
-    @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
-        """The file's bytes as the header's offsets count them (inflated where the file is deflated)."""
-        with opening(self.path) as stream:
-            yield stream
-
-
-@contextmanager
-def opening(path: Path) -> Iterator[BinaryIO]:
-    """The file for reading; a deflated one inflated within MAX_INFLATED_BYTES. Raises FormatError where it cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(2048)
-            stream.seek(0)
-            yield BytesIO(_inflated(stream.read(), path)) if _is_deflated(start) else stream
-    except OSError as error:
-        raise FormatError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
-
-
-def _is_deflated(start: bytes) -> bool:
-    return start[128:132] == b"DICM" and b"UI\x16\x00" + DEFLATED.encode() in start
-
-
-def _inflated(content: bytes, path: Path) -> bytes:
-    """The same file with its dataset inflated and the transfer syntax named accordingly."""
-    if content[132:138] != b"\x02\x00\x00\x00UL":
-        raise FormatError("deflated, but its file meta information has no length", where=str(path))
-    end = 144 + int.from_bytes(content[140:144], "little")
-    engine = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        body = engine.decompress(content[end:], MAX_INFLATED_BYTES)
-    except zlib.error as error:
-        raise FormatError(f"deflated data is damaged ({error})", where=str(path)) from error
-    if engine.unconsumed_tail:
-        raise LimitError(f"inflates to more than {MAX_INFLATED_BYTES >> 20} MiB", where=str(path))
-    if not engine.eof:
-        raise FormatError("deflated data is cut short", where=str(path))
-    return content[:end].replace(DEFLATED.encode(), EXPLICIT_LITTLE.encode() + b"\0\0\0", 1) + body
 
 
 @contextmanager
@@ -220,47 +191,3 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def read_header(path: Path, keywords: Iterable[str] | None = None) -> DicomFile | None:
-    """Header of ``path`` (only ``keywords``, if given), None where the file is not DICOM.
-
-    Raises FormatError where it says it is DICOM and cannot be parsed.
-    """
-    try:
-        with opening(path) as stream:
-            start = stream.read(132)
-            if not _looks_like_dicom(start):
-                return None
-            stream.seek(0)
-            return _parsed(path, stream, [t for k in keywords or () if (t := tag_for_keyword(k)) is not None])
-    except OncontourError:
-        raise
-    except Exception as error:
-        if start[128:132] != b"DICM":
-            return None
-        hint = "export it again, or take it out of the folder"
-        raise FormatError(f"cannot be parsed as DICOM ({type(error).__name__}: {error})", where=str(path), hint=hint) from error
-
-
-def _looks_like_dicom(start: bytes) -> bool:
-    """The DICM mark, or a bare dataset that begins with group 0008 (files of before PS3.10)."""
-    return start[128:132] == b"DICM" or (len(start) >= 16 and start[:2] == b"\x08\x00" and start[2] <= 0x18 and start[3] == 0)
-
-
-def _parsed(path: Path, stream: BinaryIO, tags: list[int]) -> DicomFile | None:
-    place: list[PixelPlace] = []
-
-    def stop(tag: int, _vr: str | None, length: int) -> bool:
-        place.clear()
-        if tag in _PIXEL_TAGS:
-            place.append(PixelPlace(stream.tell(), length))
-        return tag in _PIXEL_TAGS
-
-    with quiet():
-        dataset = read_partial(stream, stop_when=stop, defer_size=MAX_HEADER_VALUE_BYTES, force=True, specific_tags=tags or None)
-    if "SOPClassUID" not in dataset:
-        return None
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID", "")) or (IMPLICIT_LITTLE if dataset.original_encoding[0] else EXPLICIT_LITTLE)
-    stream.seek(0, 2)
-    return DicomFile(path, dataset, syntax, stream.tell(), place[0] if place else None)

@@ -1,7 +1,8 @@
 """One compressed frame out of encapsulated pixel data, and its decoding.
 
 Sizes are checked against the compressed stream's own header before a decoder sees it.
-Sources: DICOM PS3.5 A.4 (encapsulation), annex G (RLE); ITU-T T.81 B.2 (JPEG frame header), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 (JPEG 2000 SIZ).
+Sources: DICOM PS3.5 A.4 (encapsulation), annex G (RLE); ITU-T T.81 B.2 (JPEG frame header), H (lossless), T.87 C.2.2 (JPEG-LS),
+T.800 A.5.1 (JPEG 2000 SIZ).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from oncontour.errors import FormatError
 from oncontour.io.dicomfile import DicomFile, PixelPlace, quiet
+from oncontour.io.dicomparse import opening
 from oncontour.io.plane import Plane
 
 Array = NDArray[Any]
@@ -42,7 +44,7 @@ _MAX_FRAGMENTS = 200_000
 def frame_of(plane: Plane, place: PixelPlace) -> bytes:
     """The compressed bytes of the plane's frame. Raises FormatError where fragments are cut short or cannot be told apart."""
     file = plane.file
-    with file.open() as stream:
+    with opening(file) as stream:
         table, fragments = _fragments(file, stream, place)
         if plane.frames == 1:
             chosen = fragments
@@ -106,7 +108,7 @@ def _by_table(plane: Plane, table: tuple[int, ...], fragments: list[Span]) -> li
 
 
 def decoded(plane: Plane, frame: bytes) -> Array:
-    """(rows, columns) stored values of a compressed frame. Raises FormatError where it is damaged or of another size than the header says."""
+    """(rows, columns) stored values of a compressed frame. Raises FormatError where it is damaged or not of the header's size."""
     syntax = plane.file.transfer_syntax_uid
     if syntax == RLE:
         return _rle(plane, frame)
@@ -123,26 +125,24 @@ def decoded(plane: Plane, frame: bytes) -> Array:
 
 def _by_plugin(plane: Plane, frame: bytes, syntax: str) -> Array:
     from pydicom.encaps import encapsulate
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     pixel = plane.pixel
+    options: dict[str, Any] = {
+        "rows": plane.rows,
+        "columns": plane.columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "bits_allocated": pixel.bits_allocated,
+        "bits_stored": pixel.bits_stored,
+        "pixel_representation": int(pixel.signed),
+        "pixel_keyword": "PixelData",
+    }
     try:
         with quiet():
-            values, _ = get_decoder(syntax).as_array(
-                encapsulate([frame]),
-                index=0,
-                raw=True,
-                decoding_plugin=_PLUGINS[syntax],
-                rows=plane.rows,
-                columns=plane.columns,
-                number_of_frames=1,
-                samples_per_pixel=1,
-                photometric_interpretation="MONOCHROME2",
-                bits_allocated=pixel.bits_allocated,
-                bits_stored=pixel.bits_stored,
-                pixel_representation=int(pixel.signed),
-                pixel_keyword="PixelData",
-            )
+            source = encapsulate([frame])
+            values, _ = get_decoder(syntax).as_array(source, index=0, raw=True, decoding_plugin=_PLUGINS[syntax], **options)
     except Exception as error:
         text = str(error).splitlines()[-1] if str(error) else type(error).__name__
         raise FormatError(f"compressed image cannot be decoded ({text.strip()})", where=plane.where, hint="export it again") from error

@@ -18,6 +18,8 @@ Bytes = NDArray[np.uint8]
 @njit(cache=True)
 def unpack_bits(packed: Bytes, out: Bytes) -> int:
     """Fill ``out`` from PackBits; how much of it was filled."""
+    n: Any
+    size: Any
     at, made = 0, 0
     while at < len(packed) and made < len(out):
         n = np.int64(packed[at])
@@ -54,10 +56,10 @@ def code_table(counts: bytes, values: bytes) -> NDArray[np.int32]:
 
 
 @njit(cache=True)
-def _fill(data: Bytes, at: int, held: int, bits: int) -> tuple[int, int, int]:
+def _fill(data: Bytes, at: int, held: Any, bits: Any) -> tuple[int, Any, Any]:
     """Bring ``bits`` held to 25 or more, stopping at a marker (zeros follow there); T.81 F.2.2.5."""
     while bits <= 24:
-        byte = np.int64(0)
+        byte: Any = np.int64(0)
         if at < len(data):
             byte = np.int64(data[at])
             if byte == 0xFF:
@@ -85,7 +87,7 @@ def _after_restart(data: Bytes, at: int) -> int:
 
 
 @njit(cache=True)
-def _predicted(out: Any, j: int, i: int, predictor: int, fresh: bool, start: int) -> int:
+def _predicted(out: Any, j: int, i: int, predictor: int, fresh: bool, start: int) -> Any:
     """T.81 H.1.2.1: from left (a), above (b) and above left (c)."""
     if fresh:
         return start if i == 0 else np.int64(out[j, i - 1])
@@ -113,6 +115,9 @@ def lossless_jpeg(data: Bytes, table: NDArray[np.int32], predictor: int, start: 
 
     ``start``: what the first voxel is predicted as; ``restart_rows``: rows between restart markers, 0 for none.
     """
+    held: Any
+    bits: Any
+    entry: Any
     at, held, bits, since = 0, np.int64(0), 0, 0
     for j in range(out.shape[0]):
         if restart_rows and j and j % restart_rows == 0:
@@ -127,7 +132,7 @@ def lossless_jpeg(data: Bytes, table: NDArray[np.int32], predictor: int, start: 
                 return j
             bits -= entry >> 8
             size = entry & 0xFF
-            difference = 0
+            difference: Any = 0
             if size == 16:
                 difference = 32768
             elif size:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from oncontour.errors import FormatError
 from oncontour.io.dicomfile import EXPLICIT_BIG, NATIVE, UNDEFINED_LENGTH, PixelPlace
+from oncontour.io.dicomparse import opening
 from oncontour.io.encapsulated import ENCAPSULATED, decoded, frame_of
 from oncontour.io.plane import Plane
 
@@ -49,7 +50,7 @@ def _native(plane: Plane, place: PixelPlace) -> Array:
         )
     if have - need >= plane.columns * width:
         raise FormatError(f"{have} bytes of pixel data where {matrix} need {need}: the sizes do not fit", where=file.where)
-    with file.open() as stream:
+    with opening(file) as stream:
         stream.seek(place.offset + plane.frame * size)
         content = bytearray(stream.read(size))
     if len(content) < size:
@@ -72,4 +73,5 @@ def _used_bits(values: Array, plane: Plane) -> Array:
         return values
     left, right = pixel.bits_allocated - 1 - pixel.high_bit, pixel.bits_allocated - pixel.bits_stored
     kind = values.dtype.type
-    return (values << kind(left)) >> kind(right)
+    cleared: Array = (values << kind(left)) >> kind(right)
+    return cleared

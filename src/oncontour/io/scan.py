@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oncontour.errors import InputError, LimitError
-from oncontour.io.dicomfile import DicomFile, Header, read_header
+from oncontour.io.dicomfile import DicomFile, Header
+from oncontour.io.dicomparse import read_header
 
 MAX_FILES = 200_000
 

@@ -8,6 +8,7 @@ Sources: DICOM PS3.3 A.3, A.4 (CT, MR image), C.7.6.2.1.1 (position and orientat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -196,12 +197,13 @@ def _shifted(values: Array, laid: Stack, k: int, shift: Array, fill: float) -> A
     affine = grid.affine.copy()
     affine[:3, 3] = grid.points((k, shift[0], shift[1]))
     here = type(grid)((1, values.shape[0], values.shape[1]), affine)
-    return Volume(values[None], here).to(there, fill=fill).array[0]
+    moved: Array = Volume(values[None], here).to(there, fill=fill).array[0]
+    return moved
 
 
 def _fill_between(out: Array, index: Array) -> None:
     """Linear between the slices of an uneven stack."""
-    for low, high in zip(index[:-1], index[1:], strict=True):
+    for low, high in pairwise(index):
         for k in range(int(low) + 1, int(high)):
             weight = np.float32((k - low) / (high - low))
             mixed = out[low] * (1 - weight) + out[high] * weight

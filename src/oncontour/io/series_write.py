@@ -20,6 +20,7 @@ from pydicom.valuerep import format_number_as_ds
 from oncontour.errors import ConfigError, OutputError, SeriesError
 from oncontour.files import writing_folder
 from oncontour.geometry import Geometry
+from oncontour.io.attributes import set_attributes
 from oncontour.io.dicomfile import MAX_MATRIX
 from oncontour.io.scan import CT_IMAGE, MR_IMAGE
 from oncontour.io.source import DicomSource, SliceRef
@@ -28,6 +29,11 @@ from oncontour.volume import Volume
 Array = NDArray[Any]
 _CLASSES = {"CT": CT_IMAGE, "MR": MR_IMAGE}
 _INT16 = np.iinfo(np.int16)
+_EMPTY_IF_UNKNOWN = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber"),
+    *("ReferringPhysicianName", "PositionReferenceIndicator"),
+)
+"""Attributes of type 2: there, even if empty."""
 
 
 def write_series(
@@ -118,12 +124,9 @@ def _template(to: DicomSource, geometry: Geometry, rescale: tuple[float, float],
     d.SpecificCharacterSet = "ISO_IR 192"
     d.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if to.modality == "CT" else "OTHER"]
     d.SOPClassUID = _CLASSES[to.modality]
-    for name in ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID", "PatientName", "PatientID"):
+    for name in _EMPTY_IF_UNKNOWN:
         setattr(d, name, "")
-    for name in ("PatientBirthDate", "PatientSex", "Laterality", "PositionReferenceIndicator"):
-        setattr(d, name, "")
-    for name, value in {**to.study, **to.patient}.items():
-        setattr(d, name, value)
+    set_attributes(d, {**to.study, **to.patient})
     d.Modality, d.Manufacturer, d.ManufacturerModelName = to.modality, "oncontour", "oncontour"
     d.SeriesDate = d.ContentDate = f"{now:%Y%m%d}"
     d.SeriesTime = d.ContentTime = f"{now:%H%M%S}"

@@ -1,7 +1,8 @@
 """How the planes of a series lie on one regular grid: order, gaps, tilt.
 
-What can be exact is exact: unevenly spaced slices go onto a finer grid on which each of them has its place; slices sheared by a tilted gantry
-onto an upright one. What cannot is a SeriesError that names slice and value. Nothing is averaged, and a missing slice is never made up.
+What can be exact is exact: unevenly spaced slices go onto a finer grid on which each of them has its place; slices sheared by a tilted
+gantry onto an upright one. What cannot is a SeriesError that names slice and value. Nothing is averaged, and a missing slice is never
+made up.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def check_alike(planes: Sequence[Plane], where: str) -> None:
         if max(np.abs(plane.row - one.row).max(), np.abs(plane.column - one.column).max()) > 1e-4:
             a, b = ([round(float(v), 5) for v in (*p.row, *p.column)] for p in (one, plane))
             _unlike("ImageOrientationPatient", a, b, one, plane, where)
-        a, b = (p.file.plain("FrameOfReferenceUID") for p in (one, plane))
-        if a != b:
-            _unlike("FrameOfReferenceUID", a or "none", b or "none", one, plane, where)
+        frames = [p.file.plain("FrameOfReferenceUID") or "none" for p in (one, plane)]
+        if frames[0] != frames[1]:
+            _unlike("FrameOfReferenceUID", frames[0], frames[1], one, plane, where)
 
 
 def _unlike(what: str, a: object, b: object, one: Plane, other: Plane, where: str) -> None:
@@ -150,8 +151,8 @@ def _refuse_missing(offsets: Floats, numbers: list[int | None], where: str) -> N
         jump = f", InstanceNumber from {numbers[at]} to {numbers[at + 1]}" if telling else ""
         more = f" (and {len(holes) - 1} more places)" if len(holes) > 1 else ""
         raise SeriesError(
-            f"slices are missing: {gaps[at]:.4g} mm between slices {at + 1} and {at + 2} at {offsets[at]:.2f} and {offsets[at + 1]:.2f} mm, "
-            f"{usual:.4g} mm elsewhere{jump}{more}",
+            f"slices are missing: {gaps[at]:.4g} mm between slices {at + 1} and {at + 2} (at {offsets[at]:.2f} and "
+            f"{offsets[at + 1]:.2f} mm), {usual:.4g} mm elsewhere{jump}{more}",
             where=where,
             hint="export the whole series again",
         )
