@@ -335,10 +335,10 @@ def read_cases(cohort: Any) -> Iterator[Case]:
 
 def contour(
     cohort: Path,
-    out: Path,
     *,
+    out: Path,
     settings: ContourSettings,
-    training: TrainSettings | None = None,
+    training: TrainSettings = TrainSettings(),  # noqa: B008  (frozen: one value for all calls; its fields become --training.NAME)
     name: str = "model",
     data: str = "",
     licence: str = "",
@@ -375,7 +375,7 @@ def contour(
     from oncontour.io.cohort import Cohort
 
     chosen = {key: value for key, value in (("epochs", epochs), ("devices", devices), ("seed", seed)) if value is not None}
-    training = replace(training or TrainSettings(), **chosen)
+    training = replace(training, **chosen)
     task = ContourTask(settings)
     patients = Cohort.open(cohort)
     outcome = fit(

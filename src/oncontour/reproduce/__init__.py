@@ -14,7 +14,7 @@ PAPERS: dict[str, str] = {
 """key -> "module:function"; the function takes (cohort, out, **settings) and gives the text to print."""
 
 
-def reproduce(paper: str, cohort: Path, out: Path, *, settings: dict[str, Any] | None = None) -> str:
+def reproduce(paper: str, cohort: Path, *, out: Path, settings: dict[str, Any] | None = None) -> str:
     """Repeat a paper on a cohort: train its method and its baseline, test on patients kept apart, print its table beside ours.
 
     COHORT holds the folders train/ and validation/ (or test/), each with one folder a patient. Started again with the same OUT, trainings
