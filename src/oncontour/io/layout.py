@@ -15,19 +15,11 @@ import numpy as np
 from oncontour.case import Case
 from oncontour.errors import InputError
 from oncontour.files import writing_folder
+from oncontour.io.names import to_tg263
 from oncontour.io.nifti import SUFFIXES, is_image, read_image, write_image
 from oncontour.volume import Volume
 
 MASKS = "masks"
-_OPENKBP = {
-    "LeftParotid": "Parotid_L", "RightParotid": "Parotid_R", "Mandible": "Bone_Mandible", "PTV70": "PTV_7000", "PTV63": "PTV_6300",
-    "PTV56": "PTV_5600",
-}  # fmt: skip
-_KNOWN = {"Brainstem", "SpinalCord", "Esophagus", "Larynx", *_OPENKBP.values()}
-
-
-def to_tg263(name: str) -> str | None:
-    return _OPENKBP.get(name, name if name in _KNOWN else None)
 
 
 def is_layout(folder: Path) -> bool:

@@ -14,6 +14,7 @@ from oncontour.geometry import Floats
 from oncontour.io.dicomfile import MAX_MATRIX, MAX_SLICES, DicomFile, Header
 
 _SPACING_MM = (0.001, 100.0)
+_FARTHEST_MM = 100_000.0
 _PERPENDICULAR = 1e-3
 """Largest cosine between row and column direction that counts as rounding."""
 
@@ -87,7 +88,7 @@ def planes_of(file: DicomFile) -> list[Plane]:
                 file=file,
                 frame=frame,
                 frames=frames,
-                position_mm=np.array(_values(levels, "PlanePositionSequence", "ImagePositionPatient", 3)),
+                position_mm=_position(_values(levels, "PlanePositionSequence", "ImagePositionPatient", 3), file.where),
                 row=row,
                 column=column,
                 spacing_mm=_pixel_spacing(_values(levels, "PixelMeasuresSequence", "PixelSpacing", 2), file.where),
@@ -98,6 +99,19 @@ def planes_of(file: DicomFile) -> list[Plane]:
             )
         )
     return out
+
+
+def frames_of(file: DicomFile) -> list[Plane]:
+    """The frames of an RTDOSE, each at the position and orientation in the header; offsets are the caller's. Raises as ``planes_of``."""
+    frames = file.whole("NumberOfFrames") or 1
+    if not 1 <= frames <= MAX_SLICES:
+        raise LimitError(f"NumberOfFrames {frames}, at most {MAX_SLICES} are read", where=file.where)
+    rows, columns = _matrix(file)
+    row, column = _directions(_values((file,), "", "ImageOrientationPatient", 6), file.where)
+    position = np.array(_values((file,), "", "ImagePositionPatient", 3))
+    spacing = _pixel_spacing(_values((file,), "", "PixelSpacing", 2), file.where)
+    pixel = _pixel_format(file)
+    return [Plane(file, n, frames, position, row, column, spacing, rows, columns, 1.0, 0.0, pixel) for n in range(frames)]
 
 
 def _groups(file: DicomFile, frames: int) -> tuple[Header, list[Header]]:
@@ -192,6 +206,12 @@ def _directions(values: tuple[float, ...], where: str) -> tuple[Floats, Floats]:
         column = column - row * (row @ column)
         column = column / np.linalg.norm(column)
     return row, column
+
+
+def _position(values: tuple[float, ...], where: str) -> Floats:
+    if max(abs(v) for v in values) > _FARTHEST_MM:
+        raise SeriesError(f"ImagePositionPatient {list(values)} lies more than {_FARTHEST_MM / 1000:g} m from the origin", where=where)
+    return np.array(values)
 
 
 def _pixel_spacing(values: tuple[float, ...], where: str) -> tuple[float, float]:

@@ -1,0 +1,347 @@
+"""RTDOSE to Gy on its own grid, and back.
+
+Sources: DICOM PS3.3 A.18.3 (RT Dose IOD), C.8.8.3 (RT Dose module), C.8.8.3.2 (Grid Frame Offset Vector).
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oncontour.errors import ConfigError, DoseError, InputError, LimitError, SeriesError
+from oncontour.files import writing
+from oncontour.geometry import Floats, Geometry
+from oncontour.io.attributes import set_attributes
+from oncontour.io.dicomfile import MAX_VOXELS, DicomFile
+from oncontour.io.dicomparse import read_header
+from oncontour.io.pixels import stored_values
+from oncontour.io.plane import Plane, frames_of
+from oncontour.io.source import DicomSource
+from oncontour.volume import Volume
+
+RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
+RT_PLAN = "1.2.840.10008.5.1.4.1.1.481.5"
+SUSPICIOUS_GY = 300.0
+"""Above this a note says that the file may hold centigray; brachytherapy has such doses beside the source."""
+_WHOLE = ("PLAN", "MULTI_PLAN")
+_PARTS = {"BEAM": "ReferencedBeamSequence", "FRACTION": "ReferencedFractionGroupSequence"}
+_NUMBERS = {"BEAM": "ReferencedBeamNumber", "FRACTION": "ReferencedFractionGroupNumber"}
+_KEYWORDS = (
+    *("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID", "DoseUnits", "DoseType", "DoseSummationType", "DoseGridScaling"),
+    *("GridFrameOffsetVector", "ReferencedRTPlanSequence", "FractionGroupSequence", "NumberOfFrames", "Rows", "Columns"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PhotometricInterpretation", "PlanarConfiguration"),
+)
+_SAME_PLACE_MM = 0.01
+_LARGEST = {16: 2**16 - 1, 32: 2**31 - 1}
+"""Bits -> largest stored value: half of what 32 bits hold, since some readers take them as signed."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Dose:
+    file: DicomFile
+    summation: str
+    plan_uid: str
+    part: tuple[int, ...]
+    """Numbers of the beams or fraction groups, () for a whole plan."""
+
+
+def read_rtdose(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Path | str] = ()) -> tuple[Volume, tuple[str, ...]]:
+    """The dose in Gy (float32) on the grid of the RTDOSE file(s), and notes.
+
+    Of several files the whole plan's is taken; where there are only beams or fraction groups of one plan they are summed.
+    ``plans``: RTPLAN files that tell how many beams there must be.
+
+    Raises DoseError for units other than GY, a scaling that is not positive, negative or no dose, a grid that cannot be placed, several
+    plans, and missing, double or differently gridded parts; FormatError and LimitError as the series reader.
+    """
+    listed = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
+    doses = [_open(path) for path in listed]
+    if not doses:
+        raise InputError("no RTDOSE file was given")
+    uids = sorted({d.plan_uid for d in doses})
+    if len(uids) > 1:
+        raise DoseError(
+            f"doses of {len(uids)} plans: {', '.join(u or 'no plan' for u in uids)}", where=_names(doses), hint="give the files of one plan"
+        )
+    whole = [d for d in doses if d.summation in _WHOLE]
+    if len(whole) > 1:
+        raise DoseError(f"{len(whole)} doses of one whole plan", where=_names(whole), hint="give one of them")
+    if whole:
+        volume, notes = _read(whole[0].file)
+        left = len(doses) - 1
+        return volume, (*notes, *([f"{left} RTDOSE file(s) of beams or fractions left out: the whole plan's dose is here"] if left else []))
+    return _summed(doses, _planned_beams(plans, uids[0]))
+
+
+def write_rtdose(
+    dose: Volume,
+    path: Path | str,
+    *,
+    source: DicomSource | None = None,
+    plan_uid: str | None = None,
+    comment: str = "",
+    bits: int = 32,
+) -> Path:
+    """Write ``dose`` (Gy) as the RTDOSE of a whole plan and give the path back.
+
+    Voxels are stored as multiples of maximum / (2^31 - 1), or / 65535 with ``bits`` = 16: what is read back differs by at most half of
+    that. Patient, study and frame of reference are those of ``source``, else new. An RTDOSE must refer to a plan; without ``plan_uid``
+    it refers to a new UID, and DoseComment says that no such plan was exported.
+
+    Raises DoseError, before anything is written, for NaN, infinite, negative or no dose.
+    """
+    if bits not in _LARGEST:
+        raise ConfigError(f"a dose is stored in {' or '.join(map(str, _LARGEST))} bits, not {bits}")
+    path = Path(path)
+    _check_writable(dose, str(path))
+    dose = _along_normal(dose)
+    dataset = _dataset(dose, source, plan_uid, comment, bits)
+    with writing(path) as temporary:
+        dataset.save_as(temporary, enforce_file_format=True)
+    return path
+
+
+# ---- reading
+
+
+def _open(path: Path) -> _Dose:
+    if not path.is_file():
+        raise InputError("no such file", where=str(path))
+    file = read_header(path, _KEYWORDS)
+    if file is None or file.sop_class_uid != RT_DOSE:
+        raise DoseError("not an RTDOSE file", where=str(path))
+    summation = file.plain("DoseSummationType")
+    if summation not in (*_WHOLE, *_PARTS):
+        raise DoseError(f"DoseSummationType is {summation or 'missing'}; {', '.join((*_WHOLE, *_PARTS))} are read", where=str(path))
+    plan = file.first("ReferencedRTPlanSequence")
+    numbers: list[int] = []
+    for group in plan.items("ReferencedFractionGroupSequence") if plan and summation in _PARTS else ():
+        for item in group.items("ReferencedBeamSequence") if summation == "BEAM" else (group,):
+            number = item.whole(_NUMBERS[summation])
+            numbers += [] if number is None else [number]
+    return _Dose(file, summation, plan.plain("ReferencedSOPInstanceUID") if plan else "", tuple(numbers))
+
+
+def _names(doses: Sequence[_Dose]) -> str:
+    return ", ".join(str(d.file.path) for d in doses[:4])
+
+
+def _planned_beams(plans: Iterable[Path | str], plan_uid: str) -> int | None:
+    """How many beams plan ``plan_uid`` has, None where it is not among ``plans``."""
+    for path in plans:
+        file = read_header(Path(path), _KEYWORDS)
+        if file is not None and file.plain("SOPInstanceUID") == plan_uid:
+            return sum(group.whole("NumberOfBeams") or 0 for group in file.items("FractionGroupSequence")) or None
+    return None
+
+
+def _summed(doses: Sequence[_Dose], planned: int | None) -> tuple[Volume, tuple[str, ...]]:
+    kinds = {d.summation for d in doses}
+    if len(kinds) > 1:
+        raise DoseError("doses of beams and of fraction groups of one plan cannot be summed", where=_names(doses), hint="give one kind")
+    kind = kinds.pop()
+    parts = [number for d in doses for number in d.part]
+    unnamed = [d for d in doses if not d.part]
+    if len(set(parts)) != len(parts) or (unnamed and len(doses) > 1):
+        what = "a dose that does not say which it is of" if unnamed else f"one of {sorted(parts)} is there twice"
+        raise DoseError(f"{kind} doses: {what}", where=_names(doses), hint="give each part once")
+    if kind == "BEAM" and planned is not None and planned != len(parts):
+        raise DoseError(f"the plan has {planned} beams, doses of {len(parts)} are here", where=_names(doses), hint="export every beam")
+    total, notes = _read(doses[0].file, sole=len(doses) == 1)
+    array = total.array.astype(np.float64)
+    for dose in doses[1:]:
+        volume, more = _read(dose.file, sole=False)
+        if not volume.geometry.same_grid(total.geometry, _SAME_PLACE_MM):
+            raise DoseError(f"parts lie on different grids: {volume.geometry} and {total.geometry}", where=_names(doses))
+        array += volume.array
+        notes = (*notes, *more)
+    if not array.any():
+        raise DoseError("the dose is 0 everywhere", where=_names(doses))
+    note = f"dose is the sum of {len(doses)} {kind} dose(s)" + (
+        "" if planned else "; without the plan it cannot be told whether that is all"
+    )
+    return Volume(array.astype(np.float32), total.geometry), tuple(dict.fromkeys((*notes, note)))
+
+
+def _read(file: DicomFile, *, sole: bool = True) -> tuple[Volume, tuple[str, ...]]:
+    """Gy of one file; ``sole``: it must not be 0 everywhere."""
+    units, kind = file.plain("DoseUnits"), file.plain("DoseType")
+    if units != "GY":
+        raise DoseError(f"DoseUnits is {units or 'missing'}, only GY can be read", where=file.where, hint="export the absolute dose")
+    if kind == "ERROR":
+        raise DoseError("DoseType is ERROR: differences, not a dose", where=file.where)
+    scaling = file.number("DoseGridScaling")
+    if scaling is None or scaling <= 0:
+        raise DoseError(f"DoseGridScaling must be a positive number, not {scaling}", where=file.where)
+    try:
+        frames = frames_of(file)
+    except SeriesError as error:
+        raise DoseError(error.what, where=error.where, hint="export the dose again") from error
+    if file.pixels is None:
+        raise DoseError("no dose grid in the file", where=file.where, hint="export the dose with its grid, not only its DVHs")
+    offsets, notes = _offsets(file, frames[0], len(frames))
+    gy, remarks = _gy(frames, scaling, file.where, sole)
+    volume, more = _placed(gy, offsets, frames[0], file.where)
+    effective = ("dose is EFFECTIVE (weighted by biology), not physical",) if kind == "EFFECTIVE" else ()
+    return volume, (*notes, *effective, *remarks, *more)
+
+
+def _offsets(file: DicomFile, first: Plane, count: int) -> tuple[Floats, tuple[str, ...]]:
+    """Position of each frame along row x column, from the first (C.8.8.3.2, both forms)."""
+    text = file.words("GridFrameOffsetVector")
+    if not text and count == 1:
+        return np.zeros(1), ()
+    if len(text) != count:
+        raise DoseError(f"{count} frames, but {len(text)} values in GridFrameOffsetVector", where=file.where)
+    values = np.array(file.numbers("GridFrameOffsetVector", count))
+    if values[0] == 0:
+        return values, ()
+    along_z, z = float(first.normal[2]), float(first.position_mm[2])
+    if abs(values[0] - z) > 0.1 or abs(abs(along_z) - 1) > 1e-4:
+        raise DoseError(
+            f"GridFrameOffsetVector begins with {values[0]:g}: neither 0 nor the z of ImagePositionPatient ({z:g}) in an axial grid",
+            where=file.where,
+        )
+    return (values - values[0]) * np.sign(along_z), ()
+
+
+def _gy(frames: Sequence[Plane], scaling: float, where: str, sole: bool) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    one = frames[0]
+    if len(frames) * one.rows * one.columns > MAX_VOXELS:
+        raise LimitError(f"{len(frames)} x {one.rows} x {one.columns} voxels, at most {MAX_VOXELS} are read", where=where)
+    gy = np.empty((len(frames), one.rows, one.columns), np.float32)
+    for n, frame in enumerate(frames):
+        with np.errstate(over="ignore"):
+            gy[n] = stored_values(frame) * scaling
+    low, high = float(gy.min()), float(gy.max())
+    if low < 0:
+        raise DoseError(f"negative dose, down to {low:g} Gy", where=where)
+    if not high < 1e6:
+        raise DoseError(f"dose up to {high:g} Gy cannot be: DoseGridScaling is {scaling:g}", where=where)
+    if high == 0 and sole:
+        raise DoseError("the dose is 0 everywhere", where=where)
+    suspicious = f"dose reaches {high:.0f} Gy: the file says GY but may hold centigray" if high > SUSPICIOUS_GY else ""
+    return gy, (suspicious,) if suspicious else ()
+
+
+def _placed(gy: NDArray[np.float32], offsets: Floats, first: Plane, where: str) -> tuple[Volume, tuple[str, ...]]:
+    """Frames at their offsets on a regular grid; uneven ones are interpolated linearly at the smallest gap."""
+    if len(offsets) == 1:
+        step, notes = min(first.spacing_mm), (f"dose of one plane: taken as {min(first.spacing_mm):g} mm thick",)
+        return Volume(gy, _grid(first, 0.0, step, 1)), notes
+    gaps = np.diff(offsets)
+    if not (gaps > _SAME_PLACE_MM).all() and not (gaps < -_SAME_PLACE_MM).all():
+        raise DoseError("GridFrameOffsetVector neither rises nor falls throughout", where=where)
+    step = float(offsets[-1] - offsets[0]) / len(gaps)
+    even = offsets[0] + step * np.arange(len(offsets))
+    if np.abs(even - offsets).max() <= _SAME_PLACE_MM:
+        return Volume(gy, _grid(first, float(offsets[0]), step, len(offsets))), ()
+    if offsets[0] > offsets[-1]:
+        gy, offsets, gaps = gy[::-1], offsets[::-1], -gaps[::-1]
+    step = float(gaps.min())
+    count = int(np.floor((offsets[-1] - offsets[0]) / step + 1e-3)) + 1
+    if count > 10 * len(offsets):
+        raise DoseError(f"planes {step:g} to {gaps.max():g} mm apart are too uneven", where=where)
+    at = np.interp(offsets[0] + step * np.arange(count), offsets, np.arange(len(offsets)))
+    low = np.minimum(at.astype(int), len(offsets) - 2)
+    weight = (at - low).astype(np.float32)[:, None, None]
+    even_gy = gy[low] * (1 - weight) + gy[low + 1] * weight
+    note = f"dose planes {step:g} to {gaps.max():g} mm apart: interpolated at {step:g} mm"
+    return Volume(even_gy, _grid(first, float(offsets[0]), step, count)), (note,)
+
+
+def _grid(first: Plane, start: float, step: float, count: int) -> Geometry:
+    between_rows, between_columns = first.spacing_mm
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = first.normal * step, first.column * between_rows, first.row * between_columns
+    affine[:3, 3] = first.position_mm + first.normal * start
+    return Geometry((count, first.rows, first.columns), affine)
+
+
+# ---- writing
+
+
+def _check_writable(dose: Volume, where: str) -> None:
+    values = dose.array
+    if values.ndim != 3:
+        raise DoseError(f"a dose has three axes, not {values.shape}", where=where)
+    if not np.isfinite(values).all():
+        bad = np.argwhere(~np.isfinite(values))
+        raise DoseError(f"{len(bad)} voxels of dose are NaN or infinite, the first at (k, j, i) = {tuple(bad[0].tolist())}", where=where)
+    if values.min() < 0 or values.max() <= 0:
+        raise DoseError(f"a dose runs from 0 up, this from {values.min():g} to {values.max():g} Gy", where=where)
+
+
+def _along_normal(dose: Volume) -> Volume:
+    """The same voxels with slices in the direction of row x column, as DICOM counts frames."""
+    grid = dose.geometry
+    if np.cross(grid.axes[2], grid.axes[1]) @ grid.axes[0] > 0:
+        return dose
+    return dose.to(grid.reorient(grid.axes * [[-1.0], [1.0], [1.0]]))
+
+
+def _dataset(dose: Volume, source: DicomSource | None, plan_uid: str | None, comment: str, bits: int) -> Any:
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    d = Dataset()
+    d.SpecificCharacterSet = "ISO_IR 192"
+    d.SOPClassUID, d.SOPInstanceUID = RT_DOSE, str(generate_uid())
+    _identity(d, source)
+    now = datetime.datetime.now()
+    d.ContentDate = d.InstanceCreationDate = d.SeriesDate = f"{now:%Y%m%d}"
+    d.ContentTime = d.InstanceCreationTime = d.SeriesTime = f"{now:%H%M%S}"
+    d.Modality, d.Manufacturer, d.ManufacturerModelName = "RTDOSE", "oncontour", "oncontour"
+    d.OperatorsName = ""
+    d.SeriesInstanceUID, d.SeriesNumber, d.InstanceNumber = str(generate_uid()), 1, 1
+    d.SeriesDescription = "Dose"
+    _grid_module(d, dose, bits)
+    d.DoseUnits, d.DoseType, d.DoseSummationType = "GY", "PHYSICAL", "PLAN"
+    d.DoseComment = (comment or ("" if plan_uid else "The referenced plan was not exported with this dose"))[:64]
+    plan = Dataset()
+    plan.ReferencedSOPClassUID, plan.ReferencedSOPInstanceUID = RT_PLAN, plan_uid or str(generate_uid())
+    d.ReferencedRTPlanSequence = [plan]
+    d.file_meta = FileMetaDataset()
+    d.file_meta.MediaStorageSOPClassUID, d.file_meta.MediaStorageSOPInstanceUID = d.SOPClassUID, d.SOPInstanceUID
+    d.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return d
+
+
+def _identity(d: Any, source: DicomSource | None) -> None:
+    from pydicom.uid import generate_uid
+
+    for name in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber", "StudyID"):
+        setattr(d, name, "")
+    d.ReferringPhysicianName = d.PositionReferenceIndicator = ""
+    if source:
+        set_attributes(d, {**source.study, **source.patient})
+    d.StudyInstanceUID = source.study_uid if source else str(generate_uid())
+    d.FrameOfReferenceUID = source.frame_of_reference_uid if source else str(generate_uid())
+
+
+def _grid_module(d: Any, dose: Volume, bits: int) -> None:
+    from pydicom.valuerep import format_number_as_ds as ds
+
+    grid = dose.geometry
+    frames, d.Rows, d.Columns = grid.shape
+    d.ImagePositionPatient = [ds(v) for v in grid.origin_mm]
+    d.ImageOrientationPatient = [ds(float(v)) for v in (*grid.axes[2], *grid.axes[1])]
+    d.PixelSpacing = [ds(v) for v in grid.spacing_mm[1:]]
+    d.SliceThickness = ds(grid.spacing_mm[0])
+    d.NumberOfFrames, d.FrameIncrementPointer = frames, 0x3004000C
+    d.GridFrameOffsetVector = [ds(grid.spacing_mm[0] * n) for n in range(frames)]
+    d.SamplesPerPixel, d.PhotometricInterpretation, d.PixelRepresentation = 1, "MONOCHROME2", 0
+    d.BitsAllocated, d.BitsStored, d.HighBit = bits, bits, bits - 1
+    scaling = ds(max(float(dose.array.max()) / _LARGEST[bits], 1e-30))
+    d.DoseGridScaling = scaling
+    d.PixelData = (
+        np.minimum(np.rint(np.asarray(dose.array, np.float64) / float(scaling)), _LARGEST[bits]).astype(f"<u{bits // 8}").tobytes()
+    )
+    d["PixelData"].VR = "OW"
