@@ -16,6 +16,8 @@ Ints = NDArray[np.int64]
 
 SAME_PLANE_MM = 0.05
 """Polygons nearer than this along the normal lie in one plane; planes nearer than this to a slice lie on it (rounded coordinates)."""
+FLAT_MM = 1.0
+"""A polygon whose points are farther apart along the normal does not lie in one of the planes."""
 WIDEST_SPACING_MM = 10.0
 """Without known slices, planes farther apart than this are separate pieces, not neighbouring slices."""
 _BRIDGED = 1.5
@@ -57,7 +59,8 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
     slices = slices or contours.slices
     points = np.concatenate(contours.polygons)
     starts = np.concatenate([[0], np.cumsum([len(p) for p in contours.polygons])]).astype(np.int64)
-    normal = common_normal(points, starts, [slices.normal] if slices else [], grid)
+    known = [slices.normal] if slices else []
+    normal = common_normal(points, starts, [*known, *grid.axes])
     offset, spread = offsets_along(points, starts, normal)
     _refuse_tilted(spread, contours)
     on = slices.offsets_mm if slices and len(slices.offsets_mm) > 1 and np.array_equal(normal, slices.normal) else None
@@ -88,17 +91,17 @@ def offsets_along(points: Floats, starts: Ints, normal: Floats) -> tuple[Floats,
     return mean, np.maximum.reduceat(along, heads) - np.minimum.reduceat(along, heads)
 
 
-def common_normal(points: Floats, starts: Ints, known: list[Floats], grid: Geometry) -> Floats:
-    """The unit normal of the planes: a known direction or a grid axis where all polygons lie in planes across it, else their own mean."""
+def common_normal(points: Floats, starts: Ints, likely: list[Floats]) -> Floats:
+    """The unit normal of the planes: the first of the ``likely`` directions that all polygons lie in planes across, else their own mean."""
     vectors = area_vectors(points, starts)
     areas = np.linalg.norm(vectors, axis=1)
     largest = vectors[areas.argmax()]
     mean = (vectors * np.where(vectors @ largest < 0, -1.0, 1.0)[:, None]).sum(axis=0)
     length = float(np.linalg.norm(mean))
     if length < 1e-12:  # lines and dots: nothing to fill, any direction that they lie across will do
-        mean, length = (known[0] if known else grid.axes[0]), 1.0
+        mean, length = likely[0], 1.0
     mean = mean / length
-    for axis in (*known, *grid.axes):
+    for axis in likely:
         aligned = abs(axis @ mean) > _PARALLEL
         if aligned and offsets_along(points, starts, axis)[1].max() <= 2 * SAME_PLANE_MM:
             return np.asarray(axis)
@@ -107,7 +110,7 @@ def common_normal(points: Floats, starts: Ints, known: list[Floats], grid: Geome
 
 def _refuse_tilted(spread: Floats, contours: Contours) -> None:
     worst = int(spread.argmax())
-    if spread[worst] > 1.0:
+    if spread[worst] > FLAT_MM:
         raise StructureError(
             f"contour {worst} lies in another plane than the others: its points are {spread[worst]:.2f} mm apart along their normal",
             where=f"{len(contours)} contours",
