@@ -250,7 +250,16 @@ def _write(case: Case, rows: list[report.Row], record: dict[str, Any], out: Path
 
 
 def _write_contours(case: Case, rows: list[report.Row], record: Mapping[str, Any], folder: Path) -> list[Path]:
-    raise InputError("not yet")
+    """The RTSTRUCT; where the CT was no DICOM, a mask file a structure."""
+    if case.source is None:
+        from oncontour.io.layout import file_name
+        from oncontour.io.nifti import write_image
+
+        return [write_image(case.mask(row.name), folder / MASKS / f"{file_name(row.name)}.nii.gz") for row in rows]
+    from oncontour.io.rtstruct import write_rtstruct
+
+    coloured = case.with_contours({row.name: _traced(case, row) for row in rows})
+    return [write_rtstruct(coloured, folder / RTSTRUCT)]
 
 
 def _record(

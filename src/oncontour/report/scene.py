@@ -155,12 +155,17 @@ def _text(data: bytes) -> str:
 
 def _outlines(polygons: Sequence[NDArray[np.float64]], shown: Geometry) -> Outlines:
     """Polygons in LPS mm, as steps of a hundredth of a millimetre from the corner of the shown box."""
-    out: Outlines = []
-    for polygon in polygons:
-        at = shown.voxels(polygon)
-        hundredths = np.rint((at[:, :0:-1] + 0.5) * shown.spacing_mm[:0:-1] * 100).astype(int)
-        out.append((int(np.rint(at[:, 0].mean())), np.diff(hundredths, axis=0, prepend=0).ravel().tolist()))
-    return out
+    if not polygons:
+        return []
+    at = shown.voxels(np.concatenate(polygons))
+    ends = np.cumsum([len(polygon) for polygon in polygons])
+    starts = ends - [len(polygon) for polygon in polygons]
+    hundredths = np.rint((at[:, :0:-1] + 0.5) * shown.spacing_mm[:0:-1] * 100).astype(int)
+    steps = np.diff(hundredths, axis=0, prepend=0)
+    steps[starts] = hundredths[starts]
+    slices = np.rint(at[starts, 0]).astype(int).tolist()
+    flat = steps.ravel().tolist()
+    return [(k, flat[2 * start : 2 * end]) for k, start, end in zip(slices, starts, ends, strict=True)]
 
 
 def _heights(shown: Geometry) -> NDArray[np.float64]:

@@ -1,0 +1,241 @@
+"""The main job: what a result holds, that it is whole or not there, and that nothing of anybody's is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oncontour import files, pipeline
+from oncontour.card import read_card
+from oncontour.case import Case
+from oncontour.errors import ConfigError, InputError, ModelError, OutputError
+from oncontour.files import sweep, writing_folder
+from oncontour.geometry import Geometry
+from oncontour.io import read
+from oncontour.phantom import head_neck
+from oncontour.tasks.contour import ContourSettings, ContourTask
+from oncontour.tasks.task import save_model
+from oncontour.volume import Volume
+from tests.phantoms import patient
+
+NAMES = ("Bone_Mandible", "Parotid_L", "Parotid_R")
+
+
+def make_model(path: Path, structures: tuple[str, ...] = NAMES) -> Path:
+    """A model that was never trained: it draws something, always the same."""
+    torch.manual_seed(1)
+    settings = ContourSettings(structures, net_options={"widths": (8, 16, 16)}, spacing_mm=(6.0, 5.0, 5.0), window=(16, 32, 32))
+    save_model(ContourTask(settings), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "untrained.safetensors")
+
+
+@pytest.fixture(scope="module")
+def nifti(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return patient(tmp_path_factory.mktemp("patient") / "someone", head_neck(0, (6, 5, 5), 1.0, (32, 48, 48)))
+
+
+def whole(out: Path) -> bool:
+    """Whether ``out`` is a complete result: every file that its record names, with the hash that it says."""
+    record = json.loads((out / pipeline.RECORD).read_text())
+    return all(hashlib.sha256((out / name).read_bytes()).hexdigest() == digest for name, digest in record["files"].items())
+
+
+def run(source: Path, out: Path, model: Path, **settings: object) -> pipeline.Result:
+    return pipeline.run(source, out=out, model=[str(model)], backend="torch", threads=1, **settings)  # type: ignore[arg-type]
+
+
+def test_a_result_says_everything_about_itself(nifti: Path, model: Path, tmp_path: Path) -> None:
+    told: list[float] = []
+    result = run(nifti, tmp_path / "out", model, truth=nifti, progress=told.append)
+    out = tmp_path / "out"
+    assert whole(out)
+    record = json.loads((out / "report.json").read_text())
+    assert record["schema"] == pipeline.SCHEMA
+    assert [row["name"] for row in record["structures"]] == list(NAMES)
+    assert all(0 <= row["dsc"] <= 1 for row in record["structures"])
+    (one,) = record["models"]
+    assert one["sha256"] == read_card(model).sha256
+    assert one["backend"] == "torch"
+    assert {"read", "contour", "write", "report", "total"} <= set(record["timings_s"])
+    assert record["peak_memory_mb"] > 10
+    assert record["versions"]["oncontour"]
+    assert any("left aside" in note for note in record["input"]["notes"])
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1.0)
+    assert "DSC" in str(result)
+    assert record["structures"][0]["volume_cc"] == pytest.approx(result.rows[0].volume_cc)
+
+
+def test_masks_of_a_nifti_ct_come_back_as_nifti_on_its_grid(nifti: Path, model: Path, tmp_path: Path) -> None:
+    result = run(nifti, tmp_path / "out", model)
+    again = read(tmp_path / "out")
+    for name in NAMES:
+        assert np.array_equal(again.mask(name, result.case.geometry).array, result.case.mask(name).array)
+
+
+def test_two_runs_give_the_same_contours(nifti: Path, model: Path, tmp_path: Path) -> None:
+    one, other = (run(nifti, tmp_path / name, model).record for name in ("one", "other"))
+    assert one["structures"] == other["structures"]
+    masks = [name for name in one["files"] if name != pipeline.PAGE]
+    assert [one["files"][name] for name in masks] == [other["files"][name] for name in masks]
+
+
+def test_only_the_structures_that_were_asked_for(nifti: Path, model: Path, tmp_path: Path) -> None:
+    result = run(nifti, tmp_path / "out", model, structures=["Parotid_R"])
+    assert [row.name for row in result.rows] == ["Parotid_R"]
+    with pytest.raises(ConfigError, match=r"Heart.*Bone_Mandible, Parotid_L, Parotid_R"):
+        run(nifti, tmp_path / "other", model, structures=["Heart"])
+    assert not (tmp_path / "other").exists()
+
+
+def test_several_models_the_first_that_offers_a_structure_draws_it(nifti: Path, model: Path, tmp_path: Path) -> None:
+    second = make_model(tmp_path / "second.safetensors", ("Parotid_L", "Larynx"))
+    result = pipeline.run(nifti, out=tmp_path / "out", model=[str(model), str(second)], backend="torch", threads=1)
+    assert [row.name for row in result.rows] == [*NAMES, "Larynx"]
+    assert [one["structures"] for one in result.record["models"]] == [list(NAMES), ["Larynx"]]
+
+
+def test_no_result_names_the_patient(nifti: Path, model: Path, tmp_path: Path) -> None:
+    named = patient(tmp_path / "DOE^JANE 19500102", read(nifti))
+    result = run(named, tmp_path / "out", model)
+    for name in (pipeline.RECORD, pipeline.PAGE):
+        text = (tmp_path / "out" / name).read_text()
+        assert "DOE^JANE" not in text
+        assert "19500102" not in text
+    assert result.record["case"].startswith("P-")
+
+
+def test_without_a_model_the_region_decides_or_a_sentence_says_what_there_is(tmp_path: Path) -> None:
+    grid = Geometry.regular((20, 40, 40), (5, 5, 5))
+    nothing = Case("air", {"ct": Volume(np.full(grid.shape, -1000, np.int16), grid)})
+    with pytest.raises(ModelError, match=r"no shipped model is made for this CT.*--model"):
+        pipeline.default_model(nothing)
+
+
+# ---- what was there
+
+
+def test_an_earlier_result_stays_unless_it_may_be_replaced(nifti: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(nifti, out, model)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match="--overwrite"):
+        run(nifti, out, model)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    run(nifti, out, model, structures=["Parotid_L"], overwrite=True)
+    assert whole(out)
+    assert sorted(path.name for path in (out / pipeline.MASKS).iterdir()) == ["Parotid_L.nii.gz"]
+
+
+def test_what_is_no_result_is_never_replaced(nifti: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter1.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=r"chapter1\.tex"):
+        run(nifti, out, model, overwrite=True)
+    with pytest.raises(OutputError, match="the CT itself"):
+        run(nifti, nifti, model, overwrite=True)
+    with pytest.raises(OutputError, match="the CT itself"):
+        run(nifti, nifti.parent, model, overwrite=True)
+    with pytest.raises(OutputError, match="a file"):
+        run(nifti, out / "chapter1.tex", model, overwrite=True)
+    assert (out / "chapter1.tex").read_text() == "years of work"
+    assert (nifti / "ct.nii.gz").exists()
+
+
+def test_a_folder_without_ct_or_truth_is_refused(nifti: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        run(tmp_path / "nowhere", tmp_path / "out", model)
+    only = tmp_path / "only"
+    only.mkdir()
+    (only / "mr.nii.gz").write_bytes((nifti / "dose.nii.gz").read_bytes())
+    with pytest.raises(InputError, match="no CT is here, only mr"):
+        run(only, tmp_path / "out", model)
+    with pytest.raises(InputError, match="no contours to compare with"):
+        run(nifti, tmp_path / "out", model, truth=only)
+    assert not (tmp_path / "out").exists()
+
+
+# ---- kill -9
+
+
+KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+from oncontour import pipeline
+from tests.test_pipeline import run, whole
+source, out, model = map(Path, sys.argv[1:])
+draw = random.Random(0)
+run(source, out.parent.parent / "warm", model)  # imports and compiled loops are ready before the first fork
+started = time.perf_counter()
+run(source, out.parent.parent / "timed", model)
+one = time.perf_counter() - started
+seen = {"absent": 0, "whole": 0}
+for turn in range(9):
+    child = os.fork()
+    if child == 0:
+        try:
+            while True:
+                run(source, out, model, overwrite=True)
+        finally:
+            os._exit(1)
+    time.sleep(one * draw.uniform(0.4, 2.6))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    seen["whole" if out.exists() else "absent"] += 1
+    assert not out.exists() or whole(out), sorted(map(str, out.rglob("*")))
+run(source, out, model, overwrite=True)
+assert whole(out) and os.listdir(out.parent) == [out.name], os.listdir(out.parent)
+"""
+
+
+def test_kill_9_leaves_a_whole_result_or_none(model: Path, tmp_path: Path) -> None:
+    """Nine runs over one OUT, each killed somewhere; the next one clears what they left."""
+    small = patient(tmp_path / "small", head_neck(0, (9, 7, 7), 1.0, (16, 32, 32)))
+    command = [sys.executable, "-c", KILLS, str(small), str(tmp_path / "results" / "out"), str(model)]
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_folders_are_swapped_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
+    """With the system's exchange, and with the two renames used where there is none."""
+    if not at_once:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    for text in ("first", "second"):
+        with writing_folder(tmp_path / "out") as folder:
+            (folder / text).write_text(text)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["second"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_swap_that_was_killed_between_its_two_steps_is_undone(tmp_path: Path) -> None:
+    old = tmp_path / ".out.abc.old" / "was"
+    old.mkdir(parents=True)
+    (old / "precious").write_text("still here")
+    sweep(tmp_path / "out")
+    assert (tmp_path / "out" / "precious").read_text() == "still here"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_sweeping_leaves_a_living_writer_alone(tmp_path: Path) -> None:
+    with writing_folder(tmp_path / "out") as folder:
+        sweep(tmp_path / "out")
+        assert folder.exists()
+        (folder / "a").write_text("a")
+    assert (tmp_path / "out" / "a").exists()
