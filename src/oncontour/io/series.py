@@ -82,8 +82,6 @@ def _planes(files: Sequence[Any], where: str) -> tuple[list[Plane], tuple[str, .
             raise LimitError(f"more than {MAX_SLICES} slices", where=where)
     check_alike(planes, where)
     offsets = offsets_mm(planes)
-    if not np.abs(offsets).max() < 1e6:
-        raise SeriesError(f"ImagePositionPatient lies {np.abs(offsets).max():.3g} mm from the origin", where=where)
     order = sorted(range(len(planes)), key=lambda n: (offsets[n], planes[n].number or 0, str(planes[n].file.path), planes[n].frame))
     return _one_in_each_place([planes[n] for n in order], offsets[order], where)
 
