@@ -43,7 +43,8 @@ def patients(tmp_path_factory):
 def curve(folder):
     """(epoch, name, value) of every figure that was logged."""
     with (Path(folder) / "metrics.csv").open() as file:
-        return sorted((row["epoch"], name, value) for row in csv.DictReader(file) for name, value in row.items() if value and name != "step")
+        rows = list(csv.DictReader(file))
+    return sorted((row["epoch"], name, value) for row in rows for name, value in row.items() if value and name != "step")
 
 
 def command(patients, out, *more):
@@ -89,9 +90,8 @@ def dict_of(rows):
 
 
 def test_two_processes_train_together(patients, tmp_path):
-    done = subprocess.run(
-        command(patients, tmp_path / "ddp", "--epochs=2", "--devices=2"), env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
+    words = command(patients, tmp_path / "ddp", "--epochs=2", "--devices=2")
+    done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len([row for row in curve(tmp_path / "ddp") if row[1] == "train_loss"]) == 2
     assert load_task(tmp_path / "ddp" / "model.safetensors").card().made["training"]["devices"] == 2
@@ -120,7 +120,7 @@ def test_another_run_in_the_folder_is_refused_and_left_alone(cases, tmp_path):
 
 def test_nothing_to_learn_from_is_said(cases, tmp_path):
     task = ContourTask(ContourSettings(**{**SETTINGS.__dict__, "structures": ("Kidney_L",)}))
-    with pytest.raises(TrainingError, match="nothing|no case"):
+    with pytest.raises(TrainingError, match="no case has anything"):
         fit(task, cases, tmp_path, QUICK)
 
 
@@ -185,7 +185,7 @@ def test_a_model_file_rebuilds_itself_and_refuses_changed_weights(cases, tmp_pat
 
 def test_info_needs_no_torch(cases, tmp_path):
     outcome = fit(ContourTask(SETTINGS), cases, tmp_path, TrainSettings(epochs=1, batch=2, threads=1))
-    code = f"import sys; from oncontour.cli import main; c = main(['info', {str(outcome.model)!r}]); assert 'torch' not in sys.modules; sys.exit(c)"
+    code = f"import sys; from oncontour.cli import main; c = main(['info', {str(outcome.model)!r}]); sys.exit(c or 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["task"] == "contour"

@@ -124,7 +124,7 @@ class Lesson(lightning.LightningModule):
         self._note("watch", loss, figures, len(batch["image"]))
 
     def _note(self, stage: str, loss: Tensor, figures: dict[str, float], size: int) -> None:
-        values = {f"{stage}_loss": loss.detach(), **{f"{stage}_{name}": value for name, value in figures.items()}}
+        values: dict[str, Any] = {f"{stage}_loss": loss.detach(), **{f"{stage}_{name}": value for name, value in figures.items()}}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
@@ -177,7 +177,9 @@ class SaveEpoch(ModelCheckpoint):
     """``last.ckpt`` after every epoch, renamed into place so that a killed run never leaves half of one."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(dirpath=folder, filename="last", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
+        super().__init__(
+            dirpath=folder, filename="last", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+        )
 
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
         part = filepath + ".part"
@@ -252,7 +254,9 @@ def _prepare_folder(out: Path, task: Task[Any], settings: TrainSettings) -> Path
         found = json.loads(record.read_text(encoding="utf-8"))
         differs = sorted(_differences(found, wanted))
         if differs:
-            raise OutputError(f"the folder holds another run (different: {', '.join(differs)})", where=str(out), hint="choose another --out")
+            raise OutputError(
+                f"the folder holds another run (different: {', '.join(differs)})", where=str(out), hint="choose another --out"
+            )
     else:
         write_text(record, json.dumps(wanted, indent=1))
     last = out / "checkpoints" / "last.ckpt"
@@ -338,7 +342,7 @@ def contour(
     *,
     out: Path,
     settings: ContourSettings,
-    training: TrainSettings = TrainSettings(),  # noqa: B008  (frozen: one value for all calls; its fields become --training.NAME)
+    training: TrainSettings = TrainSettings(),
     name: str = "model",
     data: str = "",
     licence: str = "",
@@ -374,12 +378,10 @@ def contour(
     """
     from oncontour.io.cohort import Cohort
 
-    chosen = {key: value for key, value in (("epochs", epochs), ("devices", devices), ("seed", seed)) if value is not None}
+    chosen: dict[str, Any] = {key: value for key, value in (("epochs", epochs), ("devices", devices), ("seed", seed)) if value is not None}
     training = replace(training, **chosen)
     task = ContourTask(settings)
     patients = Cohort.open(cohort)
-    outcome = fit(
-        task, read_cases(patients), out, training, name=name, data=data, licence=licence, limits=limits, region=region
-    )
+    outcome = fit(task, read_cases(patients), out, training, name=name, data=data, licence=licence, limits=limits, region=region)
     lines = [*outcome.notes, f"trained in {outcome.seconds / 60:.1f} min: {outcome.model}"]
     return "\n".join(lines)

@@ -36,7 +36,9 @@ def test_features_and_rates_are_coupled_to_the_stride(output_stride):
 
 @pytest.mark.parametrize(("output_stride", "dilations"), [(16, [1, 2, 2, 2]), (8, [1, 2, 2, 2, 2, 2, 2, 2, 4, 4, 4])])
 def test_strides_given_up_become_dilations(output_stride, dilations):
-    depthwise = [m for m in DeepLabV3Plus(1, 1, output_stride=output_stride).backbone.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    depthwise = [
+        m for m in DeepLabV3Plus(1, 1, output_stride=output_stride).backbone.modules() if isinstance(m, nn.Conv2d) and m.groups > 1
+    ]
     assert [m.dilation[0] for m in depthwise][-len(dilations) :] == dilations
 
 

@@ -36,7 +36,9 @@ def _norm(width: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(width, eps=1e-3)
 
 
-def _conv(i: int, o: int, kernel: int = 1, *, stride: int = 1, dilation: int = 1, groups: int = 1, relu: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+def _conv(
+    i: int, o: int, kernel: int = 1, *, stride: int = 1, dilation: int = 1, groups: int = 1, relu: type[nn.Module] = nn.ReLU
+) -> nn.Sequential:
     padding = dilation * (kernel // 2)
     return nn.Sequential(nn.Conv2d(i, o, kernel, stride, padding, dilation, groups, bias=False), _norm(o), relu(inplace=True))
 

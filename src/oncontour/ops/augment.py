@@ -77,7 +77,8 @@ class Move:
         step = np.diag(spacing_mm)
         flat = self.angles_deg[1] == 0 and self.angles_deg[2] == 0
         scale = np.diag([1.0 if flat else self.zoom, self.zoom, self.zoom])
-        return np.linalg.inv(step) @ turn_k @ turn_j @ turn_i @ scale @ flip @ step
+        matrix: NDArray[np.float64] = np.linalg.inv(step) @ turn_k @ turn_j @ turn_i @ scale @ flip @ step
+        return matrix
 
     def take(
         self,

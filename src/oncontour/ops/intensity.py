@@ -13,7 +13,7 @@ AIR_HU = -1024.0
 
 def window(hu: NDArray[Any], low_hu: float, high_hu: float) -> NDArray[np.float32]:
     """HU clipped to [low_hu, high_hu] and mapped to [-1, 1], float32."""
-    out = np.clip(hu, low_hu, high_hu).astype(np.float32)
+    out: NDArray[np.float32] = np.clip(hu, low_hu, high_hu).astype(np.float32)
     out -= np.float32((low_hu + high_hu) / 2)
     out *= np.float32(2 / (high_hu - low_hu))
     return out

@@ -94,7 +94,9 @@ def reproduce(
     for arm in chosen:
         sys.stderr.write(f"{arm.name}\n")
         task = ContourTask(arm_settings(arm, structure, window, spacing_mm, epoch_updates * batch))
-        recipe = TrainSettings.paper(epochs=max(1, round((arm.updates or updates) / epoch_updates)), batch=batch, seed=seed, threads=threads)
+        recipe = TrainSettings.paper(
+            epochs=max(1, round((arm.updates or updates) / epoch_updates)), batch=batch, seed=seed, threads=threads
+        )
         fit(task, learn, out / slug(arm.name), recipe, name=slug(arm.name), data=f"{train} ({structure})")
         task.eval()
         rows += judge(arm.name, task, truth, structure)
@@ -144,7 +146,7 @@ def judge(name: str, task: ContourTask, truth: Iterable[Case], structure: str) -
     for case in truth:
         true = case.mask(structure)
         claimed = contourer.predict(case.without_structures()).mask(structure)
-        bearing = true.array.any(axis=(1, 2))
+        bearing = np.asarray(true.array.any(axis=(1, 2)))
         outside = claimed.array[~bearing].any(axis=(1, 2))
         for protocol in ("target", "all"):
             kept = claimed if protocol == "all" else Volume(claimed.array & bearing[:, None, None], claimed.geometry)

@@ -163,7 +163,7 @@ class ContourTask(Task[Sample]):
                 for k in self._slices(s)
             ]
             if train:
-                rng.shuffle(draws)  # type: ignore[arg-type]
+                rng.shuffle(draws)
                 return draws[: self.settings.draws or None]
             # A tenth as many to watch, spread over all patients.
             return draws[:: max(1, len(draws) // max(8, self.settings.draws // 10))] if self.settings.draws else draws
