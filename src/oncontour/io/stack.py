@@ -136,33 +136,46 @@ def _gaps(offsets: Floats) -> str:
 def _refuse_missing(offsets: Floats, numbers: list[int | None], where: str) -> None:
     """Raise SeriesError where InstanceNumbers jump at a wide gap, or, where they say nothing, where an even series has a lone hole."""
     gaps = np.diff(offsets)
-    usual = float(np.median(gaps))
-    wide = np.flatnonzero(gaps > 1.5 * usual)
     known = [n for n in numbers if n is not None]
     telling = len(known) == len(numbers) and len(set(known)) == len(known)
-    if telling:
-        jumps = np.abs(np.diff(np.array(known, dtype=np.int64)))
-        holes = [int(g) for g in np.flatnonzero((jumps > np.median(jumps)) & (gaps > 1.5 * gaps.min()))]
-    else:
-        lone = len(wide) <= max(1, len(gaps) // 10) and (np.abs(np.delete(gaps, wide) - usual) <= 2 * ON_GRID_MM).all()
-        holes = [int(g) for g in wide] if lone else []
-    if holes:
-        at = holes[0]
-        jump = f", InstanceNumber from {numbers[at]} to {numbers[at + 1]}" if telling else ""
-        more = f" (and {len(holes) - 1} more places)" if len(holes) > 1 else ""
-        raise SeriesError(
-            f"slices are missing: {gaps[at]:.4g} mm between slices {at + 1} and {at + 2} (at {offsets[at]:.2f} and "
-            f"{offsets[at + 1]:.2f} mm), {usual:.4g} mm elsewhere{jump}{more}",
-            where=where,
-            hint="export the whole series again",
-        )
+    holes, usual = _jumps(gaps, np.abs(np.diff(np.array(known, dtype=np.int64)))) if telling else _lone_hole(gaps)
+    if not len(holes):
+        return
+    at = int(holes[0])
+    jump = f", InstanceNumber from {numbers[at]} to {numbers[at + 1]}" if telling else ""
+    more = f" (and {len(holes) - 1} more such places)" if len(holes) > 1 else ""
+    raise SeriesError(
+        f"slices are missing: {gaps[at]:.4g} mm between slices {at + 1} and {at + 2} (at {offsets[at]:.2f} and {offsets[at + 1]:.2f} mm), "
+        f"{usual:.4g} mm elsewhere{jump}{more}",
+        where=where,
+        hint="export the whole series again",
+    )
+
+
+def _jumps(gaps: Floats, jumps: NDArray[np.int64]) -> tuple[Ints, float]:
+    """(gaps at which numbers are skipped, the usual gap): all where gap and jump keep one ratio, else those wider than both sides."""
+    skipped = jumps > jumps.min()
+    usual = float(np.median(gaps[~skipped]))
+    ratio = gaps / jumps
+    if np.abs(ratio - ratio.mean()).max() <= 0.05 * ratio.mean():
+        return np.flatnonzero(skipped), usual
+    sides = np.maximum(np.concatenate([[0], gaps[:-1]]), np.concatenate([gaps[1:], [0]]))
+    return np.flatnonzero(skipped & (gaps > 1.5 * sides)), usual
+
+
+def _lone_hole(gaps: Floats) -> tuple[Ints, float]:
+    """(gaps, the usual gap) where all gaps are the usual one but for a few wide ones."""
+    usual = float(np.median(gaps))
+    wide = np.flatnonzero(gaps > 1.5 * usual)
+    lone = len(wide) <= max(1, len(gaps) // 10) and (np.abs(np.delete(gaps, wide) - usual) <= 2 * ON_GRID_MM).all()
+    return (wide if lone else wide[:0]), usual
 
 
 def _common_step(offsets: Floats) -> tuple[float, Ints] | None:
     """The coarsest step of which every gap is a whole multiple, and the place of each slice on it."""
     along, gaps = offsets - offsets[0], np.diff(offsets)
     parts = 1
-    while parts == 1 or gaps.min() / parts >= FINEST_MM - 1e-6:
+    while parts == 1 or gaps.min() + ON_GRID_MM / 2 >= FINEST_MM * parts:
         step = float(gaps.min()) / parts
         index = np.concatenate([[0], np.cumsum(np.rint(gaps / step))])
         step = float(along @ index / (index @ index))
