@@ -136,7 +136,8 @@ def bootstrap_mean(
     patients weighs as much as one drawn in all. For a paired difference pass the differences. The same seed gives the same interval.
 
     NaN values are left out. No value left: NaN. One cluster: no interval (NaN). An ``inf`` (a missed structure's distance) makes the mean
-    inf and the interval that of plain percentiles, which may reach inf. Raises InputError for lengths that do not match.
+    inf and the interval that of plain percentiles, which may reach inf; inf and -inf together make NaN. Raises InputError for lengths that
+    do not match.
     """
     sums, counts = _tables(values, clusters, groups)
     n = len(sums)
@@ -177,8 +178,8 @@ def _mean_of_means(weights: Floats, sums: Floats, counts: Floats) -> Floats:
     """(draws,) mean over groups of (weighted sum / weighted count), for (draws, clusters) weights; a group nobody drawn has is left out."""
     infinite = np.isinf(sums)
     total = weights @ np.where(infinite, 0, sums)
-    if infinite.any():  # 0 * inf would be NaN
-        total = np.where(weights @ infinite > 0, np.inf, total)
+    for sign in (np.inf, -np.inf) if infinite.any() else ():  # by hand, as 0 * inf would be NaN
+        total = total + np.where(weights @ (sums == sign) > 0, sign, 0)
     count = weights @ counts
     means = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     have = (count > 0).sum(axis=1)

@@ -1,0 +1,146 @@
+"""Contours judged against the truth: tidy numbers, honest statistics, pictures.
+
+``judge``    patients and methods in, tidy rows out; what counts as missed, absent, nothing to judge
+``tables``   summaries, comparisons, CSV, the screen; ``figures`` box plots and overlays; ``panels`` what the overlays show
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from oncontour.case import Case
+from oncontour.errors import ConfigError, InputError
+from oncontour.progress import Progress
+
+if TYPE_CHECKING:
+    from oncontour.evaluate.judge import Evaluation, Predictor
+    from oncontour.io.cohort import Cohort
+
+__all__ = ["Predictions", "evaluate", "write"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A folder of contours as a predictor: what it holds under the patient's id (or the one it holds, where both hold one)."""
+
+    cohort: Cohort
+    only: bool = False
+
+    def predict(self, case: Case) -> Case:
+        """The contours predicted for ``case``. Raises CohortError where there are none."""
+        return self.cohort[self.cohort.ids[0] if self.only else case.id]
+
+
+def evaluate(
+    cohort: Path,
+    *,
+    out: Path,
+    model: list[str] | None = None,
+    predictions: list[Path] | None = None,
+    structures: list[str] | None = None,
+    tolerance_mm: float = 2.0,
+    overlays: Literal["none", "three", "all"] = "three",
+    progress: Progress | None = None,
+) -> str:
+    """Judge contours against the truth of a cohort: tables with intervals and tests, box plots, overlays.
+
+    The truth is what the patients of COHORT come with; models never see it. Give --model or --predictions again to compare several:
+    paired tests then stand beside the tables. OUT gets metrics.csv (one number a line), summary.csv, comparisons.csv, failures.csv,
+    box plots and overlays as PNG and SVG. One patient that cannot be read does not stop the others and is named.
+
+    A missed structure counts: DSC 0 and an infinite distance. One that was not contoured in the truth does not. Empty in both is nothing
+    to judge. Intervals resample patients; p-values are never printed below what the number of patients allows.
+
+    Examples:
+        oncontour evaluate COHORT --model hn-organs --out OUT
+        oncontour evaluate COHORT --predictions FOLDER --out OUT --structures Parotid_L,Parotid_R
+        oncontour evaluate COHORT --model new.safetensors --model old.safetensors --out OUT --tolerance_mm 3
+
+    Args:
+        cohort: folder (or CSV) of patients with a CT and contours, or one such patient
+        out: folder for the results
+        model: name of a shipped model or path of a model file
+        predictions: folder with one folder of contours a patient (masks or RTSTRUCT), named as in COHORT
+        structures: only these structures (TG-263 names, separated by commas); one that is never predicted then counts as missed
+        tolerance_mm: what surface DSC and added path length forgive
+        overlays: pictures of the best, median and worst patient, of all, or none
+        progress: called with the fraction done
+    """
+    from oncontour.evaluate.judge import judge
+
+    methods = _methods(model or [], predictions or [])
+    if not (tolerance_mm >= 0):
+        raise ConfigError(f"a tolerance is 0 mm or more, not {tolerance_mm}")
+    found = judge(
+        _patients(cohort), methods, structures=structures or (), tolerance_mm=tolerance_mm, look=overlays != "none", progress=progress
+    )
+    return write(found, out, overlays=overlays)
+
+
+def write(evaluation: Evaluation, out: Path, *, overlays: Literal["none", "three", "all"] = "three") -> str:
+    """Write tables and figures to folder ``out``, each file whole or not at all, and give the tables as text."""
+    from oncontour.evaluate import figures, tables
+    from oncontour.evaluate.judge import Failure
+    from oncontour.files import write_text
+
+    summaries, comparisons = tables.summarise(evaluation), tables.compare(evaluation)
+    write_text(out / "metrics.csv", tables.as_csv(evaluation.rows))
+    write_text(out / "summary.csv", tables.as_csv(summaries, tables.Summary))
+    write_text(out / "failures.csv", tables.as_csv(evaluation.failures, Failure))
+    if comparisons:
+        write_text(out / "comparisons.csv", tables.as_csv(comparisons, tables.Comparison))
+    else:
+        (out / "comparisons.csv").unlink(missing_ok=True)  # of an earlier evaluation with several methods
+    figures.box_plots(evaluation, out / "boxplots")
+    figures.box_plots(evaluation, out / "boxplots-more", ("surface_DSC", "HD95", "MSD", "APL"))
+    _write_overlays(evaluation, out / "overlays", overlays)
+    said = tables.text(evaluation, summaries, comparisons)
+    write_text(out / "summary.txt", said + "\n")
+    return f"{said}\n\nmetrics.csv, summary.csv and figures in {out}"
+
+
+def _write_overlays(evaluation: Evaluation, folder: Path, which: Literal["none", "three", "all"]) -> None:
+    """Pictures of the chosen patients; those of an earlier evaluation into the same folder go."""
+    from oncontour.evaluate import figures
+
+    chosen = figures.chosen_patients(evaluation) if which == "three" else {p.patient: "" for p in evaluation.panels if which == "all"}
+    written = []
+    for patient, rank in chosen.items():
+        panels = [panel for panel in evaluation.panels if panel.patient == patient]
+        name = f"{rank}-{patient}" if rank else patient
+        written += figures.overlays(panels, folder / name.replace("/", "_"), rank) if panels else []
+    for old in [*folder.glob("*.png"), *folder.glob("*.svg")]:
+        if old not in written:
+            old.unlink()
+
+
+def _patients(path: Path) -> Cohort:
+    from oncontour.io.cohort import Cohort, is_cohort
+
+    if not path.exists():
+        raise InputError("there is no such file or folder", where=str(path), hint="check the path of the cohort")
+    return Cohort.open(path) if is_cohort(path) else Cohort({path.name: path}, str(path))
+
+
+def _methods(models: list[str], predictions: list[Path]) -> dict[str, Predictor]:
+    """Name -> predictor; files that are called the same get a number."""
+    if not models and not predictions:
+        raise ConfigError("nothing to judge: neither --model nor --predictions was given")
+    named: list[tuple[str, Predictor]] = []
+    for model in models:
+        from oncontour.tasks.contouring import load_contourer
+
+        named.append((Path(model).stem, load_contourer(model)))
+    for folder in predictions:
+        cohort = _patients(folder)
+        named.append((folder.resolve().name, Predictions(cohort, only=cohort.where == str(folder) and len(cohort) == 1)))
+    out: dict[str, Predictor] = {}
+    for name, predictor in named:
+        number = 2
+        unique = name
+        while unique in out:
+            unique, number = f"{name}-{number}", number + 1
+        out[unique] = predictor
+    return out
