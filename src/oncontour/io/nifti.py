@@ -1,7 +1,7 @@
 """Single-file images: NIfTI (.nii, .nii.gz), NRRD (.nrrd) and MetaImage (.mha) to and from Volume.
 
 The only place where axes are flipped between conventions. NIfTI places voxels (i, j, k) in RAS+ millimetres (NIfTI-1.1, nifti1.h), we
-place (k, j, i) in LPS; NRRD and MetaImage pass through ITK, which already answers in LPS.
+place (k, j, i) in LPS; NRRD and MetaImage are read in ``io/textheader.py`` and written by ITK, in LPS.
 
 *Differs:* NIfTI is read here and not by ITK, because nifti_clib picks between sform and qform by its own rules, drops precision of a
 double header and believes the sizes in a header before it has seen the bytes.
@@ -10,7 +10,6 @@ double header and believes the sizes in a header before it has seen the bytes.
 from __future__ import annotations
 
 import gzip
-import re
 import zlib
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +21,8 @@ from numpy.typing import NDArray
 from oncontour.errors import FormatError, InputError, LimitError
 from oncontour.files import writing
 from oncontour.geometry import Floats, Geometry
+from oncontour.io.textheader import read_metaimage, read_nrrd
+from oncontour.io.voxels import check_size, check_there, fill
 from oncontour.volume import Volume
 
 MAX_VOXELS = 2**29
@@ -68,14 +69,24 @@ def read_image(path: Path | str, *, max_voxels: int = MAX_VOXELS) -> Volume:
     name = path.name.lower()
     if not is_image(path):
         raise FormatError(f"not an image file that can be read; its name should end in one of {', '.join(SUFFIXES)}", where=str(path))
+    read = read_nrrd if name.endswith(".nrrd") else read_metaimage if name.endswith(".mha") else _read_nifti
     try:
-        volume = _read_itk(path, max_voxels) if name.endswith((".nrrd", ".mha")) else _read_nifti(path, max_voxels)
+        volume = read(path, max_voxels)
+        _check_finite(volume.array, str(path))
+    except MemoryError as error:
+        raise LimitError("the image does not fit into memory", where=str(path), hint="use a machine with more memory") from error
     except (OSError, EOFError, zlib.error) as error:
         raise FormatError(f"the file is damaged or cut short ({error})", where=str(path), hint="copy or export it again") from error
-    if np.issubdtype(volume.array.dtype, np.floating) and not np.isfinite(volume.array).all():
-        bad = np.argwhere(~np.isfinite(volume.array))
-        raise FormatError(f"{len(bad)} voxels are NaN or infinite, the first at (k, j, i) = {tuple(bad[0].tolist())}", where=str(path))
     return volume
+
+
+def _check_finite(array: NDArray[Any], where: str) -> None:
+    if np.issubdtype(array.dtype, np.floating):
+        finite = np.isfinite(array)
+        if not finite.all():
+            first = tuple(int(n) for n in np.unravel_index(int(finite.argmin()), array.shape))
+            bad = array.size - int(np.count_nonzero(finite))
+            raise FormatError(f"{bad} voxels are NaN or infinite, the first at (k, j, i) = {first}", where=where)
 
 
 def write_image(volume: Volume, path: Path | str) -> Path:
@@ -100,14 +111,6 @@ def write_image(volume: Volume, path: Path | str) -> Path:
     return path
 
 
-def _check_size(shape: tuple[int, ...], max_voxels: int, where: str) -> None:
-    if len(shape) != 3 or min(shape) < 1:
-        raise FormatError(f"an image needs three axes, this has sizes {shape}", where=where, hint="save one volume of the series")
-    voxels = int(shape[0]) * int(shape[1]) * int(shape[2])
-    if voxels > max_voxels:
-        raise LimitError(f"{' x '.join(map(str, shape))} = {voxels} voxels, at most {max_voxels} are read", where=where)
-
-
 # ---- NIfTI
 
 
@@ -119,13 +122,16 @@ def _read_nifti(path: Path, max_voxels: int) -> Volume:
         stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw  # type: ignore[assignment]
         header = _header(stream, where)
         shape = _shape(header, where)
-        _check_size(shape, max_voxels, where)
+        check_size(shape, max_voxels, where)
         geometry = Geometry((shape[2], shape[1], shape[0]), _LPS @ _affine_ras(header) @ _XYZ_TO_KJI)
         code = int(header["datatype"])
         if code not in _DTYPES:
             raise FormatError(f"voxels of NIfTI data type {code} (complex, colour or unknown) cannot be read", where=where)
-        array = np.empty(geometry.shape, np.dtype(_DTYPES[code]).newbyteorder(header.dtype["datatype"].byteorder))
-        _fill(stream, array, _gap(header, where), where)
+        dtype, gap = np.dtype(_DTYPES[code]).newbyteorder(header.dtype["datatype"].byteorder), _gap(header, where)
+        check_there(geometry.size * dtype.itemsize, path.stat().st_size - (0 if zipped else gap), where, zipped=zipped)
+        array = np.empty(geometry.shape, dtype)
+        stream.seek(gap)
+        fill(stream, array, where)  # file order: i fastest
     return Volume(_scaled(array.astype(array.dtype.newbyteorder("="), copy=False), header, where), geometry)
 
 
@@ -191,17 +197,6 @@ def _gap(header: np.void, where: str) -> int:
     return int(offset)
 
 
-def _fill(stream: IO[bytes], array: NDArray[Any], offset: int, where: str) -> None:
-    stream.seek(offset)
-    view, done = array.reshape(-1).view(np.uint8), 0  # the bytes are in file order: i fastest
-    while done < len(view):
-        got = stream.readinto(view[done : done + (1 << 24)])  # type: ignore[attr-defined]
-        if not got:
-            raise FormatError(f"cut short: voxels take {len(view)} bytes, {done} are there", where=where, hint="copy or export it again")
-        done += got
-    stream.read(1)  # at the end of a zipped file its checksum is compared
-
-
 def _scaled(array: NDArray[Any], header: np.void, where: str) -> NDArray[Any]:
     """Voxels after scl_slope and scl_inter: whole numbers stay whole, anything else is float32."""
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
@@ -250,50 +245,7 @@ def _quaternion(rotation: Floats) -> tuple[float, Floats]:
     return qfac, np.array([x, y, z]) * (1.0 if w >= 0 else -1.0)
 
 
-# ---- NRRD and MetaImage
-
-
-def _read_itk(path: Path, max_voxels: int) -> Volume:
-    _check_self_contained(path)
-    sitk: Any = import_module("SimpleITK")
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO("NrrdImageIO" if path.suffix.lower() == ".nrrd" else "MetaImageIO")
-    try:
-        reader.ReadImageInformation()
-        _check_size(tuple(reader.GetSize()), max_voxels, str(path))
-        if reader.GetNumberOfComponents() != 1 or "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
-            raise FormatError("voxels of several components (complex, colour or vectors) cannot be read", where=str(path))
-        image = reader.Execute()
-    except RuntimeError as error:
-        cause = " ".join(str(error).split())[-160:]
-        raise FormatError(f"the file is damaged, cut short or no {path.suffix[1:].upper()} ({cause})", where=str(path)) from error
-    array = sitk.GetArrayFromImage(image)
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    k, j, i = array.shape
-    return Volume(array, Geometry((k, j, i), affine @ _XYZ_TO_KJI))
-
-
-def _check_self_contained(path: Path) -> None:
-    """Refuse a header that sends the reader to another file, and a zipped MetaImage that is cut short."""
-    with path.open("rb") as stream:
-        head = stream.read(1 << 16)
-    if path.suffix.lower() == ".nrrd":
-        header = head.replace(b"\r", b"").split(b"\n\n", 1)[0].lower()
-        if not head.startswith(b"NRRD000") or re.search(rb"data ?file\s*:", header):
-            raise FormatError("not an NRRD with its voxels in the same file", where=str(path), hint="save it as one .nrrd file")
-        return
-    end = re.search(rb"ElementDataFile\s*[=:]\s*([^\r\n]*)\r?\n", head)
-    if end is None or end[1].strip() != b"LOCAL":
-        raise FormatError("not a MetaImage with its voxels in the same file", where=str(path), hint="save it as one .mha file")
-    zipped = re.search(rb"CompressedDataSize\s*[=:]\s*(\d{1,18})\s", head[: end.end()])
-    there = path.stat().st_size - end.end()
-    if zipped and there < int(zipped[1]):
-        raise FormatError(
-            f"cut short: voxels take {int(zipped[1])} bytes, {there} are there", where=str(path), hint="copy or export it again"
-        )
+# ---- NRRD and MetaImage (read in io/textheader.py)
 
 
 def _write_itk(array: NDArray[Any], geometry: Geometry, path: Path, suffix: str) -> None:

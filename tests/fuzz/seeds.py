@@ -1,0 +1,250 @@
+"""Small valid inputs of every kind that a reader takes, each in a folder of its own, and the readers' way in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+
+from oncontour.case import Case
+from oncontour.geometry import Geometry
+from oncontour.phantom import HollowSphere
+from oncontour.volume import Volume
+from tests import phantoms
+from tests.dicom_cases import WrittenSeries, make_series, save
+from tests.fuzz import damage
+from tests.fuzz.damage import Damage
+
+GRID = Geometry.regular((6, 9, 10), (3, 2, 2), (-9, -8, -7))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``make(folder)`` puts a valid input there and says which of its files to spoil; ``read(folder)`` is the reader under test."""
+
+    name: str
+    make: Callable[[Path], list[Path]]
+    read: Callable[[Path], object]
+    damages: tuple[Damage, ...]
+
+
+# ---- readers, each used the way the program does: everything that was read is also looked at
+
+
+def read_everything(path: Path) -> object:
+    from oncontour import io
+
+    case = io.read(path)
+    for name in case.structures:
+        case.mask(name)
+    return str(dict(case.facts)), [image.array.sum() for image in case.images.values()]
+
+
+def read_single_image(folder: Path) -> object:
+    from oncontour.io.nifti import read_image
+
+    return [read_image(path).array.sum() for path in sorted(folder.iterdir()) if not path.name.startswith("other")]
+
+
+def read_cohort(folder: Path) -> object:
+    from oncontour.io.cohort import Cohort
+
+    cohort = Cohort.open(folder / "cohort.csv")
+    return cohort.split((0.5, 0.5), 0), [cohort[one].id for one in cohort.ids[:3]]
+
+
+# ---- images
+
+
+def _volume(dtype: type = np.int16) -> Volume:
+    return Volume(np.random.default_rng(0).integers(0, 100, GRID.shape).astype(dtype), GRID)
+
+
+def _image(name: str) -> Callable[[Path], list[Path]]:
+    def make(folder: Path) -> list[Path]:
+        from oncontour.io.nifti import write_image
+
+        return [write_image(_volume(), folder / name)]
+
+    return make
+
+
+def small_case() -> Case:
+    solid = HollowSphere((0, 0, 0), 6, 3)
+    return Case("p", {"ct": _volume(), "dose": _volume(np.float32)}, {"Larynx": solid.mask(GRID), "Parotid_L": solid.mask(GRID)})
+
+
+def _layout(folder: Path) -> list[Path]:
+    phantoms.patient(folder, small_case())
+    return sorted(folder.rglob("*.nii.gz"))
+
+
+def _openkbp(folder: Path) -> list[Path]:
+    """A few voxels of a patient as published (Babier et al. 2021): flat C-order index, value; masks hold indices alone."""
+    (folder / "voxel_dimensions.csv").write_text("3.906\n3.906\n2.5\n")
+    (folder / "ct.csv").write_text(",data\n" + "".join(f"{n},{1024.0 + n % 7}\n" for n in range(1_000_000, 1_000_040)))
+    (folder / "dose.csv").write_text(",data\n" + "".join(f"{n},{n % 70}.25\n" for n in range(1_000_000, 1_000_040)))
+    (folder / "Brainstem.csv").write_text(",data\n" + "".join(f"{n},\n" for n in range(1_000_010, 1_000_020)))
+    (folder / "possible_dose_mask.csv").write_text(",data\n" + "".join(f"{n},\n" for n in range(1_000_000, 1_000_040)))
+    return sorted(folder.glob("*.csv"))
+
+
+def _cohort(folder: Path) -> list[Path]:
+    phantoms.patient(folder / "a", small_case())
+    phantoms.patient(folder / "b", small_case())
+    (folder / "cohort.csv").write_text("patient,path,split\na,a,train\nb,b,validation\n")
+    return [folder / "cohort.csv"]
+
+
+# ---- DICOM
+
+
+def _series(folder: Path, **options: object) -> WrittenSeries:
+    return make_series(folder, rows=12, columns=14, spacing_mm=(2, 2), offsets=(0.0, 2.0, 4.0, 6.0), **options)  # type: ignore[arg-type]
+
+
+def _plain_series(folder: Path) -> list[Path]:
+    return list(_series(folder).paths)
+
+
+def _compressed(syntax: str) -> Callable[[Path], list[Path]]:
+    def make(folder: Path) -> list[Path]:
+        return list(_series(folder, syntax=syntax).paths)
+
+    return make
+
+
+def _object(series: WrittenSeries, sop_class: str, modality: str) -> Dataset:
+    d = Dataset()
+    d.SOPClassUID, d.SOPInstanceUID, d.Modality = sop_class, generate_uid(), modality
+    d.PatientID, d.PatientName, d.StudyInstanceUID, d.SeriesInstanceUID = "phantom", "a^b", series.study_uid, generate_uid()
+    d.FrameOfReferenceUID, d.StudyDate, d.StudyTime, d.AccessionNumber = series.frame_of_reference_uid, "20260101", "010101", ""
+    return d
+
+
+def _item(**values: object) -> Dataset:
+    d = Dataset()
+    for keyword, value in values.items():
+        setattr(d, keyword, value)
+    return d
+
+
+def _rtstruct(folder: Path) -> list[Path]:
+    series = _series(folder)
+    d = _object(series, "1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT")
+    d.StructureSetLabel, d.StructureSetDate, d.StructureSetTime = "a", "20260101", "010101"
+    images = [_item(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.2", ReferencedSOPInstanceUID=uid) for uid in series.sop_uids]
+    of_series = _item(SeriesInstanceUID=series.series_uid, ContourImageSequence=images)
+    study = _item(
+        ReferencedSOPClassUID="1.2.840.10008.3.1.2.3.1", ReferencedSOPInstanceUID=series.study_uid, RTReferencedSeriesSequence=[of_series]
+    )
+    d.ReferencedFrameOfReferenceSequence = [_item(FrameOfReferenceUID=series.frame_of_reference_uid, RTReferencedStudySequence=[study])]
+    names = ("Brainstem", "Ring", "Point")
+    d.StructureSetROISequence = [
+        _item(ROINumber=n + 1, ReferencedFrameOfReferenceUID=series.frame_of_reference_uid, ROIName=name, ROIGenerationAlgorithm="")
+        for n, name in enumerate(names)
+    ]
+    d.ROIContourSequence = [_roi(n + 1, series, name) for n, name in enumerate(names)]
+    d.RTROIObservationsSequence = [_item(ObservationNumber=n + 1, ReferencedROINumber=n + 1, RTROIInterpretedType="") for n in range(3)]
+    save(d, folder / "rtstruct.dcm")
+    return [folder / "rtstruct.dcm"] * 9 + [series.paths[1]]
+
+
+def _roi(number: int, series: WrittenSeries, name: str) -> Dataset:
+    solid = HollowSphere(tuple(series.positions_mm[1] + (13, 11, 0)), 8, 4)  # type: ignore[arg-type]
+    contours = []
+    for n, at in enumerate(series.positions_mm):
+        image = [_item(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.2", ReferencedSOPInstanceUID=series.sop_uids[n])]
+        polygons = solid.contours_at(float(at[2]), 12)[: 2 if name == "Ring" else 1]
+        for polygon in polygons if name != "Point" else (at[None],):
+            points = [f"{v:.3f}" for v in np.ravel(polygon)]
+            kind = "POINT" if name == "Point" else "CLOSED_PLANAR"
+            contours.append(
+                _item(ContourImageSequence=image, ContourGeometricType=kind, NumberOfContourPoints=len(points) // 3, ContourData=points)
+            )
+    return _item(ROIDisplayColor=[255, 0, 9], ReferencedROINumber=number, ContourSequence=contours)
+
+
+def _rtdose(folder: Path) -> list[Path]:
+    series = _series(folder)
+    d = _object(series, "1.2.840.10008.5.1.4.1.1.481.2", "RTDOSE")
+    dose = np.random.default_rng(0).integers(0, 60000, (4, 6, 7))
+    d.ImagePositionPatient, d.ImageOrientationPatient = list(series.positions_mm[0]), [1, 0, 0, 0, 1, 0]
+    d.PixelSpacing, d.GridFrameOffsetVector, d.FrameIncrementPointer = [3, 3], [0, 2, 4, 6], 0x3004000C
+    d.NumberOfFrames, d.Rows, d.Columns = dose.shape
+    d.SamplesPerPixel, d.PhotometricInterpretation, d.PixelRepresentation = 1, "MONOCHROME2", 0
+    d.BitsAllocated, d.BitsStored, d.HighBit = 32, 32, 31
+    d.DoseUnits, d.DoseType, d.DoseSummationType, d.DoseGridScaling = "GY", "PHYSICAL", "PLAN", "0.001"
+    d.PixelData = dose.astype("<u4").tobytes()
+    d["PixelData"].VR = "OW"
+    save(d, folder / "rtdose.dcm")
+    return [folder / "rtdose.dcm"]
+
+
+def _seg(folder: Path) -> list[Path]:
+    series = _series(folder)
+    d = _object(series, "1.2.840.10008.5.1.4.1.1.66.4", "SEG")
+    shape = (4, 12, 14)
+    bits = np.zeros(shape, np.uint8)
+    bits[1:3, 3:9, 4:10] = 1
+    d.NumberOfFrames, d.Rows, d.Columns = shape
+    d.SamplesPerPixel, d.PhotometricInterpretation, d.PixelRepresentation = 1, "MONOCHROME2", 0
+    d.BitsAllocated, d.BitsStored, d.HighBit, d.SegmentationType = 1, 1, 0, "BINARY"
+    d.ImageType, d.LossyImageCompression, d.ContentLabel = ["DERIVED", "PRIMARY"], "00", "SEG"
+    code = _item(CodeValue="85756007", CodingSchemeDesignator="SCT", CodeMeaning="Tissue")
+    d.SegmentSequence = [
+        _item(
+            SegmentNumber=1,
+            SegmentLabel="Brainstem",
+            SegmentAlgorithmType="MANUAL",
+            SegmentedPropertyCategoryCodeSequence=[code],
+            SegmentedPropertyTypeCodeSequence=[code],
+        )
+    ]
+    d.DimensionIndexSequence = [_item(DimensionIndexPointer=0x00200032, FunctionalGroupPointer=0x00209113)]
+    measures = _item(PixelSpacing=[2, 2], SliceThickness="2", SpacingBetweenSlices="2")
+    plane = _item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    d.SharedFunctionalGroupsSequence = [_item(PixelMeasuresSequence=[measures], PlaneOrientationSequence=[plane])]
+    d.PerFrameFunctionalGroupsSequence = [
+        _item(
+            FrameContentSequence=[_item(DimensionIndexValues=[n + 1])],
+            PlanePositionSequence=[_item(ImagePositionPatient=list(at))],
+            SegmentIdentificationSequence=[_item(ReferencedSegmentNumber=1)],
+        )
+        for n, at in enumerate(series.positions_mm)
+    ]
+    packed = np.packbits(bits.ravel(), bitorder="little").tobytes()
+    d.PixelData = packed + b"\x00" * (len(packed) % 2)
+    d["PixelData"].VR = "OB"
+    save(d, folder / "seg.dcm")
+    return [folder / "seg.dcm"]
+
+
+IMAGES = (
+    Kind("nifti", _image("a.nii"), read_single_image, (damage.nifti, damage.bytewise)),
+    Kind("nifti.gz", _image("a.nii.gz"), read_single_image, (damage.nifti, damage.nifti, damage.bytewise)),
+    Kind("nrrd", _image("a.nrrd"), read_single_image, (damage.textual, damage.bytewise)),
+    Kind("mha", _image("a.mha"), read_single_image, (damage.textual, damage.bytewise)),
+    Kind("layout", _layout, read_everything, (damage.nifti, damage.bytewise)),
+)
+TABLES = (
+    Kind("openkbp", _openkbp, read_everything, (damage.textual, damage.textual, damage.bytewise)),
+    Kind("cohort", _cohort, read_cohort, (damage.textual, damage.bytewise)),
+)
+SERIES = (
+    Kind("series", _plain_series, read_everything, (damage.dicom, damage.dicom, damage.dicom, damage.deflated)),
+    Kind("series-rle", _compressed("1.2.840.10008.1.2.5"), read_everything, (damage.dicom, damage.bytewise)),
+    Kind("series-jpegls", _compressed("1.2.840.10008.1.2.4.80"), read_everything, (damage.dicom, damage.bytewise)),
+    Kind("series-j2k", _compressed("1.2.840.10008.1.2.4.90"), read_everything, (damage.dicom, damage.bytewise)),
+    Kind("series-jpeg", _compressed("1.2.840.10008.1.2.4.70"), read_everything, (damage.dicom, damage.bytewise)),
+)
+OBJECTS = (
+    Kind("rtstruct", _rtstruct, read_everything, (damage.dicom,)),
+    Kind("rtdose", _rtdose, read_everything, (damage.dicom,)),
+    Kind("seg", _seg, read_everything, (damage.dicom,)),
+)
+GROUPS = {"images": IMAGES, "tables": TABLES, "series": SERIES, "objects": OBJECTS}

@@ -1,0 +1,189 @@
+"""NRRD and MetaImage as others write them: the same voxels in the same places that SimpleITK finds, and a sentence where it would crash."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from oncontour.errors import FormatError, GeometryError, LimitError, OncontourError
+from oncontour.geometry import Geometry
+from oncontour.io.nifti import read_image, write_image
+from oncontour.volume import Volume
+from tests.test_geometry import rotation
+
+GRID = Geometry.regular((4, 5, 6), (3, 1.5, 0.7), (-10, 20, -300), np.eye(3)[::-1] @ rotation((0.2, -0.3, 0.1)))
+DTYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
+ARRAY = np.arange(120).reshape(4, 5, 6)
+NRRD = """NRRD0004
+# a comment
+type: short
+dimension: 3
+space: left-posterior-superior
+sizes: 6 5 4
+space directions: (0.7,0,0) (0,1.5,0) (0,0,3)
+space origin: (-10,20,-300)
+kinds: domain domain domain
+endian: little
+encoding: raw
+some key:=a value
+"""
+MHA = """ObjectType = Image
+NDims = 3
+BinaryData = True
+BinaryDataByteOrderMSB = False
+CompressedData = False
+TransformMatrix = 1 0 0 0 1 0 0 0 1
+Offset = -10 20 -300
+ElementSpacing = 0.7 1.5 3
+DimSize = 6 5 4
+ElementType = MET_SHORT
+ElementDataFile = LOCAL
+"""
+STRAIGHT = Geometry.regular((4, 5, 6), (3, 1.5, 0.7), (-10, 20, -300))
+
+
+def by_itk(path: Path, dtype: str, compress: bool) -> None:
+    image = sitk.GetImageFromArray(ARRAY.astype(dtype))
+    image.SetSpacing(GRID.spacing_mm[::-1])
+    image.SetOrigin(GRID.origin_mm)
+    image.SetDirection(GRID.axes[::-1].T.ravel().tolist())
+    sitk.WriteImage(image, str(path), compress)
+
+
+@pytest.mark.parametrize("suffix", ["nrrd", "mha"])
+@pytest.mark.parametrize("compress", [False, True])
+def test_reads_what_simpleitk_writes(tmp_path: Path, suffix: str, compress: bool) -> None:
+    for dtype in DTYPES:
+        path = tmp_path / f"{dtype}.{suffix}"
+        by_itk(path, dtype, compress)
+        volume = read_image(path)
+        assert volume.array.dtype == np.dtype(dtype)
+        assert np.array_equal(volume.array, ARRAY)
+        assert volume.geometry.same_grid(GRID, 1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["nrrd", "mha"])
+def test_simpleitk_reads_what_we_write_and_so_do_we(tmp_path: Path, suffix: str) -> None:
+    path = write_image(Volume(ARRAY.astype(np.int16), GRID), tmp_path / f"a.{suffix}")
+    image = sitk.ReadImage(str(path))
+    assert np.array_equal(sitk.GetArrayFromImage(image), ARRAY)
+    assert np.allclose(image.TransformContinuousIndexToPhysicalPoint((5.0, 4.0, 3.0)), GRID.points((3, 4, 5)), atol=1e-6)
+    back = read_image(path)
+    assert np.array_equal(back.array, ARRAY)
+    assert back.geometry.same_grid(GRID, 1e-6)
+
+
+def nrrd(path: Path, header: str = NRRD, data: bytes | None = None) -> Volume:
+    path.write_bytes(header.encode() + b"\n" + (ARRAY.astype("<i2").tobytes() if data is None else data))
+    return read_image(path)
+
+
+def mha(path: Path, header: str = MHA, data: bytes | None = None) -> Volume:
+    path.write_bytes(header.encode() + (ARRAY.astype("<i2").tobytes() if data is None else data))
+    return read_image(path)
+
+
+def test_nrrd_encodings(tmp_path: Path) -> None:
+    raw = ARRAY.astype("<i2").tobytes()
+    text = " ".join(map(str, ARRAY.ravel())).encode()
+    for name, data in (("gz", gzip.compress(raw)), ("bzip2", bz2.compress(raw)), ("ascii", text), ("raw", raw)):
+        got = nrrd(tmp_path / "a.nrrd", NRRD.replace("encoding: raw", f"encoding: {name}"), data)
+        assert np.array_equal(got.array, ARRAY)
+        assert got.array.dtype == np.int16
+    big = nrrd(tmp_path / "a.nrrd", NRRD.replace("little", "big"), ARRAY.astype(">i2").tobytes())
+    assert np.array_equal(big.array, ARRAY)
+    assert big.array.dtype.isnative
+    for skip, data in (("byte skip: 3", b"abc" + raw), ("line skip: 2", b"a\nbc\n" + raw), ("byte skip: -1", b"anything" + raw)):
+        assert np.array_equal(nrrd(tmp_path / "a.nrrd", NRRD + skip + "\n", data).array, ARRAY)
+    assert np.array_equal(nrrd(tmp_path / "a.nrrd", NRRD.replace("\n", "\r\n") + "\r", raw).array, ARRAY)
+
+
+def test_nrrd_spaces_and_units(tmp_path: Path) -> None:
+    """The same voxels, said in RAS and in LAS: x and y, or y alone, change sign against LPS."""
+    for name, x, y in (("LPS", 1, 1), ("right-anterior-superior", -1, -1), ("LAS", 1, -1)):
+        header = NRRD.replace("left-posterior-superior", name).replace("(0.7,", f"({0.7 * x},").replace("(0,1.5,", f"(0,{1.5 * y},")
+        got = nrrd(tmp_path / "a.nrrd", header.replace("(-10,20,", f"({-10 * x},{20 * y},"))
+        assert got.geometry.same_grid(STRAIGHT, 1e-9), name
+    in_cm = NRRD.replace("(0.7,0,0) (0,1.5,0) (0,0,3)", "(0.07,0,0) (0,0.15,0) (0,0,0.3)").replace("(-10,20,-300)", "(-1,2,-30)")
+    assert nrrd(tmp_path / "a.nrrd", in_cm + 'space units: "cm" "cm" "cm"\n').geometry.same_grid(STRAIGHT, 1e-9)
+    lines = [line for line in NRRD.splitlines() if not line.startswith("space")]
+    plain = nrrd(tmp_path / "a.nrrd", "\n".join([*lines, "spacings: 0.7 1.5 3"]) + "\n")
+    assert plain.geometry.spacing_mm == pytest.approx((3, 1.5, 0.7))
+
+
+def test_metaimage_variants(tmp_path: Path) -> None:
+    raw = ARRAY.astype("<i2").tobytes()
+    assert mha(tmp_path / "a.mha").geometry.same_grid(STRAIGHT, 1e-9)
+    for packed in (zlib.compress(raw), gzip.compress(raw)):
+        for size in (f"CompressedDataSize = {len(packed)}\n", ""):
+            header = MHA.replace("CompressedData = False\n", "CompressedData = True\n" + size)
+            assert np.array_equal(mha(tmp_path / "a.mha", header, packed).array, ARRAY)
+    big = mha(tmp_path / "a.mha", MHA.replace("MSB = False", "MSB = True"), ARRAY.astype(">i2").tobytes())
+    assert np.array_equal(big.array, ARRAY)
+    text = mha(tmp_path / "a.mha", MHA.replace("BinaryData = True", "BinaryData = False"), " ".join(map(str, ARRAY.ravel())).encode())
+    assert np.array_equal(text.array, ARRAY)
+    turned = MHA.replace("1 0 0 0 1 0 0 0 1", "0 1 0 -1 0 0 0 0 1")  # i runs along +y, j along -x
+    assert np.allclose(mha(tmp_path / "a.mha", turned).geometry.axes, [(0, 0, 1), (-1, 0, 0), (0, 1, 0)])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind", "says"),
+    [
+        ("sizes: 6 5 4", "sizes: 6 5 40", FormatError, "cut short: voxels take 2400 bytes, 240 are there"),
+        ("sizes: 6 5 4", "sizes: 6 5", FormatError, "needs three axes"),
+        ("sizes: 6 5 4", "sizes: 6 5 -4", FormatError, "sizes must be whole numbers"),
+        ("sizes: 6 5 4", "sizes: 60000 50000 40000", LimitError, "at most"),
+        ("type: short", "type: block", FormatError, "type 'block' cannot be read"),
+        ("encoding: raw", "encoding: hex", FormatError, "encoding 'hex' cannot be read"),
+        ("encoding: raw", "encoding: gzip", FormatError, "damaged"),
+        ("encoding: raw", "data file: /dev/zero", FormatError, "voxels in the same file"),
+        ("endian: little\n", "", FormatError, "endian must be little or big"),
+        ("left-posterior-superior", "scanner-xyz", FormatError, "space 'scanner-xyz' is not one of"),
+        ("(0.7,0,0)", "none", FormatError, "space directions must be 3 times"),
+        ("(0.7,0,0)", "(0.7,0)", FormatError, "must be 9 finite numbers"),
+        ("(0.7,0,0)", "(nan,0,0)", FormatError, "must be 9 finite numbers"),
+        ("(0.7,0,0)", "(0,0,0)", GeometryError, "longer than nothing"),
+        ("NRRD0004", "NRRD0009", FormatError, "not an NRRD"),
+        ("encoding: raw", "encoding: raw\nbyte skip: -2", FormatError, "byte skip must be"),
+        ("encoding: raw", "encoding: raw\n" + "#" * 70000, FormatError, "does not end within"),
+    ],
+)
+def test_nrrd_refusals(tmp_path: Path, old: str, new: str, kind: type[OncontourError], says: str) -> None:
+    with pytest.raises(kind, match=says):
+        nrrd(tmp_path / "a.nrrd", NRRD.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind", "says"),
+    [
+        ("DimSize = 6 5 4", "DimSize = 10 -1e30 6", FormatError, "DimSize must be whole numbers"),
+        ("DimSize = 6 5 4", "DimSize = 6 5 40", FormatError, "cut short"),
+        ("DimSize = 6 5 4\n", "", FormatError, "DimSize must be whole numbers"),
+        ("DimSize = 6 5 4", "DimSize = 60000 50000 40000", LimitError, "at most"),
+        ("MET_SHORT", "MET_SHORT_ARRAY", FormatError, "cannot be read"),
+        ("ElementDataFile = LOCAL", "ElementDataFile = /dev/zero", FormatError, "voxels in the same file"),
+        ("NDims = 3", "NDims = 3\nElementNumberOfChannels = 3", FormatError, "several components"),
+        ("NDims = 3", "NDims = 3\nHeaderSize = -1", FormatError, "HeaderSize"),
+        ("CompressedData = False", "CompressedData = True", FormatError, "damaged"),
+        ("CompressedData = False", "CompressedData = maybe", FormatError, "must be True or False"),
+        ("CompressedData = False", "CompressedData = True\nCompressedDataSize = 99999", FormatError, "cut short"),
+        ("0.7 1.5 3", "0.7 1.5", FormatError, "must be 3 finite numbers"),
+        ("0.7 1.5 3", "0.7 1.5 inf", FormatError, "must be 3 finite numbers"),
+        ("1 0 0 0 1 0 0 0 1", "1 1 0 0 1 0 0 0 1", GeometryError, "right angles"),
+    ],
+)
+def test_metaimage_refusals(tmp_path: Path, old: str, new: str, kind: type[OncontourError], says: str) -> None:
+    with pytest.raises(kind, match=says):
+        mha(tmp_path / "a.mha", MHA.replace(old, new))
+
+
+def test_a_zipped_image_cannot_promise_more_than_its_bytes_can_hold(tmp_path: Path) -> None:
+    header = NRRD.replace("encoding: raw", "encoding: gzip").replace("sizes: 6 5 4", "sizes: 600 500 400")
+    with pytest.raises(FormatError, match="cut short: voxels take 240000000 bytes"):
+        nrrd(tmp_path / "a.nrrd", header, gzip.compress(bytes(1000)))
