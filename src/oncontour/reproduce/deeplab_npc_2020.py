@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -65,6 +65,7 @@ def reproduce(
     cohort: Path,
     out: Path,
     *,
+    mode: Literal["paper", "fair"] = "paper",
     structure: str = "PTV_7000",
     updates: int = 30000,
     epoch_updates: int = 50,
@@ -78,9 +79,11 @@ def reproduce(
 ) -> str:
     """Train every arm with the paper's recipe for ``updates`` steps, judge it on the patients kept apart, write and give the table.
 
-    ``structure`` is the target (for OpenKBP ``PTV_7000``: a planning target volume, not the paper's gross tumour). ``updates`` counts
-    optimiser steps, the same for every arm (the paper: 200 epochs of about 375); an "epoch", after which the learning rate may
-    fall, is ``epoch_updates`` of them. ``arms`` names some of the rows; ``patients`` takes the first so many of each part (for a trial).
+    ``mode`` "paper" keeps to the publication; "fair" gives every net our own recipe (DSC and cross-entropy, AdamW with a cosine, grey-value
+    augmentation) and all slices. ``structure`` is the target (for OpenKBP ``PTV_7000``: a planning target volume, not the paper's gross
+    tumour). ``updates`` counts optimiser steps, the same for every arm (the paper: 200 epochs of about 375); an "epoch", after which the
+    learning rate may fall, is ``epoch_updates`` of them. ``arms`` names some of the rows; ``patients`` takes the first so many of each
+    part (for a trial).
     Raises ConfigError for an unknown arm, CohortError when the cohort has no two parts.
     """
     chosen = [arm for arm in ARMS if not arms or arm.name in arms]
@@ -93,38 +96,30 @@ def reproduce(
     truth = [case for case in read_cases(test) if structure in case.structures]
     for arm in chosen:
         sys.stderr.write(f"{arm.name}\n")
-        task = ContourTask(arm_settings(arm, structure, window, spacing_mm, epoch_updates * batch))
-        recipe = TrainSettings.paper(
-            epochs=max(1, round((arm.updates or updates) / epoch_updates)), batch=batch, seed=seed, threads=threads
-        )
-        fit(task, learn, out / slug(arm.name), recipe, name=slug(arm.name), data=f"{train} ({structure})")
+        task = ContourTask(arm_settings(arm, structure, window, spacing_mm, epoch_updates * batch, mode))
+        make = TrainSettings.paper if mode == "paper" else TrainSettings
+        recipe = make(epochs=max(1, round((arm.updates or updates) / epoch_updates)), batch=batch, seed=seed, threads=threads)
+        fit(task, learn, out / slug(arm.name), recipe, name=slug(arm.name), data=f"{len(learn)} patients, {structure}")
         task.eval()
         rows += judge(arm.name, task, truth, structure)
         speed[arm.name] = milliseconds(task)
     write_text(out / "measured.csv", as_csv(rows))
-    text = tables(rows, speed, structure=structure, n_train=len(learn), updates=updates)
+    text = tables(rows, speed, structure=structure, n_train=len(learn), updates=updates, mode=mode)
     write_text(out / "table.md", text)
     return text
 
 
-def arm_settings(arm: Arm, structure: str, window: Sequence[int], spacing_mm: Sequence[float], draws: int) -> ContourSettings:
+def arm_settings(arm: Arm, structure: str, window: Sequence[int], spacing_mm: Sequence[float], draws: int, mode: str) -> ContourSettings:
     """The paper's contouring settings for one arm. Grey values: -160 to 240 HU, as the paper names none."""
     depth, rows, columns = (int(n) for n in window)
     k, j, i = (float(s) for s in spacing_mm)
-    moves = Ranges(rotation_deg=15, tilt_deg=0, zoom=0.15, shift_mm=20, flip_left_right=True, flip_front_back=True)
-    return ContourSettings(
-        structures=(structure,),
-        net=arm.net,
-        net_options=dict(arm.options),
-        spacing_mm=(k, j, i),
-        window=(depth, rows, columns),
-        hu=(-160.0, 240.0),
-        loss="paper",
-        slices=arm.slices,  # type: ignore[arg-type]
-        draws=draws,
-        augment=replace(moves, hu_shift=0, hu_scale=0, noise_hu=0),
-        mask_body=False,
-    )
+    moves = Ranges(rotation_deg=15, tilt_deg=0, zoom=0.15, shift_mm=20, flip_left_right=True, flip_front_back=mode == "paper")
+    common: dict[str, Any] = {"structures": (structure,), "net": arm.net, "net_options": dict(arm.options), "spacing_mm": (k, j, i)}
+    common |= {"window": (depth, rows, columns), "hu": (-160.0, 240.0), "draws": draws, "mask_body": False}
+    if mode == "paper":
+        still = replace(moves, hu_shift=0, hu_scale=0, noise_hu=0)
+        return ContourSettings(**common, loss="paper", slices=arm.slices, augment=still)  # type: ignore[arg-type]
+    return ContourSettings(**common, slices="all", augment=moves)
 
 
 def parts(cohort: Path, patients: int | None) -> tuple[Cohort, Cohort]:
@@ -185,12 +180,12 @@ def milliseconds(task: ContourTask, size: int = 512, repeats: int = 3) -> float:
 # ---- tables
 
 
-def tables(rows: Sequence[dict[str, Any]], speed: dict[str, float], *, structure: str, n_train: int, updates: int) -> str:
+def tables(rows: Sequence[dict[str, Any]], speed: dict[str, float], *, structure: str, n_train: int, updates: int, mode: str) -> str:
     """Their table, ours under both protocols with tests against the first row, and the ablations, as Markdown."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     n = len({row["patient"] for row in rows})
     lines = [
-        f"## Theirs and ours: {structure}, {n_train} patients to learn from, {n} to judge on, {updates} updates",
+        f"## Theirs and ours: {structure}, {n_train} patients to learn from, {n} to judge on, {updates} updates, {mode} mode",
         "",
         "| | DSC | JI | ASD (mm) | HD (mm) | ms a slice |",
         "|---|---|---|---|---|---|",
