@@ -1,0 +1,350 @@
+"""DICOM Segmentation objects to masks, and back (written through highdicom).
+
+Sources: DICOM PS3.3 A.51 (Segmentation IOD), C.8.20 (segmentation modules), C.7.6.16 (functional groups); PS3.16 CID 7150, 7151 (codes).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oncontour.errors import FormatError, InputError, LimitError, SeriesError, StructureError
+from oncontour.files import writing
+from oncontour.geometry import Floats, Geometry
+from oncontour.io.attributes import set_attributes
+from oncontour.io.dicomfile import MAX_VOXELS, NATIVE, DicomFile, Header
+from oncontour.io.dicomparse import opening, read_header
+from oncontour.io.layout import map_names
+from oncontour.io.pixels import stored_values
+from oncontour.io.plane import PixelFormat, Plane
+from oncontour.io.source import DicomSource
+from oncontour.volume import Volume
+
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+MAX_FRAMES = 200_000
+_ON_GRID_MM = 0.02
+_KEYWORDS = (
+    *("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID", "SegmentationType", "MaximumFractionalValue", "SegmentSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames", "Rows", "Columns"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"),
+)
+_CODES = {
+    "Brain": "Brain", "Brainstem": "BrainStem", "SpinalCord": "SpinalCord", "Esophagus": "Esophagus", "Larynx": "Larynx",
+    "Bone_Mandible": "Mandible", "Parotid": "ParotidGland", "Lung": "Lung", "Heart": "Heart", "Kidney": "Kidney", "Liver": "Liver",
+    "Bladder": "Bladder", "Prostate": "Prostate", "Rectum": "Rectum", "Stomach": "Stomach", "Spleen": "Spleen", "Trachea": "Trachea",
+    "Glnd_Thyroid": "ThyroidGland", "Glnd_Submand": "SubmandibularGland", "Eye": "Eye", "Femur": "Femur", "Pancreas": "Pancreas",
+}  # fmt: skip
+"""TG-263 name without its side -> SNOMED CT concept as pydicom's dictionary calls it; anything else is an anatomical structure."""
+_TARGETS = {"GTV": "GrossTumorVolume", "CTV": "ClinicalTargetVolume", "PTV": "PlanningTargetVolume"}
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """What a SEG holds: ``masks`` by name, ``names`` (name -> SegmentLabel), labels no TG-263 name is known for, and notes."""
+
+    masks: Mapping[str, Volume]
+    names: Mapping[str, str]
+    frame_of_reference_uid: str
+    unmapped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def read_seg(path: Path | str, *, geometry: Geometry | None = None) -> Segments:
+    """The segments of a SEG as bool masks on ``geometry`` (copied where its voxels are the SEG's), else on the SEG's own grid.
+
+    FRACTIONAL segments are inside from half of their maximum on; a segment without frames is an empty mask.
+    Raises StructureError where frames cannot be placed, FormatError where the file cannot be read, LimitError beyond the limits.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError("no such file", where=str(path))
+    file = read_header(path, _KEYWORDS)
+    if file is None or file.sop_class_uid != SEGMENTATION:
+        raise StructureError("not a DICOM Segmentation", where=str(path))
+    try:
+        return _segments(file, geometry)
+    except SeriesError as error:
+        raise StructureError(error.what, where=error.where) from error
+
+
+def write_seg(masks: Mapping[str, Volume], path: Path | str, *, source: DicomSource, algorithm: str = "") -> Path:
+    """Write bool ``masks``, all on one grid, as one BINARY SEG that refers to the images of ``source``; gives the path back.
+
+    SegmentLabel is the mask's name, coded where a code is known. ``algorithm``: what made the masks; "" says that a person did.
+    Raises StructureError where there is no mask, or they lie on different grids; OutputError where it cannot be written.
+    """
+    path = Path(path)
+    names = list(masks)
+    if not names:
+        raise StructureError("no mask to write", where=str(path))
+    grid = masks[names[0]].geometry
+    odd = [name for name in names if not masks[name].geometry.same_grid(grid)]
+    if odd:
+        raise StructureError(
+            f"mask {odd[0]!r} lies on another grid than {names[0]!r}", where=str(path), hint="bring them over with mask.to"
+        )
+    if np.cross(grid.axes[2], grid.axes[1]) @ grid.axes[0] < 0:
+        grid = grid.reorient(grid.axes * [[-1.0], [1.0], [1.0]])
+    stacked = np.stack([masks[name].binary().to(grid).array for name in names], axis=-1).astype(np.uint8)
+    segmentation = _segmentation(stacked, grid, names, source, algorithm)
+    with writing(path) as temporary:
+        segmentation.save_as(temporary)
+    return path
+
+
+# ---- reading
+
+
+@dataclass(frozen=True, eq=False)
+class _Frames:
+    """Of each frame: segment number and position; of all: orientation and voxel size."""
+
+    segment: NDArray[np.int64]
+    position_mm: Floats
+    row: Floats
+    column: Floats
+    spacing_mm: tuple[float, float]
+    between_mm: float | None
+
+
+def _segments(file: DicomFile, geometry: Geometry | None) -> Segments:
+    labels = _labels(file)
+    kind = file.plain("SegmentationType")
+    if kind not in ("BINARY", "FRACTIONAL"):
+        raise StructureError(f"SegmentationType is {kind or 'missing'}; BINARY and FRACTIONAL are read", where=file.where)
+    rows, columns = file.binary("Rows"), file.binary("Columns")
+    frames = _frames(file, len(labels))
+    if not rows or not columns or rows * columns * len(frames.segment) > MAX_VOXELS:
+        raise LimitError(
+            f"{len(frames.segment)} frames of {rows} x {columns} voxels; at most {MAX_VOXELS} voxels are read", where=file.where
+        )
+    grid, place = _grid(frames, rows, columns, file.where)
+    if grid.size > MAX_VOXELS:
+        raise LimitError(f"segments span {grid}; at most {MAX_VOXELS} voxels are read", where=file.where)
+    pixels = _pixels(file, frames, rows, columns, kind)
+    names, unmapped, notes = map_names(labels.values())
+    number = {label: n for n, label in labels.items()}
+    masks = {}
+    for name, label in names.items():
+        array = np.zeros(grid.shape, bool)
+        for n in np.flatnonzero(frames.segment == number[label]):
+            array[place[n]] |= pixels(int(n))
+        mask = Volume(array, grid)
+        masks[name] = mask.to(geometry) if geometry else mask
+    return Segments(masks, names, file.plain("FrameOfReferenceUID"), unmapped, notes)
+
+
+def _labels(file: DicomFile) -> dict[int, str]:
+    """Segment number -> its label, made different where two are the same."""
+    labels: dict[int, str] = {}
+    for item in file.items("SegmentSequence"):
+        number = item.binary("SegmentNumber")
+        if number is None or number in labels:
+            raise StructureError(f"SegmentNumber {number} is missing or there twice", where=item.where)
+        label = item.text("SegmentLabel") or f"Segment {number}"
+        labels[number] = label if label not in labels.values() else f"{label} ({number})"
+    if not labels:
+        raise StructureError("a SEG without segments", where=file.where)
+    return labels
+
+
+def _frames(file: DicomFile, segments: int) -> _Frames:
+    count = file.whole("NumberOfFrames") or 1
+    if not 1 <= count <= MAX_FRAMES:
+        raise LimitError(f"NumberOfFrames {count}, at most {MAX_FRAMES} are read", where=file.where)
+    shared = file.first("SharedFunctionalGroupsSequence")
+    each = list(file.items("PerFrameFunctionalGroupsSequence"))
+    if len(each) != count or shared is None:
+        raise StructureError(f"{count} frames but {len(each)} items in PerFrameFunctionalGroupsSequence", where=file.where)
+    levels = (each[0], shared)
+    orientation = np.array(_group(levels, "PlaneOrientationSequence").numbers("ImageOrientationPatient", 6))
+    measures = _group(levels, "PixelMeasuresSequence")
+    spacing, between = measures.numbers("PixelSpacing", 2), measures.number("SpacingBetweenSlices")
+    if len(orientation) != 6 or not spacing or min(spacing) <= 0:
+        raise StructureError("ImageOrientationPatient or PixelSpacing is missing", where=file.where)
+    numbers = [_group((item, shared), "SegmentIdentificationSequence").binary("ReferencedSegmentNumber") or 0 for item in each]
+    positions = [_group((item, shared), "PlanePositionSequence").numbers("ImagePositionPatient", 3) for item in each]
+    if not all(len(p) == 3 for p in positions):
+        raise StructureError("a frame without ImagePositionPatient", where=file.where)
+    row, column = (v / max(float(np.linalg.norm(v)), 1e-9) for v in (orientation[:3], orientation[3:]))
+    return _Frames(
+        np.array(numbers), np.array(positions), row, column, (spacing[0], spacing[1]), between or measures.number("SliceThickness")
+    )
+
+
+def _group(levels: Sequence[Header], keyword: str) -> Header:
+    for level in levels:
+        found = level.first(keyword)
+        if found is not None:
+            return found
+    raise StructureError(f"{keyword} is missing", where=levels[0].where)
+
+
+def _grid(frames: _Frames, rows: int, columns: int, where: str) -> tuple[Geometry, NDArray[np.int64]]:
+    """The regular grid that every frame lies on, and the slice of each."""
+    normal = np.cross(frames.row, frames.column)
+    offsets = frames.position_mm @ normal
+    first = frames.position_mm[int(np.argmin(offsets))]
+    aside = frames.position_mm - first - np.outer(offsets - offsets.min(), normal)
+    if np.abs(aside).max() > _ON_GRID_MM:
+        raise StructureError(f"frames lie up to {np.abs(aside).max():.3g} mm beside each other", where=where, hint="export it on one grid")
+    steps = np.diff(np.unique(np.round(offsets - offsets.min(), 3)))
+    steps = steps[steps > _ON_GRID_MM]
+    step = abs(frames.between_mm) if frames.between_mm else 0.0
+    for candidate in (step, float(steps.min()) if len(steps) else 0.0):
+        place = np.rint((offsets - offsets.min()) / candidate) if candidate > 1e-3 else np.zeros(len(offsets))
+        if np.abs(offsets - offsets.min() - place * candidate).max() <= _ON_GRID_MM * max(1.0, float(place.max()) / 100):
+            affine = np.eye(4)
+            thickness = candidate if candidate > 1e-3 else min(frames.spacing_mm)
+            affine[:3, 0] = normal * thickness
+            affine[:3, 1], affine[:3, 2] = frames.column * frames.spacing_mm[0], frames.row * frames.spacing_mm[1]
+            affine[:3, 3] = first
+            return Geometry((int(place.max()) + 1, rows, columns), affine), place.astype(np.int64)
+    raise StructureError("frames are unevenly spaced and fit no regular grid", where=where)
+
+
+def _pixels(file: DicomFile, frames: _Frames, rows: int, columns: int, kind: str) -> Any:
+    """A function that gives one frame as bool (rows, columns)."""
+    count, allocated = len(frames.segment), file.binary("BitsAllocated")
+    if allocated == 1:
+        return _bits(file, count, rows, columns)
+    if allocated != 8:
+        raise FormatError(f"BitsAllocated is {allocated}; 1 and 8 are read", where=file.where)
+    half = (file.binary("MaximumFractionalValue") or 255) / 2 if kind == "FRACTIONAL" else 0.5
+
+    def frame(n: int) -> NDArray[np.bool_]:
+        plane = Plane(
+            file,
+            n,
+            count,
+            frames.position_mm[n],
+            frames.row,
+            frames.column,
+            frames.spacing_mm,
+            rows,
+            columns,
+            1.0,
+            0.0,
+            PixelFormat(8, 8, 7, False),
+        )
+        return np.asarray(stored_values(plane) >= half)
+
+    return frame
+
+
+def _bits(file: DicomFile, count: int, rows: int, columns: int) -> Any:
+    """Frames of single bits, which follow each other without padding (PS3.5 8.1.1)."""
+    size, need = rows * columns, (count * rows * columns + 7) // 8
+    if file.pixels is None or file.transfer_syntax_uid not in NATIVE:
+        raise FormatError("no uncompressed pixel data: the file is cut short or compressed", where=file.where)
+    with opening(file) as stream:
+        stream.seek(file.pixels.offset)
+        content = np.frombuffer(stream.read(need), np.uint8)
+    if len(content) < need:
+        raise FormatError(f"{len(content)} bytes of pixel data where {count} frames need {need}: cut short", where=file.where)
+
+    def frame(n: int) -> NDArray[np.bool_]:
+        first, last = n * size // 8, ((n + 1) * size + 7) // 8
+        bits = np.unpackbits(content[first:last], bitorder="little")
+        start = n * size - first * 8
+        return bits[start : start + size].reshape(rows, columns).astype(bool)
+
+    return frame
+
+
+# ---- writing
+
+
+def _segmentation(stacked: NDArray[np.uint8], grid: Geometry, names: list[str], source: DicomSource, algorithm: str) -> Any:
+    import highdicom as hd
+    from pydicom.uid import generate_uid
+
+    positions = [hd.PlanePositionSequence("PATIENT", p.tolist()) for p in grid.points([(k, 0, 0) for k in range(grid.shape[0])])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            segmentation = hd.seg.Segmentation(
+                source_images=_images(source, grid.spacing_mm[0]),
+                pixel_array=stacked,
+                segmentation_type="BINARY",
+                segment_descriptions=[_description(n + 1, name, algorithm) for n, name in enumerate(names)],
+                series_instance_uid=str(generate_uid()),
+                series_number=1,
+                sop_instance_uid=str(generate_uid()),
+                instance_number=1,
+                manufacturer="oncontour",
+                manufacturer_model_name="oncontour",
+                software_versions="oncontour",
+                device_serial_number="0",
+                pixel_measures=hd.PixelMeasuresSequence(list(grid.spacing_mm[1:]), grid.spacing_mm[0], grid.spacing_mm[0]),
+                plane_orientation=hd.PlaneOrientationSequence("PATIENT", [*grid.axes[2].tolist(), *grid.axes[1].tolist()]),
+                plane_positions=positions,
+                content_label="STRUCTURES",
+                content_description="Structures",
+                series_description="Structures",
+            )
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise StructureError(f"the masks cannot be written as a SEG ({error})") from error
+    return segmentation
+
+
+def _images(source: DicomSource, thickness_mm: float) -> list[Any]:
+    """The images of ``source`` as highdicom wants to see them: identity and plane, no pixels."""
+    from pydicom.dataset import Dataset
+    from pydicom.valuerep import format_number_as_ds as ds
+
+    out = []
+    for one in source.slices:
+        d = Dataset()
+        for name in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber", "StudyID"):
+            setattr(d, name, "")
+        d.ReferringPhysicianName = ""
+        set_attributes(d, {**source.study, **source.patient})
+        d.SpecificCharacterSet = "ISO_IR 192"
+        d.SOPClassUID, d.SOPInstanceUID, d.Modality = one.sop_class_uid, one.sop_instance_uid, source.modality
+        d.StudyInstanceUID, d.SeriesInstanceUID = source.study_uid, source.series_uid
+        d.FrameOfReferenceUID, d.PositionReferenceIndicator = source.frame_of_reference_uid, ""
+        d.Rows, d.Columns, d.SliceThickness = source.rows, source.columns, ds(thickness_mm)
+        d.PixelSpacing = [ds(float(v)) for v in source.pixel_spacing_mm]
+        d.ImagePositionPatient = [ds(float(v)) for v in one.position_mm]
+        d.ImageOrientationPatient = [ds(float(v)) for v in (*source.row, *source.column)]
+        out.append(d)
+    return out
+
+
+def _description(number: int, name: str, algorithm: str) -> Any:
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    target = re.match(r"I?(GTV|CTV|PTV)", name)
+    base, side = (name[:-2], name[-1]) if name.endswith(("_L", "_R")) else (name, "")
+    if target:
+        category, kind = codes.SCT.SpatialAndRelationalConcept, _target_code(target[1])
+    else:
+        category = codes.SCT.AnatomicalStructure
+        kind = getattr(codes.SCT, _CODES[base]) if base in _CODES else codes.SCT.AnatomicalStructure
+    how = None
+    if algorithm:
+        family = codes.DCM.ArtificialIntelligence
+        how = hd.AlgorithmIdentificationSequence(name=algorithm[:64], family=family, version="1")
+    described = hd.seg.SegmentDescription(number, name[:64], category, kind, "AUTOMATIC" if algorithm else "MANUAL", how)
+    if side:
+        code = codes.SCT.Left if side == "L" else codes.SCT.Right
+        described.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [hd.sr.CodedConcept.from_code(code)]
+    return described
+
+
+def _target_code(kind: str) -> Any:
+    from pydicom.sr.codedict import codes
+
+    for scheme in (codes.SCT, codes.DCM, codes.NCIt):
+        if hasattr(scheme, _TARGETS[kind]):
+            return getattr(scheme, _TARGETS[kind])
+    return codes.SCT.AnatomicalStructure
