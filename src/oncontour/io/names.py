@@ -67,8 +67,8 @@ def openkbp_name(tg263: str) -> str | None:
 
 def interpreted_type(tg263: str) -> str:
     """RTROIInterpretedType (DICOM PS3.3 C.8.8.8) of a TG-263 name: ORGAN, PTV, CTV, GTV, EXTERNAL, ...; "" where the name is not known."""
-    target = re.match(r"I?(GTV|CTV|PTV)|ITV", tg263)
-    if target and to_tg263(tg263):
+    target = re.match(r"I?(GTV|CTV|PTV)(?![a-z]{2})|ITV(?![a-z])", tg263)
+    if target:
         return target.group(1) or "CTV"
     base = re.sub(r"_PRV\d*$", "", tg263)
     organ = _table().get(_key(re.sub(r"_[LR]$", "", base))) or _table().get(_key(base))

@@ -228,14 +228,14 @@ def _rois(file: RtstructFile, notes: list[str]) -> list[Roi]:
     kinds: dict[int, str] = {}
     for item in file.items(OBSERVATIONS):
         inside = elements.within(item)
-        number = _whole(elements.text(inside.get(REFERENCED_NUMBER)))
+        number = whole(elements.text(inside.get(REFERENCED_NUMBER)))
         if number is not None:
             kinds[number] = elements.text(inside.get(INTERPRETED))
     characters = elements.text(file.top.get(CHARACTER_SET)).split("\\")
     rois: list[Roi] = []
     for item in file.items(STRUCTURES):
         inside = elements.within(item)
-        number = _whole(elements.text(inside.get(NUMBER)))
+        number = whole(elements.text(inside.get(NUMBER)))
         if number is None:
             raise StructureError("a structure has no ROINumber", where=file.where)
         if any(roi.number == number for roi in rois):
@@ -248,7 +248,8 @@ def _rois(file: RtstructFile, notes: list[str]) -> list[Roi]:
     return rois
 
 
-def _whole(text: str) -> int | None:
+def whole(text: str) -> int | None:
+    """An integer string (IS) as a number, None where it is none."""
     return int(text) if text.lstrip("+-").isdigit() and len(text) <= 12 else None
 
 
@@ -322,7 +323,7 @@ def _shapes(file: RtstructFile, wanted: set[int], notes: list[str]) -> dict[int,
     out: dict[int, _Shape] = {}
     for item in file.items(ROI_CONTOURS):
         inside = elements.within(item)
-        number = _whole(elements.text(inside.get(REFERENCED_NUMBER)))
+        number = whole(elements.text(inside.get(REFERENCED_NUMBER)))
         if number is None or number not in wanted:
             notes.append(f"contours of ROI {number}, which the structure set does not list: left out")
             continue
@@ -349,12 +350,12 @@ def _shape(elements: Elements, found: Sequence[Element], colour: tuple[int, int,
         kinds.append(elements.text(inside.get(GEOMETRY)).upper())
         starts.append(data.first if data else 0)
         stops.append(data.last if data else 0)
-        counts.append(_whole(elements.text(inside.get(POINT_COUNT))) or 0)
+        counts.append(whole(elements.text(inside.get(POINT_COUNT))) or 0)
     return _Shape(colour, tuple(kinds), tuple(starts), tuple(stops), tuple(counts))
 
 
 def _colour(text: str) -> tuple[int, int, int] | None:
-    values = [_whole(part.strip()) for part in text.split("\\")]
+    values = [whole(part.strip()) for part in text.split("\\")]
     if len(values) != 3 or any(v is None or not 0 <= v <= 255 for v in values):
         return None
     return values[0] or 0, values[1] or 0, values[2] or 0
