@@ -26,8 +26,8 @@ from oncontour.progress import Progress
 RTSTRUCT, PAGE, RECORD, MASKS = "rtstruct.dcm", "report.html", "report.json", "masks"
 """Names inside a result folder; ``masks`` holds NIfTI files where the CT came without DICOM."""
 
-DEFAULT_MODELS: dict[str, str] = {"head_neck": "hn-organs"}
-"""Region of the body -> the shipped model that is used without being asked for."""
+DEFAULT_MODELS: dict[str, str] = {"head and neck": "hn-organs"}
+"""Region of the body (``ops.body.region``) -> the shipped model that is used without being asked for."""
 
 SCHEMA = "oncontour-report-1"
 
@@ -56,6 +56,7 @@ def run(
     structures: list[str] | None = None,
     series_uid: str | None = None,
     truth: Path | None = None,
+    add_to: Path | None = None,
     backend: Literal["auto", "torch", "openvino"] = "auto",
     threads: int | None = None,
     tidy: Tidy = Tidy(),  # noqa: B008  (frozen: one value for all calls; its fields become --tidy.NAME)
@@ -82,6 +83,7 @@ def run(
         structures: only these of the models' structures (TG-263 names, separated by commas)
         series_uid: SeriesInstanceUID of the CT, where the folder holds several
         truth: folder or file with contours to compare with; DSC then stands in the tables
+        add_to: an RTSTRUCT of this CT whose structures the new file keeps, byte for byte; the new ones come after them
         backend: what computes the nets
         threads: CPU threads for the nets; all by default
         tidy: what is cleaned up after the net, each switchable
@@ -102,7 +104,7 @@ def run(
     rows = report.rows(contoured, truth=known)
     notes = [*case.facts.get("notes", ()), *_other_structures(case)]
     record = _record(case, rows, models, settings, notes)
-    _write(contoured, rows, record, out, overwrite, started)
+    _write(contoured, rows, record, out, add_to=add_to, overwrite=overwrite, clock=started)
     return Result(contoured, rows, record, out)
 
 
@@ -135,13 +137,13 @@ def default_model(case: Case) -> str:
     from oncontour.card import shipped
     from oncontour.ops.body import region
 
-    seen = region(case.ct)
-    name = DEFAULT_MODELS.get(seen, "")
+    seen = region(case.ct).name
+    name = DEFAULT_MODELS.get(seen.name, "")
     if name in shipped():
         return name
     there = ", ".join(shipped()) or "none"
     raise ModelError(
-        f"no shipped model is made for this CT (it looks like: {seen.replace('_', ' ')}; shipped models: {there})",
+        f"no shipped model is made for this CT, which shows: {seen.name} ({'; '.join(seen.reasons)}); shipped models: {there}",
         where=f"case {pseudonym(case)}",
         hint="choose one with --model NAME_OR_FILE, or train one with 'oncontour train contour'",
     )
@@ -234,11 +236,13 @@ def _other_structures(case: Case) -> list[str]:
     return [f"Contours that came with the CT were left aside: {', '.join(case.structures)}."]
 
 
-def _write(case: Case, rows: list[report.Row], record: dict[str, Any], out: Path, overwrite: bool, clock: _Clock) -> None:
+def _write(
+    case: Case, rows: list[report.Row], record: dict[str, Any], out: Path, *, add_to: Path | None, overwrite: bool, clock: _Clock
+) -> None:
     """All files into a hidden folder, which then becomes ``out`` in one step."""
     with writing_folder(out) as folder:
         with clock("write"):
-            written = _write_contours(case, rows, record, folder)
+            written = _write_contours(case, rows, record, folder, add_to)
         record["files"] = {path.relative_to(folder).as_posix(): _sha256(path.read_bytes()) for path in written}
         with clock("report"):
             record["timings_s"], record["peak_memory_mb"] = clock.so_far(), peak_memory_mb()
@@ -249,7 +253,7 @@ def _write(case: Case, rows: list[report.Row], record: dict[str, Any], out: Path
         check_out(out, folder, overwrite)  # another run may have finished meanwhile
 
 
-def _write_contours(case: Case, rows: list[report.Row], record: Mapping[str, Any], folder: Path) -> list[Path]:
+def _write_contours(case: Case, rows: list[report.Row], record: Mapping[str, Any], folder: Path, add_to: Path | None) -> list[Path]:
     """The RTSTRUCT; where the CT was no DICOM, a mask file a structure."""
     if case.source is None:
         from oncontour.io.layout import file_name
@@ -258,8 +262,17 @@ def _write_contours(case: Case, rows: list[report.Row], record: Mapping[str, Any
         return [write_image(case.mask(row.name), folder / MASKS / f"{file_name(row.name)}.nii.gz") for row in rows]
     from oncontour.io.rtstruct import write_rtstruct
 
-    coloured = case.with_contours({row.name: _traced(case, row) for row in rows})
-    return [write_rtstruct(coloured, folder / RTSTRUCT)]
+    described = "Draft by oncontour, to be reviewed. " + "; ".join(f"{one['name']} {one['sha256'][:12]}" for one in record["models"])
+    written = write_rtstruct(
+        case,
+        folder / RTSTRUCT,
+        structures=[row.name for row in rows],
+        description=described,
+        generation=f"oncontour {record['versions'].get('oncontour', '')}",
+        existing=add_to,
+        colours={row.name: row.colour for row in rows},
+    )
+    return [written]
 
 
 def _record(

@@ -83,11 +83,11 @@ def test_the_outline_is_at_the_images_own_resolution():
     assert np.array_equal(body_mask(Volume(np.where(disc, 0, -1000), grid)).array, disc)
 
 
-@pytest.mark.parametrize(("make", "name"), [(head_neck, "head and neck"), (pelvis, "abdomen or pelvis")])
+@pytest.mark.parametrize(("make", "name"), [(head_neck, "head_neck"), (pelvis, "abdomen_pelvis")])
 def test_the_phantoms(make, name):
     found = region(make(1).ct)
     assert found.name == name, found
-    assert found.is_head_and_neck == (name == "head and neck")
+    assert found.is_head_and_neck == (name == "head_neck")
     assert found.reasons
 
 
@@ -99,7 +99,7 @@ OTHERS = {
     "sts-ct-mr/STS_013": "limb",
     "sts-ct-mr/STS_029": "limb",
     "sts-ct-mr/STS_036": "limb",
-    "pelvis-abdomen-ct": "abdomen or pelvis",
+    "pelvis-abdomen-ct": "abdomen_pelvis",
     "lung-ct-pair/3DCT_lung_baseline.mha": "thorax",
     "lung-ct-pair/3DCT_lung_followup.mha": "thorax",
 }

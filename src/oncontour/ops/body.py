@@ -155,7 +155,7 @@ def _main_pieces(mask: Mask) -> Mask:
 class Region:
     """Which part of the body a CT shows, and why one may think so.
 
-    ``name``: "head and neck", "thorax", "abdomen or pelvis", "limb" or "unknown"; a CT of several is named by the first of these that it
+    ``name``: "head_neck", "thorax", "abdomen_pelvis", "limb" or "unknown"; a CT of several is named by the first of these that it
     shows. ``reasons``: sentences for the report; ``evidence``: the numbers behind them.
     """
 
@@ -166,7 +166,7 @@ class Region:
     @property
     def is_head_and_neck(self) -> bool:
         """Whether a model for head and neck may be used without asking."""
-        return self.name == "head and neck"
+        return self.name == "head_neck"
 
 
 NARROW_MM = 260.0
@@ -190,14 +190,14 @@ def region(ct: Volume) -> Region:
     ]
     reasons = tuple(words for seen, words in found if seen)
     if reasons:
-        return Region("head and neck", reasons, signs)
+        return Region("head_neck", reasons, signs)
     none = f"no neck: airway {airway:.0f} mm (from {AIRWAY_MM:.0f}), skull {skull:.0f} mm (from {SKULL_MM:.0f})"
     if signs["lung_mm"] >= LUNG_MM:
         return Region("thorax", (f"lungs over {signs['lung_mm']:.0f} mm", none), signs)
     if signs["bone_cm2"] < 1:
         return Region("unknown", ("hardly any bone", none), signs)
     if signs["width_mm"] > NARROW_MM:
-        return Region("abdomen or pelvis", (f"{signs['width_mm']:.0f} mm wide, bone, no lungs", none), signs)
+        return Region("abdomen_pelvis", (f"{signs['width_mm']:.0f} mm wide, bone, no lungs", none), signs)
     return Region("limb", (f"{signs['width_mm']:.0f} mm wide, bone, no lungs", none), signs)
 
 

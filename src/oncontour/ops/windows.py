@@ -62,8 +62,8 @@ def starts(size: int, window: int, overlap: float) -> tuple[int, ...]:
     """
     if size <= window:
         return (-((window - size) // 2),)
-    step = max(1, int(window * (1 - overlap)))
-    count = -(-(size - window) // step) + 1
+    step = max(1.0, window * (1 - overlap))
+    count = int(np.ceil((size - window) / step - 1e-9)) + 1
     return tuple(round(n * (size - window) / (count - 1)) for n in range(count))
 
 
