@@ -82,7 +82,7 @@ def run(
         model: name of a shipped model or path of a model file; give it again for several models
         structures: only these of the models' structures (TG-263 names, separated by commas)
         series_uid: SeriesInstanceUID of the CT, where the folder holds several
-        truth: folder or file with contours to compare with; DSC then stands in the tables
+        truth: folder with contours to compare with; DSC then stands in the tables
         add_to: an RTSTRUCT of this CT whose structures the new file keeps, byte for byte; the new ones come after them
         backend: what computes the nets
         threads: CPU threads for the nets; all by default
@@ -96,13 +96,15 @@ def run(
         case = _read(ct_folder, series_uid)
         known = None if truth is None else _read_truth(truth, case)
     settings = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy)}
+    notes = [*case.facts.get("notes", ()), *_other_structures(case)]
     with started("contour"):
         chosen = model or [default_model(case)]
+        if not model:
+            notes.append(f"{chosen[0]} was chosen because of the region that the CT shows.")
         contoured, models = contour(
             case, chosen, structures, settings={"backend": backend, "rules": tidy, "threads": threads}, progress=progress
         )
     rows = report.rows(contoured, truth=known)
-    notes = [*case.facts.get("notes", ()), *_other_structures(case)]
     record = _record(case, rows, models, settings, notes)
     _write(contoured, rows, record, out, add_to=add_to, overwrite=overwrite, clock=started)
     return Result(contoured, rows, record, out)
@@ -256,6 +258,8 @@ def _write(
 def _write_contours(case: Case, rows: list[report.Row], record: Mapping[str, Any], folder: Path, add_to: Path | None) -> list[Path]:
     """The RTSTRUCT; where the CT was no DICOM, a mask file a structure."""
     if case.source is None:
+        if add_to is not None:
+            raise ConfigError("there is no RTSTRUCT to write where the CT is no DICOM", where=str(add_to), hint="leave out --add_to")
         from oncontour.io.layout import file_name
         from oncontour.io.nifti import write_image
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.case import Case
+from oncontour.metrics.overlap import dsc
 from oncontour.report.palette import Colour, colour_of
 from oncontour.volume import Volume
 
@@ -23,7 +24,7 @@ class Row:
 
     ``extent_mm``: lowest and highest z (LPS) of the box of voxels around it; ``centre_mm``: centre of mass (x, y, z); ``side``: left,
     right or middle of the patient, measured; ``side_expected``: what the name says (``_L``, ``_R``), or ""; ``dsc``: against a truth, where
-    one was given.
+    one was given; None where both are empty.
     """
 
     name: str
@@ -120,6 +121,5 @@ def _midline_mm(case: Case) -> float:
 def _dsc(mask: Volume, name: str, truth: Case | None) -> float | None:
     if truth is None or name not in truth.structures:
         return None
-    theirs = truth.mask(name, mask.geometry).array
-    total = int(mask.array.sum()) + int(theirs.sum())
-    return 2 * int((mask.array & theirs).sum()) / total if total else None
+    score = dsc(truth.mask(name, mask.geometry), mask)
+    return None if np.isnan(score) else score
