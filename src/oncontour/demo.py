@@ -48,7 +48,7 @@ def demo(folder: Path = Path("demo-out"), *, source: Source = "auto", progress: 
     write_patient(case, dicom, truth)
     _say(f"Written as DICOM: {dicom}. What a clinic would type: oncontour run {dicom} --out {result}")
     pipeline.check_out(result, dicom, overwrite=True)
-    model = None if words.startswith("real") else [pipeline.DEFAULT_MODELS["head and neck"]]
+    model = None if words.startswith("real") else [pipeline.DEFAULT_MODELS["head_neck"]]
     return pipeline.run(dicom, out=result, model=model, truth=truth, overwrite=True, progress=progress)
 
 

@@ -26,7 +26,7 @@ from oncontour.progress import Progress
 RTSTRUCT, PAGE, RECORD, MASKS = "rtstruct.dcm", "report.html", "report.json", "masks"
 """Names inside a result folder; ``masks`` holds NIfTI files where the CT came without DICOM."""
 
-DEFAULT_MODELS: dict[str, str] = {"head and neck": "hn-organs"}
+DEFAULT_MODELS: dict[str, str] = {"head_neck": "hn-organs"}
 """Region of the body (``ops.body.region``) -> the shipped model that is used without being asked for."""
 
 SCHEMA = "oncontour-report-1"
@@ -145,7 +145,7 @@ def default_model(case: Case) -> str:
         return name
     there = ", ".join(shipped()) or "none"
     raise ModelError(
-        f"no shipped model is made for this CT, which shows: {seen.name} ({'; '.join(seen.reasons)}); shipped models: {there}",
+        f"no shipped model is made for this CT, which shows: {seen.name.replace('_', ' ')} ({'; '.join(seen.reasons)}); shipped models: {there}",
         where=f"case {pseudonym(case)}",
         hint="choose one with --model NAME_OR_FILE, or train one with 'oncontour train contour'",
     )
