@@ -16,10 +16,11 @@ from oncontour.files import writing
 METHOD_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 """Okabe and Ito (2008), the dark ones first: on white paper."""
 METHOD_MARKS = ("o", "s", "^", "D", "v", "P")
-TRUTH_COLOUR = "#FFFFFF"
-OVERLAY_COLOURS = ("#56B4E9", "#E69F00", "#00C897", "#F0A5CF", "#F0E442", "#FF8A50")
+TRUTH_COLOUR = "#F7EC45"
+OVERLAY_COLOURS = ("#56B4E9", "#FF7F50", "#00C897", "#F0A5CF", "#FFFFFF", "#B39DFF")
 """The same hues, light enough for a CT."""
 OVERLAY_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)), (0, (7, 2)), (0, (2, 2)))
+_SHADE: Any = {"facecolor": "#000000", "alpha": 0.55, "edgecolor": "none", "pad": 1.2}
 WINDOW_HU = (-160.0, 240.0)
 BOX_METRICS = ("DSC", "JI", "ASD", "HD")
 STYLE: Any = {
@@ -61,9 +62,9 @@ def box_plots(evaluation: Evaluation, out: Path, metrics: Sequence[str] = BOX_ME
 
 
 def overlays(panels: Sequence[Panel], out: Path, rank: str = "") -> list[Path]:
-    """Write ``out``.png and .svg: one patient, a row a structure, its best, median and worst slice; truth white, methods in colour.
+    """Write ``out``.png and .svg: one patient, a row a structure, its best, median and worst slice.
 
-    ``rank`` stands beside the patient's name ("best", "median", "worst" of the cohort).
+    The truth is yellow, methods have other colours and dashes of their own (Xue et al. 2020, figure 4). ``rank`` stands beside the patient's name ("best", "median", "worst" of the cohort).
     """
     structures = list(dict.fromkeys(p.structure for p in panels))
     table = {(p.structure, p.rank): p for p in panels}
@@ -184,7 +185,7 @@ def _slice(axis: Any, panel: Panel, first: bool) -> None:
     image = np.zeros(panel.truth.shape) if panel.image is None else panel.image
     axis.imshow(image, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], extent=extent, interpolation="bilinear")
     x, y = (np.arange(columns) + 0.5) * width, (np.arange(rows) + 0.5) * height
-    halo = [patheffects.withStroke(linewidth=2.6, foreground="#00000090")]
+    halo = [patheffects.withStroke(linewidth=3.0, foreground="#000000a0")]
     drawings = [(panel.truth, TRUTH_COLOUR, "-", 1.5)]
     drawings += [(mask, OVERLAY_COLOURS[n % 6], OVERLAY_DASHES[n % 6], 1.5) for n, mask in enumerate(panel.predicted.values())]
     for mask, colour, dash, wide in drawings:
@@ -209,8 +210,8 @@ def _slice(axis: Any, panel: Panel, first: bool) -> None:
         axis.set_ylabel(_short(panel.structure), color="white", fontsize=10, fontweight="bold")
     bar = 20.0
     left, low = axis.get_xlim()[0] + 0.05 * side, axis.get_ylim()[0] - 0.05 * side
-    axis.plot([left, left + bar], [low, low], color="white", linewidth=1.6, solid_capstyle="butt")
-    axis.annotate("2 cm", (left + bar / 2, low), (0, 2.5), textcoords="offset points", color="white", ha="center", fontsize=6.5)
+    axis.plot([left, left + bar], [low, low], color="white", linewidth=1.8, solid_capstyle="butt", path_effects=halo)
+    axis.annotate("2 cm", (left + bar / 2, low), (0, 4), textcoords="offset points", color="white", ha="center", fontsize=6.5, bbox=_SHADE)
 
 
 def _overlay_legend(figure: Any, methods: Sequence[str]) -> None:

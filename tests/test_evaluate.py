@@ -1,0 +1,290 @@
+import csv
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oncontour.case import Case
+from oncontour.errors import CohortError, ConfigError, InputError
+from oncontour.evaluate import Predictions, evaluate, write
+from oncontour.evaluate.figures import box_plots, chosen_patients
+from oncontour.evaluate.judge import METRICS, Evaluation, judge, measure, swapped
+from oncontour.evaluate.tables import ALL, compare, summarise
+from oncontour.geometry import Geometry
+from oncontour.io.cohort import Cohort
+from oncontour.volume import Volume
+from tests.phantoms import patient as write_patient
+
+GRID = Geometry.regular((10, 24, 24), (3.0, 2.0, 2.0))
+CT = Volume(np.full(GRID.shape, 40, np.int16), GRID)
+EMPTY = Volume(np.zeros(GRID.shape, bool), GRID)
+
+
+def block(j: int, i: int, size: int = 6, k: tuple[int, int] = (2, 8)) -> Volume:
+    array = np.zeros(GRID.shape, bool)
+    array[k[0] : k[1], j : j + size, i : i + size] = True
+    return Volume(array, GRID)
+
+
+TRUTH = {
+    "p1": {"Cord": block(9, 9), "Gland_L": block(2, 15), "Gland_R": block(2, 2)},
+    "p2": {"Cord": block(9, 9), "Gland_L": block(2, 15)},
+    "p10": {"Cord": block(8, 8), "Gland_L": block(2, 14), "Gland_R": block(2, 3), "Tumour": block(15, 15)},
+}
+
+
+class People:
+    """Patients kept in memory; a patient named in ``broken`` cannot be read."""
+
+    def __init__(self, truth: Mapping[str, Mapping[str, Volume]], broken: str = "") -> None:
+        self.truth, self.broken = truth, broken
+        self.ids = tuple(truth)
+
+    def __getitem__(self, id: str) -> Case:
+        if id == self.broken:
+            raise InputError("slices are missing", where=id)
+        return Case(id, {"ct": CT}, self.truth[id])
+
+
+class Draws:
+    """Predicts what it is told, and remembers whether it was shown the truth."""
+
+    def __init__(self, masks: Mapping[str, Mapping[str, Volume]]) -> None:
+        self.masks = masks
+        self.shown: list[str] = []
+
+    def predict(self, case: Case) -> Case:
+        self.shown += case.structures
+        return case.with_masks(self.masks[case.id])
+
+
+def moved(masks: Mapping[str, Mapping[str, Volume]], voxels: int) -> dict[str, dict[str, Volume]]:
+    return {p: {n: Volume(np.roll(m.array, voxels, axis=2), GRID) for n, m in masks[p].items() if n != "Tumour"} for p in masks}
+
+
+def values(found: Evaluation, metric: str, method: str = "net") -> dict[tuple[str, str], float]:
+    return {(r.patient, r.structure): r.value for r in found.rows if r.metric == metric and r.method == method}
+
+
+@pytest.fixture(scope="module")
+def found() -> Evaluation:
+    return judge(People(TRUTH), {"net": Draws(moved(TRUTH, 1))}, look=True, threads=1)
+
+
+# ---- what counts
+
+
+def test_every_number_of_every_structure(found: Evaluation) -> None:
+    assert {r.metric for r in found.rows} == set(METRICS)
+    # blocks 6 voxels wide, moved by one: 5 of 6 shared, 2 mm apart
+    assert values(found, "DSC") == pytest.approx(dict.fromkeys(values(found, "DSC"), 5 / 6))
+    assert values(found, "JI")["p1", "Cord"] == pytest.approx(5 / 7)
+    assert values(found, "HD")["p1", "Cord"] == pytest.approx(2)
+    assert values(found, "surface_DSC")["p1", "Cord"] == 1  # tolerance 2 mm
+    assert values(found, "volume_truth")["p1", "Cord"] == pytest.approx(6**3 * 12 / 1000)
+
+
+def test_absent_truth_is_not_judged_and_is_counted(found: Evaluation) -> None:
+    assert set(values(found, "DSC")) == {(p, s) for p in TRUTH for s in TRUTH[p] if s != "Tumour"}
+    assert found.absent == {("net", "Gland_R"): 1}
+    assert found.not_drawn == {"net": ("Tumour",)}
+
+
+def test_the_truth_is_hidden_from_the_predictor() -> None:
+    net = Draws(moved(TRUTH, 0))
+    judge(People(TRUTH), {"net": net}, threads=1)
+    assert net.shown == []
+
+
+def test_a_missed_structure_stays_in_the_mean() -> None:
+    predicted = moved(TRUTH, 0)
+    del predicted["p1"]["Cord"]  # not written at all
+    predicted["p2"]["Cord"] = EMPTY  # written empty
+    found = judge(People(TRUTH), {"net": Draws(predicted)}, threads=1)
+    cord = {s.metric: s for s in summarise(found) if s.structure == "Cord"}
+    assert cord["DSC"].mean == pytest.approx(1 / 3)
+    assert (cord["DSC"].n, cord["DSC"].missed) == (3, 2)
+    assert cord["ASD"].mean == np.inf
+    assert cord["ASD"].mean_found == 0
+
+
+def test_asked_for_and_never_predicted_is_missed() -> None:
+    found = judge(People(TRUTH), {"net": Draws(moved(TRUTH, 0))}, structures=["Tumour"], threads=1)
+    assert values(found, "DSC") == {("p10", "Tumour"): 0}
+    assert not found.failures
+    assert found.absent == {("net", "Tumour"): 2}
+
+
+def test_empty_in_both_is_nothing_to_judge_and_counted() -> None:
+    truth = {"a": {"Cord": EMPTY}, "b": {"Cord": block(9, 9)}}
+    found = judge(People(truth), {"net": Draws(truth)}, threads=1)
+    dsc = next(s for s in summarise(found) if s.metric == "DSC")
+    assert (dsc.n, dsc.empty, dsc.mean) == (1, 1, 1)
+
+
+def test_one_bad_patient_does_not_stop_the_others() -> None:
+    found = judge(People(TRUTH, broken="p2"), {"net": Draws({"p1": moved(TRUTH, 0)["p1"]})}, threads=1)
+    assert {f.patient for f in found.failures} == {"p2", "p10"}
+    assert "slices are missing" in next(f.reason for f in found.failures if f.patient == "p2")
+    assert {r.patient for r in found.rows} == {"p1"}
+
+
+def test_nobody_judged_is_an_error_that_says_why() -> None:
+    with pytest.raises(CohortError, match="slices are missing"):
+        judge(People({"p1": TRUTH["p1"]}, broken="p1"), {"net": Draws({})}, threads=1)
+    with pytest.raises(ConfigError, match="nothing to judge"):
+        judge(People(TRUTH), {})
+
+
+def test_predictions_on_another_grid_are_brought_over() -> None:
+    coarse = GRID.crop((0, 0, 0), (10, 24, 20)).pad((1, 1, 1), (1, 1, 1))
+    masks = {p: {n: m.to(coarse) for n, m in TRUTH[p].items()} for p in TRUTH}
+
+    class OnItsOwnGrid:
+        def predict(self, case: Case) -> Case:
+            return Case(case.id, {}, masks[case.id])
+
+    found = judge(People(TRUTH), {"net": OnItsOwnGrid()}, threads=1)
+    assert values(found, "DSC")["p1", "Cord"] == 1
+
+
+# ---- left and right
+
+
+def test_swapped_sides_are_found() -> None:
+    left, right = TRUTH["p1"]["Gland_L"], TRUTH["p1"]["Gland_R"]
+    assert swapped(TRUTH["p1"], {"Gland_L": right, "Gland_R": left, "Cord": left}) == ["Gland_L", "Gland_R"]
+    assert swapped(TRUTH["p1"], moved(TRUTH, 1)["p1"]) == []
+    assert swapped(TRUTH["p2"], {"Gland_L": right}) == []  # nothing to compare with on the right
+    predicted = {**moved(TRUTH, 0), "p1": {**TRUTH["p1"], "Gland_L": right}}
+    assert [(s.patient, s.structure) for s in judge(People(TRUTH), {"net": Draws(predicted)}, threads=1).swaps] == [("p1", "Gland_L")]
+
+
+# ---- statistics
+
+
+def cohort_of(n: int, shift: int) -> tuple[People, Draws]:
+    truth = {f"q{m}": {"Cord": block(9, 6, size=5 + m % 3), "Gland_L": block(2, 14, size=5)} for m in range(n)}
+    return People(truth), Draws(moved(truth, shift))
+
+
+def test_mean_over_structures_weighs_structures_alike(found: Evaluation) -> None:
+    overall = next(s for s in summarise(found) if s.structure == ALL and s.metric == "DSC")
+    assert (overall.mean, overall.n) == (pytest.approx(5 / 6), 3)
+
+
+def test_methods_are_compared_patient_by_patient() -> None:
+    people, near = cohort_of(6, 1)
+    far = Draws(moved(people.truth, 2))
+    rows = compare(judge(people, {"near": near, "far": far}, threads=1))
+    dsc = next(c for c in rows if c.metric == "DSC" and c.structure == "Gland_L")
+    assert dsc.difference == pytest.approx(4 / 5 - 3 / 5)
+    assert dsc.p_wilcoxon == dsc.smallest_p == 2 / 2**6
+    assert dsc.holm_wilcoxon == pytest.approx(2 * dsc.p_wilcoxon)  # two structures
+    assert next(c for c in rows if c.metric == "HD" and c.structure == "Cord").difference == pytest.approx(-2)
+    assert {c.structure for c in rows} == {"Cord", "Gland_L", ALL}
+
+
+def test_one_method_is_not_compared(found: Evaluation) -> None:
+    assert compare(found) == []
+
+
+# ---- files
+
+
+def test_everything_is_written(found: Evaluation, tmp_path: Path) -> None:
+    said = write(replace(found, panels=tuple(p for p in found.panels if p.patient == "p1")), tmp_path, overlays="all")
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["patient", "method", "structure", "metric", "value", "unit"]
+    assert len(rows) == len(found.rows)
+    assert "left and right swapped: 0" in said
+    assert "never draws Tumour" in said
+    assert "Gland_R 1" in said
+    names = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    pictures = {"boxplots", "boxplots-more", "overlays/p1"}
+    assert names == {f"{p}.{kind}" for p in pictures for kind in ("png", "svg")} | {
+        "metrics.csv",
+        "summary.csv",
+        "summary.txt",
+        "failures.csv",
+    }
+    assert (tmp_path / "boxplots.png").read_bytes()[:4] == b"\x89PNG"
+    assert "<svg" in (tmp_path / "overlays" / "p1.svg").read_text(encoding="utf-8")[:600]
+
+
+def test_pictures_of_three_and_none(tmp_path: Path) -> None:
+    people, near = cohort_of(4, 1)
+    near.masks["q3"]["Cord"] = EMPTY  # type: ignore[index]
+    found = judge(people, {"near": near, "far": Draws(moved(people.truth, 2))}, structures=["Cord"], look=True, threads=1)
+    chosen = chosen_patients(found)
+    assert chosen["q3"] == "worst"
+    assert sorted(chosen.values()) == ["best", "median", "worst"]
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "overlays" / "worst-q0.png").touch()
+    (tmp_path / "overlays" / "mine.txt").touch()
+    write(found, tmp_path, overlays="three")
+    left = {p.name for p in (tmp_path / "overlays").iterdir()}
+    assert left == {"mine.txt"} | {f"{rank}-{name}.{kind}" for name, rank in chosen.items() for kind in ("png", "svg")}
+    assert (tmp_path / "comparisons.csv").exists()
+
+
+def test_the_same_evaluation_gives_the_same_picture(found: Evaluation, tmp_path: Path) -> None:
+    one, other = (box_plots(found, tmp_path / name, ("DSC",)) for name in "ab")
+    assert [p.read_bytes() for p in one] == [p.read_bytes() for p in other]
+
+
+def test_panels_show_the_slice_they_name(found: Evaluation) -> None:
+    panel = next(p for p in found.panels if (p.patient, p.structure, p.rank) == ("p1", "Cord", "worst"))
+    assert panel.truth.sum() == 36
+    assert panel.dsc["net"] == pytest.approx(5 / 6)
+    assert panel.image is not None
+    assert panel.truth.shape[0] * panel.pixel_mm[0] == pytest.approx(panel.truth.shape[1] * panel.pixel_mm[1], abs=2)
+
+
+# ---- the command
+
+
+def test_two_folders(tmp_path: Path) -> None:
+    for name in TRUTH:
+        write_patient(tmp_path / "truth" / name, Case(name, {"ct": CT}, TRUTH[name]))
+        write_patient(tmp_path / "drawn" / name, Case(name, {"ct": CT}, moved(TRUTH, 1)[name]))
+    fractions: list[float] = []
+    said = evaluate(
+        tmp_path / "truth",
+        out=tmp_path / "out",
+        predictions=[tmp_path / "drawn"],
+        tolerance_mm=1,
+        overlays="none",
+        progress=fractions.append,
+    )
+    assert "drawn: mean" in said
+    assert "0.833" in said
+    assert fractions == pytest.approx([1 / 3, 2 / 3, 1])
+    assert (tmp_path / "out" / "summary.csv").exists()
+
+
+def test_command_refuses_what_makes_no_sense(tmp_path: Path) -> None:
+    write_patient(tmp_path / "truth" / "p1", Case("p1", {"ct": CT}, TRUTH["p1"]))
+    with pytest.raises(ConfigError, match="--model"):
+        evaluate(tmp_path / "truth", out=tmp_path / "out")
+    with pytest.raises(ConfigError, match="tolerance"):
+        evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "truth"], tolerance_mm=-1)
+    with pytest.raises(InputError, match="no such file"):
+        evaluate(tmp_path / "nowhere", out=tmp_path / "out", predictions=[tmp_path / "truth"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_real_patients_against_themselves(data: Path) -> None:
+    """OpenKBP: the truth judged as its own prediction is perfect, whatever its shape."""
+    people = Cohort.open(data / "openkbp" / "validation").subset(["pt_201", "pt_202"])
+    found = judge(people, {"self": Predictions(people)}, threads=1)
+    assert set(values(found, "DSC", "self").values()) == set(values(found, "surface_DSC", "self").values()) == {1.0}
+    assert set(values(found, "HD", "self").values()) == {0.0}
+    assert found.swaps == ()
+
+
+def test_measure_is_the_row_of_two_masks() -> None:
+    assert list(measure(block(9, 9), block(9, 10))) == list(METRICS)
