@@ -139,13 +139,13 @@ def default_model(case: Case) -> str:
     from oncontour.card import shipped
     from oncontour.ops.body import region
 
-    seen = region(case.ct).name
+    seen = region(case.ct)
     name = DEFAULT_MODELS.get(seen.name, "")
     if name in shipped():
         return name
-    there = ", ".join(shipped()) or "none"
+    there, what = ", ".join(shipped()) or "none", seen.name.replace("_", " ")
     raise ModelError(
-        f"no shipped model is made for this CT, which shows: {seen.name.replace('_', ' ')} ({'; '.join(seen.reasons)}); shipped models: {there}",
+        f"no shipped model is made for this CT, which shows: {what} ({'; '.join(seen.reasons)}); shipped models: {there}",
         where=f"case {pseudonym(case)}",
         hint="choose one with --model NAME_OR_FILE, or train one with 'oncontour train contour'",
     )
