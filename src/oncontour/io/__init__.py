@@ -10,13 +10,14 @@ from oncontour.errors import ConfigError, InputError
 FORMATS = ("dicom", "nifti")
 
 
-def read(path: Path | str, *, id: str | None = None, series_uid: str | None = None) -> Case:
+def read(path: Path | str, *, id: str | None = None, series_uid: str | None = None, structure_set_uid: str | None = None) -> Case:
     """The patient at ``path``, whatever of these it is: a folder of images with ``masks`` (``io/layout.py``), an OpenKBP folder of CSVs,
     a single image file, or a folder of DICOM.
 
     ``id`` is by default the name of the folder or file: a PatientID is patient data and stays out of ids. ``series_uid`` picks one of
-    several image series (DICOM only). Remarks for the user are in ``case.facts["notes"]``, names of structures that no TG-263 name
-    is known for in ``case.facts["unmapped"]``. Raises InputError (or one of its kinds) in one sentence.
+    several image series, ``structure_set_uid`` (a SOPInstanceUID) one of several RTSTRUCTs (DICOM only). Remarks for the user are in
+    ``case.facts["notes"]``, names of structures that no TG-263 name is known for in ``case.facts["unmapped"]``, and what the files
+    call each structure in ``case.facts["names"]``. Raises InputError (or one of its kinds) in one sentence.
     """
     path = Path(path)
     if not path.exists():
@@ -24,6 +25,7 @@ def read(path: Path | str, *, id: str | None = None, series_uid: str | None = No
     from oncontour.io.layout import is_layout, read_layout
     from oncontour.io.nifti import is_image
     from oncontour.io.openkbp import is_openkbp, read_openkbp
+    from oncontour.io.patient import read_dicom
 
     if path.is_file() and is_image(path):
         return _read_single(path, id)
@@ -31,16 +33,22 @@ def read(path: Path | str, *, id: str | None = None, series_uid: str | None = No
         return read_layout(path, id=id)
     if is_openkbp(path):
         return read_openkbp(path, id=id)
-    raise InputError("nothing here that can be read", where=str(path))
+    return read_dicom(path, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid)
 
 
 def write(case: Case, out: Path | str, *, format: str = "dicom") -> list[Path]:
-    """Write ``case`` into folder ``out`` as "dicom" or "nifti" and give the files; ``out`` appears whole or not at all."""
+    """Write ``case`` into folder ``out`` as "dicom" (``io/patient.py``) or "nifti" (``io/layout.py``) and give the files.
+
+    ``out`` appears whole or not at all; one that was written before is replaced in one step. Raises OutputError where it holds other
+    things or cannot be written.
+    """
     if format not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     from oncontour.io.layout import write_layout
+    from oncontour.io.patient import check_replaceable, write_dicom
 
-    return write_layout(case, out)
+    check_replaceable(Path(out))
+    return write_dicom(case, out) if format == "dicom" else write_layout(case, out)
 
 
 def _read_single(path: Path, id: str | None) -> Case:

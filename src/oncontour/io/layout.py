@@ -57,8 +57,9 @@ def write_layout(case: Case, folder: Path | str) -> list[Path]:
     with writing_folder(folder) as temporary:
         for name, image in case.images.items():
             write_image(image, temporary / f"{file_name(name)}.nii.gz")
+        taken: set[str] = set()
         for name in case.structures:
-            write_image(case.mask(name), temporary / MASKS / f"{file_name(originals.get(name, name))}.nii.gz")
+            write_image(case.mask(name), temporary / MASKS / f"{_free(file_name(originals.get(name, name)), taken)}.nii.gz")
         written = sorted(p.relative_to(temporary) for p in temporary.rglob("*") if p.is_file())
     return [folder / p for p in written]
 
@@ -69,6 +70,10 @@ def losses(case: Case) -> tuple[str, ...]:
     drawn = [name for name in case.contours if name not in case.masks]
     if drawn:
         notes.append(f"contours became voxels (inside where at least half of the voxel is): {', '.join(drawn)}")
+    originals = case.facts.get("names", {})
+    renamed = [n for n in (originals.get(name, name) for name in case.structures) if file_name(n) != n]
+    if renamed:
+        notes.append(f"names that no file can have were changed: {', '.join(map(repr, renamed))}")
     if case.source is not None:
         notes.append("DICOM identity (patient and study attributes, UIDs) is not kept in NIfTI")
     return tuple(notes)
@@ -95,6 +100,14 @@ def stem(path: Path) -> str:
     name = path.name
     ending = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default="")
     return name[: len(name) - len(ending)]
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """``name``, or with ^2 and so on where a file of that name is there already; added to ``taken``."""
+    tried = (name if n == 1 else f"{name}^{n}" for n in range(1, len(taken) + 2))
+    free = next(one for one in tried if one.casefold() not in taken)
+    taken.add(free.casefold())
+    return free
 
 
 def file_name(name: str) -> str:

@@ -5,9 +5,11 @@ Sources: DICOM PS3.3 A.51 (Segmentation IOD), C.8.20 (segmentation modules), C.7
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -267,8 +269,7 @@ def _segmentation(stacked: NDArray[np.uint8], grid: Geometry, names: list[str], 
     from pydicom.uid import generate_uid
 
     positions = [hd.PlanePositionSequence("PATIENT", p.tolist()) for p in grid.points([(k, 0, 0) for k in range(grid.shape[0])])]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         try:
             segmentation = hd.seg.Segmentation(
                 source_images=_images(source, grid.spacing_mm[0]),
@@ -293,6 +294,20 @@ def _segmentation(stacked: NDArray[np.uint8], grid: Geometry, names: list[str], 
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise StructureError(f"the masks cannot be written as a SEG ({error})") from error
     return segmentation
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without highdicom's remarks: that a structure is empty is no news here."""
+    logger = logging.getLogger("highdicom")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _images(source: DicomSource, thickness_mm: float) -> list[Any]:

@@ -1,0 +1,239 @@
+"""A patient's DICOM folder as a Case, and back: the images, and the structures, segments and dose that belong to them.
+
+What belongs is told by UIDs alone (DICOM PS3.3 C.7.4.1 frame of reference, C.8.8.5 referenced series), never by file names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oncontour.case import Case
+from oncontour.contours import Contours
+from oncontour.errors import InputError, OutputError, StructureError
+from oncontour.files import writing_folder
+from oncontour.io.dicomparse import read_header
+from oncontour.io.nifti import is_image
+from oncontour.io.scan import SeriesFiles, scan
+from oncontour.io.source import DicomSource
+from oncontour.volume import Volume
+
+_MODALITIES = {"ct": "CT", "mr": "MR"}
+_DATES = ("StructureSetDate", "StructureSetTime", "InstanceCreationDate", "InstanceCreationTime", "StructureSetLabel")
+_OURS = {"CT", "MR", "masks", "RTDOSE.dcm", "RTSTRUCT.dcm"}
+
+
+@dataclass
+class _Found:
+    """What has been read so far."""
+
+    images: dict[str, Volume]
+    contours: dict[str, Contours] = field(default_factory=dict)
+    masks: dict[str, Volume] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    unmapped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_dicom(folder: Path | str, *, id: str | None = None, series_uid: str | None = None, structure_set_uid: str | None = None) -> Case:
+    """The CT (else MR) series in ``folder`` with the RTSTRUCT, SEG and RTDOSE that belong to it; ``id`` is by default the folder's name.
+
+    Of several structure sets the newest is read (``structure_set_uid``, a SOPInstanceUID, names another). The masks of a SEG are added
+    under names that the structure set does not have. A dose is read where it is one: that of one plan, in the images' frame of
+    reference. What is left out is noted. Raises what ``read_series``, ``read_structure_set``, ``read_seg`` and ``read_rtdose``
+    raise, and StructureError where two structure sets are equally new or the named one is not there.
+    """
+    from oncontour.io.choose import choose
+    from oncontour.io.series import read_series
+
+    folder = Path(folder)
+    files = scan(folder)
+    series, left_out = choose(files, str(folder), series_uid=series_uid, prefer_referenced=True)
+    volume, source, remarks = read_series(series)
+    found = _Found({series.modality.lower(): volume}, notes=[*left_out, *remarks])
+    _add_structures(found, [f for f in files if f.kind == "RTSTRUCT"], source, structure_set_uid)
+    _add_segments(found, [f for f in files if f.kind == "SEG"], source, volume)
+    _add_dose(found, files, source)
+    facts: dict[str, Any] = {"names": found.names, "unmapped": tuple(found.unmapped), "notes": tuple(dict.fromkeys(found.notes))}
+    return Case(id or folder.resolve().name, found.images, found.masks, found.contours, facts=facts, source=source)
+
+
+def write_dicom(case: Case, folder: Path | str) -> list[Path]:
+    """Write ``case`` as ``CT/``, ``MR/``, ``RTSTRUCT.dcm`` and ``RTDOSE.dcm`` into ``folder``, which appears whole or not at all.
+
+    The image series is always new; patient, study and frame of reference are those of ``case.source``, else new (PatientID is then the
+    case's id). Structures keep the names of ``facts["names"]``. Other images than "ct", "mr" and "dose" have no place (see ``losses``).
+    Raises InputError where there is neither CT nor MR, and what the writers raise; OutputError where ``folder`` holds other things.
+    """
+    folder = Path(folder)
+    shown = [name for name in _MODALITIES if name in case.images]
+    if not shown:
+        raise InputError(f"DICOM needs a CT or an MR, there is only {', '.join(case.images) or 'no image'}", where=f"case {case.id}")
+    check_replaceable(folder)
+    with writing_folder(folder) as temporary:
+        source = _write_images(case, shown, temporary)
+        if case.structures:
+            _write_structures(case, source, temporary / "RTSTRUCT.dcm")
+        if "dose" in case.images:
+            from oncontour.io.rtdose import write_rtdose
+
+            write_rtdose(case.images["dose"], temporary / "RTDOSE.dcm", source=source)
+        written = sorted(p.relative_to(temporary) for p in temporary.rglob("*") if p.is_file())
+    return [folder / p for p in written]
+
+
+def losses(case: Case) -> tuple[str, ...]:
+    """What of ``case`` does not survive ``write_dicom``, one sentence each."""
+    notes = []
+    for name in _MODALITIES:
+        image = case.images.get(name)
+        if image is not None and np.issubdtype(image.array.dtype, np.floating) and not np.array_equal(image.array, np.rint(image.array)):
+            what = "whole HU" if name == "ct" else "65536 steps between least and largest value"
+            notes.append(f"{name}: values that are not whole were rounded to {what}")
+        if image is not None and np.linalg.det(image.geometry.axes) > 0:
+            notes.append(f"{name}: slices are numbered the other way round, as DICOM counts them")
+    if "dose" in case.images:
+        step = float(case.images["dose"].array.max()) / (2**31 - 1)
+        notes.append(f"dose: stored in steps of {step:.2g} Gy")
+    if case.masks:
+        notes.append(f"masks became contours, which give the same voxels when filled: {', '.join(case.masks)}")
+    without = [name for name in case.images if name not in (*_MODALITIES, "dose")]
+    if without:
+        notes.append(f"images without a place in DICOM were left out: {', '.join(without)}")
+    if case.source is None:
+        notes.append("patient, study and frame of reference are new")
+    return tuple(notes)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise OutputError where ``folder`` is a file, or holds anything that ``write`` would not have put there."""
+    if folder.is_file():
+        raise OutputError("a file is in the way of the folder", where=str(folder), hint="name another folder")
+    if not folder.exists():
+        return
+    foreign = [p for p in folder.iterdir() if not (p.name in _OURS or is_image(p))]
+    foreign += [p for name in ("CT", "MR") for p in (folder / name).glob("*") if p.suffix != ".dcm" or p.is_dir()]
+    foreign += [p for p in (folder / "masks").glob("*") if not is_image(p)]
+    if foreign:
+        raise OutputError(
+            f"the folder holds other things ({foreign[0].name}) and is not replaced", where=str(folder), hint="name another folder"
+        )
+
+
+# ---- reading
+
+
+def _belongs(file: SeriesFiles, source: DicomSource) -> bool:
+    """By the series it refers to; by the frame of reference where it refers to none."""
+    if file.referenced_series:
+        return source.series_uid in file.referenced_series
+    return source.frame_of_reference_uid in file.referenced_frames
+
+
+def _of_others(files: Iterable[SeriesFiles], kind: str) -> list[str]:
+    names = ", ".join(f.path.name for f in files)
+    return [f"{kind} of other images left out: {names}"] if names else []
+
+
+def _add_structures(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, uid: str | None) -> None:
+    from oncontour.io.rtstruct import read_structure_set
+
+    mine = [f for f in files if _belongs(f, source)]
+    found.notes += _of_others((f for f in files if f not in mine), "RTSTRUCT")
+    if uid is not None and uid not in [f.sop_instance_uid for f in mine]:
+        raise StructureError(f"no structure set {uid} belongs to the images; there are {[f.sop_instance_uid for f in mine]}")
+    if not mine:
+        return
+    chosen = next(f for f in mine if f.sop_instance_uid == uid) if uid else _newest(mine, found.notes)
+    structures = read_structure_set(chosen.path, source=source)
+    found.contours.update(structures.contours)
+    found.names.update(structures.names)
+    found.unmapped += structures.unmapped
+    found.notes += structures.notes
+
+
+def _newest(files: list[SeriesFiles], notes: list[str]) -> SeriesFiles:
+    different = list({f.sop_instance_uid: f for f in files}.values())
+    if len(different) == 1:
+        return different[0]
+    dated = sorted(((_date(f), n) for n, f in enumerate(different)), reverse=True)
+    listed = "; ".join(f"{different[n].path.name} ({date or 'no date'}, {different[n].sop_instance_uid})" for date, n in dated)
+    if dated[0][0] == dated[1][0]:
+        raise StructureError(f"{len(different)} structure sets and none is the newest: {listed}", hint="choose one by structure_set_uid")
+    notes.append(f"the newest of {len(different)} structure sets is read: {listed}")
+    return different[dated[0][1]]
+
+
+def _date(file: SeriesFiles) -> str:
+    header = read_header(file.path, _DATES)
+    if header is None:
+        return ""
+    return "".join(header.plain(key) for key in _DATES[:2]) or "".join(header.plain(key) for key in _DATES[2:4])
+
+
+def _add_segments(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, volume: Volume) -> None:
+    from oncontour.io.seg import read_seg
+
+    mine = [f for f in files if _belongs(f, source)]
+    found.notes += _of_others((f for f in files if f not in mine), "SEG")
+    for file in mine:
+        segments = read_seg(file.path, geometry=volume.geometry)
+        double = [name for name in segments.masks if name in found.contours or name in found.masks]
+        if double:
+            found.notes.append(f"segments of {file.path.name} left out, as there are structures of that name: {', '.join(double)}")
+        new = {name: mask for name, mask in segments.masks.items() if name not in double}
+        found.masks.update(new)
+        found.names.update({name: segments.names[name] for name in new})
+        found.unmapped += [name for name in segments.unmapped if name not in found.unmapped]
+        found.notes += segments.notes
+
+
+def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource) -> None:
+    from oncontour.io.rtdose import read_rtdose
+
+    doses = [f for f in files if f.kind == "RTDOSE"]
+    mine = list({f.sop_instance_uid: f for f in doses if f.frame_of_reference_uid == source.frame_of_reference_uid}.values())
+    found.notes += _of_others((f for f in doses if f.frame_of_reference_uid != source.frame_of_reference_uid), "RTDOSE")
+    if not mine:
+        return
+    plans = {f.referenced_instances[:1] for f in mine}
+    whole = [f for f in mine if f.files[0].plain("DoseSummationType") == "PLAN"]
+    if len(plans) > 1 or len(whole) > 1:
+        names = ", ".join(f.path.name for f in mine)
+        found.notes.append(f"{len(mine)} doses of {len(plans)} plan(s), and it is not told which is meant: none is read ({names})")
+        return
+    dose, notes = read_rtdose([f.path for f in mine], plans=[f.path for f in files if f.kind == "RTPLAN"])
+    found.images["dose"] = dose
+    found.notes += notes
+
+
+# ---- writing
+
+
+def _write_images(case: Case, shown: Sequence[str], folder: Path) -> DicomSource:
+    """The series of each image; gives the identity of the first, whose grid the structures lie on."""
+    from oncontour.io.series_write import write_series
+
+    known = case.source if isinstance(case.source, DicomSource) else None
+    first: DicomSource | None = None
+    for name in shown:
+        modality = _MODALITIES[name]
+        patient = None if known else {"PatientID": case.id, "PatientName": case.id}
+        written = write_series(case.images[name], folder / modality, source=first or known, modality=modality, patient=patient)
+        first = first or written
+    if first is None:
+        raise InputError("no image to write", where=f"case {case.id}")
+    return first
+
+
+def _write_structures(case: Case, source: DicomSource, path: Path) -> None:
+    from dataclasses import replace
+
+    from oncontour.io.rtstruct import write_rtstruct
+
+    names = case.facts.get("names", {})
+    write_rtstruct(replace(case, source=source), path, names={name: names[name] for name in case.structures if name in names})
