@@ -106,11 +106,11 @@ def make_series(
 ) -> WrittenSeries:
     """Write one series and say what it is.
 
-    ``image``: patient points (rows, columns, 3) -> HU or scanner units; ``spacing_mm``: (between rows, between columns); ``offsets``: mm along
-    the normal from ``centre_mm``, the middle of the straight stack; ``row``/``column`` override the directions of ``patient_position``;
-    ``tilt_deg``: shears the stack along the column direction as a gantry tilted by so much does; ``numbers``: InstanceNumbers (default
-    1, 2, ...); ``order``: in which order files are named; ``syntax``: transfer syntax UID to compress to; ``change(dataset, n)``: a last
-    edit of slice n before it is written.
+    ``image``: patient points (rows, columns, 3) -> HU or scanner units; ``spacing_mm``: (between rows, between columns);
+    ``offsets``: mm along the normal from ``centre_mm``, the middle of the straight stack; ``row``/``column`` override the directions of
+    ``patient_position``; ``tilt_deg``: shears the stack along the column direction as a gantry tilted by so much does; ``numbers``:
+    InstanceNumbers (default 1, 2, ...); ``order``: in which order files are named; ``syntax``: transfer syntax UID to compress to;
+    ``change(dataset, n)``: a last edit of slice n before it is written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -237,7 +237,7 @@ def _dataset(modality: str, uids: Sequence[str], patient_id: str, patient_positi
     d.PatientName, d.PatientID, d.PatientBirthDate, d.PatientSex = f"{patient_id}^synthetic", patient_id, "", "O"
     d.PatientPosition = patient_position
     d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = uids
-    d.SeriesNumber, d.AcquisitionNumber, d.PositionReferenceIndicator = 1, 1, ""
+    d.SeriesNumber, d.AcquisitionNumber, d.PositionReferenceIndicator, d.Laterality = 1, 1, "", ""
     d.SliceThickness = "2"
     if modality == "CT":
         d.KVP, d.RescaleType = "120", "HU"

@@ -6,6 +6,7 @@ Sources: DICOM PS3.10 7.1 (file meta information), PS3.5 7.1 (data elements), A.
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 import warnings
@@ -188,6 +189,11 @@ class DicomFile(Header):
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the parser's warnings about values that break the rules of their VR; what matters is checked here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    log = logging.getLogger("pydicom")
+    was, log.disabled = log.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = was

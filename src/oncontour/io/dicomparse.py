@@ -43,7 +43,7 @@ from oncontour.io.dicomfile import (
 _HEAD_BYTES = 256 << 10
 _PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 _CHARACTER_SET = BaseTag(0x00080005)
-_SYNTAX = BaseTag(0x00020010)
+_DIRECTORY = "1.2.840.10008.1.3.10"
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _SHORT = frozenset(
     (*(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS"), *(b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM"))
@@ -103,7 +103,8 @@ def _wanted(keywords: tuple[str, ...]) -> _Wanted:
 
 
 def _parsed(path: Path, stream: BinaryIO, start: bytes, wanted: _Wanted) -> DicomFile | None:
-    syntax, at = _meta(start)
+    marked = start[128:132] == b"DICM"
+    syntax, media_class, at = _meta(start)
     size = os.fstat(stream.fileno()).st_size
     deflated_at = None
     if syntax == DEFLATED:
@@ -117,15 +118,18 @@ def _parsed(path: Path, stream: BinaryIO, start: bytes, wanted: _Wanted) -> Dico
         dataset, place = _with_pydicom(stream, implicit, little, wanted)
     else:
         dataset, place = _dataset(walked[0], implicit), walked[1]
-    if tag_of("SOPClassUID") not in dataset:
-        return None
-    return DicomFile(path, dataset, syntax, size, place, deflated_at)
+    file = DicomFile(path, dataset, syntax, size, place, deflated_at)
+    if file.plain("SOPClassUID") and file.plain("SOPInstanceUID"):
+        return file
+    if marked and media_class != _DIRECTORY:
+        raise ValueError("no SOPClassUID and SOPInstanceUID: cut short")
+    return None
 
 
-def _meta(start: bytes) -> tuple[str, int]:
-    """(transfer syntax UID or "", where the dataset begins): group 0002, always explicit little endian."""
+def _meta(start: bytes) -> tuple[str, str, int]:
+    """(transfer syntax UID, SOP class UID, where the dataset begins) of group 0002, always explicit little endian; "" where absent."""
     at = 132 if start[128:132] == b"DICM" else 0
-    syntax = ""
+    found = {}
     while start[at : at + 2] == b"\x02\x00":
         vr = start[at + 4 : at + 6]
         if vr in _LONG:
@@ -136,10 +140,10 @@ def _meta(start: bytes) -> tuple[str, int]:
             raise ValueError("file meta information is damaged")
         if value + length > len(start):
             raise ValueError("file meta information is cut short or too long")
-        if start[at + 2 : at + 4] == b"\x10\x00":
-            syntax = start[value : value + length].decode("ascii", "replace").strip("\0 ")
+        found[start[at + 2]] = start[value : value + length]
         at = value + length
-    return syntax, at
+    syntax, media_class = (found.get(n, b"").decode("ascii", "replace").strip("\0 ") for n in (0x10, 0x02))
+    return syntax, media_class, at
 
 
 def _guessed(start: bytes, at: int) -> str:

@@ -25,8 +25,8 @@ def stored_values(plane: Plane) -> Array:
     Raises FormatError where pixels are missing, cut short, damaged, or of another size than the header says.
     """
     file, place = plane.file, plane.file.pixels
-    if place is None:
-        raise FormatError("no pixel data: the file is cut short or holds no image", where=file.where, hint="export the series again")
+    if place is None:  # scan has refused it already
+        raise FormatError("no pixel data", where=file.where)
     if file.transfer_syntax_uid in NATIVE:
         return _used_bits(_native(plane, place), plane)
     if file.transfer_syntax_uid in ENCAPSULATED and place.length == UNDEFINED_LENGTH:

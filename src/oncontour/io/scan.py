@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from oncontour.errors import InputError, LimitError
+from oncontour.errors import FormatError, InputError, LimitError
 from oncontour.io.dicomfile import DicomFile, Header
 from oncontour.io.dicomparse import read_header
 
@@ -34,8 +34,6 @@ OBJECT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.66.1": "REG",
     "1.2.840.10008.5.1.4.1.1.66.3": "REG",  # deformable
 }
-_DIRECTORY = "1.2.840.10008.1.3.10"
-
 PATIENT_KEYWORDS = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight")
 STUDY_KEYWORDS = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName", "StudyDescription")
 SERIES_KEYWORDS = (
@@ -109,8 +107,8 @@ def scan(folder: Path | str) -> list[SeriesFiles]:
     """Every image series and RT, SEG or REG object below ``folder`` (or in one file), headers only.
 
     Files that are not DICOM, DICOMDIRs, and anything whose name begins with a dot are passed over. Sorted by modality and series UID.
-    Empty where nothing is DICOM. Raises InputError where the folder does not exist, FormatError where a DICOM file cannot be parsed,
-    LimitError beyond MAX_FILES files.
+    Empty where nothing is DICOM. Raises InputError where the folder does not exist, FormatError where a DICOM file cannot be parsed
+    or an image is cut short before its pixels, LimitError beyond MAX_FILES files.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -118,9 +116,12 @@ def scan(folder: Path | str) -> list[SeriesFiles]:
     groups: dict[tuple[str, str], list[DicomFile]] = {}
     for path in _files(folder):
         file = read_header(path, SCAN_KEYWORDS)
-        if file is None or file.sop_class_uid == _DIRECTORY or file.plain("SOPInstanceUID") == "":
+        if file is None:
             continue
         kind = _kind(file)
+        if kind == "image" and file.pixels is None:
+            hint = "export it again, or take it out of the folder"
+            raise FormatError("an image without pixel data: cut short", where=file.where, hint=hint)
         alone = kind not in ("image", "other")
         groups.setdefault((kind, f"{path}" if alone else file.plain("SeriesInstanceUID")), []).append(file)
     found = [_series(kind, tuple(files)) for (kind, _), files in groups.items()]

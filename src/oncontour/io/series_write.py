@@ -31,7 +31,7 @@ _CLASSES = {"CT": CT_IMAGE, "MR": MR_IMAGE}
 _INT16 = np.iinfo(np.int16)
 _EMPTY_IF_UNKNOWN = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber"),
-    *("ReferringPhysicianName", "PositionReferenceIndicator"),
+    *("ReferringPhysicianName", "PositionReferenceIndicator", "Laterality"),
 )
 """Attributes of type 2: there, even if empty."""
 

@@ -1,0 +1,161 @@
+"""Compressed and otherwise encoded pixel data: really encoded, then read voxel for voxel."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from oncontour.errors import FormatError, LimitError, OncontourError
+from oncontour.io.series import read_series
+from tests.dicom_cases import make_series
+
+SYNTAXES = {
+    "implicit little endian": "1.2.840.10008.1.2",
+    "big endian": "1.2.840.10008.1.2.2",
+    "deflated": "1.2.840.10008.1.2.1.99",
+    "RLE": "1.2.840.10008.1.2.5",
+    "JPEG lossless": "1.2.840.10008.1.2.4.57",
+    "JPEG lossless, first order": "1.2.840.10008.1.2.4.70",
+    "JPEG-LS": "1.2.840.10008.1.2.4.80",
+    "JPEG 2000": "1.2.840.10008.1.2.4.90",
+}
+COMPRESSED = [name for name in SYNTAXES if name[:3] in ("RLE", "JPE")]
+
+
+def noisy(points_mm: np.ndarray) -> np.ndarray:
+    """Values over the whole 16 bits of a CT, different in every voxel."""
+    rng = np.random.default_rng(abs(int(points_mm.sum() * 1000)) % 2**32)
+    return rng.integers(-1000, 3000, points_mm.shape[:-1]).astype(float)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("name", SYNTAXES)
+def test_values_come_back_exactly(tmp_path: Path, name: str, signed: bool) -> None:
+    written = make_series(
+        tmp_path,
+        image=noisy,
+        rows=33,
+        columns=45,
+        offsets=[0, 2, 4],
+        syntax=SYNTAXES[name],
+        signed=signed,
+        intercept=0 if signed else -1024,
+    )
+    assert str(dcmread(written.paths[0]).file_meta.TransferSyntaxUID) == SYNTAXES[name]
+    volume, _, notes = read_series(tmp_path)
+    assert np.array_equal(volume.array, np.array(written.stored).astype(int) - (0 if signed else 1024))
+    assert notes == ()
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_twelve_bits_come_back_exactly(tmp_path: Path, name: str) -> None:
+    written = make_series(tmp_path, image=noisy, offsets=[0, 2], syntax=SYNTAXES[name], bits_stored=12)
+    volume, _, _ = read_series(tmp_path)
+    assert np.array_equal(volume.array, np.array(written.stored).astype(int) - 1024)
+
+
+@pytest.mark.parametrize("predictor", range(1, 8))
+@pytest.mark.parametrize("restart", [False, True])
+def test_every_predictor_of_lossless_jpeg(predictor: int, restart: bool) -> None:
+    """Against an encoder written here from T.81 annex H, as no tool at hand writes predictors other than 1."""
+    from oncontour.io.entropy import code_table, lossless_jpeg
+
+    rng = np.random.default_rng(predictor)
+    image = rng.integers(0, 65536, (9, 13)).astype(np.uint16)
+    image[3:6] = rng.integers(0, 4, (3, 13))
+    counts, values = bytes([0] * 4 + [17] + [0] * 11), bytes(range(17))  # every size has a code of 5 bits: its number
+    data = _encoded(image, predictor, 3 if restart else 0)
+    out = np.zeros_like(image)
+    assert lossless_jpeg(np.frombuffer(data, np.uint8), code_table(counts, values), predictor, 1 << 15, 3 if restart else 0, out) == 9
+    assert np.array_equal(out, image)
+
+
+def _predict(x: np.ndarray, j: int, i: int, predictor: int, first: bool) -> int:
+    if first:
+        return 1 << 15 if i == 0 else int(x[j, i - 1])
+    if i == 0:
+        return int(x[j - 1, 0])
+    a, b, c = int(x[j, i - 1]), int(x[j - 1, i]), int(x[j - 1, i - 1])
+    return [a, b, c, a + b - c, a + ((b - c) >> 1), b + ((a - c) >> 1), (a + b) >> 1][predictor - 1]
+
+
+def _encoded(image: np.ndarray, predictor: int, restart_rows: int) -> bytes:
+    out, bits = b"", ""
+
+    def flush(bits: str) -> bytes:
+        bits += "1" * (-len(bits) % 8)
+        raw = bytes(int(bits[n : n + 8], 2) for n in range(0, len(bits), 8))
+        return raw.replace(b"\xff", b"\xff\x00")
+
+    for j in range(image.shape[0]):
+        first = j == 0 or (restart_rows > 0 and j % restart_rows == 0)
+        if first and j:
+            out, bits = out + flush(bits) + bytes([0xFF, 0xD0 + (j // restart_rows - 1) % 8]), ""
+        for i in range(image.shape[1]):
+            difference = (int(image[j, i]) - _predict(image, j, i, predictor, first)) % 65536
+            difference -= 65536 if difference > 32768 else 0
+            size = abs(difference).bit_length()
+            bits += f"{size:05b}"
+            if 0 < size < 16:
+                bits += f"{difference if difference > 0 else difference + (1 << size) - 1:0{size}b}"
+    return out + flush(bits) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_a_compressed_file_cut_short_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
+    written = make_series(tmp_path, image=noisy, offsets=[0, 2, 4], syntax=SYNTAXES[name])
+    content = written.paths[1].read_bytes()
+    for size in (len(content) - 20, len(content) - 400):
+        written.paths[1].write_bytes(content[:size])
+        with pytest.raises(FormatError) as error:
+            read_series(tmp_path)
+        assert written.paths[1].name in str(error.value)
+
+
+@pytest.mark.parametrize("name", [n for n in COMPRESSED if n != "RLE"])
+def test_a_stream_of_another_size_than_the_header_says_is_not_decoded(tmp_path: Path, name: str) -> None:
+    written = make_series(tmp_path, image=noisy, offsets=[0, 2], syntax=SYNTAXES[name])
+    for path in written.paths:
+        d = dcmread(path)
+        d.Rows = 64
+        d.save_as(path)
+    with pytest.raises(FormatError, match=r"compressed image is 32x40x1.*header says 64x40x1"):
+        read_series(tmp_path)
+
+
+def test_a_transfer_syntax_that_is_not_read_is_named(tmp_path: Path) -> None:
+    written = make_series(tmp_path, offsets=[0, 2])
+    for path in written.paths:
+        d = dcmread(path)
+        content = path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0")
+        path.write_bytes(content)
+        assert d.Rows == 32
+    with pytest.raises(FormatError, match=r"transfer syntax 1\.2\.840\.10008\.1\.2\.9 is not read"):
+        read_series(tmp_path)
+
+
+def test_a_deflate_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oncontour.io.dicomparse.MAX_INFLATED_BYTES", 100_000)
+    make_series(tmp_path, rows=300, columns=300, offsets=[0, 2], syntax=SYNTAXES["deflated"])
+    with pytest.raises(LimitError, match="inflates to more than"):
+        read_series(tmp_path)
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_damaged_streams_never_raise_anything_else(tmp_path: Path, name: str) -> None:
+    written = make_series(tmp_path, image=noisy, offsets=[0, 2], syntax=SYNTAXES[name])
+    path = written.paths[1]
+    content = path.read_bytes()
+    start = content.rindex(b"\xe0\x7f\x10\x00")
+    rng = np.random.default_rng(7)
+    for _ in range(60):
+        damaged = bytearray(content)
+        for at in rng.integers(start + 12, min(len(content), start + 12 + int(rng.choice([120, 100000]))), int(rng.choice([1, 3, 12]))):
+            damaged[at] = int(rng.choice([0, 255, 128, rng.integers(256)]))
+        path.write_bytes(damaged)
+        with suppress(OncontourError):
+            assert read_series(tmp_path)[0].array.shape == (2, 32, 40)
