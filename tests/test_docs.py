@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import write_map
 from oncontour.cli import COMMANDS
 from oncontour.nets import NETS
 from oncontour.tasks import TASKS
@@ -17,15 +18,12 @@ from oncontour.tasks import TASKS
 ROOT = Path(__file__).parents[1]
 MAP = ROOT / "docs" / "map.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MAPPED = ("src/oncontour", "bench", "examples", "papers", "docs", "weights")
-"""Folders whose every file has a line on the map (tests mirror src and speak for themselves)."""
-TOP = ("README.md", "LICENSE", "Makefile", "pyproject.toml", "constraints.txt", ".ci/run")
 
 
 def test_every_file_is_on_the_map_and_nothing_else() -> None:
-    there = {path.relative_to(ROOT).as_posix() for folder in MAPPED for path in (ROOT / folder).rglob("*") if _counts(path)}
-    on_map = set(re.findall(r"^- `([^`]+)`: \S", MAP.read_text(encoding="utf-8"), re.MULTILINE))
-    assert sorted(there | set(TOP)) == sorted(on_map)
+    """``python docs/write_map.py`` brings it up to date."""
+    on_map = re.findall(r"^- `([^`]+)`: \S", MAP.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(write_map.files()) == sorted(on_map)
 
 
 @pytest.mark.parametrize("name", [*COMMANDS])
@@ -80,8 +78,3 @@ def test_runnable_blocks_run(page: Path, tmp_path: Path) -> None:
             ["bash", "-euo", "pipefail", "-c", block], cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         assert ended.returncode == 0, f"{block}\n{ended.stdout}\n{ended.stderr}"
-
-
-def _counts(path: Path) -> bool:
-    hidden = any(part.startswith(".") or part == "__pycache__" or part.endswith(".egg-info") for part in path.relative_to(ROOT).parts)
-    return path.is_file() and not hidden and path.suffix != ".pyc"

@@ -1,0 +1,60 @@
+"""Bring docs/map.md up to date: lines for new files (from their own first sentence), none for files that are gone; the rest stays.
+
+    python docs/write_map.py
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MAP = ROOT / "docs" / "map.md"
+FOLDERS = ("src/oncontour", "bench", "examples", "papers", "docs")
+TOP = ("README.md", "LICENSE", "Makefile", "pyproject.toml", "constraints.txt", ".ci/run")
+LINE = re.compile(r"^- `([^`]+)`: (.+)$", re.MULTILINE)
+
+
+def files() -> list[str]:
+    """Every file that has a line on the map (tests mirror src and speak for themselves)."""
+    found = {path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()}
+    kept = (p for p in found if not any(part.startswith((".", "__pycache__")) for part in p.parts))
+    return sorted([*TOP, *(path.as_posix() for path in kept)])
+
+
+def first_sentence(name: str) -> str:
+    """What a file says of itself: the first sentence of its docstring or of the comment on top."""
+    path = ROOT / name
+    if path.suffix == ".py":
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        return re.split(r"\.\s", " ".join(text.split("\n\n")[0].split()) + " ")[0].rstrip(": ")
+    if path.suffix in (".yaml", ".yml"):
+        return next((line[2:].rstrip(".") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")), "")
+    return ""
+
+
+def write() -> list[str]:
+    """Rewrite the list; gives the files that have nothing to say and need a line by hand."""
+    text = MAP.read_text(encoding="utf-8")
+    head, lines = text.split("\n## ", 1)[0].rstrip(), dict(LINE.findall(text))
+    groups: dict[str, list[str]] = {}
+    for name in files():
+        folder = name.rpartition("/")[0]
+        groups.setdefault("The checkout" if folder in ("", ".ci") else folder, []).append(name)
+    order = sorted(groups, key=lambda group: (group != "The checkout", not group.startswith("src"), group))
+    out, silent = [head], []
+    for group in order:
+        out += ["", f"## {group}", ""]
+        for name in groups[group]:
+            line = lines.get(name) or first_sentence(name)
+            silent += [] if line else [name]
+            out.append(f"- `{name}`: {line}")
+    MAP.write_text("\n".join(out) + "\n", encoding="utf-8")
+    return silent
+
+
+if __name__ == "__main__":
+    silent = write()
+    sys.exit(f"these need a line by hand: {', '.join(silent)}" if silent else 0)
