@@ -1,4 +1,5 @@
 import csv
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,13 @@ import pytest
 
 from oncontour.case import Case
 from oncontour.errors import CohortError, ConfigError, InputError
-from oncontour.evaluate import Predictions, evaluate, write
+from oncontour.evaluate import Predictions, evaluate
+from oncontour.evaluate import write as write_results
 from oncontour.evaluate.figures import box_plots, chosen_patients
 from oncontour.evaluate.judge import METRICS, Evaluation, judge, measure, swapped
 from oncontour.evaluate.tables import ALL, compare, summarise
 from oncontour.geometry import Geometry
+from oncontour.io import write
 from oncontour.io.cohort import Cohort
 from oncontour.volume import Volume
 from tests.phantoms import patient as write_patient
@@ -195,7 +198,7 @@ def test_one_method_is_not_compared(found: Evaluation) -> None:
 
 
 def test_everything_is_written(found: Evaluation, tmp_path: Path) -> None:
-    said = write(replace(found, panels=tuple(p for p in found.panels if p.patient == "p1")), tmp_path, overlays="all")
+    said = write_results(replace(found, panels=tuple(p for p in found.panels if p.patient == "p1")), tmp_path, overlays="all")
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["patient", "method", "structure", "metric", "value", "unit"]
@@ -225,7 +228,7 @@ def test_pictures_of_three_and_none(tmp_path: Path) -> None:
     (tmp_path / "overlays").mkdir()
     (tmp_path / "overlays" / "worst-q0.png").touch()
     (tmp_path / "overlays" / "mine.txt").touch()
-    write(found, tmp_path, overlays="three")
+    write_results(found, tmp_path, overlays="three")
     left = {p.name for p in (tmp_path / "overlays").iterdir()}
     assert left == {"mine.txt"} | {f"{rank}-{name}.{kind}" for name, rank in chosen.items() for kind in ("png", "svg")}
     assert (tmp_path / "comparisons.csv").exists()
@@ -264,6 +267,18 @@ def test_two_folders(tmp_path: Path) -> None:
     assert "0.833" in said
     assert fractions == pytest.approx([1 / 3, 2 / 3, 1])
     assert (tmp_path / "out" / "summary.csv").exists()
+
+
+def test_an_rtstruct_alone_is_a_prediction(tmp_path: Path) -> None:
+    people = {"p1": Case("p1", {"ct": CT}, TRUTH["p1"])}
+    write(people["p1"], tmp_path / "truth" / "p1", format="dicom")
+    (tmp_path / "drawn" / "p1").mkdir(parents=True)
+    shutil.copy(tmp_path / "truth" / "p1" / "RTSTRUCT.dcm", tmp_path / "drawn" / "p1")
+    said = evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none")
+    assert "1.000" in said
+    shutil.copy(tmp_path / "truth" / "p1" / "RTSTRUCT.dcm", tmp_path / "drawn" / "p1" / "again.dcm")
+    with pytest.raises(CohortError, match="2 structure sets"):
+        evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none")
 
 
 def test_command_refuses_what_makes_no_sense(tmp_path: Path) -> None:

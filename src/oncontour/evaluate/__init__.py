@@ -11,26 +11,60 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError
+from oncontour.errors import CohortError, ConfigError, InputError
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
     from oncontour.evaluate.judge import Evaluation, Predictor
     from oncontour.io.cohort import Cohort
+    from oncontour.io.scan import SeriesFiles
 
 __all__ = ["Predictions", "evaluate", "write"]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """A folder of contours as a predictor: what it holds under the patient's id (or the one it holds, where both hold one)."""
+    """A folder of contours as a predictor: what it holds under the patient's id (or the one it holds, where both hold one).
+
+    A patient's folder may be a whole patient, or an RTSTRUCT or SEG alone (what ``oncontour run`` writes).
+    """
 
     cohort: Cohort
     only: bool = False
 
     def predict(self, case: Case) -> Case:
-        """The contours predicted for ``case``. Raises CohortError where there are none."""
-        return self.cohort[self.cohort.ids[0] if self.only else case.id]
+        """The contours predicted for ``case``. Raises CohortError where there are none, and what ``io`` raises."""
+        id = self.cohort.ids[0] if self.only else case.id
+        path = self.cohort.path(id)
+        objects = _lone_objects(path)
+        if not objects:
+            return self.cohort[id]
+        if len(objects) > 1:
+            names = ", ".join(file.path.name for file in objects)
+            raise CohortError(f"{len(objects)} structure sets ({names})", where=str(path), hint="leave the one to judge there")
+        return _with_object(case, objects[0])
+
+
+def _lone_objects(path: Path) -> list[SeriesFiles]:
+    """RTSTRUCT and SEG files of a folder without images of its own."""
+    from oncontour.io.layout import is_layout
+    from oncontour.io.openkbp import is_openkbp
+    from oncontour.io.scan import scan
+
+    if not path.is_dir() or is_layout(path) or is_openkbp(path):
+        return []
+    found = scan(path)
+    return [] if any(f.kind == "image" for f in found) else [f for f in found if f.kind in ("RTSTRUCT", "SEG")]
+
+
+def _with_object(case: Case, file: SeriesFiles) -> Case:
+    from oncontour.io.rtstruct import read_structure_set
+    from oncontour.io.seg import read_seg
+
+    bare = case.without_structures() if case.images else case
+    if file.kind == "SEG":
+        return bare.with_masks(read_seg(file.path, geometry=case.geometry).masks)
+    return bare.with_contours(read_structure_set(file.path, source=case.source).contours)
 
 
 def evaluate(

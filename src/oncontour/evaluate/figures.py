@@ -64,7 +64,8 @@ def box_plots(evaluation: Evaluation, out: Path, metrics: Sequence[str] = BOX_ME
 def overlays(panels: Sequence[Panel], out: Path, rank: str = "") -> list[Path]:
     """Write ``out``.png and .svg: one patient, a row a structure, its best, median and worst slice.
 
-    The truth is yellow, methods have other colours and dashes of their own (Xue et al. 2020, figure 4). ``rank`` stands beside the patient's name ("best", "median", "worst" of the cohort).
+    The truth is yellow, methods have other colours and dashes of their own (Xue et al. 2020, figure 4). ``rank`` stands beside the
+    patient's name ("best", "median", "worst" of the cohort).
     """
     structures = list(dict.fromkeys(p.structure for p in panels))
     table = {(p.structure, p.rank): p for p in panels}
