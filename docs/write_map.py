@@ -1,6 +1,6 @@
 """Bring docs/map.md up to date: lines for new files (from their own first sentence), none for files that are gone; the rest stays.
 
-    python docs/write_map.py
+python docs/write_map.py
 """
 
 from __future__ import annotations

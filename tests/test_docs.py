@@ -12,6 +12,7 @@ import pytest
 
 from docs import write_map
 from oncontour.cli import COMMANDS
+from oncontour.io import dicomfile, encapsulated, scan
 from oncontour.nets import NETS
 from oncontour.tasks import TASKS
 
@@ -34,6 +35,12 @@ def test_every_command_is_in_the_readme(name: str) -> None:
 @pytest.mark.parametrize("name", [*TASKS, *NETS])
 def test_every_task_and_net_is_named_in_the_docs(name: str) -> None:
     assert any(f"`{name}`" in page.read_text(encoding="utf-8") for page in PAGES)
+
+
+def test_the_conformance_statement_names_every_sop_class_and_transfer_syntax() -> None:
+    statement = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
+    known = [*scan.IMAGE_CLASSES, *scan.OBJECT_CLASSES, *dicomfile.NATIVE, *encapsulated.ENCAPSULATED]
+    assert [uid for uid in known if not re.search(rf"{re.escape(uid)}(?![\d.])", statement)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
