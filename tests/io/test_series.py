@@ -192,6 +192,19 @@ def test_stray_files_localizers_and_captures_are_left_out(tmp_path: Path) -> Non
     assert any("left out: CT series" in n for n in notes)
 
 
+def test_a_dicomdir_and_an_encapsulated_pdf_are_no_series(tmp_path: Path) -> None:
+    written = make_series(tmp_path)
+    content = written.paths[0].read_bytes()
+    end = 144 + int.from_bytes(content[140:144], "little")
+    meta = content[:end].replace(b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.1.3.10\0\0\0\0\0\0")
+    (tmp_path / "DICOMDIR").write_bytes(meta + b"\x04\x00\x30\x11CS\x04\x00DISC")
+    pdf = Dataset()
+    pdf.SOPClassUID, pdf.SOPInstanceUID, pdf.Modality, pdf.SeriesInstanceUID = "1.2.840.10008.5.1.4.1.1.104.1", "1.2.3", "DOC", "1.2.4"
+    save(pdf, tmp_path / "report.dcm")
+    assert [(s.kind, s.modality) for s in scan(tmp_path)] == [("image", "CT"), ("other", "DOC")]
+    assert "no CT or MR slices (DOC)" in read_series(tmp_path)[2][0]
+
+
 def test_bare_datasets_without_the_dicom_mark_are_read(tmp_path: Path) -> None:
     written = make_series(tmp_path)
     for path in written.paths:

@@ -100,8 +100,15 @@ def test_images_in_acquisition_tells_of_half_a_series(tmp_path: Path) -> None:
     assert "ImagesInAcquisition says 22 images, 11 are here" in read_series(tmp_path)[2][0]
 
 
-def test_a_grid_too_large_is_refused(tmp_path: Path) -> None:
-    make_series(tmp_path, offsets=[0, 0.5, 400000.5 - 340000], rows=100, columns=100)
+def test_images_far_apart_are_no_volume(tmp_path: Path) -> None:
+    make_series(tmp_path, offsets=[0, 300])
+    with pytest.raises(SeriesError, match="slices 1 and 2 are 300 mm apart"):
+        read_series(tmp_path)
+
+
+def test_a_grid_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oncontour.io.stack.MAX_UNEVEN_VOXELS", 40_000)
+    make_series(tmp_path, offsets=[0, 1, 2, 40])
     with pytest.raises(SeriesError, match="is too large"):
         read_series(tmp_path)
 

@@ -23,6 +23,8 @@ SAME_PLACE_MM = 0.01
 """Two slices nearer than this lie in one place."""
 FINEST_MM = 0.5
 """No grid is made finer than this to meet uneven slices (their own spacing may be finer)."""
+WIDEST_MM = 200.0
+"""Images further apart than this do not make a volume."""
 MAX_UNEVEN_VOXELS = 600_000_000
 
 Ints = NDArray[np.intp]
@@ -108,8 +110,10 @@ def _along_normal(offsets: Floats, numbers: list[int | None], where: str) -> tup
     step = float(offsets[-1] - offsets[0]) / (count - 1)
     even = np.arange(count)
     if np.abs(offsets - offsets[0] - even * step).max() <= min(ON_GRID_MM, 0.1 * step):
+        _refuse_wide(offsets, where)
         return step, even.astype(np.intp), ()
     _refuse_missing(offsets, numbers, where)
+    _refuse_wide(offsets, where)
     found = _common_step(offsets)
     if found is None:
         gaps = np.diff(offsets)
@@ -131,6 +135,13 @@ def _along_normal(offsets: Floats, numbers: list[int | None], where: str) -> tup
 def _gaps(offsets: Floats) -> str:
     sizes = np.unique(np.round(np.diff(offsets), 2))
     return ", ".join(f"{s:g}" for s in sizes[:4]) + (", ..." if len(sizes) > 4 else "")
+
+
+def _refuse_wide(offsets: Floats, where: str) -> None:
+    gaps = np.diff(offsets)
+    at = int(gaps.argmax())
+    if gaps[at] > WIDEST_MM:
+        raise SeriesError(f"slices {at + 1} and {at + 2} are {gaps[at]:.4g} mm apart, at most {WIDEST_MM:g} mm make a volume", where=where)
 
 
 def _refuse_missing(offsets: Floats, numbers: list[int | None], where: str) -> None:
