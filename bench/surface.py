@@ -102,7 +102,7 @@ def speed(title: str, pairs: list[Pair], threads: int, with_peer: bool) -> None:
             list(pool.map(ours, pairs))
 
     mine = min(seconds(all_of_them) for _ in range(3))
-    print(f"{title}: {len(pairs)} organs on {'x'.join(map(str, CT.shape))}: ours {mine:.2f} s on {threads} threads", end="")
+    print(f"{title}, {len(pairs)} organs on {'x'.join(map(str, CT.shape))}: ours {mine:.2f} s on {threads} threads", end="")
     if with_peer:
         theirs = seconds(lambda: [peer(pair) for pair in pairs])
         print(f", MONAI {theirs:.2f} s, peer / ours {theirs / mine:.1f}", end="")
@@ -133,11 +133,16 @@ def errors(with_peer: bool) -> None:
 
 def show(title: str, pairs: list[Pair], asd: float, hd: float, with_peer: bool) -> None:
     mine = np.array([(a.asd_mm, a.hd_mm) for a in map(ours, pairs)]) - (asd, hd)
-    line = f"{title:48} ours {np.abs(mine[:, 0]).mean():.3f} | {np.abs(mine[:, 1]).mean():.3f}"
+    line = f"{title:48} ours {_off(mine)}"
     if with_peer:
         theirs = np.array([peer(pair) for pair in pairs]) - (asd, hd)
-        line += f"    MONAI {np.abs(theirs[:, 0]).mean():.3f} | {np.abs(theirs[:, 1]).mean():.3f}"
+        line += f"    MONAI {_off(theirs)}"
     print(line)
+
+
+def _off(errors_mm: np.ndarray) -> str:
+    mean, most = np.abs(errors_mm).mean(axis=0)
+    return f"{'-' if np.isnan(mean) else f'{mean:.3f}':>5} | {most:.3f}"
 
 
 def main() -> int:
