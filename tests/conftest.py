@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+for _name, _value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MPLBACKEND": "Agg"}.items():
+    os.environ.setdefault(_name, _value)  # before torch, numba or matplotlib are imported: one thread, no window
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,3 +23,21 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real patients at {folder}: set ONCONTOUR_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def dciodvfy() -> Callable[[Path], list[str]]:
+    """A function that gives the errors ``dciodvfy`` finds in a file. Skips where it is not installed, fails there where CI is true."""
+    tool = shutil.which("dciodvfy")
+    if tool is None:
+        message = "dciodvfy is not installed (Debian package dicom3tools)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+
+    def errors(path: Path) -> list[str]:
+        done = subprocess.run([tool, "-new", str(path)], capture_output=True, text=True, check=False)
+        found = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+        return found if done.returncode >= 0 else [*found, f"dciodvfy ended by signal {-done.returncode}"]
+
+    return errors

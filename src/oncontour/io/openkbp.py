@@ -118,6 +118,9 @@ def _dense(path: Path, name: str) -> NDArray[Any]:
     """The published array of one CSV: HU as int16 (float32 where they are not whole), Gy as float32, masks as uint8."""
     valued = name in ("ct", "dose")
     columns = (0, 1) if valued else (0,)
+    with path.open("rb") as stream:
+        if stream.readline(100).strip() != b",data":
+            raise FormatError("not an OpenKBP CSV (its first line is not ',data')", where=str(path))
     table = _table(path, lambda: np.loadtxt(path, delimiter=",", skiprows=1, usecols=columns, ndmin=2, dtype=np.float64))
     index = table[:, 0]
     bad = np.flatnonzero(~((index >= 0) & (index < SIDE**3) & (index == np.floor(index))))

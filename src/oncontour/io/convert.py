@@ -1,0 +1,140 @@
+"""``oncontour convert``: a patient or a cohort between DICOM and the NIfTI layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from oncontour.errors import CohortError, InputError, OncontourError, OutputError
+from oncontour.progress import Progress
+
+if TYPE_CHECKING:
+    from oncontour.case import Case
+
+Format = Literal["dicom", "nifti"]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of one patient: where it is now, in how many files, and what was lost or remarked on the way."""
+
+    id: str
+    out: Path
+    files: int
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.id}: {self.files} files in {self.out}", *(f"  {note}" for note in self.notes)])
+
+
+@dataclass(frozen=True)
+class Conversions:
+    """What became of every patient."""
+
+    done: tuple[Conversion, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(str(one) for one in self.done)
+
+
+def convert(
+    src: Path,
+    dst: Path,
+    *,
+    to: Format | None = None,
+    series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Conversions:
+    """Carry a patient, or every patient of a cohort, between DICOM and the NIfTI layout, and say what a format cannot hold.
+
+    The NIfTI layout of a patient is a folder with ct.nii.gz, dose.nii.gz and masks/NAME.nii.gz. CT voxels, the grid and, there and back,
+    the voxels of every structure stay as they are; what changes (contours to voxels, dose to steps, identity) is printed.
+    Each patient is written whole or not at all. When a patient of a cohort cannot be converted the others are, and the exit code is
+    that of an error.
+
+    Examples:
+        oncontour convert hospital/patient-7 nifti/patient-7
+        oncontour convert openkbp/validation dicom --to dicom
+        oncontour convert cohort.csv nifti --to nifti --overwrite
+
+    Args:
+        src: a patient (a folder of DICOM, of NIfTI or of OpenKBP CSVs), a folder of patients, or a CSV with the columns patient,path
+        dst: the folder to write; for a cohort it gets one folder for each patient
+        to: dicom or nifti; by default DICOM becomes NIfTI and anything else becomes DICOM
+        series_uid: which image series, where a DICOM folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT, where a DICOM folder holds several; by default the newest
+        overwrite: replace what an earlier conversion wrote to dst
+        progress: called with the fraction done
+    """
+    from oncontour.io.cohort import Cohort, is_cohort
+
+    src, dst = Path(src), Path(dst)
+    _check_places(src, dst, overwrite)
+    if not is_cohort(src):
+        return Conversions((_one(src, dst, src.resolve().name, to, series_uid, structure_set_uid),))
+    if series_uid or structure_set_uid:
+        raise InputError("a series or structure set can be chosen for one patient, not for a cohort", where=str(src))
+    cohort = Cohort.open(src)
+    done, failed = [], []
+    for n, id in enumerate(cohort.ids):
+        try:
+            done.append(_one(cohort.path(id), dst / _folder_name(id, cohort.ids), id, to))
+        except OutputError:
+            raise
+        except OncontourError as error:
+            failed.append(f"{id}: {error}")
+        if progress:
+            progress((n + 1) / len(cohort))
+    if failed:
+        raise CohortError(
+            f"{len(failed)} of {len(cohort)} patients could not be converted ({'; '.join(failed)}); the other {len(done)} are in {dst}",
+            where=str(src),
+        )
+    return Conversions(tuple(done))
+
+
+def _one(
+    src: Path, dst: Path, id: str, to: Format | None, series_uid: str | None = None, structure_set_uid: str | None = None
+) -> Conversion:
+    from oncontour.io import layout, patient, read, write
+
+    case = read(src, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid)
+    target: Format = to or ("dicom" if case.source is None else "nifti")
+    written = write(case, dst, format=target)
+    lost = patient.losses(case) if target == "dicom" else layout.losses(case)
+    return Conversion(id, dst, len(written), tuple(dict.fromkeys((*_remarks(case), *lost))))
+
+
+def _remarks(case: Case) -> Iterable[str]:
+    """What the reader noted, in one line each."""
+    yield from case.facts.get("notes", ())
+    unmapped = case.facts.get("unmapped", ())
+    if unmapped:
+        yield f"names without a TG-263 name were kept: {', '.join(unmapped)}"
+
+
+def _check_places(src: Path, dst: Path, overwrite: bool) -> None:
+    """Refuse, before any work, a destination that would cost somebody something."""
+    if not src.exists():
+        raise InputError("there is no such file or folder", where=str(src))
+    here, there = dst.resolve(), src.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise OutputError("source and destination lie within each other", where=str(dst), hint="name a folder elsewhere")
+    if dst.is_file():
+        raise OutputError("a file is in the way of the folder", where=str(dst), hint="name another folder")
+    if dst.is_dir() and any(dst.iterdir()) and not overwrite:
+        raise OutputError("the folder is not empty", where=str(dst), hint="name a new folder, or replace what is there with --overwrite")
+
+
+def _folder_name(id: str, ids: Iterable[str]) -> str:
+    """The id as a folder may be called. Raises CohortError where two ids would share one."""
+    from oncontour.io.layout import file_name
+
+    name = file_name(id)
+    if sum(file_name(other).casefold() == name.casefold() for other in ids) > 1:
+        raise CohortError(f"patient {id!r} and another would share the folder {name!r}")
+    return name
