@@ -410,8 +410,17 @@ def deflated(data: bytes, random: Random) -> bytes:
     """The dataset after the meta group as a deflated stream: whole, cut, or a bomb."""
     at = data.find(b"\x08\x00\x05\x00")
     at = at if at > 132 else min(len(data), 340)
-    body = random.choice((data[at:], bytes(300 << 20), dicom(data, random)[at:]))
-    packer = zlib.compressobj(1, zlib.DEFLATED, -15)
-    packed = packer.compress(body) + packer.flush()
+    packed = random.choice((lambda: _deflate(data[at:]), _deflate_bomb, lambda: _deflate(dicom(data, random)[at:])))()
     head = data[:at].replace(b"1.2.840.10008.1.2.1\x00", b"1.2.840.10008.1.2.1.99", 1)
     return head + packed[: random.choice((len(packed), len(packed) // 2, 10))]
+
+
+def _deflate(body: bytes) -> bytes:
+    packer = zlib.compressobj(1, zlib.DEFLATED, -15)
+    return packer.compress(body) + packer.flush()
+
+
+@cache
+def _deflate_bomb() -> bytes:
+    """600 MB of zeros in 3 MB."""
+    return _deflate(bytes(600 << 20))

@@ -43,7 +43,7 @@ class Verdict:
 
 
 def judge(read: Callable[[Path], object], path: Path, seconds: float = SECONDS, memory_bytes: int = MEMORY_BYTES) -> Verdict:
-    """``read(path)`` in a forked child, killed after ``seconds`` of wall time."""
+    """``read(path)`` in a forked child, stopped after ``seconds`` of its own work, or of four times that in waiting."""
     started = time.monotonic()
     receive, send = os.pipe()
     child = os.fork()
@@ -51,14 +51,14 @@ def judge(read: Callable[[Path], object], path: Path, seconds: float = SECONDS, 
         os.close(receive)
         _child(read, path, send, memory_bytes, seconds)
     os.close(send)
-    said, hung = _listen(receive, seconds)
+    said, hung = _listen(receive, 4 * seconds)
     os.close(receive)
     if hung:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     took = time.monotonic() - started
     if hung:
-        return Verdict("hang", f"{said}still at it after {seconds} s", took)
+        return Verdict("hang", f"{said}still at it after {4 * seconds} s", took)
     if os.WIFSIGNALED(status):
         return Verdict("killed", f"{said}signal {signal.Signals(os.WTERMSIG(status)).name}", took)
     kind, _, detail = said.partition("\n")
@@ -66,15 +66,16 @@ def judge(read: Callable[[Path], object], path: Path, seconds: float = SECONDS, 
 
 
 def _child(read: Callable[[Path], object], path: Path, send: int, memory_bytes: int, seconds: float) -> None:
-    """Never returns. A traceback of where it hung goes out on SIGALRM, shortly before the parent's kill."""
+    """Never returns. A traceback of where it hung goes out on SIGPROF; the parent kills what even that does not stop."""
     said = "killed\n"
     try:
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
-        signal.signal(signal.SIGALRM, _alarm)
-        signal.setitimer(signal.ITIMER_REAL, max(seconds - 1, seconds * 0.8))
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        signal.signal(signal.SIGPROF, _time_up)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        limit = _address_space() + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         faulthandler.enable(send)
         said = _outcome(read, path)
@@ -86,6 +87,12 @@ def _child(read: Callable[[Path], object], path: Path, send: int, memory_bytes: 
         os._exit(0)
 
 
+def _address_space() -> int:
+    """Bytes of address space in use now, which the limit comes on top of."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[0]) * resource.getpagesize() if pages.exists() else 0
+
+
 def _shortened(said: str) -> bytes:
     return (said[:2000] + "\n...\n" + said[-20_000:]).encode("utf-8", "replace")
 
@@ -94,7 +101,7 @@ class _TimeUp(BaseException):
     """Not an Exception, so that no reader's ``except Exception`` swallows it."""
 
 
-def _alarm(number: int, frame: object) -> None:
+def _time_up(number: int, frame: object) -> None:
     raise _TimeUp
 
 

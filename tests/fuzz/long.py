@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "oncontour-findings")
     chosen = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")
     groups = GROUPS if chosen.group == "all" else {chosen.group: GROUPS[chosen.group]}
     kinds = [kind for group in groups.values() for kind in group if chosen.kind in ("", kind.name)]
     found = run(kinds, chosen.minutes * 60, chosen.seed, chosen.keep)
@@ -38,7 +40,7 @@ def run(kinds: list[Kind], seconds: float, seed: int, keep: Path) -> int:
     tally: dict[str, Counter[str]] = {kind.name: Counter() for kind in kinds}
     slowest: dict[str, float] = {kind.name: 0.0 for kind in kinds}
     with tempfile.TemporaryDirectory() as place:
-        made = {kind.name: _make(kind, Path(place) / kind.name) for kind in kinds}
+        made = {kind.name: prepared(kind, Path(place) / kind.name) for kind in kinds}
         end, number = time.monotonic() + seconds, 0
         while time.monotonic() < end:
             for kind in kinds:
@@ -54,9 +56,10 @@ def run(kinds: list[Kind], seconds: float, seed: int, keep: Path) -> int:
     return len(found)
 
 
-def _make(kind: Kind, folder: Path) -> tuple[Path, list[Path]]:
+def prepared(kind: Kind, folder: Path) -> tuple[Path, list[Path]]:
     folder.mkdir(parents=True)
     files = kind.make(folder)
+    kind.read(folder)  # imports and compiled loops are then there before the first child is born
     verdict = judge(kind.read, folder)
     if verdict.kind != "read":
         raise RuntimeError(f"the valid {kind.name} is not read: {verdict.kind} {verdict.detail}")

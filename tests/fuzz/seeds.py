@@ -44,6 +44,38 @@ def read_everything(path: Path) -> object:
     return str(dict(case.facts)), [image.array.sum() for image in case.images.values()]
 
 
+def read_series_alone(folder: Path) -> object:
+    from oncontour.io.series import read_series
+
+    volume, source, notes = read_series(folder)
+    return volume.array.sum(), source.offsets_mm, notes
+
+
+def read_structures(folder: Path) -> object:
+    from oncontour.io.rtstruct_read import read_rtstruct
+    from oncontour.io.series import read_series
+    from oncontour.raster import fill
+
+    volume, source, _ = read_series(folder)
+    contours, notes = read_rtstruct(folder / "rtstruct.dcm", source=source)
+    return [fill(one, volume.geometry).volume_cc for one in contours.values()], notes
+
+
+def read_dose(folder: Path) -> object:
+    from oncontour.io.rtdose import read_rtdose
+
+    volume, notes = read_rtdose(folder / "rtdose.dcm")
+    return volume.array.sum(), notes
+
+
+def read_segments(folder: Path) -> object:
+    from oncontour.io.seg import read_seg
+    from oncontour.io.series import read_series
+
+    segments, volume = read_seg(folder / "seg.dcm"), read_series(folder)[0]
+    return [mask.to(volume.geometry).volume_cc for mask in segments.masks.values()], str(segments.notes)
+
+
 def read_single_image(folder: Path) -> object:
     from oncontour.io.nifti import read_image
 
@@ -104,7 +136,7 @@ def _cohort(folder: Path) -> list[Path]:
 
 
 def _series(folder: Path, **options: object) -> WrittenSeries:
-    return make_series(folder, rows=12, columns=14, spacing_mm=(2, 2), offsets=(0.0, 2.0, 4.0, 6.0), **options)  # type: ignore[arg-type]
+    return make_series(folder, rows=32, columns=34, spacing_mm=(2, 2), offsets=(0.0, 2.0, 4.0, 6.0), **options)  # type: ignore[arg-type]
 
 
 def _plain_series(folder: Path) -> list[Path]:
@@ -155,7 +187,7 @@ def _rtstruct(folder: Path) -> list[Path]:
 
 
 def _roi(number: int, series: WrittenSeries, name: str) -> Dataset:
-    solid = HollowSphere(tuple(series.positions_mm[1] + (13, 11, 0)), 8, 4)  # type: ignore[arg-type]
+    solid = HollowSphere(tuple(series.positions_mm[1] + (31, 29, 0)), 13, 6)  # type: ignore[arg-type]
     contours = []
     for n, at in enumerate(series.positions_mm):
         image = [_item(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.2", ReferencedSOPInstanceUID=series.sop_uids[n])]
@@ -188,7 +220,7 @@ def _rtdose(folder: Path) -> list[Path]:
 def _seg(folder: Path) -> list[Path]:
     series = _series(folder)
     d = _object(series, "1.2.840.10008.5.1.4.1.1.66.4", "SEG")
-    shape = (4, 12, 14)
+    shape = (4, 32, 34)
     bits = np.zeros(shape, np.uint8)
     bits[1:3, 3:9, 4:10] = 1
     d.NumberOfFrames, d.Rows, d.Columns = shape
@@ -236,15 +268,15 @@ TABLES = (
     Kind("cohort", _cohort, read_cohort, (damage.textual, damage.bytewise)),
 )
 SERIES = (
-    Kind("series", _plain_series, read_everything, (damage.dicom, damage.dicom, damage.dicom, damage.deflated)),
-    Kind("series-rle", _compressed("1.2.840.10008.1.2.5"), read_everything, (damage.dicom, damage.bytewise)),
-    Kind("series-jpegls", _compressed("1.2.840.10008.1.2.4.80"), read_everything, (damage.dicom, damage.bytewise)),
-    Kind("series-j2k", _compressed("1.2.840.10008.1.2.4.90"), read_everything, (damage.dicom, damage.bytewise)),
-    Kind("series-jpeg", _compressed("1.2.840.10008.1.2.4.70"), read_everything, (damage.dicom, damage.bytewise)),
+    Kind("series", _plain_series, read_series_alone, (damage.dicom, damage.dicom, damage.dicom, damage.deflated)),
+    Kind("series-rle", _compressed("1.2.840.10008.1.2.5"), read_series_alone, (damage.dicom, damage.bytewise)),
+    Kind("series-jpegls", _compressed("1.2.840.10008.1.2.4.80"), read_series_alone, (damage.dicom, damage.bytewise)),
+    Kind("series-j2k", _compressed("1.2.840.10008.1.2.4.90"), read_series_alone, (damage.dicom, damage.bytewise)),
+    Kind("series-jpeg", _compressed("1.2.840.10008.1.2.4.70"), read_series_alone, (damage.dicom, damage.bytewise)),
 )
 OBJECTS = (
-    Kind("rtstruct", _rtstruct, read_everything, (damage.dicom,)),
-    Kind("rtdose", _rtdose, read_everything, (damage.dicom,)),
-    Kind("seg", _seg, read_everything, (damage.dicom,)),
+    Kind("rtstruct", _rtstruct, read_structures, (damage.dicom,)),
+    Kind("rtdose", _rtdose, read_dose, (damage.dicom,)),
+    Kind("seg", _seg, read_segments, (damage.dicom,)),
 )
 GROUPS = {"images": IMAGES, "tables": TABLES, "series": SERIES, "objects": OBJECTS}
