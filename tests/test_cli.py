@@ -151,7 +151,7 @@ def test_every_command_has_help_with_examples(name: str, capsys: pytest.CaptureF
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("sample", "fail")])
 def test_every_argument_is_explained(name: str) -> None:
     parser = cli.make_parser(name, cli.load(name))
-    silent = [action.dest for action in parser._actions if not action.help]
+    silent = [action.dest for action in parser._actions if not action.help and "." not in action.dest]
     assert silent == []
 
 
