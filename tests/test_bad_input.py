@@ -186,8 +186,9 @@ def test_a_limit_on_the_size_of_files(model: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["ct"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, cli.INTERRUPTED), (signal.SIGTERM, cli.TERMINATED)])
-@pytest.mark.parametrize("after", ["read", "contour"])
+@pytest.mark.parametrize(
+    ("number", "code", "after"), [(signal.SIGINT, cli.INTERRUPTED, "contour"), (signal.SIGTERM, cli.TERMINATED, "read")]
+)
 def test_stopping_a_run(number: int, code: int, after: str, model: Path, tmp_path: Path) -> None:
     """Ctrl-C and SIGTERM while the net works and while files are written: the earlier result stays as it was."""
     source = patient(tmp_path / "ct", head_neck(0, (9, 7, 7), 1.0, (16, 32, 32)))
