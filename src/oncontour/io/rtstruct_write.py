@@ -59,7 +59,7 @@ PALETTE: tuple[Colour, ...] = (
 
 _LONGEST_SHORT_VR = 65534
 _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"
-_FINE_DIGITS, _OBLIQUE_DIGITS, _PLANE_DIGITS, _COARSE_DIGITS = 4, 6, 10, 3
+_FINE_DIGITS, _OBLIQUE_DIGITS, _PLANE_DIGITS, _COARSE_DIGITS = 4, 6, 12, 3
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,8 @@ class _Encoder:
     def _referenced_frame(self) -> list[Dataset]:
         frame, study, series = Dataset(), Dataset(), Dataset()
         series.SeriesInstanceUID = self.source.series_uid
-        series.ContourImageSequence = [_image(one.sop_class_uid, one.sop_instance_uid) for one in self.source.slices]
+        images = {one.sop_instance_uid: _image(one.sop_class_uid, one.sop_instance_uid) for one in self.source.slices}
+        series.ContourImageSequence = list(images.values())
         study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = _DETACHED_STUDY, self.source.study_uid
         study.RTReferencedSeriesSequence = [series]
         frame.FrameOfReferenceUID = self.source.frame_of_reference_uid
@@ -314,12 +315,14 @@ class _Encoder:
 
 def _image_reference(one: SliceRef, explicit: bool) -> bytes:
     """The encoded ContourImageSequence of a contour on this slice."""
-    return _sequence(0x30060016, [item(_encoded(_image(one.sop_class_uid, one.sop_instance_uid), explicit))], explicit)
+    return _sequence(0x30060016, [item(_encoded(_image(one.sop_class_uid, one.sop_instance_uid, one.frame), explicit))], explicit)
 
 
-def _image(sop_class: str, sop_instance: str) -> Dataset:
+def _image(sop_class: str, sop_instance: str, frame: int | None = None) -> Dataset:
     d = Dataset()
     d.ReferencedSOPClassUID, d.ReferencedSOPInstanceUID = sop_class, sop_instance
+    if frame is not None:
+        d.ReferencedFrameNumber = frame
     return d
 
 
@@ -381,7 +384,7 @@ def _slice_of_each(contours: Contours, slices: Slices) -> tuple[Ints, NDArray[np
 
 def _texts(contours: Contours, slices: Slices) -> list[bytes]:
     """ContourData of each polygon, each number of at most 16 characters: right to 0.0001 mm in the plane and, where the plane lies across
-    x, y or z, to 10 digits along it; 0.001 mm where a contour would otherwise be longer than a short VR can say."""
+    x, y or z, to 14 figures along it; 0.001 mm where a contour would otherwise be longer than a short VR can say."""
     from oncontour.io import decimals
 
     points = np.concatenate(contours.polygons)

@@ -1,0 +1,573 @@
+"""RTSTRUCT out and in again, in every position of the patient; what other tools make of it; and what damage does."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from oncontour.case import Case
+from oncontour.contours import Contours
+from oncontour.errors import FormatError, InputError, LimitError, OncontourError, StructureError
+from oncontour.geometry import Geometry
+from oncontour.io import decimals, rtstruct_read
+from oncontour.io.elements import Elements, element, item
+from oncontour.io.rtstruct import read_rtstruct, read_structure_set, slices_of, write_rtstruct
+from oncontour.io.series import read_series
+from oncontour.phantom.shapes import Box, HollowSphere, Sphere, keyhole
+from oncontour.raster import fill, rasterise
+from oncontour.volume import Volume
+from tests.dicom_cases import PATIENT_POSITIONS, make_series
+from tests.test_raster import dice, volume_mm3
+
+Floats = NDArray[np.float64]
+EVEN = tuple(np.arange(-12.0, 13.0))
+OFF_CENTRE = np.array([1.3, -0.4, 0.6])
+ONE_THEN_THREE = (*np.arange(-14.0, 1.0), *np.arange(3.0, 16.0, 3.0))
+
+
+def make_case(folder: Path, shapes: dict[str, object] | None = None, **series: object) -> Case:
+    """A CT series on disk, read back, with masks of analytic solids."""
+    make_series(folder, **{"image": lambda p: np.zeros(p.shape[:-1]), "rows": 36, "columns": 44, "offsets": EVEN, **series})  # type: ignore[arg-type]
+    volume, source, _ = read_series(folder)
+    shapes = {"GTV1": Sphere((1.3, -0.4, 0.6), 8)} if shapes is None else shapes
+    return Case("phantom", {"ct": volume}, {name: shape.mask(volume.geometry) for name, shape in shapes.items()}, source=source)  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    shapes = {"Parotid_L": Sphere((8, 0, 0), 6), "GTV1": HollowSphere((-5, 0, 1), 8, 4), "PTV_7000": Box((0, 0, 0), (30, 20, 15))}
+    return make_case(tmp_path_factory.mktemp("case") / "ct", shapes)
+
+
+@pytest.fixture(scope="module")
+def written(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rtstruct(case, tmp_path_factory.mktemp("written") / "rtstruct.dcm", generation="model 1.0", description="for tests")
+
+
+def edited(path: Path, change: Callable[[Dataset], object], out: Path) -> Path:
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    dataset.save_as(out)
+    return out
+
+
+# ---- there and back
+
+
+VARIATIONS: dict[str, dict[str, object]] = {
+    **{position: {"patient_position": position} for position in PATIENT_POSITIONS},
+    "uneven": {"offsets": ONE_THEN_THREE},
+    "uneven, feet first prone": {"offsets": ONE_THEN_THREE, "patient_position": "FFP"},
+    "oblique": {"row": (0.8, 0.6, 0.0), "column": (-0.48, 0.64, 0.6)},
+    "tilted": {"tilt_deg": 15.0},
+    "tilted, uneven": {"tilt_deg": -12.0, "offsets": ONE_THEN_THREE},
+    "pixels that are not square": {"spacing_mm": (1.3, 0.8), "rows": 30, "columns": 52},
+    "far from the origin": {"centre_mm": (-731.25, 812.5, -1904.75)},
+}
+
+
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_there_and_back(name: str, tmp_path: Path) -> None:
+    series = VARIATIONS[name]
+    middle = np.array(series.get("centre_mm", (0.0, 0.0, 0.0)))
+    case = make_case(tmp_path / "ct", {"GTV1": Sphere(tuple(middle + OFF_CENTRE), 8)}, **series)
+    path = write_rtstruct(case, tmp_path / "rtstruct.dcm")
+    found, notes = read_rtstruct(path, source=case.source)
+    slices, mask = slices_of(case.source), case.masks["GTV1"]
+    limit = 5e-3
+    assert volume_near(found["GTV1"], slices) == pytest.approx(mask.volume_cc * 1000, rel=limit)
+    again = fill(found["GTV1"], case.geometry)
+    if "uneven" not in name:
+        np.testing.assert_array_equal(again.array, mask.array)
+    else:
+        assert dice(again, mask) > 0.93  # steps of 3 mm against a grid of 1 mm
+    assert_on_their_slices(path, case)
+    assert notes == ()
+
+
+def volume_near(contours: Contours, slices: object) -> float:
+    """As ``volume_mm3``, with the plane of each contour taken as that of the slice it is nearest to."""
+    moved = []
+    for polygon in contours:
+        offsets = polygon @ slices.normal  # type: ignore[attr-defined]
+        at = slices.offsets_mm[np.abs(slices.offsets_mm - offsets.mean()).argmin()]  # type: ignore[attr-defined]
+        moved.append(polygon + (at - offsets)[:, None] * slices.normal)  # type: ignore[attr-defined]
+    return volume_mm3(Contours(tuple(moved)), slices)  # type: ignore[arg-type]
+
+
+def assert_on_their_slices(path: Path, case: Case) -> None:
+    """Every point of every contour lies in the plane of the image that the contour refers to."""
+    place = {one.sop_instance_uid: np.array(one.position_mm) for one in case.source.slices}
+    normal, upright = case.source.normal, np.abs(case.source.normal).max() > 1 - 1e-12
+    for roi in pydicom.dcmread(path).ROIContourSequence:
+        for contour in roi.ContourSequence:
+            points = np.array(contour.ContourData, dtype=float).reshape(-1, 3)
+            image = place[contour.ContourImageSequence[0].ReferencedSOPInstanceUID]
+            assert np.abs((points - image) @ normal).max() <= (0 if upright else 2e-6)
+            assert contour.NumberOfContourPoints == len(points) >= 3
+            assert max(len(text) for text in str(contour["ContourData"].value).strip("[]").replace("'", "").split(", ")) <= 16
+
+
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_contours_of_others_become_the_right_masks(name: str, tmp_path: Path) -> None:
+    """Sections of a ball drawn analytically on each slice, in any position, are the ball's mask."""
+    series = VARIATIONS[name]
+    middle = np.array(series.get("centre_mm", (0.0, 0.0, 0.0))) + OFF_CENTRE
+    case = make_case(tmp_path / "ct", {}, **series)
+    contours = sections_of_ball(middle, 8.0, slices_of(case.source))
+    path = write_rtstruct(Case("drawn", case.images, contours={"GTV1": contours}, source=case.source), tmp_path / "rtstruct.dcm")
+    found, _ = read_rtstruct(path, source=case.source)
+    truth = Sphere(tuple(middle), 8).mask(case.geometry)
+    mask = fill(found["GTV1"], case.geometry)
+    assert dice(mask, truth) >= (0.95 if "uneven" in name else 0.985)  # a ball of 8 voxels: what the planes' slabs are
+    assert rasterise(found["GTV1"], case.geometry.pad((3, 0, 0), (3, 0, 0))).volume_cc * 1000 == pytest.approx(
+        4 / 3 * np.pi * 512, rel=0.02 if "uneven" in name else 0.01
+    )
+    for at in slices_of(case.source).origins_mm:  # on the slices themselves, exact
+        k = int(np.rint(case.geometry.voxels(at)[0]))
+        here = case.geometry.crop((k, 0, 0), (k + 1, *case.geometry.shape[1:]))
+        disc = disc_on_slice(here, middle, 8.0)
+        assert np.abs(mask.array[k].astype(int) - disc).sum() <= 0.02 * disc.sum() + 4
+
+
+def sections_of_ball(centre: Floats, radius: float, slices: object) -> Contours:
+    angle = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+    out = []
+    for offset in slices.offsets_mm:  # type: ignore[attr-defined]
+        away = offset - centre @ slices.normal  # type: ignore[attr-defined]
+        if abs(away) < radius:
+            r = np.sqrt(radius**2 - away**2)
+            circle = np.cos(angle)[:, None] * slices.row + np.sin(angle)[:, None] * slices.column  # type: ignore[attr-defined]
+            out.append(centre + away * slices.normal + r * circle)  # type: ignore[attr-defined]
+    return Contours(tuple(out))
+
+
+def disc_on_slice(grid: Geometry, centre: Floats, radius: float) -> NDArray[np.int64]:
+    j, i = np.mgrid[: grid.shape[1], : grid.shape[2]]
+    points = grid.points(np.stack([np.zeros_like(j), j, i], axis=-1))
+    return (np.linalg.norm(points - centre, axis=-1) <= radius).astype(int)
+
+
+def test_one_millimetre_then_three(tmp_path: Path) -> None:
+    """1.3 of the survey of peers: they put these contours up to 49.5 mm off, silently."""
+    offsets = (*np.arange(-40.0, 0.0), *np.arange(0.0, 60.0, 3.0))
+    case = make_case(tmp_path / "ct", {"GTV1": Sphere((0, 0, 0), 16)}, offsets=offsets)
+    path = write_rtstruct(case, tmp_path / "rtstruct.dcm")
+    z = {float(c.ContourData[2]) for c in pydicom.dcmread(path).ROIContourSequence[0].ContourSequence}
+    assert z == {o for o in offsets if abs(o) < 16}
+
+
+@pytest.mark.parametrize("rows_columns", [(440, 512), (512, 440)])
+def test_matrices_that_are_not_square(rows_columns: tuple[int, int], tmp_path: Path) -> None:
+    rows, columns = rows_columns
+    shapes = {"GTV1": Sphere((120, -60, 0), 9)}
+    case = make_case(tmp_path / "ct", shapes, rows=rows, columns=columns, offsets=tuple(np.arange(-10.0, 11.0)))
+    found, _ = read_rtstruct(write_rtstruct(case, tmp_path / "rtstruct.dcm"), source=case.source)
+    np.testing.assert_array_equal(fill(found["GTV1"], case.geometry).array, case.masks["GTV1"].array)
+
+
+def test_what_the_file_says(case: Case, written: Path) -> None:
+    d = pydicom.dcmread(written)
+    assert d.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+    assert d.file_meta.MediaStorageSOPInstanceUID == d.SOPInstanceUID
+    assert (d.Modality, d.StructureSetLabel, d.ApprovalStatus, d.StructureSetDescription) == (
+        "RTSTRUCT",
+        "oncontour",
+        "UNAPPROVED",
+        "for tests",
+    )
+    assert (d.StudyInstanceUID, d.FrameOfReferenceUID) == (case.source.study_uid, case.source.frame_of_reference_uid)
+    assert [r.ROIName for r in d.StructureSetROISequence] == ["Parotid_L", "GTV1", "PTV_7000"]
+    assert {r.ROIGenerationAlgorithm for r in d.StructureSetROISequence} == {"AUTOMATIC"}
+    assert {r.ROIGenerationDescription for r in d.StructureSetROISequence} == {"model 1.0"}
+    assert [o.RTROIInterpretedType for o in d.RTROIObservationsSequence] == ["ORGAN", "GTV", "PTV"]
+    assert len({tuple(r.ROIDisplayColor) for r in d.ROIContourSequence}) == 3
+    series = d.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
+    assert series.SeriesInstanceUID == case.source.series_uid
+    assert len(series.ContourImageSequence) == len(case.source.slices)
+
+
+def test_holes_as_xor_and_as_keyhole(case: Case, tmp_path: Path) -> None:
+    for holes in ("xor", "keyhole"):
+        path = write_rtstruct(case, tmp_path / f"{holes}.dcm", structures=["GTV1"], holes=holes)  # type: ignore[arg-type]
+        found, notes = read_rtstruct(path, source=case.source)
+        np.testing.assert_array_equal(fill(found["GTV1"], case.geometry).array, case.masks["GTV1"].array)
+        assert notes == ()
+
+
+def test_empty_is_not_absent(case: Case, tmp_path: Path) -> None:
+    nothing = case.with_masks({"Larynx": Volume(np.zeros(case.geometry.shape, bool), case.geometry)})
+    found, notes = read_rtstruct(write_rtstruct(nothing, tmp_path / "r.dcm", structures=["Larynx"]), source=case.source)
+    assert list(found) == ["Larynx"]
+    assert len(found["Larynx"]) == 0
+    assert "looked" in notes[0] or "empty" in notes[0]
+
+
+def test_names_colours_and_long_contours(case: Case, tmp_path: Path) -> None:
+    angle = np.linspace(0, 2 * np.pi, 6000, endpoint=False)
+    circle = np.stack([15 * np.cos(angle), 15 * np.sin(angle), np.zeros(6000)], axis=1)
+    drawn = case.with_contours({"Heart": Contours((circle,), (1, 2, 3))})
+    path = write_rtstruct(drawn, tmp_path / "r.dcm", structures=["Heart", "GTV1"], names={"Heart": "Herz"}, colours={"GTV1": (9, 8, 7)})
+    d = pydicom.dcmread(path)
+    assert [r.ROIName for r in d.StructureSetROISequence] == ["Herz", "GTV1"]
+    assert [list(r.ROIDisplayColor) for r in d.ROIContourSequence] == [[1, 2, 3], [9, 8, 7]]
+    found = read_structure_set(path, source=case.source)
+    assert found.names == {"Heart": "Herz", "GTV1": "GTV1"}
+    np.testing.assert_allclose(found.contours["Heart"].polygons[0], circle, atol=5.1e-4)
+
+
+def test_a_case_without_dicom_cannot_be_written(tmp_path: Path) -> None:
+    grid = Geometry.regular((4, 4, 4))
+    case = Case("nifti", masks={"GTV1": Volume(np.ones(grid.shape, bool), grid)})
+    with pytest.raises(StructureError, match='format="dicom"'):
+        write_rtstruct(case, tmp_path / "r.dcm")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_structure_that_is_not_there(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no structure 'Heart'"):
+        write_rtstruct(case, tmp_path / "r.dcm", structures=["Heart"])
+
+
+# ---- added to one that exists
+
+
+SEQUENCES = (0x30060020, 0x30060039, 0x30060080)
+
+
+def items_of(path: Path) -> list[list[bytes]]:
+    file = rtstruct_read.open_rtstruct(path)
+    return [[file.elements.data[one.start : one.end] for one in file.items(tag)] for tag in SEQUENCES]
+
+
+def as_transfer_syntax(path: Path, out: Path, syntax: str, undefined: bool) -> Path:
+    d = pydicom.dcmread(path)
+    for roi in d.ROIContourSequence:
+        roi["ContourSequence"].is_undefined_length = undefined
+        for contour in roi.ContourSequence:
+            contour.is_undefined_length_sequence_item = undefined
+    d.file_meta.TransferSyntaxUID = syntax
+    d.save_as(out, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    return out
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, "1.2.840.10008.1.2.1.99"])
+@pytest.mark.parametrize("undefined", [True, False])
+def test_added_structures_leave_the_others_byte_for_byte(case: Case, written: Path, tmp_path: Path, syntax: str, undefined: bool) -> None:
+    old = as_transfer_syntax(written, tmp_path / "old.dcm", syntax, undefined)
+    new = write_rtstruct(case, tmp_path / "new.dcm", existing=old, structures=["Parotid_L", "GTV1"])
+    for before, after in zip(items_of(old), items_of(new), strict=True):
+        assert after[: len(before)] == before
+        assert len(after) == len(before) + 2
+    a, b = pydicom.dcmread(old), pydicom.dcmread(new)
+    assert a.SOPClassUID == b.SOPClassUID
+    assert a.SOPInstanceUID != b.SOPInstanceUID == b.file_meta.MediaStorageSOPInstanceUID
+    assert [r.ROINumber for r in b.StructureSetROISequence] == [1, 2, 3, 4, 5]
+    assert [r.ROIName for r in b.StructureSetROISequence][3:] == ["Parotid_L^2", "GTV1^2"]
+    masks = {n: fill(c, case.geometry).array for n, c in read_rtstruct(new, source=case.source)[0].items()}
+    np.testing.assert_array_equal(masks["Parotid_L"], masks["Parotid_L^2"])
+
+
+def test_an_approved_one_is_not_approved_any_more(case: Case, written: Path, tmp_path: Path) -> None:
+    def approve(d: Dataset) -> None:
+        d.ApprovalStatus, d.ReviewDate, d.ReviewTime, d.ReviewerName = "APPROVED", "20260101", "120000", "Dr^A"
+
+    old = edited(written, approve, tmp_path / "old.dcm")
+    d = pydicom.dcmread(write_rtstruct(case, tmp_path / "new.dcm", existing=old, structures=["GTV1"]))
+    assert d.ApprovalStatus == "UNAPPROVED"
+    assert "ReviewerName" not in d
+
+
+def test_one_of_another_frame_of_reference_is_refused(case: Case, written: Path, tmp_path: Path) -> None:
+    other = make_case(tmp_path / "other")
+    with pytest.raises(StructureError, match="frame of reference"):
+        write_rtstruct(other, tmp_path / "new.dcm", existing=written)
+    with pytest.raises(StructureError, match="frame of reference"):
+        read_rtstruct(written, source=other.source)
+    assert not (tmp_path / "new.dcm").exists()
+
+
+# ---- what planning systems write
+
+
+def roi(d: Dataset, n: int) -> Dataset:
+    found: Dataset = d.ROIContourSequence[n]
+    return found
+
+
+def test_without_image_references(case: Case, written: Path, tmp_path: Path) -> None:
+    def strip(d: Dataset) -> None:
+        for one in d.ROIContourSequence:
+            for contour in one.ContourSequence:
+                del contour.ContourImageSequence
+        del d.ReferencedFrameOfReferenceSequence
+
+    found, notes = read_rtstruct(edited(written, strip, tmp_path / "r.dcm"), source=case.source)
+    assert set(found) == {"Parotid_L", "GTV1", "PTV_7000"}
+    assert notes == ()
+    np.testing.assert_array_equal(fill(found["GTV1"], case.geometry).array, case.masks["GTV1"].array)
+
+
+def test_empty_point_and_open_structures_are_noted(case: Case, written: Path, tmp_path: Path) -> None:
+    def change(d: Dataset) -> None:
+        for one in d.StructureSetROISequence:
+            one.ROIGenerationAlgorithm = "MANUAL"
+        del roi(d, 0).ContourSequence
+        for contour in roi(d, 1).ContourSequence:
+            contour.ContourGeometricType, contour.NumberOfContourPoints, contour.ContourData = "POINT", 1, [1, 2, 3]
+        roi(d, 2).ContourSequence[0].ContourGeometricType = "OPEN_NONPLANAR"
+
+    found = read_structure_set(edited(written, change, tmp_path / "r.dcm"), source=case.source)
+    assert list(found.contours) == ["PTV_7000"]
+    assert len(found.rois) == 3
+    told = "\n".join(found.notes)
+    assert "'Parotid_L' has no contours: taken as not contoured" in told
+    assert "'GTV1' has no closed contour" in told
+    assert "1 contour(s) of type OPEN_NONPLANAR" in told
+
+
+def test_short_doubled_and_closed_contours(case: Case, written: Path, tmp_path: Path) -> None:
+    def change(d: Dataset) -> None:
+        contours = roi(d, 0).ContourSequence
+        contours[0].ContourData = contours[0].ContourData[:6]
+        contours[1].ContourData = [*contours[1].ContourData, *contours[1].ContourData[:3]]
+        contours.append(contours[3])
+
+    path = edited(written, change, tmp_path / "r.dcm")
+    before, after = read_structure_set(written, source=case.source), read_structure_set(path, source=case.source)
+    assert len(after.contours["Parotid_L"]) == len(before.contours["Parotid_L"]) - 1
+    np.testing.assert_array_equal(after.contours["Parotid_L"].polygons[0], before.contours["Parotid_L"].polygons[1])
+    told = "\n".join(after.notes)
+    assert "1 contour(s) of one or two points" in told
+    assert "1 contour(s) are exact doubles" in told
+    assert "NumberOfContourPoints is wrong for 2 contour(s)" in told
+
+
+def test_a_keyhole_and_noise_in_z(case: Case, written: Path, tmp_path: Path) -> None:
+    ball = HollowSphere((0, 0, 0), 9, 5)
+
+    def change(d: Dataset) -> None:
+        rng = np.random.default_rng(1)
+        planes = [c for c in (ball.contours_at(z) for z in EVEN) if c]
+        contours = roi(d, 0).ContourSequence[: len(planes)]
+        while len(contours) < len(planes):
+            contours.append(deepcopy(contours[0]))
+        for one, rings in zip(contours, planes, strict=True):
+            points = keyhole(*rings) if len(rings) == 2 else rings[0]
+            points = points + np.array([0, 0, rng.uniform(-2e-3, 2e-3)])
+            one.ContourData = [f"{v:.4f}" for v in points.ravel()]
+            one.NumberOfContourPoints = len(points)
+        roi(d, 0).ContourSequence = contours
+
+    found, _ = read_rtstruct(edited(written, change, tmp_path / "r.dcm"), source=case.source)
+    assert dice(fill(found["Parotid_L"], case.geometry), ball.mask(case.geometry)) > 0.97
+    assert rasterise(found["Parotid_L"], case.geometry).volume_cc * 1000 == pytest.approx(ball.volume_mm3, rel=0.01)
+
+
+def test_names_that_meet_and_names_unknown(case: Case, written: Path, tmp_path: Path) -> None:
+    def change(d: Dataset) -> None:
+        for one, name in zip(d.StructureSetROISequence, ("LeftParotid", "Parotis links", "zPlan 3"), strict=True):
+            one.ROIName = name
+
+    found = read_structure_set(edited(written, change, tmp_path / "r.dcm"), source=case.source)
+    assert list(found.contours) == ["Parotid_L", "Parotis links", "zPlan 3"]
+    assert found.unmapped == ("zPlan 3",)
+    assert found.names["Parotid_L"] == "LeftParotid"
+    assert "'Parotis links' kept" in found.notes[0]
+
+
+def test_accents_in_names(case: Case, written: Path, tmp_path: Path) -> None:
+    def change(d: Dataset) -> None:
+        d.SpecificCharacterSet = "ISO_IR 100"
+        d.StructureSetROISequence[0].ROIName = "Rückenmark"
+
+    path = edited(written, change, tmp_path / "r.dcm")
+    assert read_structure_set(path).names["SpinalCord"] == "Rückenmark"
+    both = write_rtstruct(case, tmp_path / "both.dcm", existing=path, structures=["GTV1"], names={"GTV1": "Größe"})
+    assert read_structure_set(both).unmapped == ("Größe",)
+
+
+def test_a_dataset_in_memory(case: Case, written: Path) -> None:
+    found, _ = read_rtstruct(pydicom.dcmread(written), source=case.source)
+    assert set(found) == set(case.masks)
+
+
+def test_every_second_slice_is_said(case: Case, written: Path, tmp_path: Path) -> None:
+    def thin(d: Dataset) -> None:
+        for one in d.ROIContourSequence:
+            one.ContourSequence = one.ContourSequence[::2]
+
+    found, notes = read_rtstruct(edited(written, thin, tmp_path / "r.dcm"), source=case.source)
+    assert any("'PTV_7000' is drawn on one slice in 2" in note for note in notes)
+    assert fill(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(16 / 15 * case.masks["PTV_7000"].volume_cc, rel=0.1)
+
+
+# ---- damage
+
+
+def test_not_an_rtstruct(tmp_path: Path, case: Case) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("hello")
+    with pytest.raises(FormatError, match="not a DICOM file"):
+        read_rtstruct(text)
+    with pytest.raises(FormatError, match="cannot be read"):
+        read_rtstruct(tmp_path / "missing.dcm")
+    make_series(tmp_path / "ct", rows=4, columns=4, offsets=(0.0, 1.0))
+    with pytest.raises(FormatError, match="not RT Structure Set"):
+        read_rtstruct(next((tmp_path / "ct").iterdir()))
+
+
+@pytest.mark.parametrize(
+    "value", [b"1\\2\\x", b"1\\2\\", b"1\\2", b"nan\\1\\2", b"1e9\\0\\0", b"1..2\\0\\0", b"--1\\0\\0", b"1 2\\0\\0", b"9e999\\1\\1"]
+)
+def test_contour_data_that_is_no_points(written: Path, tmp_path: Path, value: bytes) -> None:
+    data = written.read_bytes()
+    file = rtstruct_read.open_rtstruct(written)
+    first = file.elements.items(file.elements.within(file.items(0x30060039)[0])[0x30060040])[0]
+    span = file.elements.within(first)[0x30060050]
+    broken = data[: span.first] + value.ljust(span.last - span.first) + data[span.last :]
+    path = tmp_path / "r.dcm"
+    path.write_bytes(broken)
+    with pytest.raises(StructureError, match="contour"):
+        read_rtstruct(path)
+
+
+def test_limits(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAX_FILE_BYTES", "MAX_ROIS", "MAX_CONTOURS", "MAX_POINTS"):
+        with monkeypatch.context() as patch:
+            patch.setattr(rtstruct_read, name, 2)
+            if name == "MAX_ROIS":
+                file = rtstruct_read.open_rtstruct(written)
+                with pytest.raises(LimitError):
+                    file.items(0x30060020, 2)
+                continue
+            with pytest.raises(LimitError):
+                read_rtstruct(written)
+
+
+def test_sequences_without_end_are_refused() -> None:
+    deep = b"\x06\x30\x20\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 5000
+    with pytest.raises(LimitError, match="deep"):
+        list(Elements(deep, "test").walk(0, len(deep), explicit=False))
+
+
+def seed_bytes() -> bytes:
+    """A small RTSTRUCT without a CT behind it."""
+    d = Dataset()
+    d.file_meta = FileMetaDataset()
+    d.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    d.SOPClassUID, d.SOPInstanceUID, d.Modality = rtstruct_read.RTSTRUCT, "1.2.3", "RTSTRUCT"
+    one, drawn, contour, seen = Dataset(), Dataset(), Dataset(), Dataset()
+    one.ROINumber, one.ROIName, one.ReferencedFrameOfReferenceUID = 1, "GTV", "1.2"
+    contour.ContourGeometricType, contour.NumberOfContourPoints, contour.ContourData = "CLOSED_PLANAR", 3, [0, 0, 0, 9, 0, 0, 0, 9, 0]
+    drawn.ReferencedROINumber, drawn.ContourSequence, drawn.ROIDisplayColor = 1, [contour, contour], [1, 2, 3]
+    seen.ReferencedROINumber, seen.RTROIInterpretedType = 1, "GTV"
+    d.StructureSetROISequence, d.ROIContourSequence, d.RTROIObservationsSequence = [one], [drawn], [seen]
+    buffer = pydicom.filebase.DicomBytesIO()
+    d.save_as(buffer, enforce_file_format=True)
+    return bytes(buffer.getvalue())
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damage=st.data())
+def test_damage_ends_in_our_own_errors(damage: st.DataObject, tmp_path: Path) -> None:
+    seed = bytearray(seed_bytes())
+    for _ in range(damage.draw(st.integers(1, 12))):
+        at = damage.draw(st.integers(128, len(seed) - 1))
+        seed[at] = damage.draw(st.sampled_from([0, 1, 32, 48, 57, 92, 127, 255]) | st.integers(0, 255))
+    cut = damage.draw(st.integers(0, len(seed)) | st.just(len(seed)))
+    path = tmp_path / "r.dcm"
+    path.write_bytes(bytes(seed[:cut]))
+    try:
+        found, _ = read_rtstruct(path)
+        for contours in found.values():
+            rasterise(contours, Geometry.regular((4, 8, 8)))
+    except OncontourError:
+        pass
+
+
+# ---- numbers as text
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(-99999, 99999).map(lambda v: round(v, 9)), min_size=3, max_size=3))
+def test_numbers_become_text_and_come_back(values: list[float]) -> None:
+    points = np.array([values])
+    text, ends = decimals.format_points(points, np.array([0, 1]), np.array([4, 3, 9]))
+    parts = text.tobytes().decode().split("\\")
+    assert all(len(part) <= 16 for part in parts)
+    np.testing.assert_allclose([float(part) for part in parts], values, atol=5.001e-4)
+    assert float(parts[2]) == values[2]
+    counts = decimals.count_values(text, ends[:-1], ends[1:])
+    parsed, bad = decimals.parse(text, ends[:-1], ends[1:], counts)
+    assert bad == -1
+    assert parsed.tolist() == [float(part) for part in parts]
+
+
+@pytest.mark.parametrize("text", ["1", "-1.5", "+.5", "1e3", "-1.25E-2", " 7 ", "0012.50", "5.", "123456789.123456"])
+def test_decimal_strings_are_read_as_python_reads_them(text: str) -> None:
+    data = np.frombuffer(f"{text}\\{text}".encode(), np.uint8)
+    spans = np.array([0]), np.array([len(data)])
+    parsed, bad = decimals.parse(data, *spans, decimals.count_values(data, *spans))
+    assert (parsed.tolist(), bad) == ([float(text)] * 2, -1)
+
+
+def test_long_values_in_explicit_vr_go_as_unknown() -> None:
+    encoded = element(0x30060050, b"DS", b"1" * 70_000, explicit=True)
+    (found,) = Elements(encoded, "test").walk(0, len(encoded), explicit=True)
+    assert (found.vr, found.last - found.first) == (b"UN", 70_000)
+    assert item(encoded)[:4] == b"\xfe\xff\x00\xe0"
+
+
+# ---- real patients, and what a validator says
+
+
+def dciodvfy_errors(path: Path) -> list[str]:
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy is not installed: apt-get install dicom3tools")
+    told = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
+    return [line for line in (told.stdout + told.stderr).splitlines() if line.startswith("Error")]
+
+
+def test_the_validator_finds_no_error(written: Path) -> None:
+    assert dciodvfy_errors(written) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "structures"),
+    [
+        ("LUNG1-001/image", "LUNG1-001/mask_rtstruct"),
+        ("STS_044/CT/image", "STS_044/CT/mask"),
+        ("STS_044/MR_T1/image", "STS_044/MR_T1/mask"),
+    ],
+)
+def test_real_patients(data: Path, images: str, structures: str, tmp_path: Path) -> None:
+    volume, source, _ = read_series(data / "dicom" / images)
+    theirs = next((data / "dicom" / structures).iterdir())
+    found, _ = read_rtstruct(theirs, source=source)
+    case = Case("real", {"image": volume}, {name: fill(c, volume.geometry) for name, c in found.items()}, source=source)
+    ours = write_rtstruct(case, tmp_path / "ours.dcm")
+    again, notes = read_rtstruct(ours, source=source)
+    assert notes == ()
+    for name, contours in again.items():
+        np.testing.assert_array_equal(fill(contours, volume.geometry).array, case.masks[name].array)
+        planes = {p[0, 2] for p in contours}
+        assert planes <= {one.position_mm[2] for one in source.slices}
+        assert min(abs(found[name].polygons[0][0, 2] - z) for z in planes) < 1e-2
+    assert dciodvfy_errors(ours) == []
+    both = write_rtstruct(case, tmp_path / "both.dcm", existing=theirs)
+    assert set(dciodvfy_errors(both)) <= set(dciodvfy_errors(theirs))
+    for before, after in zip(items_of(theirs), items_of(both), strict=True):
+        assert after[: len(before)] == before
