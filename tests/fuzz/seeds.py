@@ -18,6 +18,7 @@ from tests import phantoms
 from tests.dicom_cases import WrittenSeries, make_series, save
 from tests.fuzz import damage
 from tests.fuzz.damage import Damage
+from tests.io.test_series_enhanced import enhanced
 
 GRID = Geometry.regular((6, 9, 10), (3, 2, 2), (-9, -8, -7))
 
@@ -165,8 +166,8 @@ def _item(**values: object) -> Dataset:
     return d
 
 
-def _rtstruct(folder: Path) -> list[Path]:
-    series = _series(folder)
+def _rtstruct(folder: Path, series: WrittenSeries | None = None) -> list[Path]:
+    series = series or _series(folder)
     d = _object(series, "1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT")
     d.StructureSetLabel, d.StructureSetDate, d.StructureSetTime = "a", "20260101", "010101"
     images = [_item(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.2", ReferencedSOPInstanceUID=uid) for uid in series.sop_uids]
@@ -201,8 +202,8 @@ def _roi(number: int, series: WrittenSeries, name: str) -> Dataset:
     return _item(ROIDisplayColor=[255, 0, 9], ReferencedROINumber=number, ContourSequence=contours)
 
 
-def _rtdose(folder: Path) -> list[Path]:
-    series = _series(folder)
+def _rtdose(folder: Path, series: WrittenSeries | None = None) -> list[Path]:
+    series = series or _series(folder)
     d = _object(series, "1.2.840.10008.5.1.4.1.1.481.2", "RTDOSE")
     dose = np.random.default_rng(0).integers(0, 60000, (4, 6, 7))
     d.ImagePositionPatient, d.ImageOrientationPatient = list(series.positions_mm[0]), [1, 0, 0, 0, 1, 0]
@@ -217,8 +218,8 @@ def _rtdose(folder: Path) -> list[Path]:
     return [folder / "rtdose.dcm"]
 
 
-def _seg(folder: Path) -> list[Path]:
-    series = _series(folder)
+def _seg(folder: Path, series: WrittenSeries | None = None) -> list[Path]:
+    series = series or _series(folder)
     d = _object(series, "1.2.840.10008.5.1.4.1.1.66.4", "SEG")
     shape = (4, 32, 34)
     bits = np.zeros(shape, np.uint8)
@@ -256,6 +257,17 @@ def _seg(folder: Path) -> list[Path]:
     return [folder / "seg.dcm"]
 
 
+def _patient(folder: Path) -> list[Path]:
+    """Everything a clinic exports of a patient, in one folder."""
+    series = _series(folder)
+    return [*_rtstruct(folder, series)[:1], *_rtdose(folder, series), *_seg(folder, series), series.paths[0], series.paths[2]]
+
+
+def _enhanced(folder: Path) -> list[Path]:
+    enhanced(folder, [0.0, 2.0, 4.0])
+    return [folder / "enhanced.dcm"]
+
+
 IMAGES = (
     Kind("nifti", _image("a.nii"), read_single_image, (damage.nifti, damage.bytewise)),
     Kind("nifti.gz", _image("a.nii.gz"), read_single_image, (damage.nifti, damage.nifti, damage.bytewise)),
@@ -269,6 +281,7 @@ TABLES = (
 )
 SERIES = (
     Kind("series", _plain_series, read_series_alone, (damage.dicom, damage.dicom, damage.dicom, damage.deflated)),
+    Kind("enhanced", _enhanced, read_series_alone, (damage.dicom, damage.dicom, damage.bytewise)),
     Kind("series-rle", _compressed("1.2.840.10008.1.2.5"), read_series_alone, (damage.dicom, damage.bytewise)),
     Kind("series-jpegls", _compressed("1.2.840.10008.1.2.4.80"), read_series_alone, (damage.dicom, damage.bytewise)),
     Kind("series-j2k", _compressed("1.2.840.10008.1.2.4.90"), read_series_alone, (damage.dicom, damage.bytewise)),
@@ -276,6 +289,7 @@ SERIES = (
 )
 OBJECTS = (
     Kind("rtstruct", _rtstruct, read_structures, (damage.dicom,)),
+    Kind("patient", _patient, read_everything, (damage.dicom,)),
     Kind("rtdose", _rtdose, read_dose, (damage.dicom,)),
     Kind("seg", _seg, read_segments, (damage.dicom,)),
 )

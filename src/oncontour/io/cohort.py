@@ -171,12 +171,20 @@ def _from_csv(path: Path) -> Cohort:
             if key in lines:
                 raise CohortError(f"{what} was in line {lines[key]} already", where=where, hint="one line a patient, one patient a path")
             lines[key] = line
-        if not place.exists():
-            raise CohortError(f"no such file or folder: {row['path']}", where=where, hint="paths are relative to the CSV")
+        if not _is_there(place):
+            raise CohortError(f"no such file or folder: {row['path'][:200]}", where=where, hint="paths are relative to the CSV")
         paths[patient] = place
         if row.get("split"):
             parts[patient] = row["split"]
     return Cohort(paths, str(path), parts)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether ``path`` exists; a name that the system refuses (too long) does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -191,6 +199,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 row = {(key or "").strip(): value.strip() for key, value in raw.items() if isinstance(value, str)}
                 if not row.get("patient") or not row.get("path"):
                     raise CohortError("patient and path must be filled", where=f"{path}, line {table.line_num}")
+                if not (row["patient"] + row["path"]).isprintable():
+                    raise CohortError("patient or path holds characters that cannot be printed", where=f"{path}, line {table.line_num}")
                 if count >= MAX_PATIENTS:
                     raise CohortError(f"more than {MAX_PATIENTS} patients", where=str(path))
                 yield table.line_num, row
