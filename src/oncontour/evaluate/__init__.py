@@ -104,12 +104,11 @@ def evaluate(
     """
     from oncontour.evaluate.judge import judge
 
-    methods = _methods(model or [], predictions or [])
+    patients, several = _patients(cohort)
+    methods = _methods(model or [], predictions or [], several)
     if not (tolerance_mm >= 0):
         raise ConfigError(f"a tolerance is 0 mm or more, not {tolerance_mm}")
-    found = judge(
-        _patients(cohort), methods, structures=structures or (), tolerance_mm=tolerance_mm, look=overlays != "none", progress=progress
-    )
+    found = judge(patients, methods, structures=structures or (), tolerance_mm=tolerance_mm, look=overlays != "none", progress=progress)
     return write(found, out, overlays=overlays)
 
 
@@ -150,16 +149,20 @@ def _write_overlays(evaluation: Evaluation, folder: Path, which: Literal["none",
             old.unlink()
 
 
-def _patients(path: Path) -> Cohort:
+def _patients(path: Path) -> tuple[Cohort, bool]:
+    """The patients at ``path`` and whether it is a cohort (else it is one patient)."""
     from oncontour.io.cohort import Cohort, is_cohort
 
     if not path.exists():
         raise InputError("there is no such file or folder", where=str(path), hint="check the path of the cohort")
-    return Cohort.open(path) if is_cohort(path) else Cohort({path.name: path}, str(path))
+    several = is_cohort(path)
+    return (Cohort.open(path) if several else Cohort({path.resolve().name: path}, str(path))), several
 
 
-def _methods(models: list[str], predictions: list[Path]) -> dict[str, Predictor]:
-    """Name -> predictor; files that are called the same get a number."""
+def _methods(models: list[str], predictions: list[Path], several: bool) -> dict[str, Predictor]:
+    """Name -> predictor; files that are called the same get a number. ``several``: predictions are a cohort as the truth is."""
+    from oncontour.io.cohort import Cohort
+
     if not models and not predictions:
         raise ConfigError("nothing to judge: neither --model nor --predictions was given")
     named: list[tuple[str, Predictor]] = []
@@ -168,8 +171,8 @@ def _methods(models: list[str], predictions: list[Path]) -> dict[str, Predictor]
 
         named.append((Path(model).stem, load_contourer(model)))
     for folder in predictions:
-        cohort = _patients(folder)
-        named.append((folder.resolve().name, Predictions(cohort, only=cohort.where == str(folder) and len(cohort) == 1)))
+        cohort = Cohort.open(folder) if several else _patients(folder)[0]
+        named.append((folder.resolve().name, Predictions(cohort, only=not several and len(cohort) == 1)))
     out: dict[str, Predictor] = {}
     for name, predictor in named:
         number = 2

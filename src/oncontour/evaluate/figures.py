@@ -186,13 +186,14 @@ def _slice(axis: Any, panel: Panel, first: bool) -> None:
     image = np.zeros(panel.truth.shape) if panel.image is None else panel.image
     axis.imshow(image, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], extent=extent, interpolation="bilinear")
     x, y = (np.arange(columns) + 0.5) * width, (np.arange(rows) + 0.5) * height
-    halo = [patheffects.withStroke(linewidth=3.0, foreground="#000000a0")]
-    drawings = [(panel.truth, TRUTH_COLOUR, "-", 1.5)]
-    drawings += [(mask, OVERLAY_COLOURS[n % 6], OVERLAY_DASHES[n % 6], 1.5) for n, mask in enumerate(panel.predicted.values())]
+    halo = [patheffects.withStroke(linewidth=3.6, foreground="#00000080")]
+    drawings: list[Any] = [(panel.truth, TRUTH_COLOUR, "-", 2.4)]  # wider, so that it shows where a method agrees
+    drawings += [(mask, OVERLAY_COLOURS[n % 6], OVERLAY_DASHES[n % 6], 1.2) for n, mask in enumerate(panel.predicted.values())]
     for mask, colour, dash, wide in drawings:
         if mask.any() and min(mask.shape) > 1:
             lines = axis.contour(x, y, mask.astype(float), [0.5], colors=colour, linestyles=[dash], linewidths=wide)
-            lines.set_path_effects(halo)
+            if mask is panel.truth:
+                lines.set_path_effects(halo)
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():
@@ -218,9 +219,9 @@ def _slice(axis: Any, panel: Panel, first: bool) -> None:
 def _overlay_legend(figure: Any, methods: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=TRUTH_COLOUR, linewidth=1.8, label="truth")]
+    handles = [Line2D([], [], color=TRUTH_COLOUR, linewidth=2.6, label="truth")]
     handles += [
-        Line2D([], [], color=OVERLAY_COLOURS[n % 6], linestyle=OVERLAY_DASHES[n % 6], linewidth=1.8, label=m) for n, m in enumerate(methods)
+        Line2D([], [], color=OVERLAY_COLOURS[n % 6], linestyle=OVERLAY_DASHES[n % 6], linewidth=1.5, label=m) for n, m in enumerate(methods)
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False, labelcolor="white", fontsize=9)
 

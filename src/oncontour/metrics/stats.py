@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -146,8 +147,7 @@ def bootstrap_mean(
     mean = float(_mean_of_means(np.ones((1, n)), sums, counts)[0])
     if n == 1:
         return Interval(mean, np.nan, np.nan, 1, level)
-    draw = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-    resampled = _mean_of_means(draw, sums, counts)
+    resampled = _mean_of_means(_draws(n, draws, seed), sums, counts)
     resampled = resampled[~np.isnan(resampled)]
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     if np.isfinite(resampled).all() and np.isfinite(mean):
@@ -155,6 +155,14 @@ def bootstrap_mean(
     else:
         low, high = np.quantile(resampled, tails, method="inverted_cdf")
     return Interval(mean, float(low), float(high), n, level)
+
+
+@lru_cache(maxsize=4)
+def _draws(n: int, draws: int, seed: int) -> Floats:
+    """(draws, n) how often each of n clusters is drawn; one table serves all numbers of an evaluation."""
+    out = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+    out.setflags(write=False)
+    return out
 
 
 def _tables(values: ArrayLike, clusters: Sequence[Hashable], groups: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
