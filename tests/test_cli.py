@@ -205,7 +205,7 @@ def test_progress_is_plain_without_a_terminal_and_one_line_in_one() -> None:
         def isatty(self) -> bool:
             return True
 
-    for stream, marks in ((io.StringIO(), ("\n", "contouring: 50 %, 12 s left")), (Terminal(), ("\r", "\x1b[K"))):
+    for stream, marks in ((io.StringIO(), ("\n", "contouring: 50 %, 14 s left")), (Terminal(), ("\r", "\x1b[K"))):
         now = iter([0.0, 0.0, 0.5, 12.0, 12.05])
         with ProgressLine("contouring", stream, lambda now=now: next(now)) as line:
             line(0.1)  # within the first second: nothing

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour import report
 from oncontour.case import Case
@@ -22,6 +22,9 @@ from oncontour.errors import ConfigError, InputError, ModelError, OutputError
 from oncontour.files import sweep, writing_folder
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
+
+if TYPE_CHECKING:
+    from oncontour.tasks.contouring import Contours
 
 RTSTRUCT, PAGE, RECORD, MASKS = "rtstruct.dcm", "report.html", "report.json", "masks"
 """Names inside a result folder; ``masks`` holds NIfTI files where the CT came without DICOM."""
@@ -60,6 +63,7 @@ def run(
     backend: Literal["auto", "torch", "openvino"] = "auto",
     threads: int | None = None,
     tidy: Tidy = Tidy(),  # noqa: B008  (frozen: one value for all calls; its fields become --tidy.NAME)
+    trust: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Result:
@@ -79,7 +83,7 @@ def run(
     Args:
         ct_folder: folder with a CT series (DICOM), or a folder or file in NIfTI, NRRD or MetaImage
         out: folder to make
-        model: name of a shipped model or path of a model file; give it again for several models
+        model: name of a shipped model, path of a model file, or an nnU-Net v2 folder, MONAI bundle or ONNX file; again for several
         structures: only these of the models' structures (TG-263 names, separated by commas)
         series_uid: SeriesInstanceUID of the CT, where the folder holds several
         truth: folder with contours to compare with; DSC then stands in the tables
@@ -87,6 +91,7 @@ def run(
         backend: what computes the nets
         threads: CPU threads for the nets; all by default
         tidy: what is cleaned up after the net, each switchable
+        trust: let a TorchScript model run, which is a program; nothing else that could run code is ever loaded
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
@@ -102,7 +107,7 @@ def run(
         if not model:
             notes.append(f"{chosen[0]} was chosen because of the region that the CT shows.")
         contoured, models = contour(
-            case, chosen, structures, settings={"backend": backend, "rules": tidy, "threads": threads}, progress=progress
+            case, chosen, structures, settings={"backend": backend, "rules": tidy, "threads": threads}, trust=trust, progress=progress
         )
     rows = report.rows(contoured, truth=known)
     record = _record(case, rows, models, settings, notes)
@@ -157,15 +162,14 @@ def contour(
     structures: Sequence[str] | None = None,
     *,
     settings: Mapping[str, Any] | None = None,
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Case, list[dict[str, Any]]]:
     """The case with what the ``chosen`` models draw (and none of the contours it came with), and what is recorded of each model.
 
     Where two models offer one structure the first has it. Raises ModelError for a structure that none offers.
     """
-    from oncontour.tasks.contouring import load_contourer
-
-    loaded = [load_contourer(name, **(settings or {})) for name in chosen]
+    loaded = [_load(name, settings or {}, trust) for name in chosen]
     wanted = _assign([list(one.card.structures) for one in loaded], structures)
     bare, drawn, records = case.without_structures(), case.without_structures(), []
     for n, (one, names) in enumerate(zip(loaded, wanted, strict=True)):
@@ -211,6 +215,16 @@ def _read_truth(path: Path, case: Case) -> Case:
             "there are no contours to compare with", where=str(path), hint="give a folder with masks or an RTSTRUCT as --truth"
         )
     return known
+
+
+def _load(name: str, settings: Mapping[str, Any], trust: bool) -> Contours:
+    """Our own model (a file or a shipped name) or somebody else's; only ``trust`` lets one run that is a program."""
+    from oncontour.tasks.contouring import load_contourer
+    from oncontour.tasks.foreign import is_foreign, load_foreign
+
+    if trust and is_foreign(name):
+        return load_foreign(name, trust=True, **settings)
+    return load_contourer(name, **settings)
 
 
 def _assign(offered: Sequence[Sequence[str]], wanted: Sequence[str] | None) -> list[list[str]]:

@@ -27,15 +27,17 @@ class ProgressLine:
     def __init__(self, what: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.what, self.stream, self._clock = what, stream or sys.stderr, clock
         self._started = self._shown = clock()
+        self._first: tuple[float, float] | None = None
         self._drawn = False
 
     def __call__(self, fraction: float) -> None:
         now = self._clock()
+        since, already = self._first = self._first or (now, fraction)  # what came before (imports, reading) says nothing of the rest
         every = 0.1 if self.stream.isatty() else PLAIN_EVERY_S
         if now - self._shown < every or now - self._started < 1.0:
             return
         self._shown = now
-        self._draw(sentence(self.what, fraction, now - self._started))
+        self._draw(sentence(self.what, fraction, now - since, already))
 
     def __enter__(self) -> ProgressLine:
         self._started = self._shown = self._clock()
@@ -52,11 +54,11 @@ class ProgressLine:
         self.stream.flush()
 
 
-def sentence(what: str, fraction: float, elapsed_s: float) -> str:
-    """``contouring: 45 %, 12 s left`` (no estimate before anything is done)."""
-    if fraction <= 0:
-        return f"{what}: 0 %"
-    return f"{what}: {int(100 * fraction)} %, {duration(elapsed_s * (1 - fraction) / fraction)} left"
+def sentence(what: str, fraction: float, elapsed_s: float, already: float = 0.0) -> str:
+    """``contouring: 45 %, 12 s left``: at the pace of the ``elapsed_s`` since ``already`` was done; no estimate before there is one."""
+    if fraction <= already:
+        return f"{what}: {int(100 * fraction)} %"
+    return f"{what}: {int(100 * fraction)} %, {duration(elapsed_s * (1 - fraction) / (fraction - already))} left"
 
 
 def duration(seconds: float) -> str:
