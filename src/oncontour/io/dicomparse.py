@@ -215,4 +215,7 @@ def _with_pydicom(stream: BinaryIO, implicit: bool, little: bool, wanted: _Wante
 
     with quiet():
         dataset = read_dataset(stream, implicit, little, stop_when=stop, defer_size=MAX_HEADER_VALUE_BYTES, specific_tags=list(wanted.tags))
+    for element in list(dataset.elements()):
+        if element.value is None and getattr(element, "length", False):  # passed over unread for its length
+            del dataset[element.tag]
     return dataset, place[0] if place else None
