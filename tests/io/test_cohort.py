@@ -80,7 +80,8 @@ def test_a_csv_with_splits(tmp_path: Path) -> None:
         ("patient,path\na,none\n", "relative to the CSV"),
         ("patient,path\na,\n", "filled"),
         ('patient,path\n"a,a\n', "CSV"),
-        ("patient,path\n\0,a\n", "CSV|no such"),
+        ("patient,path\n\0,a\n", "printed"),
+        ("patient,path\na,\0\n", "printed"),
     ],
 )
 def test_csvs_with_faults(tmp_path: Path, text: str, word: str) -> None:

@@ -80,19 +80,26 @@ def losses(case: Case) -> tuple[str, ...]:
 
 
 def map_names(originals: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
-    """(name -> original, originals that no TG-263 name is known for, notes); of two that map to one name the second keeps its own."""
+    """(name -> original, originals that no TG-263 name is known for, notes).
+
+    Of several that map to one name the one that is spelled so, else the first, gets it; the others keep their own.
+    """
+    listed = [(original, to_tg263(original)) for original in originals]
+    owner: dict[str, str] = {}
+    for original, name in sorted(listed, key=lambda pair: pair[0] != pair[1]):
+        if name is not None:
+            owner.setdefault(name, original)
     names: dict[str, str] = {}
-    unmapped, notes = [], []
-    for original in originals:
-        name = to_tg263(original)
-        if name is None:
-            unmapped.append(original)
-            name = original
-        elif name in names:
-            notes.append(f"{original!r} and {names[name]!r} both mean {name}; {original!r} keeps its own name")
-            name = original
-        names[name] = original
-    return names, tuple(unmapped), tuple(notes)
+    notes = []
+    for original, name in listed:
+        if name is not None and owner[name] == original:
+            names[name] = original
+            continue
+        own = original if original not in owner else f"{original}^2"
+        names[own] = original
+        if name is not None:
+            notes.append(f"{original!r} and {owner[name]!r} both mean {name}; the first is called {own!r} here")
+    return names, tuple(original for original, name in listed if name is None), tuple(notes)
 
 
 def stem(path: Path) -> str:

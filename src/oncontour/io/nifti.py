@@ -231,7 +231,7 @@ def _write_nifti(array: NDArray[Any], geometry: Geometry, path: Path, *, compres
             raw.write(content)
             raw.write(voxels.data)
             return
-        with gzip.GzipFile(filename="", mode="wb", compresslevel=4, fileobj=raw, mtime=0) as stream:
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=raw, mtime=0) as stream:
             stream.write(content)
             stream.write(voxels.data)
 

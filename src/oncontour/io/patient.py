@@ -23,7 +23,7 @@ from oncontour.io.source import DicomSource
 from oncontour.volume import Volume
 
 _MODALITIES = {"ct": "CT", "mr": "MR"}
-_DATES = ("StructureSetDate", "StructureSetTime", "InstanceCreationDate", "InstanceCreationTime", "StructureSetLabel")
+_DATES = ("StructureSetDate", "StructureSetTime", "InstanceCreationDate", "InstanceCreationTime", "SOPClassUID", "SOPInstanceUID")
 _OURS = {"CT", "MR", "masks", "RTDOSE.dcm", "RTSTRUCT.dcm"}
 
 

@@ -1,0 +1,292 @@
+"""``io.read`` and ``io.write``: whatever a path is becomes a Case, or one clear sentence."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+from oncontour.case import Case
+from oncontour.contours import Contours
+from oncontour.errors import ConfigError, InputError, OncontourError, OutputError, StructureError
+from oncontour.geometry import Geometry
+from oncontour.io import read, write
+from oncontour.io.nifti import write_image
+from oncontour.io.rtdose import write_rtdose
+from oncontour.io.seg import write_seg
+from oncontour.volume import Volume
+from tests.dicom_cases import make_series
+
+GRID = Geometry.regular((6, 20, 24), (2.0, 1.0, 1.5), (-10.0, 20.0, 30.0))
+
+
+def box(k: slice = slice(1, 5), j: slice = slice(4, 12), i: slice = slice(5, 15), grid: Geometry = GRID) -> Volume:
+    array = np.zeros(grid.shape, bool)
+    array[k, j, i] = True
+    return Volume(array, grid)
+
+
+def patient() -> Case:
+    random = np.random.default_rng(0)
+    ct = Volume(random.integers(-1024, 2000, GRID.shape).astype(np.int16), GRID)
+    dose = Volume(random.random((3, 10, 12), np.float32) * 70, GRID.resample((4, 2, 3)))
+    masks = {"Parotid_L": box(), "Larynx": box(k=slice(0, 0)), "Weird/one": box(j=slice(2, 3))}
+    return Case("p1", {"ct": ct, "dose": dose}, masks, facts={"names": {"Parotid_L": "LeftParotid"}})
+
+
+# ---- real patients
+
+
+def test_a_real_clinical_folder(data: Path) -> None:
+    case = read(data / "dicom/LUNG1-001")
+    assert case.id == "LUNG1-001"
+    assert case.geometry.shape == (134, 512, 512)
+    assert case.structures == ("GTV1", "SpinalCord", "Lung_L", "Lung_R")
+    assert case.facts["names"]["Lung_L"] == "Lung-Left"
+    assert case.facts["unmapped"] == ()
+    left, right = (np.concatenate(case.contours[f"Lung_{side}"].polygons)[:, 0].mean() for side in "LR")
+    assert left > 0 > right
+
+
+def test_each_series_has_its_own_structures(data: Path) -> None:
+    """One folder with CT and MR, each with an RTSTRUCT: they are told apart by what they refer to."""
+    ct, mr = read(data / "dicom/STS_044"), read(data / "dicom/STS_044/MR_T1", id="x")
+    assert (list(ct.images), list(mr.images)) == (["ct"], ["mr"])
+    assert ct.structures == ct.facts["unmapped"] == ("GTV_Mass_CT",)
+    assert mr.structures == ("GTV_Mass_MR_T1",)
+    assert mr.id == "x"
+    assert any("MR series" in note for note in ct.facts["notes"])
+    assert any("RTSTRUCT of other images" in note for note in ct.facts["notes"])
+    again = read(data / "dicom/STS_044", series_uid=mr.source.series_uid)
+    assert again.structures == mr.structures
+
+
+def test_the_nifti_layout(data: Path) -> None:
+    case = read(data / "openkbp/validation/pt_239")
+    assert case.id == "pt_239"
+    assert set(case.images) == {"ct", "dose"}
+    assert set(case.masks) == {"Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "PTV_5600", "PTV_6300", "PTV_7000"}
+    assert case.facts["names"]["PTV_7000"] == "PTV70"
+    assert all(mask.array.dtype == bool for mask in case.masks.values())
+
+
+# ---- other things
+
+
+def test_single_images(tmp_path: Path) -> None:
+    image = Volume(np.ones((2, 3, 4), np.int16), Geometry.regular((2, 3, 4)))
+    case = read(write_image(image, tmp_path / "scan.nrrd"))
+    assert (case.id, list(case.images)) == ("scan", ["ct"])
+    assert case.facts["notes"] == ("scan.nrrd is taken as a CT in HU",)
+    assert list(read(write_image(image, tmp_path / "MR.mha")).images) == ["mr"]
+
+
+def test_masks_alone_and_odd_names(tmp_path: Path) -> None:
+    for name in ("LeftParotid", "Parotid_L", "thing"):
+        write_image(box(), tmp_path / f"masks/{name}.nii.gz")
+    write_image(Volume(box().array * np.float32(0.7), GRID), tmp_path / "masks/Larynx.nii.gz")
+    case = read(tmp_path)
+    assert case.facts["names"] == {"Larynx": "Larynx", "LeftParotid": "LeftParotid", "Parotid_L": "Parotid_L", "thing": "thing"}
+    assert case.facts["unmapped"] == ("thing",)
+    assert case.facts["notes"] == ("'LeftParotid' and 'Parotid_L' both mean Parotid_L; the first is called 'LeftParotid' here",)
+    assert set(case.masks) == set(case.facts["names"])
+    assert np.array_equal(case.masks["Larynx"].array, box().array)
+
+
+def _pdfs(folder: Path) -> None:
+    for n in range(3):
+        (folder / f"{n}.pdf").write_bytes(b"%PDF-1.7\n" + bytes(2000))
+
+
+def _empty(folder: Path) -> None:
+    pass
+
+
+def _one_slice(folder: Path) -> None:
+    make_series(folder, offsets=(0,))
+
+
+def _mask_elsewhere(folder: Path) -> None:
+    write_image(Volume(np.zeros((2, 3, 4), np.int16), Geometry.regular((2, 3, 4))), folder / "ct.nii.gz")
+    write_image(box(), folder / "masks/a.nii.gz")
+
+
+def _broken_image(folder: Path) -> None:
+    (folder / "ct.nii.gz").write_bytes(b"no gzip")
+
+
+@pytest.mark.parametrize("make", [_pdfs, _empty, _one_slice, _mask_elsewhere, _broken_image])
+def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path)
+    with pytest.raises(OncontourError) as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    with pytest.raises(InputError, match="no such"):
+        read(tmp_path / "missing")
+
+
+def test_importing_is_light() -> None:
+    code = "import sys, oncontour.io; print([m for m in ('torch', 'pydicom', 'SimpleITK', 'highdicom', 'numba') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---- what belongs together
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Path:
+    """A patient written as DICOM: CT, RTSTRUCT, RTDOSE."""
+    write(patient(), tmp_path / "p1")
+    return tmp_path / "p1"
+
+
+def copy(path: Path, to: Path, **values: object) -> pydicom.Dataset:
+    """The same object again as a new instance, changed."""
+    dataset = pydicom.dcmread(path)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    dataset.save_as(to)
+    return dataset
+
+
+def test_written_dicom_comes_back(clinic: Path) -> None:
+    before, after = patient(), read(clinic)
+    assert after.id == "p1"
+    assert np.array_equal(after.ct.array, before.ct.array)
+    assert after.geometry.same_grid(before.geometry)
+    assert after.images["dose"].geometry.same_grid(before.images["dose"].geometry)
+    assert np.allclose(after.images["dose"].array, before.images["dose"].array, atol=7e-5)
+    assert set(after.structures) == set(before.structures)
+    for name in before.structures:
+        assert np.array_equal(after.mask(name).array, before.masks[name].array), name
+    assert after.facts["names"]["Parotid_L"] == "LeftParotid"
+    assert len(after.contours["Larynx"]) == 0  # looked for and not found
+
+
+def test_the_newest_structure_set(clinic: Path) -> None:
+    path = clinic / "RTSTRUCT.dcm"
+    old = copy(path, clinic / "old.dcm", StructureSetDate="20010101", StructureSetLabel="old")
+    case = read(clinic)
+    assert any("newest of 2 structure sets" in note for note in case.facts["notes"])
+    assert read(clinic, structure_set_uid=old.SOPInstanceUID).structures == case.structures
+    with pytest.raises(StructureError, match=r"no structure set 1\.2\.3"):
+        read(clinic, structure_set_uid="1.2.3")
+    copy(path, clinic / "again.dcm")
+    with pytest.raises(StructureError, match="none is the newest"):
+        read(clinic)
+    shutil.copy(path, clinic / "the-same.dcm")  # the same instance twice is one
+    (clinic / "again.dcm").unlink()
+    assert read(clinic).structures == case.structures
+
+
+def test_objects_of_others_are_left_out_and_said(clinic: Path) -> None:
+    dose = pydicom.dcmread(clinic / "RTDOSE.dcm")
+    dose.FrameOfReferenceUID = generate_uid()
+    dose.save_as(clinic / "RTDOSE.dcm")
+    case = read(clinic)
+    assert "dose" not in case.images
+    assert "RTDOSE of other images left out: RTDOSE.dcm" in case.facts["notes"]
+
+
+def test_two_plans_are_no_dose(clinic: Path) -> None:
+    write_rtdose(patient().images["dose"], clinic / "second.dcm", source=read(clinic).source)
+    case = read(clinic)
+    assert "dose" not in case.images
+    assert any("2 doses of 2 plan(s)" in note for note in case.facts["notes"])
+
+
+def test_segments_join_the_contours(clinic: Path) -> None:
+    case = read(clinic)
+    masks = {"SpinalCord": box(j=slice(7, 9)), "Parotid_L": box()}
+    write_seg(masks, clinic / "SEG.dcm", source=case.source)
+    joined = read(clinic)
+    assert set(joined.structures) == {*case.structures, "SpinalCord"}
+    assert np.array_equal(joined.masks["SpinalCord"].array, masks["SpinalCord"].array)
+    assert any("Parotid_L" in note and "SEG.dcm" in note for note in joined.facts["notes"])
+
+
+# ---- writing
+
+
+def test_the_written_layout_comes_back(tmp_path: Path) -> None:
+    before = patient()
+    files = write(before, tmp_path / "out", format="nifti")
+    names = ["ct.nii.gz", "dose.nii.gz", "masks/Larynx.nii.gz", "masks/LeftParotid.nii.gz", "masks/Weird_one.nii.gz"]
+    assert [str(p.relative_to(tmp_path / "out")) for p in files] == names
+    after = read(tmp_path / "out")
+    assert np.array_equal(after.ct.array, before.ct.array)
+    assert np.array_equal(after.masks["Parotid_L"].array, before.masks["Parotid_L"].array)
+    assert not after.masks["Larynx"].array.any()
+    assert "Weird_one" in after.facts["unmapped"]
+
+
+def test_names_that_share_a_file_do_not_replace_each_other(tmp_path: Path) -> None:
+    masks = {"a/b": box(), "a:b": box(j=slice(1, 2)), "A_b": box(j=slice(2, 3))}
+    write(Case("p", {"ct": patient().ct}, masks), tmp_path / "out", format="nifti")
+    found = read(tmp_path / "out")
+    assert len(found.masks) == 3
+    assert sorted(int(m.array.sum()) for m in found.masks.values()) == sorted(int(m.array.sum()) for m in masks.values())
+
+
+def test_contours_are_rasterised(tmp_path: Path) -> None:
+    square = np.array([[0.0, 25.0, 34.0], [6.0, 25.0, 34.0], [6.0, 31.0, 34.0], [0.0, 31.0, 34.0]])
+    case = Case("p", {"ct": patient().ct}, contours={"Larynx": Contours((square,))})
+    write(case, tmp_path / "out", format="nifti")
+    assert np.array_equal(read(tmp_path / "out").masks["Larynx"].array, case.mask("Larynx").array)
+
+
+def test_earlier_results_are_replaced_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(patient(), out)
+    write(patient(), out, format="nifti")
+    assert not (out / "CT").exists()
+    write(patient(), out)
+    (out / "CT/notes.txt").write_text("mine")
+    for format in ("dicom", "nifti"):
+        with pytest.raises(OutputError, match=r"notes\.txt"):
+            write(patient(), out, format=format)
+    assert (out / "CT/notes.txt").read_text() == "mine"
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="in the way"):
+        write(patient(), tmp_path / "file")
+    with pytest.raises(ConfigError, match="format"):
+        write(patient(), out, format="docx")
+
+
+def test_what_dicom_cannot_hold_leaves_nothing_behind(tmp_path: Path) -> None:
+    case = patient()
+    nan = np.array(case.images["dose"].array)
+    nan[0, 0, 0] = np.nan
+    bad_dose = case.with_images({"dose": Volume(nan, case.images["dose"].geometry)})
+    bad_ct = case.with_images({"ct": Volume(np.full(GRID.shape, 40_000, np.int32), GRID)})
+    no_image = Case("p", masks={"a": box()})
+    for bad in (bad_dose, bad_ct, no_image):
+        with pytest.raises(InputError):
+            write(bad, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_known_patient_keeps_study_and_frame(tmp_path: Path) -> None:
+    make_series(tmp_path / "ct", rows=20, columns=24)
+    case = read(tmp_path / "ct")
+    again = read(write(case.with_masks({"Larynx": box(grid=case.geometry)}), tmp_path / "out")[0].parents[1])
+    assert again.source.study_uid == case.source.study_uid
+    assert again.source.frame_of_reference_uid == case.source.frame_of_reference_uid
+    assert again.source.series_uid != case.source.series_uid
+    assert again.source.patient["PatientID"] == case.source.patient["PatientID"]
+    assert again.structures == ("Larynx",)
+
+
+def test_everything_written_is_valid(clinic: Path, tmp_path: Path, dciodvfy: Callable[[Path], list[str]]) -> None:
+    assert dciodvfy(clinic / "RTSTRUCT.dcm") == []
+    assert dciodvfy(next((clinic / "CT").iterdir())) == []
