@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from oncontour import report
 from oncontour.case import Case
@@ -22,9 +22,6 @@ from oncontour.errors import ConfigError, InputError, ModelError, OutputError
 from oncontour.files import sweep, writing_folder
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
-
-if TYPE_CHECKING:
-    from oncontour.tasks.contouring import Contours
 
 RTSTRUCT, PAGE, RECORD, MASKS = "rtstruct.dcm", "report.html", "report.json", "masks"
 """Names inside a result folder; ``masks`` holds NIfTI files where the CT came without DICOM."""
@@ -217,8 +214,8 @@ def _read_truth(path: Path, case: Case) -> Case:
     return known
 
 
-def _load(name: str, settings: Mapping[str, Any], trust: bool) -> Contours:
-    """Our own model (a file or a shipped name) or somebody else's; only ``trust`` lets one run that is a program."""
+def _load(name: str, settings: Mapping[str, Any], trust: bool) -> Any:
+    """A ``tasks.contouring.Contours`` (not named as a type: the command line would import torch for it). Our own model (a file or a shipped name) or somebody else's; only ``trust`` lets one run that is a program."""
     from oncontour.tasks.contouring import load_contourer
     from oncontour.tasks.foreign import is_foreign, load_foreign
 
