@@ -188,7 +188,7 @@ def _slice(axis: Any, panel: Panel, first: bool) -> None:
     x, y = (np.arange(columns) + 0.5) * width, (np.arange(rows) + 0.5) * height
     halo = [patheffects.withStroke(linewidth=3.6, foreground="#00000080")]
     drawings: list[Any] = [(panel.truth, TRUTH_COLOUR, "-", 2.4)]  # wider, so that it shows where a method agrees
-    drawings += [(mask, OVERLAY_COLOURS[n % 6], OVERLAY_DASHES[n % 6], 1.2) for n, mask in enumerate(panel.predicted.values())]
+    drawings += [(mask, OVERLAY_COLOURS[n % 6], OVERLAY_DASHES[n % 6], 1.5) for n, mask in enumerate(panel.predicted.values())]
     for mask, colour, dash, wide in drawings:
         if mask.any() and min(mask.shape) > 1:
             lines = axis.contour(x, y, mask.astype(float), [0.5], colors=colour, linestyles=[dash], linewidths=wide)
