@@ -97,6 +97,15 @@ def test_warnings_name_what_is_swapped_empty_and_cut() -> None:
     assert told[2].startswith("Brainstem reaches the first or last slice")
 
 
+def test_a_structure_in_two_places_is_told() -> None:
+    case = make({"Parotid_L": BOXES["Parotid_L"]})
+    array = case.mask("Parotid_L").array.copy()
+    array[15:17, 12:15, 36:38] = True
+    (row,) = table = report.rows(case.with_masks({"Parotid_L": Volume(array, case.geometry)}))
+    assert (row.slices, row.gap_slices) == (7, 5)
+    assert report.warnings(table) == ["Parotid_L has 5 empty slices in its middle: a part is missing, or one is in the wrong place."]
+
+
 def test_dsc_against_a_truth_and_the_table() -> None:
     case = make(BOXES)
     truth = make({"Parotid_L": (slice(5, 10), slice(10, 20), slice(30, 40)), "Larynx": BOXES["Larynx"]})

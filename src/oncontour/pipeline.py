@@ -215,7 +215,10 @@ def _read_truth(path: Path, case: Case) -> Case:
 
 
 def _load(name: str, settings: Mapping[str, Any], trust: bool) -> Any:
-    """A ``tasks.contouring.Contours`` (not named as a type: the command line would import torch for it). Our own model (a file or a shipped name) or somebody else's; only ``trust`` lets one run that is a program."""
+    """Our own model (a file or a shipped name) or somebody else's; only ``trust`` lets one run that is a program.
+
+    A ``tasks.contouring.Contours``; not named as a type, as the command line would import torch to look it up.
+    """
     from oncontour.tasks.contouring import load_contourer
     from oncontour.tasks.foreign import is_foreign, load_foreign
 

@@ -31,6 +31,8 @@ class Row:
     colour: Colour
     volume_cc: float
     slices: int
+    gap_slices: int
+    """empty slices between the first and the last"""
     extent_mm: tuple[float, float] | None
     centre_mm: tuple[float, float, float] | None
     side: str
@@ -55,6 +57,8 @@ def warnings(table: Sequence[Row]) -> list[str]:
     for row in table:
         if row.slices and row.side_expected and row.side not in (row.side_expected, "middle"):
             said.append(f"{row.name} lies on the patient's {row.side} side: left and right may be swapped.")
+        if row.gap_slices:
+            said.append(f"{row.name} has {row.gap_slices} empty slices in its middle: a part is missing, or one is in the wrong place.")
         if row.cut:
             said.append(f"{row.name} reaches the first or last slice: the scan may end inside it and its volume be too small.")
     return said
@@ -73,7 +77,7 @@ def _row(case: Case, name: str, colour: Colour, middle_mm: float, truth: Case | 
         colour = given
     box = _box(mask.array)
     if box is None:
-        return Row(name, colour, 0.0, 0, None, None, "", expected_side(name), False, score)
+        return Row(name, colour, 0.0, 0, 0, None, None, "", expected_side(name), False, score)
     grid, part = mask.geometry, mask.array[box]
     counts = [part.sum(axis=tuple({0, 1, 2} - {axis}), dtype=np.int64) for axis in range(3)]
     centre = grid.points([side.start + n @ np.arange(len(n)) / n.sum() for side, n in zip(box, counts, strict=True)])
@@ -87,6 +91,7 @@ def _row(case: Case, name: str, colour: Colour, middle_mm: float, truth: Case | 
         colour,
         mask.volume_cc,
         int((counts[step] > 0).sum()),
+        int((counts[step] == 0).sum()),
         (float(z_mm.min()), float(z_mm.max())),
         (float(centre[0]), float(centre[1]), float(centre[2])),
         side,
