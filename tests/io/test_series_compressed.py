@@ -58,6 +58,26 @@ def test_twelve_bits_come_back_exactly(tmp_path: Path, name: str) -> None:
     assert np.array_equal(volume.array, np.array(written.stored).astype(int) - 1024)
 
 
+def test_lossy_jpeg_is_read_with_a_note(tmp_path: Path) -> None:
+    from io import BytesIO
+
+    from PIL import Image
+    from pydicom.encaps import encapsulate
+
+    written = make_series(tmp_path, image=lambda p: p[..., 0] * 3 + 100, modality="MR", intercept=0, offsets=[0, 2])
+    for path, stored in zip(written.paths, written.stored, strict=True):
+        stream = BytesIO()
+        Image.fromarray(stored.astype(np.uint8)).save(stream, "JPEG", quality=95)
+        d = dcmread(path)
+        d.BitsAllocated, d.BitsStored, d.HighBit = 8, 8, 7
+        d.PixelData = encapsulate([stream.getvalue()])
+        d.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.50"
+        d.save_as(path)
+    volume, _, notes = read_series(tmp_path)
+    assert np.abs(volume.array - np.array(written.stored).astype(int)).max() <= 3
+    assert notes == ("images were compressed with loss: values are not those the scanner measured",)
+
+
 @pytest.mark.parametrize("predictor", range(1, 8))
 @pytest.mark.parametrize("restart", [False, True])
 def test_every_predictor_of_lossless_jpeg(predictor: int, restart: bool) -> None:
@@ -152,7 +172,7 @@ def test_damaged_streams_never_raise_anything_else(tmp_path: Path, name: str) ->
     content = path.read_bytes()
     start = content.rindex(b"\xe0\x7f\x10\x00")
     rng = np.random.default_rng(7)
-    for _ in range(60):
+    for _ in range(30):
         damaged = bytearray(content)
         for at in rng.integers(start + 12, min(len(content), start + 12 + int(rng.choice([120, 100000]))), int(rng.choice([1, 3, 12]))):
             damaged[at] = int(rng.choice([0, 255, 128, rng.integers(256)]))

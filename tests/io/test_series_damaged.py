@@ -55,7 +55,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path,
     return out
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_damage_gives_a_volume_or_an_error_of_ours(two: dict[str, tuple[Path, Path, bytes]], data: st.DataObject) -> None:
     folder, path, content = two[data.draw(st.sampled_from(sorted(two)))]
