@@ -244,6 +244,21 @@ def test_noise_in_z_is_one_plane() -> None:
     assert rasterise(noisy, grid).array.sum() == pytest.approx(6 * 3 * 16, rel=1e-3)
 
 
+def test_planes_rounded_to_a_tenth_of_a_millimetre_lie_on_their_slices() -> None:
+    slices = slices_along(np.arange(-12, 12) * 1.25)
+    rounded = [float(np.round(1.25 * k, 1)) for k in (0, 1, 2, 5, 6, 7)]
+    grid = Geometry.regular((24, 1, 1), (1.25, 1, 1), (0, 0, -15))
+    filled = fill(Contours(tuple(square(z) for z in rounded)), grid, slices=slices).array[:, 0, 0]
+    assert np.flatnonzero(filled).tolist() == [12, 13, 14, 17, 18, 19]
+
+
+def test_a_huge_contour_on_an_oblique_grid_takes_no_huge_memory() -> None:
+    rotation = turned((10, 25, -5))
+    grid = Geometry.regular((6, 6, 6), (1, 1, 1), rotation @ [-3, -3, -3], rotation.T[::-1])
+    huge = Contours(tuple(square(z, 5e4) for z in PLANES[30:50]))
+    assert (rasterise(huge, grid).array > 0.999).all()
+
+
 def test_polygons_that_are_not_parallel_are_refused() -> None:
     with pytest.raises(StructureError, match="another plane"):
         rasterise(Contours((square(0, 20), square(0, 5)[:, [2, 0, 1]])), cube_of(8))

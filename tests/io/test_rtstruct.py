@@ -21,7 +21,7 @@ from oncontour.case import Case
 from oncontour.contours import Contours
 from oncontour.errors import FormatError, InputError, LimitError, OncontourError, StructureError
 from oncontour.geometry import Geometry
-from oncontour.io import decimals, rtstruct_read
+from oncontour.io import decimals, elements, rtstruct_read
 from oncontour.io.elements import Elements, element, item
 from oncontour.io.rtstruct import read_rtstruct, read_structure_set, slices_of, write_rtstruct
 from oncontour.io.series import read_series
@@ -444,17 +444,18 @@ def test_contour_data_that_is_no_points(written: Path, tmp_path: Path, value: by
         read_rtstruct(path)
 
 
-def test_limits(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MAX_FILE_BYTES", "MAX_ROIS", "MAX_CONTOURS", "MAX_POINTS"):
-        with monkeypatch.context() as patch:
-            patch.setattr(rtstruct_read, name, 2)
-            if name == "MAX_ROIS":
-                file = rtstruct_read.open_rtstruct(written)
-                with pytest.raises(LimitError):
-                    file.items(0x30060020, 2)
-                continue
-            with pytest.raises(LimitError):
-                read_rtstruct(written)
+@pytest.mark.parametrize("name", ["MAX_FILE_BYTES", "MAX_ROIS", "MAX_CONTOURS", "MAX_POINTS"])
+def test_limits(written: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(rtstruct_read, name, 2)
+    with pytest.raises(LimitError):
+        read_rtstruct(written)
+
+
+def test_a_file_of_nothing_but_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elements, "MAX_ELEMENTS", 1000)
+    data = bytes(8) * 2000
+    with pytest.raises(LimitError, match="1000 elements"):
+        list(Elements(data, "test").walk(0, len(data), explicit=False))
 
 
 def test_sequences_without_end_are_refused() -> None:

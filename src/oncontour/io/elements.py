@@ -14,6 +14,8 @@ from oncontour.errors import FormatError, LimitError
 
 MAX_DEPTH = 12
 """Sequences within sequences; RTSTRUCT needs five."""
+MAX_ELEMENTS = 20_000_000
+"""Elements and items looked at, in all: what keeps a file made of nothing else from taking minutes."""
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
@@ -45,7 +47,7 @@ class Elements:
     """The elements of ``data``, little endian; errors name ``where``."""
 
     def __init__(self, data: bytes, where: str) -> None:
-        self.data, self.where = data, where
+        self.data, self.where, self.looks = data, where, 0
 
     def walk(self, start: int, stop: int, explicit: bool, depth: int = 0) -> Iterator[Element]:
         """The elements between two positions. Raises FormatError where lengths do not fit, LimitError below MAX_DEPTH."""
@@ -89,6 +91,7 @@ class Elements:
         return self.value(element).decode("ascii", "replace").strip("\0 \t\r\n")
 
     def _element(self, at: int, stop: int, explicit: bool, depth: int) -> Element:
+        self._count()
         if at + 8 > stop:
             raise self._damaged("cut short within an element", at)
         group, number, length = _TAG.unpack_from(self.data, at)
@@ -121,6 +124,7 @@ class Elements:
             at = item.end
 
     def _item(self, at: int, stop: int, explicit: bool, depth: int) -> Element:
+        self._count()
         if depth > MAX_DEPTH:
             raise LimitError(f"sequences lie more than {MAX_DEPTH} deep", where=self.where)
         if at + 8 > stop:
@@ -139,6 +143,11 @@ class Elements:
             if element.tag == ITEM_END:
                 return Element(tag, b"", at, first, inside, element.end, explicit, True)
             inside = element.end
+
+    def _count(self) -> None:
+        self.looks += 1
+        if self.looks > MAX_ELEMENTS:
+            raise LimitError(f"more than {MAX_ELEMENTS} elements", where=self.where)
 
     def _damaged(self, what: str, at: int) -> FormatError:
         return FormatError(f"{what} (byte {at})", where=self.where, hint="export the file again")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -114,9 +115,9 @@ class RtstructFile:
     def where(self) -> str:
         return self.elements.where
 
-    def items(self, tag: int, limit: int = MAX_ROIS) -> list[Element]:
-        """The items of a top-level sequence, none where it is absent."""
-        return self.elements.items(self.top[tag], limit) if tag in self.top else []
+    def items(self, tag: int) -> list[Element]:
+        """The items of a top-level sequence, none where it is absent. Raises LimitError beyond MAX_ROIS."""
+        return self.elements.items(self.top[tag], MAX_ROIS) if tag in self.top else []
 
 
 def open_rtstruct(rtstruct: Path | str | Dataset) -> RtstructFile:
@@ -295,7 +296,7 @@ def _free_name(original: str, taken: Mapping[str, Contours], unmapped: list[str]
     mapped = to_tg263(original)
     if mapped is None:
         unmapped.append(original)
-    for name in (mapped, original, *(f"{original} ({n})" for n in range(2, MAX_ROIS + 2))):
+    for name in chain((mapped, original), (f"{original} ({n})" for n in range(2, MAX_ROIS + 2))):
         if name and name not in taken:
             if name != (mapped or original):
                 notes.append(f"{original!r} kept as {name!r}: there is a {mapped or original!r} already")
@@ -439,11 +440,12 @@ def _sound(polygons: list[Floats], name: str, slices: Slices | None, notes: list
 
 
 def _off_the_slices(offsets: Floats, slices: Slices, name: str) -> list[str]:
-    from oncontour.raster.planes import SAME_PLANE_MM, drawn_every
+    from oncontour.raster.planes import SAME_PLANE_MM, drawn_every, nearest_of
 
     at = slices.offsets_mm
-    nearest = np.abs(np.unique(offsets)[:, None] - at[None]).argmin(axis=1)
-    gap = np.abs(np.unique(offsets) - at[nearest])
+    planes = np.unique(offsets)
+    nearest = nearest_of(planes, at)
+    gap = np.abs(planes - at[nearest])
     notes = []
     if (gap > SAME_PLANE_MM).any():
         notes.append(f"{name!r}: {int((gap > SAME_PLANE_MM).sum())} of its planes lie up to {gap.max():.2f} mm off the nearest slice")

@@ -375,11 +375,13 @@ def _contour_items(contours: Contours, slices: Slices, images: Sequence[bytes], 
 
 def _slice_of_each(contours: Contours, slices: Slices) -> tuple[Ints, NDArray[np.bool_]]:
     """The slice nearest to each polygon, and whether the polygon lies within what that slice stands for."""
+    from oncontour.raster.planes import nearest_of
+
     offsets = np.array([polygon[0] for polygon in contours]) @ slices.normal
-    nearest = np.abs(offsets[:, None] - slices.offsets_mm[None]).argmin(axis=1)
+    nearest = nearest_of(offsets, slices.offsets_mm)
     slabs = slices.slabs_mm[nearest]
     near = (offsets >= slabs[:, 0] - 1e-3) & (offsets <= slabs[:, 1] + 1e-3)
-    return nearest.astype(np.int64), near | (len(slices.offsets_mm) == 1)
+    return nearest, near | (len(slices.offsets_mm) == 1)
 
 
 def _texts(contours: Contours, slices: Slices) -> list[bytes]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.contours import Contours, Slices
-from oncontour.errors import ConfigError
+from oncontour.errors import ConfigError, LimitError
 from oncontour.geometry import Geometry
 from oncontour.raster.planes import Planes, sort_into_planes
 from oncontour.volume import Volume
@@ -18,6 +18,8 @@ Coverage = NDArray[np.float32]
 _NOTHING = 1e-4
 """Share of a voxel's thickness below which a slab does not reach it, and above one minus which it fills it."""
 _MOST_FINE = 6
+MAX_POLYGONS_A_PLANE = 100_000
+"""Which of them lie in which is found by looking at all pairs."""
 
 
 def rasterise(contours: Contours, geometry: Geometry, *, slices: Slices | None = None, slab_mm: float | None = None) -> Volume:
@@ -27,7 +29,8 @@ def rasterise(contours: Contours, geometry: Geometry, *, slices: Slices | None =
     contours a slice. Across it each plane fills a slab half-way to its neighbours (``raster.planes`` says how far at ends and gaps);
     ``slices`` are the true image planes where the contours do not carry them, ``slab_mm`` sets the thickness outright. The grid may be
     finer, coarser, or oblique to the planes. Empty contours give zeros.
-    Raises StructureError for polygons that are not planar or parallel, ConfigError for a slab that is not positive.
+    Raises StructureError for polygons that are not planar or parallel, ConfigError for a slab that is not positive, LimitError beyond
+    MAX_POLYGONS_A_PLANE.
     """
     out = np.zeros(geometry.shape, np.float32)
     for (low, high), part in _boxes(contours, geometry, slices, slab_mm):
@@ -106,12 +109,19 @@ def _aligned(planes: Planes, geometry: Geometry, across: int, box: Box) -> Cover
         first, weights = _weights(slabs[plane, 0], slabs[plane, 1], low[across], high[across])
         if not len(weights):
             continue
-        where, starts = planes.pieces(plane)
+        where, starts = _pieces(planes, plane)
         image = kernels.coverage(flat[where], starts, low[row], low[column], *size)
         for n, weight in enumerate(weights):
             out[first - low[across] + n] += image if weight == 1 else np.float32(weight) * image
     np.clip(out, 0, 1, out=out)
     return np.ascontiguousarray(np.moveaxis(out, 0, across))
+
+
+def _pieces(planes: Planes, plane: int) -> tuple[slice, NDArray[np.int64]]:
+    where, starts = planes.pieces(plane)
+    if len(starts) > MAX_POLYGONS_A_PLANE:
+        raise LimitError(f"{len(starts) - 1} polygons in one plane, at most {MAX_POLYGONS_A_PLANE} are filled")
+    return where, starts
 
 
 def _weights(low: float, high: float, first: int, last: int) -> tuple[int, Floats]:
@@ -150,15 +160,16 @@ def _oblique(planes: Planes, geometry: Geometry, box: Box) -> Coverage:
     cropped = geometry.crop(low, high)
     out = np.zeros(cropped.shape, np.float32)
     upright = _in_plane(planes.normal, geometry)
+    seen = cropped.pad((1, 1, 1), (1, 1, 1)).corners_mm @ upright.T / pixel
     along = np.append(planes.normal @ cropped.affine[:3, :3], planes.normal @ cropped.affine[:3, 3])
     for plane in range(len(planes)):
         reach = _clipped(*_span(cropped.voxels(_corners(planes, plane))), cropped)
         if reach is None:
             continue
-        where, starts = planes.pieces(plane)
+        where, starts = _pieces(planes, plane)
         flat = planes.points[where] @ upright.T / pixel
-        corner = np.floor(flat.min(axis=0)) - 2
-        height, width = (int(n) for n in np.ceil(flat.max(axis=0)) + 3 - corner)
+        corner = np.floor(np.maximum(flat.min(axis=0), seen.min(axis=0))) - 2
+        height, width = (int(n) for n in np.ceil(np.minimum(flat.max(axis=0), seen.max(axis=0))) + 3 - corner)
         image = kernels.coverage(flat - corner, starts, 0, 0, height, width)
         to_image = np.concatenate([upright @ cropped.affine[:3, :3], (upright @ cropped.affine[:3, 3])[:, None]], axis=1) / pixel
         to_image[:, 3] -= corner

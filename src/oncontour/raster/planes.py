@@ -21,6 +21,8 @@ FLAT_MM = 1.0
 WIDEST_SPACING_MM = 10.0
 """Without known slices, planes farther apart than this are separate pieces, not neighbouring slices."""
 _BRIDGED = 1.5
+_ROUNDED = 0.06
+"""Part of the slice spacing that a contour may lie off its slice."""
 _PARALLEL = np.cos(np.deg2rad(1.0))
 
 
@@ -153,10 +155,21 @@ def slabs_of(planes: Floats, slices: Floats | None, slab_mm: float | None, singl
     return np.stack([low, high], axis=1)
 
 
+def nearest_of(values: Floats, growing: Floats) -> Ints:
+    """Index of the one of ``growing`` nearest to each value."""
+    after = np.clip(np.searchsorted(growing, values), 1, max(len(growing) - 1, 1))
+    if len(growing) == 1:
+        return np.zeros(len(values), np.int64)
+    return np.where(values - growing[after - 1] <= growing[after] - values, after - 1, after).astype(np.int64)
+
+
 def _on_slices(planes: Floats, slices: Floats) -> Ints:
-    """Which slice each plane lies on, -1 where on none."""
-    nearest = np.abs(planes[:, None] - slices[None]).argmin(axis=1)
-    return np.where(np.abs(planes - slices[nearest]) <= SAME_PLANE_MM, nearest, -1).astype(np.int64)
+    """Which slice each plane lies on (coordinates may be rounded), -1 where on none."""
+    gap = np.diff(slices)
+    near = np.minimum(np.append(gap, gap[-1]), np.append(gap[0], gap))
+    nearest = nearest_of(planes, slices)
+    tolerance = np.maximum(SAME_PLANE_MM, _ROUNDED * near[nearest])
+    return np.where(np.abs(planes - slices[nearest]) <= tolerance, nearest, -1).astype(np.int64)
 
 
 def _steps_on_slices(planes: Floats, index: Ints, slices: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -191,8 +204,8 @@ def _steps_of_contours(planes: Floats, single_mm: float) -> tuple[Floats, Floats
     if not len(plausible):
         step = np.full(len(planes), single_mm)
         return step, step, np.zeros(len(gap), bool)
-    alike = np.abs(plausible[:, None] - plausible[None]) <= 0.05 * plausible[None]
-    votes = alike.sum(axis=0)
+    ranked = np.sort(plausible)
+    votes = np.searchsorted(ranked, 1.05 * plausible, "right") - np.searchsorted(ranked, 0.95 * plausible, "left")
     common = float(plausible[votes == votes.max()].min())
     joined = (gap <= _BRIDGED * common) | (_in_runs(gap) & (gap <= WIDEST_SPACING_MM))
     step = np.where(joined, gap, common)  # an open end reaches as far as the plane's other, joined side
