@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydicom.dataset import Dataset
 
 from oncontour import files, pipeline
 from oncontour.card import read_card
@@ -20,10 +21,12 @@ from oncontour.errors import ConfigError, InputError, ModelError, OutputError
 from oncontour.files import sweep, writing_folder
 from oncontour.geometry import Geometry
 from oncontour.io import read
+from oncontour.io.rtstruct import read_rtstruct
 from oncontour.phantom import head_neck
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.task import save_model
 from oncontour.volume import Volume
+from tests.dicom_cases import make_series
 from tests.phantoms import patient
 
 NAMES = ("Bone_Mandible", "Parotid_L", "Parotid_R")
@@ -84,6 +87,31 @@ def test_masks_of_a_nifti_ct_come_back_as_nifti_on_its_grid(nifti: Path, model: 
     again = read(tmp_path / "out")
     for name in NAMES:
         assert np.array_equal(again.mask(name, result.case.geometry).array, result.case.mask(name).array)
+
+
+def test_a_dicom_ct_gets_an_rtstruct_that_holds_what_was_drawn(model: Path, tmp_path: Path) -> None:
+    def name_the_patient(dataset: Dataset, _: int) -> None:
+        dataset.PatientName, dataset.PatientID, dataset.PatientBirthDate = "SECRET^JANE", "MRN4711", "19500102"
+
+    made = make_series(tmp_path / "ct", rows=48, columns=56, spacing_mm=(5.0, 5.0), offsets=tuple(range(0, 24, 3)), change=name_the_patient)
+    result = run(tmp_path / "ct", tmp_path / "out", model)
+    (tmp_path / "ct" / "rtstruct.dcm").write_bytes((tmp_path / "out" / pipeline.RTSTRUCT).read_bytes())
+    again = read(tmp_path / "ct")
+    assert again.source.series_uid == made.series_uid
+    for row in result.rows:
+        assert again.contours[row.name].colour == row.colour
+        assert np.array_equal(again.mask(row.name, result.case.geometry).array, result.case.mask(row.name).array)
+    for name in (pipeline.RECORD, pipeline.PAGE):
+        text = (tmp_path / "out" / name).read_text()
+        assert not [word for word in ("SECRET", "MRN4711", "19500102", made.series_uid) if word in text]
+    assert b"SECRET" in (tmp_path / "out" / pipeline.RTSTRUCT).read_bytes()
+
+
+def test_structures_can_be_added_to_an_rtstruct_that_is_there(model: Path, tmp_path: Path) -> None:
+    make_series(tmp_path / "ct", rows=48, columns=56, spacing_mm=(5.0, 5.0), offsets=tuple(range(0, 24, 3)))
+    first = run(tmp_path / "ct", tmp_path / "first", model, structures=["Parotid_L"])
+    second = run(tmp_path / "ct", tmp_path / "second", model, structures=["Parotid_R"], add_to=first.out / pipeline.RTSTRUCT)
+    assert set(read_rtstruct(second.out / pipeline.RTSTRUCT)[0]) == {"Parotid_L", "Parotid_R"}
 
 
 def test_two_runs_give_the_same_contours(nifti: Path, model: Path, tmp_path: Path) -> None:
