@@ -14,6 +14,12 @@ ROOT = Path(__file__).resolve().parents[1]
 MAP = ROOT / "docs" / "map.md"
 FOLDERS = ("src/oncontour", "bench", "examples", "papers", "docs")
 TOP = ("README.md", "LICENSE", "Makefile", "pyproject.toml", "constraints.txt", ".ci/run")
+USUAL = {
+    ".safetensors": "a shipped model; `oncontour info` prints its card",
+    "published.csv": "the paper's own table, with page",
+    "measured.csv": "ours, number by number",
+}
+"""Ending of a name -> its line, for files that cannot speak for themselves."""
 LINE = re.compile(r"^- `([^`]+)`: (.+)$", re.MULTILINE)
 
 
@@ -32,7 +38,9 @@ def first_sentence(name: str) -> str:
         return re.split(r"\.\s", " ".join(text.split("\n\n")[0].split()) + " ")[0].rstrip(": ")
     if path.suffix in (".yaml", ".yml"):
         return next((line[2:].rstrip(".") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")), "")
-    return ""
+    if path.suffix == ".md" and path.parent.parent.name == "papers":
+        return "what is faithful to the paper, what differs, and the tables side by side"
+    return next((line for ending, line in USUAL.items() if name.endswith(ending)), "")
 
 
 def write() -> list[str]:
