@@ -1,0 +1,60 @@
+"""Every bench in this folder, one after the other, into bench/results.md: what was printed, on which machine, when.
+
+python bench/all.py [NAME ...]      by default all; names without .py
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results.md"
+
+
+def main() -> int:
+    names = sys.argv[1:] or sorted(path.stem for path in HERE.glob("*.py") if path.stem != "all" and not path.stem.startswith("_"))
+    parts = [f"# Measured\n\n{machine()}\n\nMade by `python bench/all.py`; what each bench does stands at the head of its file.\n"]
+    failed = 0
+    for name in names:
+        print(f"--- {name}", flush=True)
+        done = subprocess.run([sys.executable, str(HERE / f"{name}.py")], capture_output=True, text=True, check=False)
+        failed += done.returncode != 0
+        said = (
+            done.stdout.strip()
+            if done.returncode == 0
+            else f"{done.stdout.strip()}\nended with status {done.returncode}: {last_line(done.stderr)}"
+        )
+        print(said, flush=True)
+        parts.append(f"## {name}\n\n```\n{said.replace(str(HERE.parent), '.')}\n```\n")
+        RESULTS.write_text("\n".join(parts), encoding="utf-8")
+    return 1 if failed else 0
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["nothing said"])[-1]
+
+
+def machine() -> str:
+    """Processor, cores, memory, load, software, commit and day, in one paragraph."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in _text("/proc/cpuinfo").splitlines() if line.startswith("model name")), platform.processor()
+    )
+    memory = next((int(line.split()[1]) / 1e6 for line in _text("/proc/meminfo").splitlines() if line.startswith("MemTotal")), 0.0)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
+    hardware = f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GB, load {os.getloadavg()[0]:.1f} at the start"
+    return (
+        f"{hardware}; {platform.system()}, Python {platform.python_version()}; commit {commit or 'unknown'}; {datetime.now(UTC):%Y-%m-%d}."
+    )
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8") if Path(path).exists() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
