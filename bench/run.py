@@ -4,7 +4,8 @@
 
 Each run is a process of its own, from start to exit code, as at a clinic; the first may compile loops that later ones find on disk.
 The CT is LUNG1-001 under $ONCONTOUR_DATA (else ../shared/data). Where the named model is not shipped, an untrained one of its kind
-takes its place: the net costs the same, but contours that are noise cost everything after it far more. Time by part is from ``report.json``.
+takes its place: the net costs the same, but contours that are noise cost everything after it far more. Times by part are those of
+``report.json``.
 """
 
 from __future__ import annotations
