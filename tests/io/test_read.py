@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -171,6 +172,13 @@ def test_written_dicom_comes_back(clinic: Path) -> None:
         assert np.array_equal(after.mask(name).array, before.masks[name].array), name
     assert after.facts["names"]["Parotid_L"] == "LeftParotid"
     assert len(after.contours["Larynx"]) == 0  # looked for and not found
+
+
+def test_a_case_travels_between_processes(clinic: Path) -> None:
+    case = read(clinic)
+    again = pickle.loads(pickle.dumps(case))
+    assert again.source == case.source
+    assert np.array_equal(again.mask("Parotid_L").array, case.mask("Parotid_L").array)
 
 
 def test_the_newest_structure_set(clinic: Path) -> None:

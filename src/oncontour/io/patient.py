@@ -236,4 +236,6 @@ def _write_structures(case: Case, source: DicomSource, path: Path) -> None:
     from oncontour.io.rtstruct import write_rtstruct
 
     names = case.facts.get("names", {})
-    write_rtstruct(replace(case, source=source), path, names={name: names[name] for name in case.structures if name in names})
+    traced = "traced from voxels by oncontour" if len(case.masks) == len(case.structures) else ""
+    originals = {name: names[name] for name in case.structures if name in names}
+    write_rtstruct(replace(case, source=source), path, names=originals, generation=traced)

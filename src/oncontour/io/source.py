@@ -50,7 +50,7 @@ class DicomSource:
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return _rebuild, ({**values, "patient": dict(self.patient), "study": dict(self.study)},)
+        return _rebuild, ({name: dict(v) if isinstance(v, Mapping) else v for name, v in values.items()},)
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -65,5 +65,5 @@ class DicomSource:
 
 def _rebuild(values: dict[str, Any]) -> DicomSource:
     """A source back from another process: the read-only mappings that it holds cannot be pickled as they are."""
-    frozen = {name: MappingProxyType(values[name]) for name in ("patient", "study")}
-    return DicomSource(**{**values, **frozen})
+    frozen: dict[str, Any] = {name: MappingProxyType(v) if isinstance(v, dict) else v for name, v in values.items()}
+    return DicomSource(**frozen)
