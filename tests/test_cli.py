@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,16 @@ def test_every_argument_is_explained(name: str) -> None:
     parser = cli.make_parser(name, cli.load(name))
     silent = [action.dest for action in parser._actions if not action.help and "." not in action.dest]
     assert silent == []
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("sample", "fail")])
+def test_every_example_can_be_typed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    function = cli.load(name)
+    examples = re.findall(rf"^ *oncontour {name}\b(.*)$", function.__doc__ or "", re.MULTILINE)
+    assert examples
+    for words in examples:
+        cli.parse(cli.make_parser(name, function), words.split(), name)
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,12 +138,12 @@ def find_command(words: Sequence[str]) -> str | None:
 
 def call(name: str, words: Sequence[str]) -> Any:
     """Call the function behind command ``name`` with what ``words`` (and a --config file) say."""
+    import inspect
+
     function = load(name)
     parser = make_parser(name, function)
-    hints = _hints(function)
-    settings = _parse(parser, spread(words, hints), name)
-    settings.pop("config", None)
-    if "progress" in hints:
+    settings = parse(parser, words, name)
+    if "progress" in inspect.signature(function).parameters:
         from oncontour.progress import ProgressLine
 
         with ProgressLine(name) as line:
@@ -178,47 +178,51 @@ def make_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
     return parser
 
 
-def spread(words: Sequence[str], hints: dict[str, Any]) -> list[str]:
-    """``words`` as jsonargparse wants them: a bare switch gets its ``true``; ``--names a,b`` and repeated options become a list."""
+def spread(words: Sequence[str], parser: ArgumentParser) -> list[str]:
+    """``words`` as jsonargparse wants them: a bare switch gets its ``true``, ``a,b`` and repeated options become lists, ``-`` is ``_``."""
     from collections import deque
 
+    kinds = {option: _kind(action) for action in parser._actions for option in action.option_strings}
     left, out = deque(words), []
     while left:
         word = left.popleft()
         option, given, value = word.partition("=")
-        hint = str(hints.get(option.removeprefix("--").replace("-", "_"), "")) if option.startswith("--") else ""
-        if hint == str(bool) and not given:
-            value = left.popleft() if left and left[0] in ("true", "false") else "true"
-            out += [option, value]
-        elif hint.startswith(("list[", "tuple[str, ...]")) and (given or left):
+        if option.startswith("--") and option not in kinds:
+            option = "--" + option[2:].replace("-", "_")
+        kind = kinds.get(option, "") if option.startswith("--") else ""
+        if kind == "switch" and not given:
+            out += [option, left.popleft() if left and left[0] in ("true", "false") else "true"]
+        elif kind in ("list", "tuple") and (given or left):
             value = value if given else left.popleft()
-            parts = value.split(",")
-            out += [option, value] if value.startswith("[") else [piece for part in parts for piece in (option + "+", part)]
+            if value.startswith("["):
+                out += [option, value]
+            elif kind == "tuple":
+                out += [option, f"[{value}]"]
+            else:
+                out += [piece for part in value.split(",") for piece in (option + "+", part)]
         else:
-            out.append(word)
+            out.append(option + given + value if kind else word)
     return out
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Parameter -> its type, ``| None`` taken off."""
-    import inspect
-    from typing import get_args, get_type_hints
+def _kind(action: Any) -> str:
+    """What ``spread`` must know of an option: "switch", "list", "tuple" or "value"."""
+    from typing import get_args
 
-    hints = get_type_hints(function)
-    plain = {}
-    for name in inspect.signature(function).parameters:
-        some = [kind for kind in get_args(hints[name]) if kind is not type(None)]
-        optional = type(None) in get_args(hints[name]) and len(some) == 1
-        plain[name] = some[0] if optional else hints[name]
-    return {name: str(kind) for name, kind in plain.items()}
+    hint = getattr(action, "_typehint", None)
+    names = [str(kind) for kind in (get_args(hint) if type(None) in get_args(hint) else (hint,))]
+    if str(bool) in names:
+        return "switch"
+    return next((kind for kind in ("list", "tuple") if any(name.startswith(kind + "[") for name in names)), "value")
 
 
-def _parse(parser: ArgumentParser, words: list[str], name: str) -> dict[str, Any]:
+def parse(parser: ArgumentParser, words: Sequence[str], name: str) -> dict[str, Any]:
+    """The arguments that ``words`` spell for command ``name``. Raises ConfigError where they cannot be used."""
     from jsonargparse import ArgumentError
 
     try:
-        parsed = parser.instantiate(parser.parse_args(words))
-        return {key: value for key, value in vars(parsed).items() if not key.startswith("__")}
+        parsed = parser.instantiate(parser.parse_args(spread(words, parser)))
+        return {key: value for key, value in vars(parsed).items() if key != "config" and not key.startswith("__")}
     except ArgumentError as error:
         raise ConfigError(_plain(str(error), parser), hint=f"oncontour {name} --help shows the arguments") from error
 

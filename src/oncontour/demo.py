@@ -26,7 +26,7 @@ GIT_TIMEOUT_S = 90
 Source = Literal["auto", "data", "git", "phantom"]
 
 
-def demo(folder: Path = Path("demo-out"), *, source: Source = "auto", progress: Progress | None = None) -> pipeline.Result:
+def demo(*, out: Path = Path("demo-out"), source: Source = "auto", progress: Progress | None = None) -> pipeline.Result:
     """Contour one patient whose truth is known, exactly as a clinic would, and show how well it went.
 
     The patient is a real one (OpenKBP validation set) from $ONCONTOUR_DATA, else from ../shared/data, else from the public OpenKBP
@@ -35,16 +35,16 @@ def demo(folder: Path = Path("demo-out"), *, source: Source = "auto", progress: 
 
     Examples:
         oncontour demo
-        oncontour demo some-folder --source phantom
+        oncontour demo --out some-folder --source phantom
 
     Args:
-        folder: where dicom, truth and result go; what an earlier demo left there is replaced
+        out: where dicom, truth and result go; what an earlier demo left there is replaced
         source: auto, or only this one
         progress: called with the fraction done
     """
     case, words = patient(source)
     _say(f"Patient: {words}")
-    dicom, truth, result = folder / "dicom", folder / "truth", folder / "result"
+    dicom, truth, result = out / "dicom", out / "truth", out / "result"
     write_patient(case, dicom, truth)
     _say(f"Written as DICOM: {dicom}. What a clinic would type: oncontour run {dicom} --out {result}")
     pipeline.check_out(result, dicom, overwrite=True)
