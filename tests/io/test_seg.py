@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -17,6 +18,7 @@ from oncontour.io.series import read_series
 from oncontour.io.source import DicomSource
 from oncontour.volume import Volume
 from tests.dicom_cases import PATIENT_POSITIONS, make_series
+from tests.io.test_series_enhanced import enhanced
 
 NAMES = ("Parotid_L", "SpinalCord", "PTV_7000", "Odd thing")
 
@@ -46,6 +48,21 @@ def test_there_and_back(tmp_path: Path, position: str) -> None:
         assert np.array_equal(found.masks[name].array, mask.array), name
     assert found.unmapped == ("Odd thing",)
     assert found.frame_of_reference_uid == source.frame_of_reference_uid
+
+
+def test_an_image_of_many_frames(tmp_path: Path) -> None:
+    enhanced(tmp_path / "mr", [0.0, 2.0, 4.0, 6.0])
+    image, source, _ = read_series(tmp_path / "mr")
+    masks = some_masks(image.geometry)
+    path = write_seg(masks, tmp_path / "s.dcm", source=source)
+    found = read_seg(path, geometry=image.geometry)
+    assert all(np.array_equal(found.masks[name].array, mask.array) for name, mask in masks.items())
+    for frame in pydicom.dcmread(path).PerFrameFunctionalGroupsSequence:
+        referred = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        assert referred.ReferencedSOPInstanceUID == source.slices[0].sop_instance_uid
+        assert frame.PlanePositionSequence[0].ImagePositionPatient == list(source.slices[referred.ReferencedFrameNumber - 1].position_mm)
+    with pytest.raises(StructureError, match="multi-frame"):
+        write_seg(masks, path, source=replace(source, slices=source.slices[1:]))
 
 
 def test_highdicom_reads_the_same(tmp_path: Path) -> None:

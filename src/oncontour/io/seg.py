@@ -26,7 +26,7 @@ from oncontour.io.dicomparse import opening, read_header
 from oncontour.io.layout import map_names
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import PixelFormat, Plane
-from oncontour.io.source import DicomSource
+from oncontour.io.source import DicomSource, SliceRef
 from oncontour.volume import Volume
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -312,26 +312,62 @@ def _quiet() -> Iterator[None]:
 
 def _images(source: DicomSource, thickness_mm: float) -> list[Any]:
     """The images of ``source`` as highdicom wants to see them: identity and plane, no pixels."""
+    from pydicom.valuerep import format_number_as_ds as ds
+
+    directions = [ds(float(v)) for v in (*source.row, *source.column)]
+    spacing = [ds(float(v)) for v in source.pixel_spacing_mm]
+    if source.slices[0].frame is not None:
+        return [_multiframe(source, directions, spacing, ds(thickness_mm))]
+    out = []
+    for one in source.slices:
+        d = _identity(source, one)
+        d.PixelSpacing, d.SliceThickness, d.ImageOrientationPatient = spacing, ds(thickness_mm), directions
+        d.ImagePositionPatient = [ds(float(v)) for v in one.position_mm]
+        out.append(d)
+    return out
+
+
+def _identity(source: DicomSource, one: SliceRef) -> Any:
+    from pydicom.dataset import Dataset
+
+    d = Dataset()
+    for name in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber", "StudyID"):
+        setattr(d, name, "")
+    d.ReferringPhysicianName = ""
+    set_attributes(d, {**source.study, **source.patient})
+    d.SpecificCharacterSet = "ISO_IR 192"
+    d.SOPClassUID, d.SOPInstanceUID, d.Modality = one.sop_class_uid, one.sop_instance_uid, source.modality
+    d.StudyInstanceUID, d.SeriesInstanceUID = source.study_uid, source.series_uid
+    d.FrameOfReferenceUID, d.PositionReferenceIndicator = source.frame_of_reference_uid, ""
+    d.Rows, d.Columns = source.rows, source.columns
+    return d
+
+
+def _multiframe(source: DicomSource, directions: list[Any], spacing: list[Any], thickness: Any) -> Any:
+    """All slices as frames of one image. Raises StructureError where they are several images, or not all frames of one."""
     from pydicom.dataset import Dataset
     from pydicom.valuerep import format_number_as_ds as ds
 
-    out = []
-    for one in source.slices:
-        d = Dataset()
-        for name in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber", "StudyID"):
-            setattr(d, name, "")
-        d.ReferringPhysicianName = ""
-        set_attributes(d, {**source.study, **source.patient})
-        d.SpecificCharacterSet = "ISO_IR 192"
-        d.SOPClassUID, d.SOPInstanceUID, d.Modality = one.sop_class_uid, one.sop_instance_uid, source.modality
-        d.StudyInstanceUID, d.SeriesInstanceUID = source.study_uid, source.series_uid
-        d.FrameOfReferenceUID, d.PositionReferenceIndicator = source.frame_of_reference_uid, ""
-        d.Rows, d.Columns, d.SliceThickness = source.rows, source.columns, ds(thickness_mm)
-        d.PixelSpacing = [ds(float(v)) for v in source.pixel_spacing_mm]
-        d.ImagePositionPatient = [ds(float(v)) for v in one.position_mm]
-        d.ImageOrientationPatient = [ds(float(v)) for v in (*source.row, *source.column)]
-        out.append(d)
-    return out
+    def group(keyword: str, **values: Any) -> Dataset:
+        item, outer = Dataset(), Dataset()
+        for name, value in values.items():
+            setattr(item, name, value)
+        setattr(outer, keyword, [item])
+        return outer
+
+    frames = sorted(source.slices, key=lambda one: one.frame or 0)
+    alone = len({one.sop_instance_uid for one in frames}) == 1
+    if not alone or [one.frame for one in frames] != list(range(1, len(frames) + 1)):
+        raise StructureError("a SEG can refer to one multi-frame image with all of its frames, and the images are others")
+    d = _identity(source, frames[0])
+    d.NumberOfFrames = len(frames)
+    shared = group("PlaneOrientationSequence", ImageOrientationPatient=directions)
+    shared.update(group("PixelMeasuresSequence", PixelSpacing=spacing, SliceThickness=thickness))
+    d.SharedFunctionalGroupsSequence = [shared]
+    d.PerFrameFunctionalGroupsSequence = [
+        group("PlanePositionSequence", ImagePositionPatient=[ds(float(v)) for v in one.position_mm]) for one in frames
+    ]
+    return d
 
 
 def _description(number: int, name: str, algorithm: str) -> Any:
