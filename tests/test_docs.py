@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from docs import write_map
+
 from oncontour.cli import COMMANDS
 from oncontour.io import dicomfile, encapsulated, scan
 from oncontour.nets import NETS

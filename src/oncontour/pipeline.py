@@ -220,10 +220,12 @@ def _load(name: str, settings: Mapping[str, Any], trust: bool) -> Any:
     A ``tasks.contouring.Contours``; not named as a type, as the command line would import torch to look it up.
     """
     from oncontour.tasks.contouring import load_contourer
-    from oncontour.tasks.foreign import is_foreign, load_foreign
 
-    if trust and is_foreign(name):
-        return load_foreign(name, trust=True, **settings)
+    if trust:
+        from oncontour.tasks.foreign import is_foreign, load_foreign
+
+        if is_foreign(name):
+            return load_foreign(name, trust=True, **settings)
     return load_contourer(name, **settings)
 
 
