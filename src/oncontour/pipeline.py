@@ -98,7 +98,7 @@ def run(
         case = _read(ct_folder, series_uid)
         known = None if truth is None else _read_truth(truth, case)
     settings = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy)}
-    notes = [*case.facts.get("notes", ()), *_other_structures(case)]
+    notes = [_anonymous(note, ct_folder, case) for note in (*case.facts.get("notes", ()), *_other_structures(case))]
     with started("contour"):
         chosen = model or [default_model(case)]
         if not model:
@@ -246,6 +246,19 @@ def _assign(offered: Sequence[Sequence[str]], wanted: Sequence[str] | None) -> l
 
 def _share(progress: Progress | None, n: int, of: int) -> Progress | None:
     return None if progress is None else lambda fraction: progress((n + fraction) / of)
+
+
+def _anonymous(note: str, source: Path, case: Case) -> str:
+    """A reader's remark without what may name the patient: where the files lie, and the patient's own attributes."""
+    import re
+
+    attributes = getattr(case.source, "patient", {})
+    told = [str(attributes.get(keyword, "")) for keyword in ("PatientName", "PatientID", "PatientBirthDate")]
+    told += [part for value in told for part in re.split(r"[\^= ,]+", value)]
+    told += [str(source.resolve()), str(source), *([source.name] if source.is_file() else ())]
+    for word in sorted({word for word in told if len(word) > 2}, key=len, reverse=True):
+        note = re.sub(re.escape(word), "[...]", note, flags=re.IGNORECASE)
+    return note
 
 
 def _other_structures(case: Case) -> list[str]:
