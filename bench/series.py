@@ -1,9 +1,10 @@
 """Seconds to read a CT series from its folder: oncontour.io.series against SimpleITK's series reader (GDCM), in one run.
 
-    python bench/series.py [FOLDER ...]     default: the real LUNG1-001 under $ONCONTOUR_DATA (or ../shared/data), and a synthetic 200 x 512 x 512
+    python bench/series.py [FOLDER ...]
 
-Prints the best of five of each, after one warm-up, and the ratio (below 1: faster than SimpleITK). Both start from the folder's name and end
-with HU in memory; ours also checks spacing, orientation, doubles and length of every file.
+By default the real LUNG1-001 under $ONCONTOUR_DATA (or ../shared/data), and a synthetic 200 x 512 x 512.
+Prints the best of five of each, after one warm-up, and the ratio (below 1: faster than SimpleITK). Both start from the folder's name and
+end with HU in memory; ours also checks spacing, orientation, doubles and length of every file.
 """
 
 from __future__ import annotations

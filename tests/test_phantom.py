@@ -58,7 +58,7 @@ def area(polygon: np.ndarray) -> float:
 
 @pytest.mark.parametrize("solid", SOLIDS, ids=name)
 def test_coverage_has_the_volume_of_the_formula(solid: Solid) -> None:
-    assert solid.coverage(GRID, 6).volume_cc * 1000 == pytest.approx(solid.volume_mm3, rel=0.002)
+    assert solid.coverage(GRID, 6 if isinstance(solid, Straw) else 4).volume_cc * 1000 == pytest.approx(solid.volume_mm3, rel=0.002)
 
 
 @pytest.mark.parametrize("solid", SOLIDS, ids=name)
@@ -127,7 +127,7 @@ def test_keyhole_is_outer_less_inner() -> None:
 @pytest.mark.parametrize(("make", "organs"), [(head_neck, HEAD), (pelvis, PELVIS)], ids=["head_neck", "pelvis"])
 def test_patients_have_every_organ_of_plausible_size(make, organs) -> None:  # type: ignore[no-untyped-def]
     for seed in range(3):
-        case = make(seed, (4.5, 4.5, 4.5))
+        case = make(seed, (5, 5, 5))
         assert set(case.masks) == organs
         body = case.ct.array > -500
         for organ, mask in case.masks.items():
@@ -148,7 +148,7 @@ def test_left_is_left() -> None:
 
 
 def test_dose_is_prescribed_to_the_target_and_falls_away() -> None:
-    for case, target in ((head_neck(1, (4, 4, 4)), "PTV_7000"), (pelvis(1, (4, 4, 4)), "PTV")):
+    for case, target in ((head_neck(1, (5, 5, 5)), "PTV_7000"), (pelvis(1, (5, 5, 5)), "PTV")):
         dose, ptv = case.images["dose"], case.masks[target].array
         prescription = case.facts["prescription_gy"]
         assert dose.geometry == case.geometry
@@ -176,7 +176,7 @@ def test_without_jitter_patients_differ_by_noise_and_side_alone() -> None:
 
 def test_a_threshold_does_not_find_the_organs() -> None:
     """The best HU window for an organ finds mostly something else."""
-    case = head_neck(2, (4, 4, 4))
+    case = head_neck(2, (5, 5, 5))
     for organ in ("Brainstem", "Parotid_L", "SpinalCord", "Esophagus"):
         truth = case.masks[organ].array
         low, high = np.percentile(case.ct.array[truth], (5, 95))

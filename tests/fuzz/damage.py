@@ -202,12 +202,12 @@ def _bad_check(data: bytes, random: Random) -> bytes:
 
 def _bomb(data: bytes, random: Random) -> bytes:
     """Some bytes, then 600 MB of zeros in 600 kB."""
-    return gzip.compress(data, 1) + _zeros() * 6
+    return gzip.compress(data, 1) + _zeros() * 30
 
 
 @cache
 def _zeros() -> bytes:
-    return gzip.compress(bytes(100 << 20), 9)
+    return gzip.compress(bytes(20 << 20), 6)
 
 
 def _bzipped(data: bytes, random: Random) -> bytes:
@@ -422,5 +422,6 @@ def _deflate(body: bytes) -> bytes:
 
 @cache
 def _deflate_bomb() -> bytes:
-    """600 MB of zeros in 3 MB."""
-    return _deflate(bytes(600 << 20))
+    """600 MB of zeros in 600 kB: one block over and over, then an empty last one (RFC 1951)."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+    return (packer.compress(bytes(20 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)) * 30 + b"\x03\x00"

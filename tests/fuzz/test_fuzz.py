@@ -11,7 +11,6 @@ import pytest
 
 from oncontour.errors import FormatError
 from tests.conftest import ROOT
-from tests.fuzz import damage
 from tests.fuzz.judge import judge
 from tests.fuzz.seeds import GROUPS
 
@@ -83,7 +82,6 @@ def test_every_damage_changes_something_and_repeats(tmp_path: Path) -> None:
             folder.mkdir()
             before = kind.make(folder)[0].read_bytes()
             for spoil in kind.damages:
-                if spoil is not damage.deflated:  # its bomb takes seconds to make
-                    spoiled = [spoil(before, Random(seed)) for seed in range(8)]
-                    assert any(one != before for one in spoiled)
-                    assert spoiled == [spoil(before, Random(seed)) for seed in range(8)]
+                spoiled = [spoil(before, Random(seed)) for seed in range(4)]
+                assert any(one != before for one in spoiled)
+                assert spoiled == [spoil(before, Random(seed)) for seed in range(4)]
