@@ -1,0 +1,57 @@
+"""Other people's models as contourers, behind the same door as ours: ``load_foreign(path).predict(case)``.
+
+    folder with plans.json and dataset.json      an nnU-Net v2 model        tasks/nnunet.py
+    folder with configs/metadata.json            a MONAI bundle             tasks/bundle.py
+    .onnx, .ts, .pt with a .json beside it       a net in one file          tasks/single.py
+
+Masks come home to the case's own grid, named by TG-263 where a name is known. No pickle is executed, no Python from a model is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from oncontour.engine import Backend
+from oncontour.errors import ModelError
+from oncontour.ops.tidy import Tidy
+from oncontour.tasks.bundle import is_bundle, read_bundle
+from oncontour.tasks.nnunet import is_nnunet, read_nnunet
+from oncontour.tasks.outside import Foreign
+from oncontour.tasks.single import is_single, read_single
+
+
+def is_foreign(path: Path | str) -> bool:
+    """Whether ``path`` looks like a model of one of the kinds above."""
+    path = Path(path)
+    return is_nnunet(path) or is_bundle(path) or is_single(path)
+
+
+def load_foreign(
+    path: Path | str,
+    *,
+    backend: Backend = "auto",
+    rules: Tidy | None = None,
+    threads: int | None = None,
+    trust: bool = False,
+    folds: Sequence[int | str] | None = None,
+    mirror: bool = False,
+) -> Foreign:
+    """The model at ``path``, ready to predict.
+
+    ``trust`` lets TorchScript run, which is a program (see ``tasks/single.py``). ``folds`` and ``mirror`` are for nnU-Net: which folds
+    are averaged (default: all there are), and whether predictions of mirrored images are averaged too (as nnU-Net does by default;
+    8 times the work in 3D). Raises ModelError saying what is wrong and how to convert it.
+    """
+    path, rules = Path(path), rules or Tidy()
+    if is_nnunet(path):
+        return Foreign(read_nnunet(path, backend=backend, threads=threads, folds=folds, mirror=mirror), rules)
+    if is_bundle(path):
+        return Foreign(read_bundle(path, backend=backend, threads=threads, trust=trust), rules)
+    if is_single(path):
+        return Foreign(read_single(path, backend=backend, threads=threads, trust=trust), rules)
+    raise ModelError(
+        "no model of a known kind",
+        where=str(path),
+        hint="give a .safetensors of oncontour, an nnU-Net v2 folder (plans.json, dataset.json), a MONAI bundle, or .onnx with .json",
+    )
