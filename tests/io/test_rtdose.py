@@ -272,6 +272,16 @@ def test_a_bad_dose_is_refused_before_anything_is_written(tmp_path: Path, value:
         write_rtdose(Volume(good, GRID), path, bits=8)
 
 
+def test_a_dose_in_decimal_steps_goes_into_16_bits_without_loss(tmp_path: Path, dciodvfy: Callable[[Path], list[str]]) -> None:
+    """Doses rounded to 0.01 Gy, as OpenKBP publishes them."""
+    rounded = np.round(np.random.default_rng(0).uniform(0, 74, GRID.shape), 2).astype(np.float32)
+    path = write_rtdose(Volume(rounded, GRID), tmp_path / "dose.dcm")
+    dataset = pydicom.dcmread(path)
+    assert (dataset.BitsStored, float(dataset.DoseGridScaling)) == (16, 0.01)
+    np.testing.assert_allclose(read_rtdose(path)[0].array, rounded, rtol=0, atol=1e-5)
+    assert dciodvfy(path) == []
+
+
 def test_what_is_written_is_valid(data: Path, tmp_path: Path, dciodvfy: Callable[[Path], list[str]]) -> None:
     """``dciodvfy`` 20220618 aborts on any image of 32 bits, so the twin of 16 bits is checked; they differ in nothing else."""
     case = read(data / "dicom/LUNG1-001/image")

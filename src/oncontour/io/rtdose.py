@@ -41,6 +41,8 @@ _KEYWORDS = (
 _SAME_PLACE_MM = 0.01
 _LARGEST = {16: 2**16 - 1, 32: 2**31 - 1}
 """Bits -> largest stored value: half of what 32 bits hold, since some readers take them as signed."""
+_DECIMAL_STEPS_GY = (0.01, 0.005, 0.001)
+"""Steps that doses are commonly rounded to; 2e-7 of the maximum is what float32 makes of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,17 +89,17 @@ def write_rtdose(
     source: DicomSource | None = None,
     plan_uid: str | None = None,
     comment: str = "",
-    bits: int = 32,
+    bits: int | None = None,
 ) -> Path:
     """Write ``dose`` (Gy) as the RTDOSE of a whole plan and give the path back.
 
-    Voxels are stored as multiples of maximum / (2^31 - 1), or / 65535 with ``bits`` = 16: what is read back differs by at most half of
-    that. Patient, study and frame of reference are those of ``source``, else new. An RTDOSE must refer to a plan; without ``plan_uid``
+    A dose whose values are multiples of a decimal step (0.01 Gy, say) goes into 16 bits without loss; any other as multiples of
+    maximum / (2^31 - 1) in 32 bits, or / 65535 where ``bits`` = 16 is asked for: what is read back differs by at most half of that. Patient, study and frame of reference are those of ``source``, else new. An RTDOSE must refer to a plan; without ``plan_uid``
     it refers to a new UID, and DoseComment says that no such plan was exported.
 
     Raises DoseError, before anything is written, for NaN, infinite, negative or no dose.
     """
-    if bits not in _LARGEST:
+    if bits is not None and bits not in _LARGEST:
         raise ConfigError(f"a dose is stored in {' or '.join(map(str, _LARGEST))} bits, not {bits}")
     path = Path(path)
     _check_writable(dose, str(path))
@@ -287,7 +289,7 @@ def _along_normal(dose: Volume) -> Volume:
     return dose.to(grid.reorient(grid.axes * [[-1.0], [1.0], [1.0]]))
 
 
-def _dataset(dose: Volume, source: DicomSource | None, plan_uid: str | None, comment: str, bits: int) -> Any:
+def _dataset(dose: Volume, source: DicomSource | None, plan_uid: str | None, comment: str, bits: int | None) -> Any:
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -326,7 +328,17 @@ def _identity(d: Any, source: DicomSource | None) -> None:
     d.FrameOfReferenceUID = source.frame_of_reference_uid if source else str(generate_uid())
 
 
-def _grid_module(d: Any, dose: Volume, bits: int) -> None:
+def _steps(dose_gy: NDArray[np.float64], bits: int | None) -> tuple[int, float]:
+    """(bits, DoseGridScaling) to store these values with; see ``write_rtdose``."""
+    largest = float(dose_gy.max())
+    for step in _DECIMAL_STEPS_GY if bits != 32 else ():
+        if largest <= step * _LARGEST[16] and float(np.abs(np.rint(dose_gy / step) * step - dose_gy).max()) <= 2e-7 * largest:
+            return 16, step
+    bits = bits or 32
+    return bits, max(largest / _LARGEST[bits], 1e-30)
+
+
+def _grid_module(d: Any, dose: Volume, bits: int | None) -> None:
     from pydicom.valuerep import format_number_as_ds as ds
 
     grid = dose.geometry
@@ -338,9 +350,9 @@ def _grid_module(d: Any, dose: Volume, bits: int) -> None:
     d.NumberOfFrames, d.FrameIncrementPointer = frames, 0x3004000C
     d.GridFrameOffsetVector = [ds(grid.spacing_mm[0] * n) for n in range(frames)]
     d.SamplesPerPixel, d.PhotometricInterpretation, d.PixelRepresentation = 1, "MONOCHROME2", 0
+    bits, step = _steps(np.asarray(dose.array, np.float64), bits)
     d.BitsAllocated, d.BitsStored, d.HighBit = bits, bits, bits - 1
-    scaling = ds(max(float(dose.array.max()) / _LARGEST[bits], 1e-30))
-    d.DoseGridScaling = scaling
+    scaling = d.DoseGridScaling = ds(step)
     d.PixelData = (
         np.minimum(np.rint(np.asarray(dose.array, np.float64) / float(scaling)), _LARGEST[bits]).astype(f"<u{bits // 8}").tobytes()
     )
