@@ -40,21 +40,29 @@ class TrainSettings:
     """How a task is trained. ``paper()`` is the recipe of Xue et al. 2020."""
 
     epochs: int = 100
+    """how often the task's plan of draws is gone through"""
     batch: int = 2
+    """draws an optimiser step"""
     learning_rate: float = 2e-3
+    """of Adam (plateau) or AdamW (cosine)"""
     schedule: Literal["cosine", "plateau"] = "cosine"
     """cosine to nothing after a short warm-up; or x0.8 after 5 epochs without gain (Xue et al. 2020)"""
     weight_decay: float = 1e-4
+    """of AdamW"""
     gradient_limit: float = 5.0
     """norm that gradients are cut to; 0 leaves them"""
     validation: float = 0.1
     """fraction of the training patients held back to watch the loss (never the validation cohort)"""
     seed: int = 0
+    """everything random follows from it"""
     devices: int = 1
     """processes; above 1 by DDP"""
     accelerator: str = "auto"
+    """cpu, gpu, or auto"""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """of the arithmetic"""
     threads: int | None = None
+    """CPU threads; torch's choice by default"""
     workers: int = 0
     """processes that prepare windows beside the training"""
 

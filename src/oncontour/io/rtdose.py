@@ -94,8 +94,9 @@ def write_rtdose(
     """Write ``dose`` (Gy) as the RTDOSE of a whole plan and give the path back.
 
     A dose whose values are multiples of a decimal step (0.01 Gy, say) goes into 16 bits without loss; any other as multiples of
-    maximum / (2^31 - 1) in 32 bits, or / 65535 where ``bits`` = 16 is asked for: what is read back differs by at most half of that. Patient, study and frame of reference are those of ``source``, else new. An RTDOSE must refer to a plan; without ``plan_uid``
-    it refers to a new UID, and DoseComment says that no such plan was exported.
+    maximum / (2^31 - 1) in 32 bits, or / 65535 where ``bits`` = 16 is asked for: what is read back differs by at most half of that.
+    Patient, study and frame of reference are those of ``source``, else new. An RTDOSE must refer to a plan; without ``plan_uid`` it
+    refers to a new UID, and DoseComment says that no such plan was exported.
 
     Raises DoseError, before anything is written, for NaN, infinite, negative or no dose.
     """

@@ -27,12 +27,17 @@ class Ranges:
     zoom: float = 0.15
     """factor in [1 - zoom, 1 + zoom]"""
     shift_mm: float = 20.0
+    """on each axis"""
     flip_left_right: bool = True
     """mirror; organs of the two sides change names"""
     flip_front_back: bool = False
+    """mirror front to back"""
     hu_shift: float = 20.0
+    """added to all grey values, at most"""
     hu_scale: float = 0.05
+    """grey values times 1 - this to 1 + this"""
     noise_hu: float = 15.0
+    """standard deviation of added noise, at most"""
 
     def draw(self, rng: np.random.Generator, *, flat: bool) -> Move:
         """One Move; ``flat`` keeps it in the slice."""

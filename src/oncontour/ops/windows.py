@@ -42,8 +42,8 @@ class Stitched:
     """``labels`` on the target grid (uint8, or uint16 beyond 255 classes), 0 background.
 
     In the ``sigmoid`` modes label n is class n - 1 (every class is a structure); else label n is class n and class 0 the background.
-    Where asked for, ``confidence``: probability of what was decided (the winner's score in mode ``softmax_logits``), float16, 0 beyond the image;
-    and ``peak``: the largest probability of each class anywhere in the image, (classes,). ``blend`` says how the windows met.
+    Where asked for, ``confidence``: probability of what was decided (the winner's score in mode ``softmax_logits``), float16, 0 beyond
+    the image; and ``peak``: the largest probability of each class anywhere in the image, (classes,). ``blend`` says how the windows met.
     """
 
     labels: Volume

@@ -37,6 +37,7 @@ class ContourSettings:
     net: str = "unet3d"
     """a row of NETS"""
     net_options: dict[str, Any] = field(default_factory=dict)
+    """the net's own options, such as output_stride or widths"""
     neighbours: int = 0
     """2D nets: so many slices on either side ride along as channels (0 is 2D, 1 and more 2.5D)"""
     spacing_mm: Triple = (2.5, 4.0, 4.0)
@@ -54,9 +55,11 @@ class ContourSettings:
     draws: int = 200
     """windows or slices an epoch; 0 with "all" or "target": every one once"""
     augment: Ranges = field(default_factory=Ranges)
+    """how far training windows are turned, zoomed, shifted and shaded"""
     mask_body: bool = True
     """predicting: what lies outside the patient becomes air first"""
     threshold: float = 0.5
+    """probability from which a voxel is inside"""
 
     def __post_init__(self) -> None:
         for name in ("structures", "spacing_mm", "window", "hu"):
