@@ -170,17 +170,20 @@ class ContourTask(Task[Sample]):
                 return draws[: self.settings.draws or None]
             # A tenth as many to watch, spread over all patients.
             return draws[:: max(1, len(draws) // max(8, self.settings.draws // 10))] if self.settings.draws else draws
-        bearing = [[n for n, s in enumerate(samples) if len(s.places[o])] for o in range(len(self.settings.structures))]
-        bearing = [group for group in bearing if group]
+        bearing = {o: [n for n, s in enumerate(samples) if len(s.places[o])] for o in range(len(self.settings.structures))}
+        organs = [o for o, group in bearing.items() if group]
         if not train:
             rng = seeded(0)
         draws = []
         for n in range(self.settings.draws if train else max(8, self.settings.draws // 10)):
-            group = bearing[n % len(bearing)]
-            chosen = group[int(rng.integers(len(group)))]
-            choices = [p for p in samples[chosen].places if len(p)]
+            organ = organs[n % len(organs)]
+            chosen = bearing[organ][int(rng.integers(len(bearing[organ])))]
+            # Half of the windows stand on the organ itself: centred on any, a rare one at the end of the scan would hardly be seen.
+            places = samples[chosen].places
+            choices = [places[organ]] if rng.random() < 0.5 else [p for p in places if len(p)]
             place = choices[int(rng.integers(len(choices)))]
-            k, j, i = (float(v) for v in place[int(rng.integers(len(place)))])
+            place = place[int(rng.integers(len(place)))]
+            k, j, i = (float(v) for v in place)
             draws.append(Draw(chosen, (k, j, i), int(rng.integers(2**62)) if train else None))
         return draws
 
