@@ -12,7 +12,7 @@ import io
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -273,8 +273,3 @@ def slug(name: str) -> str:
     """A row's name as a folder name."""
     words = "".join(c if c.isalnum() else " " for c in name.lower().replace("+", " plus ")).split()
     return "-".join(words)
-
-
-def describe() -> list[dict[str, Any]]:
-    """The arms, for the documents."""
-    return [asdict(arm) for arm in ARMS]

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from oncontour.card import Card, checked_card, find
@@ -130,9 +129,3 @@ def load_task(model: str | Path) -> Task[Any]:
 def seeded(*numbers: int) -> np.random.Generator:
     """A generator that depends on all of ``numbers`` and nothing else."""
     return np.random.default_rng(list(numbers))
-
-
-def set_threads(threads: int | None) -> None:
-    """Use so many CPU threads (None: leave torch's choice)."""
-    if threads is not None:
-        torch.set_num_threads(threads)
