@@ -189,3 +189,18 @@ def test_info_needs_no_torch(cases, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["task"] == "contour"
+
+
+def test_a_training_may_start_from_a_finished_model(cases, tmp_path):
+    once = TrainSettings(epochs=1, batch=2, threads=1, learning_rate=1e-9, weight_decay=0.0)
+    first = fit(ContourTask(SETTINGS), cases, tmp_path / "first", TrainSettings(epochs=1, batch=2, threads=1))
+    second = fit(ContourTask(SETTINGS), cases, tmp_path / "second", once, start=first.model)
+    a, b = (load_task(path).net.state_dict() for path in (first.model, second.model))
+    assert all(torch.allclose(a[key], b[key], atol=1e-6) for key in a), "a step of next to nothing leaves the weights where they began"
+    assert second.card.made["started_from"] == {"name": "model", "sha256": first.card.sha256}
+    with pytest.raises(OutputError, match="started_from"):
+        fit(ContourTask(SETTINGS), cases, tmp_path / "second", once)
+    other = ContourTask(ContourSettings(**{**SETTINGS.__dict__, "structures": ("Brainstem",)}))
+    with pytest.raises(ModelError, match="structures"):
+        fit(other, cases, tmp_path / "third", once, start=first.model)
+    assert not (tmp_path / "third").exists()

@@ -27,12 +27,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from oncontour import __version__
-from oncontour.card import Card
+from oncontour.card import Card, checked_card, find
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError, OncontourError, OutputError, TrainingError
+from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, TrainingError
 from oncontour.files import write_text
 from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.tasks.task import Draw, Task, save_model, seeded
+from oncontour.tasks.task import Draw, Task, load_weights, save_model, seeded
 
 
 @dataclass(frozen=True)
@@ -219,14 +219,18 @@ def fit(
     licence: str = "",
     limits: str = "",
     region: str = "",
+    start: str | Path | None = None,
 ) -> Outcome:
     """Train ``task`` on ``cases`` and write OUT/NAME.safetensors, metrics.csv, TensorBoard events and checkpoints/last.ckpt.
 
+    Weights begin at random or, with ``start``, at those of a finished model (a file or a shipped name) of the same net and structures.
     Resumes by itself when OUT holds a checkpoint of the same settings; refuses (OutputError) when it holds another run's. A case that
-    cannot be read is named in the outcome's notes and left out. Raises TrainingError when nothing is left to learn from.
+    cannot be read is named in the outcome's notes and left out. Raises TrainingError when nothing is left to learn from, ModelError when
+    ``start`` does not fit.
     """
     out, began = Path(out), time.monotonic()
-    resume = _prepare_folder(out, task, settings)
+    started = None if start is None else _starting(task, start)
+    resume = _prepare_folder(out, task, settings, started)
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -236,6 +240,8 @@ def fit(
     if resume is None:
         torch.manual_seed(settings.seed)
         task.start_afresh()
+        if start is not None:
+            load_weights(task.net, find(start))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = _trainer(out, settings)
     trainer.fit(lesson, ckpt_path=resume, weights_only=True)
@@ -246,7 +252,7 @@ def fit(
         licence=licence,
         limits=limits,
         region=region,
-        made=_made(settings, samples, watched),
+        made=_made(settings, samples, watched) | ({"started_from": started} if started else {}),
     )
     model = out / f"{name}.safetensors"
     if trainer.is_global_zero:
@@ -254,9 +260,28 @@ def fit(
     return Outcome(model, card, out, time.monotonic() - began, tuple(notes))
 
 
-def _prepare_folder(out: Path, task: Task[Any], settings: TrainSettings) -> Path | None:
+def _starting(task: Task[Any], start: str | Path) -> dict[str, str]:
+    """What is recorded of the model that a training starts from. Raises ModelError when its net or its outputs are others."""
+    card, own = checked_card(find(start)), task.card()
+    same = ("net", "net_options", "structures", "neighbours")
+    found, wanted = ({"task": c.task, **{key: c.settings.get(key) for key in same}} for c in (card, own))
+    differs = [f"{key}: {found[key]} there, {wanted[key]} here" for key in found if _plain(found[key]) != _plain(wanted[key])]
+    if differs:
+        raise ModelError(
+            f"cannot start from this model ({'; '.join(differs)})", where=str(start), hint="give it the same net and structures"
+        )
+    return {"name": card.name, "sha256": card.sha256}
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _prepare_folder(out: Path, task: Task[Any], settings: TrainSettings, started: dict[str, str] | None) -> Path | None:
     """Write (or compare) the run's settings; the checkpoint to resume from, if any."""
-    wanted = json.loads(json.dumps({"task": task.name, "task_settings": task.card().settings, "training": asdict(settings)}))
+    wanted = _plain({"task": task.name, "task_settings": task.card().settings, "training": asdict(settings)})
+    if started:
+        wanted["started_from"] = started
     record = out / "settings.json"
     if record.exists():
         found = json.loads(record.read_text(encoding="utf-8"))
@@ -356,6 +381,7 @@ def contour(
     licence: str = "",
     limits: str = "",
     region: str = "",
+    start: str | None = None,
     epochs: int | None = None,
     devices: int | None = None,
     seed: int | None = None,
@@ -369,6 +395,7 @@ def contour(
       oncontour train contour COHORT --out runs/neck --config examples/hn-organs.yaml
       oncontour train contour COHORT --out runs/cord --settings.structures SpinalCord --epochs 20
       oncontour train contour COHORT --out runs/neck --config examples/hn-organs.yaml --devices 2
+      oncontour train contour COHORT --out runs/ours --config examples/hn-organs.yaml --start hn-organs --epochs 10
 
     Args:
         cohort: folder with one folder a patient, or a CSV with columns patient,path
@@ -380,6 +407,7 @@ def contour(
         licence: of the weights, for the card
         limits: what the model is not for, for the card
         region: of the body the model is for, e.g. "head and neck"
+        start: a finished model (file or shipped name) of the same net and structures whose weights to begin with
         epochs: instead of training.epochs
         devices: processes, instead of training.devices
         seed: instead of training.seed
@@ -390,6 +418,8 @@ def contour(
     training = replace(training, **chosen)
     task = ContourTask(settings)
     patients = Cohort.open(cohort)
-    outcome = fit(task, read_cases(patients), out, training, name=name, data=data, licence=licence, limits=limits, region=region)
+    outcome = fit(
+        task, read_cases(patients), out, training, name=name, data=data, licence=licence, limits=limits, region=region, start=start
+    )
     lines = [*outcome.notes, f"trained in {outcome.seconds / 60:.1f} min: {outcome.model}"]
     return "\n".join(lines)

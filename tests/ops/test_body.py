@@ -5,7 +5,7 @@ import pytest
 
 from oncontour.geometry import Geometry
 from oncontour.io import read
-from oncontour.ops.body import body_mask, region
+from oncontour.ops.body import body_mask, is_masked, region
 from oncontour.phantom import head_neck, pelvis
 from oncontour.volume import Volume
 
@@ -135,3 +135,18 @@ def test_a_limb_that_no_border_cuts_is_still_no_neck(data):
         ct = the_ct(data / "sts-ct-mr" / patient)
         wide = ct.to(ct.geometry.pad((0, 25, 25), (0, 25, 25)), fill=-1000)
         assert not region(wide).is_head_and_neck
+
+
+def test_a_ct_that_shows_only_a_region_is_told_from_one_that_a_scanner_made():
+    ct, _ = drawing()
+    noisy = ct + np.random.default_rng(0).normal(0, 12, ct.shape)
+    assert not is_masked(Volume(noisy.astype(np.int16), GRID))
+    cut = np.where(ellipse(60, 60), noisy, -1024.0)
+    assert is_masked(Volume(cut.astype(np.int16), GRID))
+    assert not is_masked(Volume(np.full(GRID.shape, 40, np.int16), GRID)), "no air, no mask"
+
+
+def test_real_scans_are_not_masked_and_openkbp_is(data):
+    for folder, masked in (("dicom/LUNG1-001", False), ("ibsi/ct-phantom/dicom", False), ("openkbp/train/pt_1", True)):
+        if (data / folder).is_dir():
+            assert is_masked(read(data / folder).ct) is masked, folder

@@ -12,6 +12,7 @@ from oncontour.phantom import head_neck
 from oncontour.tasks.contour import ContourSettings, ContourTask, soft_dice
 from oncontour.tasks.contouring import Contourer, load_contourer
 from oncontour.tasks.task import save_model
+from oncontour.volume import Volume
 
 SETTINGS = ContourSettings(
     structures=("Bone_Mandible", "Brainstem"),
@@ -136,3 +137,38 @@ def test_settings_are_checked():
         ContourSettings(structures=())
     with pytest.raises(ConfigError, match="low to high"):
         ContourSettings(structures=("A",), hu=(100, -100))
+
+
+def test_islands_of_a_masked_ct_reach_the_net_and_a_couch_does_not():
+    """OpenKBP shows a spinal cord in a column of its own: an outline of the patient would cut it off."""
+    grid = Geometry.regular((12, 60, 60), (6.0, 5.0, 5.0))
+    rng = np.random.default_rng(0)
+    scan = rng.normal(-1000, 12, grid.shape).clip(-1024, None)
+    scan[:, 15:45, 15:45] = 40
+    scan[:, 50:52, 5:55] = 100
+    masked = np.full(grid.shape, -1024.0)
+    masked[6:, 15:45, 15:45] = 40
+    masked[:7, 30:33, 30:33] = 40
+    contourer = Contourer(ContourTask(ContourSettings(**{**SETTINGS.__dict__, "mask_body": True})).eval(), "torch")
+    seen = [contourer._image(Case("p", images={"ct": Volume(hu.astype(np.int16), grid)}), grid).array for hu in (scan, masked)]
+    assert (seen[0][:, 50:52, 5:55] == -1).all(), "couch"
+    assert (seen[0][:, 20:40, 20:40] > -1).all(), "patient"
+    assert (seen[1][:7, 30:33, 30:33] > -1).all(), "island"
+
+
+def test_the_hardest_voxels_alone_weigh_a_stray_claim_more():
+    settings = {**SETTINGS.__dict__, "structures": ("Brainstem",), "net_options": {"widths": (4, 8)}}
+    losses = {}
+    for hardest in (1.0, 0.01):
+        task = ContourTask(ContourSettings(**{**settings, "hardest": hardest})).eval()
+        batch = {"image": torch.zeros(1, 1, 10, 10, 10), "masks": torch.zeros(1, 1, 10, 10, 10), "known": torch.ones(1, 1)}
+        # One stray claim among a thousand voxels: its cross-entropy is ln(1 + e^8), that of the others ln(1 + e^-8).
+        logits = torch.full((1, 1, 10, 10, 10), -8.0)
+        logits[0, 0, 5, 5, 5] = 8.0
+        task.net.forward = lambda _, given=logits: given  # type: ignore[method-assign]
+        losses[hardest] = task.loss(batch)[1]["bce"]
+    small = float(np.log1p(np.exp(-8.0)))
+    assert losses[1.0] == pytest.approx((8 + small + 999 * small) / 1000, rel=1e-4)
+    assert losses[0.01] == pytest.approx((8 + small + 9 * small) / 10, rel=1e-4)
+    with pytest.raises(ConfigError, match="hardest"):
+        ContourSettings(structures=("A",), hardest=0.0)

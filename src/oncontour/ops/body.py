@@ -26,6 +26,8 @@ OUTSIDE_HU = -930.0
 BONE_HU = 200.0
 PLATE_MM = 8.0
 """Half the thickness up to which something beside the patient is taken off: couch tops, masks, tubes."""
+MASKED = 0.7
+"""Part of all air from which one single grey value in it means that somebody masked the image; scanners' air is noisy (at most 0.3)."""
 GAP_MM = 30.0
 """Air on the image's border up to this long between tissue is an airway that the field of view cuts."""
 _IN_SLICE = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])[:, None, None]
@@ -51,6 +53,19 @@ def body_mask(ct: Volume) -> Volume:
     near &= ct.array > TISSUE_HU
     near |= sure
     return Volume(near, ct.geometry)
+
+
+def is_masked(ct: Volume) -> bool:
+    """Whether all but some region of the CT was set to one value before we got it: most voxels below -500 HU are equal.
+
+    What such a CT still shows may be islands (a spinal cord in a column of its own, as in OpenKBP): an outline of the patient would
+    cut them off. Without any air the answer is no.
+    """
+    air = ct.array[ct.array < -500]
+    if not air.size:
+        return False
+    whole = np.round(air).astype(np.int32)
+    return bool(np.bincount(whole - whole.min()).max() > MASKED * air.size)
 
 
 def _k_runs_along_z(geometry: Geometry) -> bool:

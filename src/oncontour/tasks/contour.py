@@ -50,6 +50,8 @@ class ContourSettings:
     """grey values from black to white"""
     loss: Literal["dice_bce", "paper"] = "dice_bce"
     """"paper": 1 - DSC alone (Xue et al. 2020)"""
+    hardest: float = 1.0
+    """part of a window's voxels, the worst first, over which a structure's cross-entropy is averaged; below 1 stray claims cost more"""
     slices: Literal["balanced", "all", "target"] = "balanced"
     """what an epoch draws: windows balanced over structures; every slice; or every slice that bears a structure"""
     draws: int = 200
@@ -57,7 +59,7 @@ class ContourSettings:
     augment: Ranges = field(default_factory=Ranges)
     """how far training windows are turned, zoomed, shifted and shaded"""
     mask_body: bool = True
-    """predicting: what lies outside the patient becomes air first"""
+    """predicting: what lies outside the patient becomes air first, unless the CT was masked before we got it"""
     threshold: float = 0.5
     """probability from which a voxel is inside"""
 
@@ -68,6 +70,8 @@ class ContourSettings:
             raise ConfigError(f"a model contours 1 to 32 different structures, not {list(self.structures)}")
         if self.hu[0] >= self.hu[1]:
             raise ConfigError(f"the HU range runs from low to high, not {self.hu}")
+        if not 0 < self.hardest <= 1:
+            raise ConfigError(f"hardest is a part of the voxels, above 0 and up to 1, not {self.hardest}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +100,9 @@ class ContourTask(Task[Sample]):
         self.flat = getattr(self.net, "dims", 3) == 2
         if self.flat != (settings.window[0] == 1):
             raise ConfigError(f"net {settings.net!r} has {2 if self.flat else 3} dimensions, its window {settings.window} does not")
-        if self.flat:
-            # A third faster on a CPU; values are the same.
-            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # A third faster on a CPU (and with windows of one: without, 3D convolutions there fall back to a slow path); values are the same.
+        self._format = torch.channels_last if self.flat else torch.channels_last_3d
+        self.net.to(memory_format=self._format)  # type: ignore[call-overload]
         divisor = getattr(self.net, "divisor", 1)
         if any(n % divisor for n in settings.window[1 if self.flat else 0 :]):
             raise ConfigError(f"window {settings.window} must be made of multiples of {divisor} for net {settings.net!r}")
@@ -214,15 +218,17 @@ class ContourTask(Task[Sample]):
         return move if self._mirror is not None else replace(move, flip_left_right=False)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        image = batch["image"].contiguous(memory_format=torch.channels_last) if self.flat else batch["image"]
+        image = batch["image"].contiguous(memory_format=self._format)
         logits, masks, known = self.net(image), batch["masks"], batch["known"]
         known = known.reshape(*known.shape, *[1] * (logits.ndim - 2))
         dsc, counted = soft_dice(torch.sigmoid(logits) * known, masks * known)
         mean_dsc = (dsc * counted).sum() / counted.sum().clamp(min=1)
         if self.settings.loss == "paper":
             return 1 - mean_dsc, {"dsc": float(mean_dsc.detach())}
-        bce = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
-        bce = (bce * known).sum() / (known.sum() * logits[0, 0].numel()).clamp(min=1)
+        bce = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").flatten(2)
+        if self.settings.hardest < 1:
+            bce = bce.topk(max(1, round(self.settings.hardest * bce.shape[2])), sorted=False).values
+        bce = (bce.mean(2) * known.flatten(1)).sum() / known.sum().clamp(min=1)
         return 1 - mean_dsc + bce, {"dsc": float(mean_dsc.detach()), "bce": float(bce.detach())}
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:

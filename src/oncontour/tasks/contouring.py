@@ -12,7 +12,7 @@ from oncontour.case import Case, LabelMasks
 from oncontour.engine import Backend, Engine
 from oncontour.errors import ModelError
 from oncontour.geometry import Geometry
-from oncontour.ops.body import body_mask
+from oncontour.ops.body import body_mask, is_masked
 from oncontour.ops.intensity import AIR_HU, window
 from oncontour.ops.tidy import Tidy, tidy
 from oncontour.ops.windows import stitch_labels
@@ -90,7 +90,7 @@ class Contourer:
     def _image(self, case: Case, grid: Geometry) -> Volume:
         s = self.task.settings
         ct = case.ct.to(grid, fill=AIR_HU)
-        if s.mask_body:
+        if s.mask_body and not is_masked(ct):
             inside = body_mask(ct).array
             ct = ct.map(lambda hu: hu * inside + (~inside) * AIR_HU)
         return ct.map(lambda hu: window(hu, *s.hu))
