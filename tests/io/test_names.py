@@ -74,6 +74,14 @@ def test_never_guesses(name: str) -> None:
     assert to_tg263(name) is None
 
 
+@pytest.mark.parametrize(
+    "name", ["Submandibular", "SUBMANDIBULAR", "parotider", "Lunger", "cochlear", "retinal", "Corneal", "fibular", "tibial", "cochleare"]
+)
+def test_an_ending_is_no_side(name: str) -> None:
+    """The last letter of an adjective or of a plural (Danish lunger: both lungs) must not become a side of the patient."""
+    assert to_tg263(name) is None
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
 def test_every_name_and_alias_leads_to_its_row(row: dict[str, str]) -> None:
     sides = ("_L", "_R") if row["paired"] == "yes" else ("",)

@@ -36,6 +36,9 @@ _SIDES = {
 _SIDE_OF = {word: side for side, words in _SIDES.items() for word in words.split()}
 _ONLY_AT_AN_END = 3
 """Side words this short count as the first or the last word only: what lies between may be anything."""
+_GLUED = re.compile(r".*[^aeiou]")
+"""What a side of one or two letters may be glued to. After a vowel the letters are as often an ending: submandibular, cochlear, retinal, and
+parotider and lunger, which are both glands and both lungs."""
 _TARGET = re.compile(r"(igtv|ictv|itv|gtv|ctv|ptv)(sb|par|p|n|v)?(?![a-z])_?(.*)")
 _NUMBER = re.compile(r"(?:(\d)_)?(\d+(?:\.\d+)?)_?(gy|cgy)?")
 _LEVELS = {"high": "High", "mid": "Mid", "low": "Low"}
@@ -146,10 +149,10 @@ def _glued(joined: str) -> str | None:
     """The same where the side is written without a space: parotidl, leftparotid. Two readings are none."""
     readings = set()
     for word, side in _SIDE_OF.items():
-        for rest in (joined.removeprefix(word), joined.removesuffix(word)):
-            organ = _table().get(rest) if rest != joined else None
-            if organ and organ.paired:
-                readings.add(f"{organ.name}_{side}")
+        before, after = joined.removesuffix(word), joined.removeprefix(word)
+        rests = [after] if len(word) <= 2 and not _GLUED.fullmatch(before) else [after, before]
+        organs = [_table().get(rest) for rest in rests if rest != joined]
+        readings |= {f"{organ.name}_{side}" for organ in organs if organ and organ.paired}
     return readings.pop() if len(readings) == 1 else None
 
 
