@@ -6,7 +6,7 @@ below the smallest one that the number of patients allows: with n paired patient
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -155,6 +155,30 @@ def bootstrap_mean(
     else:
         low, high = np.quantile(resampled, tails, method="inverted_cdf")
     return Interval(mean, float(low), float(high), n, level)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.intp]], float], clusters: Sequence[Hashable], *, level: float = 0.95, draws: int = 1000, seed: int = 0
+) -> Interval:
+    """Any ``statistic`` of rows (given as indices) with a percentile interval from resampling whole ``clusters`` (the patient of each row).
+
+    Draws for which the statistic is NaN (an AUC without positives) are left out. No row: NaN. One cluster: no interval (NaN).
+    """
+    rows: dict[Hashable, list[int]] = {}
+    for n, cluster in enumerate(clusters):
+        rows.setdefault(cluster, []).append(n)
+    groups = [np.array(group, dtype=np.intp) for group in rows.values()]
+    if not groups:
+        return Interval(np.nan, np.nan, np.nan, 0, level)
+    value = statistic(np.arange(len(clusters)))
+    if len(groups) == 1:
+        return Interval(value, np.nan, np.nan, 1, level)
+    rng = np.random.default_rng(seed)
+    picked = (rng.integers(len(groups), size=len(groups)) for _ in range(draws))
+    drawn = np.array([statistic(np.concatenate([groups[n] for n in some])) for some in picked])
+    drawn = drawn[~np.isnan(drawn)]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) if len(drawn) else (np.nan, np.nan)
+    return Interval(value, float(low), float(high), len(groups), level)
 
 
 @lru_cache(maxsize=4)

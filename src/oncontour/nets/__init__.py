@@ -22,6 +22,8 @@ NETS: dict[str, str] = {
     "unet": "oncontour.nets.unet:UNet",
     "unet3d": "oncontour.nets.unet:UNet3d",
     "resunet": "oncontour.nets.residual:ResidualUNet",
+    "quality": "oncontour.nets.quality:QualityNet",
+    "quality_cnn": "oncontour.nets.quality:QualityCNN",
 }
 
 

@@ -1,0 +1,84 @@
+"""What is gained by looking at the least certain first: risk over coverage, and errors missed over slices reviewed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from oncontour.errors import InputError
+
+Floats = NDArray[np.float64]
+
+
+def risk_coverage(confidence: ArrayLike, risk: ArrayLike) -> tuple[Floats, Floats]:
+    """(coverage, selective risk), both (n,): mean ``risk`` of the most confident i / n, for i = 1 ... n.
+
+    Equal confidences count as in random order: each has the mean risk of those it is tied with. Raises InputError for lengths, NaN, none.
+    """
+    c, r = _pair(confidence, risk)
+    _, tied = np.unique(-c, return_inverse=True)
+    mean = np.bincount(tied, r) / np.bincount(tied)
+    ordered = mean[np.sort(tied)]
+    count = np.arange(1, len(r) + 1)
+    return count / len(r), np.cumsum(ordered) / count
+
+
+def aurc(confidence: ArrayLike, risk: ArrayLike) -> float:
+    """Area under the risk-coverage curve: the mean selective risk over all coverages (Geifman and El-Yaniv 2017); small is good.
+
+    ``risk`` of a slice is for example 1 - DSC. An order that says nothing has the mean risk.
+    """
+    return float(risk_coverage(confidence, risk)[1].mean())
+
+
+def best_aurc(risk: ArrayLike) -> float:
+    """The AURC of the true order, which no prediction can beat."""
+    r = np.asarray(risk, dtype=np.float64)
+    return aurc(-r, r)
+
+
+@dataclass(frozen=True)
+class Review:
+    """At one threshold: the part of slices a person looks at, the part of errors among those not looked at, and how many errors there are."""
+
+    threshold: float
+    reviewed: float
+    missed: float
+    errors: int
+    slices: int
+
+
+def review(score: ArrayLike, error: ArrayLike, threshold: float) -> Review:
+    """What is looked at where ``score`` (a predicted DSC, a lower bound) lies below ``threshold``, and which errors (bool) pass unseen.
+
+    No error: ``missed`` is NaN.
+    """
+    s, e = _pair(score, np.asarray(error, dtype=np.float64))
+    seen, wrong = s < threshold, e > 0
+    missed = float((wrong & ~seen).sum() / wrong.sum()) if wrong.any() else float("nan")
+    return Review(threshold, float(seen.mean()), missed, int(wrong.sum()), len(s))
+
+
+def review_curve(score: ArrayLike, error: ArrayLike) -> tuple[Floats, Floats]:
+    """(reviewed fraction, missed fraction of errors), from nothing reviewed to all, the lowest score first.
+
+    Ties are looked at together. Raises InputError where there is no error to miss.
+    """
+    s, e = _pair(score, np.asarray(error, dtype=np.float64))
+    if not (e > 0).any():
+        raise InputError("no error among the slices: there is nothing to miss")
+    _, tied = np.unique(s, return_inverse=True)
+    seen = np.cumsum(np.bincount(tied)) / len(s)
+    found = np.cumsum(np.bincount(tied, e > 0)) / (e > 0).sum()
+    return np.concatenate([[0.0], seen]), np.concatenate([[1.0], 1 - found])
+
+
+def _pair(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
+    a, b = (np.asarray(v, dtype=np.float64) for v in (first, second))
+    if a.shape != b.shape or a.ndim != 1 or not len(a):
+        raise InputError(f"two equally long lists with something in them are needed, not {a.shape} and {b.shape}")
+    if np.isnan(a).any() or np.isnan(b).any():
+        raise InputError("a value is NaN: leave out or rank last what has none")
+    return a, b
