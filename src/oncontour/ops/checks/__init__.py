@@ -1,0 +1,91 @@
+"""Rule checks: what is plainly odd about a structure, found without any model, in anybody's contours.
+
+    stack.py   gap, isolated slice, island, sliver          finding.py  Finding, and a structure measured once
+    place.py   outside the body, left/right, overlap, cut   ranges.py   volume and position against a cohort, as JSON
+
+``findings(case)`` gives a list for every structure, empty where nothing is odd. A finding is a reason to look, not a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from oncontour.case import Case
+from oncontour.ops.checks import place
+from oncontour.ops.checks.finding import CODES, Finding, Seen, see
+from oncontour.ops.checks.ranges import (
+    OFTEN,
+    Range,
+    Ranges,
+    positions,
+    ranges_of,
+    read_ranges,
+    shipped_ranges,
+    volume,
+    write_ranges,
+)
+from oncontour.ops.checks.stack import stack
+from oncontour.volume import Volume
+
+__all__ = [
+    "CODES",
+    "Finding",
+    "Range",
+    "Ranges",
+    "findings",
+    "ranges_of",
+    "read_ranges",
+    "shipped_ranges",
+    "unchecked",
+    "write_ranges",
+]
+
+
+def findings(case: Case, names: Sequence[str] | None = None, ranges: Ranges | None = None) -> dict[str, list[Finding]]:
+    """What is odd about each of ``names`` (default: every structure of the case), in the order of CODES; an empty list where nothing is.
+
+    All structures of the case take part (partners, overlaps, positions), whichever are asked for. ``ranges``: what volumes and positions
+    are usual; default the shipped ones, ``Ranges()`` for none. Slices are planes of the case's grid along k. What could not be checked,
+    and why, ``unchecked`` tells. Raises InputError for a structure that the case does not have.
+    """
+    usual = shipped_ranges() if ranges is None else ranges
+    wanted = list(case.structures if names is None else names)
+    everything = {name: see(case, name) for name in dict.fromkeys((*wanted, *case.structures))}
+    body, _ = place.body_of(case)
+    shared, odd = place.overlaps(everything), positions(everything, usual)
+    out = {}
+    for name in wanted:
+        seen, off = everything[name], place.beyond(case, name)
+        found = [off] if off else []
+        if seen is None:
+            found = found or [Finding("empty", f"{name} is there by name and has no contour.")]
+        else:
+            found += stack(seen)
+            if body is not None:
+                found += place.outside(seen, body)
+            found += _side(case, seen, everything, body) + list(volume(seen, usual)) + odd.get(name, []) + shared.get(name, [])
+            known = usual.structures.get(name)
+            found += place.cut(seen, known is not None and known.at_the_end > OFTEN)
+        out[name] = sorted(found, key=lambda one: list(CODES).index(one.code))
+    return out
+
+
+def unchecked(case: Case, names: Sequence[str] | None = None, ranges: Ranges | None = None) -> list[str]:
+    """What ``findings`` could not look at, and why: sentences; none where everything was checked."""
+    usual = shipped_ranges() if ranges is None else ranges
+    wanted = list(case.structures if names is None else names)
+    said = []
+    _, why = place.body_of(case)
+    if why:
+        said.append(f"Outside the body: not checked, as {why}.")
+    unknown = [name for name in wanted if name not in usual.structures]
+    if unknown:
+        said.append(f"Usual volume and position: not known for {', '.join(unknown)}.")
+    return said
+
+
+def _side(case: Case, seen: Seen, everything: dict[str, Seen | None], body: Volume | None) -> list[Finding]:
+    mate = place.partner(seen.name)
+    if not mate:
+        return []
+    return list(place.side(seen, everything.get(mate), place.midline_mm(case, seen, everything, body)))
