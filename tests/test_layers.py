@@ -43,7 +43,7 @@ def test_a_library_lives_in_one_place(library: str, allowed: tuple[str, ...]) ->
     assert strangers == []
 
 
-@pytest.mark.parametrize("part", ["metrics", "io", "report", "ops"])
+@pytest.mark.parametrize("part", ["metrics", "io", "report", "ops", "dose"])
 def test_needs_no_torch(part: str) -> None:
     assert [path.name for path in (SOURCE / part).rglob("*.py") if "torch" in _imports(path)] == []
 

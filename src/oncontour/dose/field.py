@@ -28,7 +28,7 @@ _WHOLE = 1 - 1e-6
 
 
 def bends(dose_gy: Array) -> NDArray[np.float32]:
-    """(3, k, j, i): along each axis the curvature (Gy a voxel squared) from each point to the next; 0 along an axis of one or two points."""
+    """(3, k, j, i): along each axis the curvature (Gy a voxel squared) from each point to the next; 0 where there are but two."""
     out = np.zeros((3, *dose_gy.shape), np.float32)
     for axis in range(3):
         if dose_gy.shape[axis] < 3:
