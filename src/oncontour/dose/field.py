@@ -176,3 +176,53 @@ def histogram(gy: Array, width: Array, cc: Array, low: float, high: float, bins:
         running += ramp[n]
         out[n] += running
     return out
+
+
+@compiled
+def gamma_at(
+    points: Floats, gy: Floats, tolerance: Floats, dose: Array, moves: Floats, away: Floats, to_voxel: Floats, step: float, most: float
+) -> Floats:
+    """(n,) gamma of reference doses ``gy`` at ``points`` (fractional voxels of the evaluated ``dose``), at most ``most``; NaN beyond it.
+
+    ``moves`` (m, 3) voxels and ``away`` (m, 3) distance tolerances from the point, nearest first; ``to_voxel`` (3, 3) takes distance
+    tolerances (x, y, z) to voxels (k, j, i); ``step`` is the net's, in distance tolerances.
+    """
+    out = np.empty(len(points))
+    none = np.zeros((0, 1, 1, 1), np.float32)
+    for n in range(len(points)):
+        k, j, i = points[n, 0], points[n, 1], points[n, 2]
+        if np.isnan(_at(dose, none, k, j, i)[0]):
+            out[n] = np.nan
+            continue
+        best = most * most
+        for m in range(len(moves)):
+            far = away[m, 0] ** 2 + away[m, 1] ** 2 + away[m, 2] ** 2
+            nearest = max(np.sqrt(far) - step, 0.0)
+            if nearest * nearest >= best:
+                break
+            value, gk, gj, gi = _at(dose, none, k + moves[m, 0], j + moves[m, 1], i + moves[m, 2])
+            if np.isnan(value):
+                continue
+            off = (value - gy[n]) / tolerance[n]
+            best = min(best, far + off * off)
+            # along the slope: least of |r + u|^2 + (off + s u)^2 over u, within half a step of the net point
+            s0 = (gk * to_voxel[0, 0] + gj * to_voxel[1, 0] + gi * to_voxel[2, 0]) / tolerance[n]
+            s1 = (gk * to_voxel[0, 1] + gj * to_voxel[1, 1] + gi * to_voxel[2, 1]) / tolerance[n]
+            s2 = (gk * to_voxel[0, 2] + gj * to_voxel[1, 2] + gi * to_voxel[2, 2]) / tolerance[n]
+            pull = (off - s0 * away[m, 0] - s1 * away[m, 1] - s2 * away[m, 2]) / (1 + s0 * s0 + s1 * s1 + s2 * s2)
+            u0, u1, u2 = -away[m, 0] - pull * s0, -away[m, 1] - pull * s1, -away[m, 2] - pull * s2
+            long = max(abs(u0), abs(u1), abs(u2))
+            if long > step:
+                u0, u1, u2 = u0 * step / long, u1 * step / long, u2 * step / long
+            value = _at(
+                dose,
+                none,
+                k + moves[m, 0] + to_voxel[0, 0] * u0 + to_voxel[0, 1] * u1 + to_voxel[0, 2] * u2,
+                j + moves[m, 1] + to_voxel[1, 0] * u0 + to_voxel[1, 1] * u1 + to_voxel[1, 2] * u2,
+                i + moves[m, 2] + to_voxel[2, 0] * u0 + to_voxel[2, 1] * u1 + to_voxel[2, 2] * u2,
+            )[0]
+            if not np.isnan(value):
+                off = (value - gy[n]) / tolerance[n]
+                best = min(best, (away[m, 0] + u0) ** 2 + (away[m, 1] + u1) ** 2 + (away[m, 2] + u2) ** 2 + off * off)
+        out[n] = np.sqrt(best)
+    return out
