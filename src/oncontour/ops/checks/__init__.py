@@ -51,7 +51,7 @@ def findings(case: Case, names: Sequence[str] | None = None, ranges: Ranges | No
     usual = shipped_ranges() if ranges is None else ranges
     wanted = list(case.structures if names is None else names)
     everything = {name: see(case, name) for name in dict.fromkeys((*wanted, *case.structures))}
-    body, _ = place.body_of(case)
+    body = place.body_of(case)
     shared, odd = place.overlaps(everything), positions(everything, usual)
     out = {}
     for name in wanted:
@@ -75,7 +75,7 @@ def unchecked(case: Case, names: Sequence[str] | None = None, ranges: Ranges | N
     usual = shipped_ranges() if ranges is None else ranges
     wanted = list(case.structures if names is None else names)
     said = []
-    _, why = place.body_of(case)
+    why = place.no_body(case)
     if why:
         said.append(f"Outside the body: not checked, as {why}.")
     unknown = [name for name in wanted if name not in usual.structures]

@@ -57,14 +57,19 @@ def _near(body: Mask, seen: Seen, reach_mm: float) -> Mask:
     return out
 
 
-def body_of(case: Case) -> tuple[Volume | None, str]:
-    """(the body, ""), or (None, why there is none)."""
-    if "ct" not in case.images:
-        return None, "there is no CT"
-    if is_masked(case.ct):
-        return None, "the CT was masked: it shows only part of the body"
+def body_of(case: Case) -> Volume | None:
+    """The patient's outline, where the CT tells it."""
+    if no_body(case):
+        return None
     body = body_mask(case.ct)
-    return (body, "") if body.array.any() else (None, "no body was found in the CT")
+    return body if body.array.any() else None
+
+
+def no_body(case: Case) -> str:
+    """Why the CT does not tell the patient's outline; "" where it may."""
+    if "ct" not in case.images:
+        return "there is no CT"
+    return "the CT was masked and shows only part of the body" if is_masked(case.ct) else ""
 
 
 # ---- left and right
