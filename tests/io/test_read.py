@@ -213,6 +213,22 @@ def test_two_plans_are_no_dose(clinic: Path) -> None:
     assert any("2 doses of 2 plan(s)" in note for note in case.facts["notes"])
 
 
+def test_a_dose_of_several_plans_beside_one_of_a_plan_is_no_dose(clinic: Path) -> None:
+    copy(clinic / "RTDOSE.dcm", clinic / "sum.dcm", DoseSummationType="MULTI_PLAN")
+    case = read(clinic)
+    assert "dose" not in case.images
+    assert any("it is not told which is meant" in note for note in case.facts["notes"])
+
+
+@pytest.mark.parametrize("name", ["RTSTRUCT.dcm", "RTDOSE.dcm"])
+def test_another_patient_id_is_told(clinic: Path, name: str) -> None:
+    copy(clinic / name, clinic / name, PatientID="somebody else")
+    notes = [note for note in read(clinic).facts["notes"] if "another PatientID" in note]
+    assert len(notes) == 1
+    assert name in notes[0]
+    assert "somebody" not in notes[0]
+
+
 def test_segments_join_the_contours(clinic: Path) -> None:
     case = read(clinic)
     masks = {"SpinalCord": box(j=slice(7, 9)), "Parotid_L": box()}

@@ -338,6 +338,50 @@ def test_a_series_without_frame_of_reference_is_read_with_a_note(tmp_path: Path)
     assert source.frame_of_reference_uid == read_series(tmp_path)[1].frame_of_reference_uid
 
 
+def test_images_of_two_patients_are_an_error_unless_one_is_named(tmp_path: Path) -> None:
+    """No rule (original before derived, CT before MR) may decide whose images are contoured."""
+    ours = make_series(tmp_path / "a", patient_id="one", offsets=[0, 2])
+    make_series(
+        tmp_path / "b", patient_id="two", offsets=[0, 2], change=lambda d, n: setattr(d, "ImageType", ["DERIVED", "PRIMARY", "AXIAL"])
+    )
+    with pytest.raises(SeriesError, match="images of 2 patients"):
+        read_series(tmp_path)
+    assert read_series(tmp_path, series_uid=ours.series_uid)[1].patient["PatientID"] == "one"
+
+
+def test_one_series_of_two_patients_is_an_error_that_keeps_their_names(tmp_path: Path) -> None:
+    make_series(tmp_path, offsets=[0, 2, 4, 6], change=lambda d, n: setattr(d, "PatientID", f"secret-{n // 2}"))
+    with pytest.raises(SeriesError, match="PatientID differs") as error:
+        read_series(tmp_path)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("gone", [("RescaleSlope", "RescaleIntercept"), ("RescaleIntercept",)])
+def test_a_ct_without_rescale_holds_no_hu(tmp_path: Path, gone: tuple[str, ...]) -> None:
+    make_series(tmp_path, offsets=[0, 2], change=lambda d, n: [delattr(d, keyword) for keyword in gone])
+    with pytest.raises(SeriesError, match="the values are no HU"):
+        read_series(tmp_path)
+
+
+def test_a_ct_of_other_units_is_no_ct_in_hu(tmp_path: Path) -> None:
+    for kind in ("ED", "Z_EFF"):
+        make_series(tmp_path / kind, offsets=[0, 2], change=lambda d, n, kind=kind: setattr(d, "RescaleType", kind))
+        with pytest.raises(SeriesError, match=f"RescaleType is {kind}"):
+            read_series(tmp_path / kind)
+    make_series(tmp_path / "modified", offsets=[0, 2], change=lambda d, n: setattr(d, "RescaleType", "HU_MOD"))
+    assert any("modified HU" in note for note in read_series(tmp_path / "modified")[2])
+
+
+def test_images_that_share_an_identity_are_noted(tmp_path: Path) -> None:
+    make_series(tmp_path, offsets=[0, 2], change=lambda d, n: setattr(d, "SOPInstanceUID", "1.2.3"))
+    assert any("one SOPInstanceUID" in note for note in read_series(tmp_path)[2])
+
+
+def test_a_patient_position_that_is_not_told_is_not_made_up(tmp_path: Path) -> None:
+    make_series(tmp_path, offsets=[0, 2], patient_position="FFS", change=lambda d, n: delattr(d, "PatientPosition"))
+    assert read_series(tmp_path)[1].patient_position == ""
+
+
 @pytest.mark.parametrize(
     ("keyword", "raw", "message"),
     [

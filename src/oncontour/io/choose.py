@@ -20,7 +20,8 @@ def choose(
     """The one image series meant, and notes on those left out.
 
     Without ``modality`` a CT comes before an MR. Among several: with ``prefer_referenced`` those that an RTSTRUCT refers to; then original
-    before derived images; then those of two or more slices. Raises SeriesError where none or several remain.
+    before derived images; then those of two or more slices. Raises SeriesError where none or several remain, or where the images are of
+    several patients: none of these rules may decide who is meant.
     """
     images = [s for s in found if s.kind == "image"]
     if not images:
@@ -29,6 +30,9 @@ def choose(
     if not wanted:
         asked = " ".join(str(v) for v in (modality, series_uid and f"series {series_uid}") if v)
         raise SeriesError(f"no {asked} here; there are {_listed(images)}", where=where, hint="give one of these as series_uid")
+    if (patients := len({s.patient_id for s in wanted} - {""})) > 1:
+        hint = "point at the folder of one patient, or choose one with series_uid"
+        raise SeriesError(f"images of {patients} patients: {_listed(wanted)}", where=where, hint=hint)
     whole = [s for s in wanted if usable(s)[0]] or wanted
     if series_uid is None and modality is None and any(s.modality == "CT" for s in whole):
         whole = [s for s in whole if s.modality == "CT"]

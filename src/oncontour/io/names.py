@@ -37,8 +37,8 @@ _SIDE_OF = {word: side for side, words in _SIDES.items() for word in words.split
 _ONLY_AT_AN_END = 3
 """Side words this short count as the first or the last word only: what lies between may be anything."""
 _GLUED = re.compile(r".*[^aeiou]")
-"""What a side of one or two letters may be glued to. After a vowel the letters are as often an ending: submandibular, cochlear, retinal, and
-parotider and lunger, which are both glands and both lungs."""
+"""What a side of one or two letters may be glued to. After a vowel the letters are as often an ending: submandibular, cochlear, retinal;
+parotider and lunger are both glands and both lungs."""
 _TARGET = re.compile(r"(igtv|ictv|itv|gtv|ctv|ptv)(sb|par|p|n|v)?(?![a-z])_?(.*)")
 _NUMBER = re.compile(r"(?:(\d)_)?(\d+(?:\.\d+)?)_?(gy|cgy)?")
 _LEVELS = {"high": "High", "mid": "Mid", "low": "Low"}

@@ -55,6 +55,7 @@ def read_dicom(folder: Path | str, *, id: str | None = None, series_uid: str | N
     series, left_out = choose(files, str(folder), series_uid=series_uid, prefer_referenced=True)
     volume, source, remarks = read_series(series)
     found = _Found({series.modality.lower(): volume}, notes=[*left_out, *remarks])
+    found.notes += _of_another_patient(files, series, source)
     _add_structures(found, [f for f in files if f.kind == "RTSTRUCT"], source, structure_set_uid)
     _add_segments(found, [f for f in files if f.kind == "SEG"], source, volume)
     _add_dose(found, files, source)
@@ -134,6 +135,13 @@ def _belongs(file: SeriesFiles, source: DicomSource) -> bool:
     return source.frame_of_reference_uid in file.referenced_frames
 
 
+def _of_another_patient(files: Sequence[SeriesFiles], series: SeriesFiles, source: DicomSource) -> list[str]:
+    """What UIDs say belongs to the images and PatientID says does not: read, but not without a word."""
+    objects = [f for f in files if f.kind in ("RTSTRUCT", "SEG", "RTDOSE") and _belongs(f, source)]
+    names = ", ".join(f.path.name for f in objects if f.patient_id != series.patient_id)
+    return [f"another PatientID than that of the images, which its UIDs refer to: make sure that it is theirs: {names}"] if names else []
+
+
 def _of_others(files: Iterable[SeriesFiles], kind: str) -> list[str]:
     names = ", ".join(f.path.name for f in files)
     return [f"{kind} of other images left out: {names}"] if names else []
@@ -193,7 +201,7 @@ def _add_segments(found: _Found, files: Sequence[SeriesFiles], source: DicomSour
 
 
 def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource) -> None:
-    from oncontour.io.rtdose import read_rtdose
+    from oncontour.io.rtdose import WHOLE, read_rtdose
 
     doses = [f for f in files if f.kind == "RTDOSE"]
     mine = list({f.sop_instance_uid: f for f in doses if f.frame_of_reference_uid == source.frame_of_reference_uid}.values())
@@ -201,7 +209,7 @@ def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource) 
     if not mine:
         return
     plans = {f.referenced_instances[:1] for f in mine}
-    whole = [f for f in mine if f.files[0].plain("DoseSummationType") == "PLAN"]
+    whole = [f for f in mine if f.files[0].plain("DoseSummationType") in WHOLE]
     if len(plans) > 1 or len(whole) > 1:
         names = ", ".join(f.path.name for f in mine)
         found.notes.append(f"{len(mine)} doses of {len(plans)} plan(s), and it is not told which is meant: none is read ({names})")

@@ -12,11 +12,15 @@ import numpy as np
 from oncontour.errors import FormatError, LimitError, SeriesError
 from oncontour.geometry import Floats
 from oncontour.io.dicomfile import MAX_MATRIX, MAX_SLICES, DicomFile, Header
+from oncontour.io.scan import IMAGE_CLASSES
 
 _SPACING_MM = (0.001, 100.0)
 _FARTHEST_MM = 100_000.0
 _PERPENDICULAR = 1e-3
 """Largest cosine between row and column direction that counts as rounding."""
+_AS_HU = "export the series in HU"
+_HU_TYPES = ("", "HU", "HU_MOD", "US")
+"""RescaleTypes of a CT that are HU, modified HU, or not said; electron density, effective atomic number and the like are other numbers."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,8 @@ def _values(levels: tuple[Header, ...], group: str, keyword: str, count: int) ->
 
 
 def _rescale(levels: tuple[Header, ...], where: str) -> dict[str, float]:
+    """Slope and intercept of the innermost level that has any; 1 and 0 where none has, but for a CT, whose values are then no HU."""
+    ct = IMAGE_CLASSES.get(levels[-1].plain("SOPClassUID")) == "CT"
     for level in levels:
         item = level if isinstance(level, DicomFile) else level.first("PixelValueTransformationSequence")
         if item is None:
@@ -139,8 +145,14 @@ def _rescale(levels: tuple[Header, ...], where: str) -> dict[str, float]:
         slope, intercept = item.number("RescaleSlope"), item.number("RescaleIntercept")
         if slope == 0:
             raise SeriesError("RescaleSlope is 0: every voxel would be the same", where=where)
+        if ct and item.plain("RescaleType") not in _HU_TYPES:
+            raise SeriesError(f"RescaleType is {item.plain('RescaleType')}: a CT in other units than HU", where=where, hint=_AS_HU)
+        if ct and (slope is None) != (intercept is None):
+            break
         if slope is not None or intercept is not None:
             return {"slope": 1.0 if slope is None else slope, "intercept": intercept or 0.0}
+    if ct:
+        raise SeriesError("RescaleSlope or RescaleIntercept is missing: the values are no HU", where=where, hint=_AS_HU)
     return {"slope": 1.0, "intercept": 0.0}
 
 

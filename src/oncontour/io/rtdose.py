@@ -29,7 +29,8 @@ RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 RT_PLAN = "1.2.840.10008.5.1.4.1.1.481.5"
 SUSPICIOUS_GY = 300.0
 """Above this a note says that the file may hold centigray; brachytherapy has such doses beside the source."""
-_WHOLE = ("PLAN", "MULTI_PLAN")
+WHOLE = ("PLAN", "MULTI_PLAN")
+"""DoseSummationTypes of a dose that lacks nothing."""
 _PARTS = {"BEAM": "ReferencedBeamSequence", "FRACTION": "ReferencedFractionGroupSequence"}
 _NUMBERS = {"BEAM": "ReferencedBeamNumber", "FRACTION": "ReferencedFractionGroupNumber"}
 _KEYWORDS = (
@@ -72,7 +73,7 @@ def read_rtdose(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Pat
         raise DoseError(
             f"doses of {len(uids)} plans: {', '.join(u or 'no plan' for u in uids)}", where=_names(doses), hint="give the files of one plan"
         )
-    whole = [d for d in doses if d.summation in _WHOLE]
+    whole = [d for d in doses if d.summation in WHOLE]
     if len(whole) > 1:
         raise DoseError(f"{len(whole)} doses of one whole plan", where=_names(whole), hint="give one of them")
     if whole:
@@ -121,8 +122,8 @@ def _open(path: Path) -> _Dose:
     if file is None or file.sop_class_uid != RT_DOSE:
         raise DoseError("not an RTDOSE file", where=str(path))
     summation = file.plain("DoseSummationType")
-    if summation not in (*_WHOLE, *_PARTS):
-        raise DoseError(f"DoseSummationType is {summation or 'missing'}; {', '.join((*_WHOLE, *_PARTS))} are read", where=str(path))
+    if summation not in (*WHOLE, *_PARTS):
+        raise DoseError(f"DoseSummationType is {summation or 'missing'}; {', '.join((*WHOLE, *_PARTS))} are read", where=str(path))
     plan = file.first("ReferencedRTPlanSequence")
     numbers: list[int] = []
     for group in plan.items("ReferencedFractionGroupSequence") if plan and summation in _PARTS else ():

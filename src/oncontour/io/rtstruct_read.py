@@ -39,6 +39,8 @@ SOP_CLASS, SOP_INSTANCE, CHARACTER_SET, FRAME = 0x00080016, 0x00080018, 0x000800
 LABEL, REFERENCED_FRAMES, STRUCTURES, NUMBER, FRAME_OF_ROI, NAME = 0x30060002, 0x30060010, 0x30060020, 0x30060022, 0x30060024, 0x30060026
 COLOUR, GENERATION, ROI_CONTOURS, CONTOURS, GEOMETRY, POINT_COUNT = 0x3006002A, 0x30060036, 0x30060039, 0x30060040, 0x30060042, 0x30060046
 CONTOUR_DATA, OBSERVATIONS, REFERENCED_NUMBER, INTERPRETED = 0x30060050, 0x30060080, 0x30060084, 0x300600A4
+OBSERVATION_NUMBER, REFERENCED_STUDIES, REFERENCED_SERIES = 0x30060082, 0x30060012, 0x30060014
+PATIENT_ID, SERIES_INSTANCE = 0x00100020, 0x0020000E
 _FILLED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "")
 
 
@@ -195,23 +197,14 @@ def _structure_set(file: RtstructFile, source: DicomSource | None) -> StructureS
     frame = _frame_of_reference(file, rois)
     rois = _in_frame(rois, frame, source, file.where, notes)
     slices = None if source is None else slices_of(source)
-    found: dict[str, Contours] = {}
-    named: list[Roi] = []
-    unmapped: list[str] = []
     shapes = _shapes(file, {roi.number for roi in rois}, notes)
-    for roi in rois:
-        shape = shapes.get(roi.number, _Shape())
-        contours = _contours(file, roi, shape, slices, notes)
-        if contours is None:
-            named.append(_with(roi, "", shape.colour))
-            continue
-        name = _free_name(roi.original, found, unmapped, notes)
-        found[name] = contours
-        named.append(_with(roi, name, shape.colour))
+    drawn = {roi.number: _contours(file, roi, shapes.get(roi.number, _Shape()), slices, notes) for roi in rois}
+    unmapped: list[str] = []
+    names = _names({roi.number: roi.original for roi in rois if drawn[roi.number] is not None}, unmapped, notes)
     text = file.elements.text
     return StructureSet(
-        MappingProxyType(found),
-        tuple(named),
+        MappingProxyType({names[number]: contours for number, contours in drawn.items() if contours is not None}),
+        tuple(_with(roi, names.get(roi.number, ""), shapes.get(roi.number, _Shape()).colour) for roi in rois),
         text(file.top.get(LABEL)),
         frame,
         text(file.top.get(SOP_INSTANCE)),
@@ -254,6 +247,11 @@ def whole(text: str) -> int | None:
     return int(text) if text.lstrip("+-").isdigit() and len(text) <= 12 else None
 
 
+def decoded(file: RtstructFile, tag: int) -> str:
+    """The text of a top-level element, in the file's own character set; "" where there is none."""
+    return _decoded(file.elements.value(file.top.get(tag)), file.elements.text(file.top.get(CHARACTER_SET)).split("\\"))
+
+
 def _decoded(value: bytes, characters: Sequence[str]) -> str:
     try:
         text = decode_bytes(value, convert_encodings(list(characters)), set())
@@ -291,7 +289,15 @@ def _in_frame(rois: list[Roi], frame: str, source: DicomSource | None, where: st
     return here
 
 
-def _free_name(original: str, taken: Mapping[str, Contours], unmapped: list[str], notes: list[str]) -> str:
+def _names(originals: Mapping[int, str], unmapped: list[str], notes: list[str]) -> dict[int, str]:
+    """ROI number -> the name it gets. Of several that mean one TG-263 name the one that is spelled so has it, else the first."""
+    names: dict[int, str] = {}
+    for number in sorted(originals, key=lambda number: to_tg263(originals[number]) != originals[number]):
+        names[number] = _free_name(originals[number], set(names.values()), unmapped, notes)
+    return names
+
+
+def _free_name(original: str, taken: set[str], unmapped: list[str], notes: list[str]) -> str:
     """The TG-263 name, the original where there is none or it is taken, or the original with a number."""
     mapped = to_tg263(original)
     if mapped is None:
@@ -422,7 +428,7 @@ def _sound(polygons: list[Floats], name: str, slices: Slices | None, notes: list
         kept = [p for p, area in zip(kept, areas, strict=True) if area > 1e-6]
     if len(kept) < len(polygons):
         notes.append(f"{name!r}: {len(polygons) - len(kept)} contour(s) of one or two points, or without area: left out")
-    single = list({p.tobytes(): p for p in kept}.values())
+    single = list({p[np.lexsort(p.T)].tobytes(): p for p in kept}.values())  # wherever they begin, whichever way they run
     if len(single) < len(kept):
         notes.append(f"{name!r}: {len(kept) - len(single)} contour(s) are exact doubles: left out")
     if not single:

@@ -34,13 +34,20 @@ from oncontour.io.rtstruct_read import (
     FRAME_OF_ROI,
     NAME,
     NUMBER,
+    OBSERVATION_NUMBER,
     OBSERVATIONS,
+    PATIENT_ID,
     REFERENCED_FRAMES,
+    REFERENCED_NUMBER,
+    REFERENCED_SERIES,
+    REFERENCED_STUDIES,
     ROI_CONTOURS,
     RTSTRUCT,
+    SERIES_INSTANCE,
     SOP_INSTANCE,
     STRUCTURES,
     RtstructFile,
+    decoded,
     open_rtstruct,
     slices_of,
     whole,
@@ -97,8 +104,8 @@ def write_rtstruct(
     new structures get new numbers, and a name that is taken gets ^2. It keeps its transfer syntax; a new file is implicit VR little
     endian, in which a contour may have any length.
 
-    Raises StructureError where the case has no DICOM series to refer to, or ``existing`` lies in another frame of reference; InputError
-    for a structure that the case does not have; OutputError where ``path`` cannot be written.
+    Raises StructureError where the case has no DICOM series to refer to, or ``existing`` is another patient's or lies in another frame of
+    reference; InputError for a structure that the case does not have; OutputError where ``path`` cannot be written.
     """
     source = case.source
     if not isinstance(source, DicomSource):
@@ -109,7 +116,7 @@ def write_rtstruct(
         )
     base = None if existing is None else open_rtstruct(existing)
     if base is not None:
-        _check_frame(base, source)
+        _check_theirs(base, source)
     chosen = list(case.structures if structures is None else structures)
     found = _structures(case, chosen, source, base, names or {}, colours or {}, holes)
     made = _Encoder(source, found, label, description, generation, algorithm)
@@ -155,12 +162,13 @@ def _contours(case: Case, name: str, slices: Slices, holes: Literal["xor", "keyh
 
 
 def _used(base: RtstructFile | None) -> tuple[set[int], set[str]]:
-    """ROI numbers and names that are taken."""
+    """ROI numbers and names that are taken: contours and observations of an ROI that is not listed have theirs too."""
     if base is None:
         return set(), set()
-    inside = [base.elements.within(one) for one in base.items(STRUCTURES)]
-    numbers = {whole(base.elements.text(one.get(NUMBER))) or 0 for one in inside}
-    return numbers, {base.elements.text(one.get(NAME)) for one in inside}
+    keys = ((STRUCTURES, NUMBER), (ROI_CONTOURS, REFERENCED_NUMBER), (OBSERVATIONS, REFERENCED_NUMBER), (OBSERVATIONS, OBSERVATION_NUMBER))
+    texts = [base.elements.text(base.elements.within(one).get(tag)) for sequence, tag in keys for one in base.items(sequence)]
+    names = {base.elements.text(base.elements.within(one).get(NAME)) for one in base.items(STRUCTURES)}
+    return {whole(text) or 0 for text in texts}, names
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -168,8 +176,16 @@ def _free(name: str, taken: set[str]) -> str:
     return name if name not in taken else next(made for n in range(2, len(taken) + 3) if (made := f"{name}^{n}") not in taken)
 
 
-def _check_frame(base: RtstructFile, source: DicomSource) -> None:
+def _check_theirs(base: RtstructFile, source: DicomSource) -> None:
+    """Raise StructureError where ``base`` is another patient's or lies in another frame of reference."""
     elements = base.elements
+    theirs, ours = decoded(base, PATIENT_ID), source.patient.get("PatientID", "")
+    if theirs and ours and theirs != ours:
+        raise StructureError(
+            "the structure set and the images have different PatientIDs",
+            where=base.where,
+            hint="add to the RTSTRUCT that was drawn on this series",
+        )
     uids = {elements.text(elements.within(one).get(FRAME_OF_ROI)) for one in base.items(STRUCTURES)}
     uids |= {elements.text(elements.within(one).get(FRAME)) for one in base.items(REFERENCED_FRAMES)}
     uids.discard("")
@@ -233,8 +249,10 @@ class _Encoder:
         return _sequence(tag, items, base.explicit, b"UN" if found and found.vr == b"UN" else b"SQ")
 
     def _is_referenced(self, base: RtstructFile) -> bool:
-        found = base.top.get(REFERENCED_FRAMES)
-        return found is not None and self.source.series_uid.encode() in base.elements.value(found)
+        elements, level = base.elements, base.items(REFERENCED_FRAMES)
+        for tag in (REFERENCED_STUDIES, REFERENCED_SERIES):
+            level = [one for outer in level if (found := elements.within(outer).get(tag)) for one in elements.items(found)]
+        return self.source.series_uid in [elements.text(elements.within(one).get(SERIES_INSTANCE)) for one in level]
 
     def _header(self) -> Dataset:
         """All but the contours."""

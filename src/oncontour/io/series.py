@@ -222,6 +222,10 @@ def _source(series: SeriesFiles, planes: Sequence[Plane]) -> tuple[DicomSource, 
 
         frame = str(generate_uid(entropy_srcs=[series.series_uid]))
         notes.append("the images have no FrameOfReferenceUID: one was made from the series UID")
+    if len({(p.file.plain("SOPInstanceUID"), p.frame) for p in planes}) < len(planes):
+        notes.append("several images have one SOPInstanceUID: what is drawn on them cannot say which of them it refers to")
+    if any(p.file.plain("RescaleType") == "HU_MOD" for p in planes):
+        notes.append("RescaleType is HU_MOD: modified HU, not those that the scanner measured")
     promised = file.whole("ImagesInAcquisition")
     if promised is not None and promised > len(planes):
         notes.append(f"ImagesInAcquisition says {promised} images, {len(planes)} are here: part of the series may be missing")
@@ -236,7 +240,7 @@ def _source(series: SeriesFiles, planes: Sequence[Plane]) -> tuple[DicomSource, 
         pixel_spacing_mm=one.spacing_mm,
         row=(float(one.row[0]), float(one.row[1]), float(one.row[2])),
         column=(float(one.column[0]), float(one.column[1]), float(one.column[2])),
-        patient_position=file.plain("PatientPosition") or "HFS",
+        patient_position=file.plain("PatientPosition"),
         patient=patient,
         study=study,
         series=module,

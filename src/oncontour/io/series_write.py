@@ -111,10 +111,15 @@ def _identity(geometry: Geometry, source: DicomSource | None, modality: str, pat
         pixel_spacing_mm=geometry.spacing_mm[1:],
         row=(row[0], row[1], row[2]),
         column=(column[0], column[1], column[2]),
-        patient_position=source.patient_position if source else "HFS",
+        patient_position=source.patient_position if source else _usual_position(geometry),
         patient=MappingProxyType({**(source.patient if source else {}), **patient}),
         study=source.study if source else MappingProxyType({}),
     )
+
+
+def _usual_position(geometry: Geometry) -> str:
+    """HFS where the grid lies as such images do (rows to the left, columns to posterior); unknown for any other."""
+    return "HFS" if np.abs(geometry.axes[1:] - np.eye(3)[[1, 0]]).max() < 1e-4 else ""
 
 
 def _template(to: DicomSource, geometry: Geometry, rescale: tuple[float, float], description: str, dtype: Any) -> Dataset:

@@ -47,9 +47,12 @@ def offsets_mm(planes: Sequence[Plane]) -> Floats:
 
 
 def check_alike(planes: Sequence[Plane], where: str) -> None:
-    """Raise SeriesError unless all planes have the same matrix, pixel spacing, orientation and frame of reference."""
+    """Raise SeriesError unless all planes have the same matrix, pixel spacing, orientation, frame of reference and patient."""
     one = planes[0]
+    patient = one.file.plain("PatientID")
     for plane in planes[1:]:
+        if plane.file.plain("PatientID") != patient:
+            _unlike("PatientID", "one", "another", one, plane, where)  # whose they are stays unsaid
         if (plane.rows, plane.columns) != (one.rows, one.columns):
             _unlike("matrix", f"{one.rows}x{one.columns}", f"{plane.rows}x{plane.columns}", one, plane, where)
         if not np.allclose(plane.spacing_mm, one.spacing_mm, rtol=1e-4, atol=0):
