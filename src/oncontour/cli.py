@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("oncontour.evaluate:evaluate", "judge contours against the truth: tidy CSV, statistics, figures"),
     "reproduce": ("oncontour.reproduce:reproduce", "repeat a paper on a cohort and print its table beside ours"),
     "info": ("oncontour.card:info", "what a model file says of itself"),
+    "dvh": ("oncontour.plan:dvh", "what a plan gives to its structures: table, CSV, JSON and plot"),
     "demo": ("oncontour.demo:demo", "the main job on one real patient, with the truth beside it"),
 }
 """command -> ("module:function", what it gives in a line)."""

@@ -180,7 +180,7 @@ _ESOPHAGUS = Part(("Esophagus",))
 _LUNGS = Part(("Lung_L", "Lung_R"), alternatives=("Lungs",))
 _SUBMANDIBULAR = Part(("Glnd_Submand_L", "Glnd_Submand_R"))
 _AS_GIVEN = "the abstract does not tell alpha/beta: the dose is taken as given"
-_PHYSICAL = "physical mean doses"
+PHYSICAL = "physical mean doses"
 
 
 def _lipp(
@@ -192,7 +192,7 @@ def _lipp(
 ) -> Logistic:
     cohort = "head and neck cancer, primary radiotherapy"
     source = "Dutch national indication protocol for proton therapy (LIPP), head and neck"
-    return Logistic(name, endpoint, cohort, source, PORTED, _PHYSICAL, intercept, tuple(terms), tuple(factors))
+    return Logistic(name, endpoint, cohort, source, PORTED, PHYSICAL, intercept, tuple(terms), tuple(factors))
 
 
 def _xerostomia(grade: Literal[2, 3], intercept: float, parotid: float, submandibular: float, some: float, much: float) -> Logistic:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from oncontour.case import Case
@@ -10,13 +11,20 @@ from oncontour.errors import ConfigError, InputError
 FORMATS = ("dicom", "nifti")
 
 
-def read(path: Path | str, *, id: str | None = None, series_uid: str | None = None, structure_set_uid: str | None = None) -> Case:
+def read(
+    path: Path | str,
+    *,
+    id: str | None = None,
+    series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    doses: Sequence[str | Path] = (),
+) -> Case:
     """The patient at ``path``, whatever of these it is: a folder of images with ``masks`` (``io/layout.py``), an OpenKBP folder of CSVs,
     a single image file, or a folder of DICOM.
 
     ``id`` is by default the name of the folder or file: a PatientID is patient data and stays out of ids. ``series_uid`` picks one of
-    several image series, ``structure_set_uid`` (a SOPInstanceUID) one of several RTSTRUCTs (DICOM only). Remarks for the user are in
-    ``case.facts["notes"]``, names of structures that no TG-263 name is known for in ``case.facts["unmapped"]``, and what the files
+    several image series, ``structure_set_uid`` (a SOPInstanceUID) one of several RTSTRUCTs, ``doses`` (SOPInstanceUIDs or files) one of
+    several RTDOSEs, or some to be added up (DICOM only). Remarks for the user are in ``case.facts["notes"]``, names of structures that no TG-263 name is known for in ``case.facts["unmapped"]``, and what the files
     call each structure in ``case.facts["names"]``. Raises InputError (or one of its kinds) in one sentence.
     """
     path = Path(path)
@@ -33,7 +41,7 @@ def read(path: Path | str, *, id: str | None = None, series_uid: str | None = No
         return read_layout(path, id=id)
     if is_openkbp(path):
         return read_openkbp(path, id=id)
-    return read_dicom(path, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid)
+    return read_dicom(path, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=doses)
 
 
 def write(case: Case, out: Path | str, *, format: str = "dicom") -> list[Path]:

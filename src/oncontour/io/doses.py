@@ -17,8 +17,10 @@ _SAME_PLACE_MM = 0.01
 _PLAN = ("SOPInstanceUID", "FractionGroupSequence", "NumberOfFractionsPlanned", "DoseReferenceSequence", "TargetPrescriptionDose")
 
 
-def read_doses(wanted: Sequence[str | Path], files: Sequence[SeriesFiles], source: DicomSource) -> tuple[Volume, tuple[str, ...]]:
-    """The dose that ``wanted`` names, each by SOPInstanceUID or by file (in the folder or elsewhere), and notes.
+def read_doses(
+    wanted: Sequence[str | Path], files: Sequence[SeriesFiles], source: DicomSource
+) -> tuple[Volume, tuple[str, ...], dict[str, Any]]:
+    """The dose that ``wanted`` names, each by SOPInstanceUID or by file (in the folder or elsewhere); notes; what its plan tells.
 
     Several are added up: the beams or fraction groups of a plan as ``read_rtdose`` does, and then the plans, which must lie on one grid.
     Raises DoseError for a name that is no dose here, a dose in another frame of reference than the images, and plans on different grids.
@@ -48,7 +50,7 @@ def read_doses(wanted: Sequence[str | Path], files: Sequence[SeriesFiles], sourc
         total, notes = Volume(total.array + volume.array, total.geometry), (*notes, *more)
     if len(read) > 1:
         notes = (*notes, f"the dose is the sum of {len(read)} plans: {', '.join(d.path.name for d in chosen)}")
-    return total, tuple(dict.fromkeys(notes))
+    return total, tuple(dict.fromkeys(notes)), plan_facts(chosen, files)
 
 
 def _found(name: str | Path, files: Sequence[SeriesFiles]) -> SeriesFiles:
@@ -76,7 +78,7 @@ def listed(doses: Sequence[SeriesFiles]) -> str:
 
 
 def plan_facts(doses: Sequence[SeriesFiles], files: Sequence[SeriesFiles]) -> dict[str, Any]:
-    """``fractions`` and ``prescription_gy`` (the highest) as the one plan of ``doses`` tells them; nothing where it is not here or several."""
+    """``fractions`` and ``prescription_gy`` (the highest) as the one plan of ``doses`` tells them; nothing where several or none is."""
     uids = {uid for dose in doses for uid in dose.referenced_instances[:1]}
     plans = [f for f in files if f.kind == "RTPLAN" and f.sop_instance_uid in uids]
     header = read_header(plans[0].path, _PLAN) if len(uids) == len(plans) == 1 else None

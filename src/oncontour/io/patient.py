@@ -39,12 +39,20 @@ class _Found:
     notes: list[str] = field(default_factory=list)
 
 
-def read_dicom(folder: Path | str, *, id: str | None = None, series_uid: str | None = None, structure_set_uid: str | None = None) -> Case:
+def read_dicom(
+    folder: Path | str,
+    *,
+    id: str | None = None,
+    series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    doses: Sequence[str | Path] = (),
+) -> Case:
     """The CT (else MR) series in ``folder`` with the RTSTRUCT, SEG and RTDOSE that belong to it; ``id`` is by default the folder's name.
 
     Of several structure sets the newest is read (``structure_set_uid``, a SOPInstanceUID, names another). The masks of a SEG are added
     under names that the structure set does not have. A dose is read where it is one: that of one plan, in the images' frame of
-    reference. What is left out is noted. Raises what ``read_series``, ``read_structure_set``, ``read_seg`` and ``read_rtdose``
+    reference; ``doses`` (SOPInstanceUIDs or files) names others, added up where there are several. The RTPLAN of the dose tells
+    ``facts["fractions"]`` and ``facts["prescription_gy"]``. What is left out is noted. Raises what ``read_series``, ``read_structure_set``, ``read_seg`` and ``read_rtdose``
     raise, and StructureError where two structure sets are equally new or the named one is not there.
     """
     from oncontour.io.choose import choose
@@ -58,8 +66,8 @@ def read_dicom(folder: Path | str, *, id: str | None = None, series_uid: str | N
     found.notes += _of_another_patient(files, series, source)
     _add_structures(found, [f for f in files if f.kind == "RTSTRUCT"], source, structure_set_uid)
     _add_segments(found, [f for f in files if f.kind == "SEG"], source, volume)
-    _add_dose(found, files, source)
-    facts: dict[str, Any] = {"names": found.names, "unmapped": tuple(found.unmapped), "notes": tuple(dict.fromkeys(found.notes))}
+    planned = _add_dose(found, files, source, doses)
+    facts: dict[str, Any] = {**planned, "names": found.names, "unmapped": tuple(found.unmapped), "notes": tuple(dict.fromkeys(found.notes))}
     return Case(id or folder.resolve().name, found.images, found.masks, found.contours, facts=facts, source=source)
 
 
@@ -200,23 +208,30 @@ def _add_segments(found: _Found, files: Sequence[SeriesFiles], source: DicomSour
         found.notes += segments.notes
 
 
-def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource) -> None:
+def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, wanted: Sequence[str | Path]) -> dict[str, Any]:
+    """Add the dose, where it is clear which; gives what its plan tells."""
+    from oncontour.io.doses import plan_facts, read_doses
     from oncontour.io.rtdose import WHOLE, read_rtdose
 
+    if wanted:
+        found.images["dose"], notes, planned = read_doses(wanted, files, source)
+        found.notes += notes
+        return planned
     doses = [f for f in files if f.kind == "RTDOSE"]
     mine = list({f.sop_instance_uid: f for f in doses if f.frame_of_reference_uid == source.frame_of_reference_uid}.values())
     found.notes += _of_others((f for f in doses if f.frame_of_reference_uid != source.frame_of_reference_uid), "RTDOSE")
     if not mine:
-        return
+        return {}
     plans = {f.referenced_instances[:1] for f in mine}
     whole = [f for f in mine if f.files[0].plain("DoseSummationType") in WHOLE]
     if len(plans) > 1 or len(whole) > 1:
         names = ", ".join(f.path.name for f in mine)
         found.notes.append(f"{len(mine)} doses of {len(plans)} plan(s), and it is not told which is meant: none is read ({names})")
-        return
+        return {}
     dose, notes = read_rtdose([f.path for f in mine], plans=[f.path for f in files if f.kind == "RTPLAN"])
     found.images["dose"] = dose
     found.notes += notes
+    return plan_facts(mine, files)
 
 
 # ---- writing

@@ -1,0 +1,416 @@
+"""``oncontour dvh``: what a plan gives to its structures, on the screen, as tables, and as the plot that a clinic expects.
+
+read (io) -> evaluate: a DVH a structure (dose) -> figures of the targets, published NTCP models -> files (report.dvh draws)
+"""
+
+from __future__ import annotations
+
+import csv
+import io as text_io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from oncontour.errors import ConfigError, DoseError, InputError, OutputError
+from oncontour.progress import Progress
+
+if TYPE_CHECKING:
+    from oncontour.case import Case
+    from oncontour.contours import Contours
+    from oncontour.dose.dvh import DVH
+    from oncontour.volume import Volume
+
+TABLE, CURVES, RECORD, PLOT = "dvh.csv", "curves.csv", "dvh.json", "dvh"
+FILES = (TABLE, CURVES, RECORD, f"{PLOT}.png", f"{PLOT}.svg")
+FIGURES = ("Dmean", "D98%", "D50%", "D2%", "D0.03cc")
+"""What the table tells of every structure: the mean, the near-minimum, median and near-maximum of ICRU 83, and the hottest 0.03 cc."""
+CURVE_GY = 0.1
+MOST_GY = 300.0
+"""A median above this in a structure is no dose in Gy."""
+FAR_OFF = 20.0
+"""How many times a target's prescription its median may be before the numbers are taken for centigray."""
+SCHEMA = "oncontour-dvh-1"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target with a prescription. ``homogeneity`` ICRU 83; the others for the isodose of ``isodose_gy``, ``v95_percent`` at 95 %."""
+
+    prescription_gy: float
+    v95_percent: float
+    d95_gy: float
+    homogeneity: float
+    isodose_gy: float
+    paddick: float
+    rtog: float
+    gradient: float
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What ``evaluate`` finds: a DVH a structure, the figures asked for, what is said of targets, risks by published models, remarks."""
+
+    id: str
+    dvhs: Mapping[str, DVH]
+    figures: tuple[str, ...]
+    table: Mapping[str, Mapping[str, float]]
+    targets: Mapping[str, Target]
+    risks: Mapping[str, float]
+    notes: tuple[str, ...]
+    files: tuple[Path, ...] = field(default=())
+
+    def __str__(self) -> str:
+        blocks = [_columns(["structure", "cc", *self.figures], [[n, *(_number(v) for v in row.values())] for n, row in self.table.items()])]
+        basis = {one.basis for one in self.dvhs.values()} - {"physical"}
+        blocks[0] += f"\nDoses are {basis.pop()}." if basis else ""
+        if self.targets:
+            head = ["target", "Gy", "V95%", "D95% Gy", "HI", "CI Paddick", "CI RTOG", "GI"]
+            rows = [
+                (t.prescription_gy, t.v95_percent, t.d95_gy, t.homogeneity, t.paddick, t.rtog, t.gradient) for t in self.targets.values()
+            ]
+            blocks.append(_columns(head, [[n, *(_number(v) for v in row)] for n, row in zip(self.targets, rows, strict=True)]))
+        if self.risks:
+            blocks.append(_risk_table(self.risks))
+        blocks += ["\n".join(f"note: {note}" for note in self.notes)] if self.notes else []
+        blocks += [f"{', '.join(path.name for path in self.files)} in {self.files[0].parent}"] if self.files else []
+        return "\n\n".join(blocks)
+
+
+def dvh(
+    patient: Path,
+    *,
+    out: Path | None = None,
+    structures: list[str] | None = None,
+    figures: list[str] | None = None,
+    dose: list[str] | None = None,
+    prescription: float | None = None,
+    fractions: float | None = None,
+    alpha_beta: float | None = None,
+    ntcp: bool = False,
+    unit: Literal["Gy", "cGy"] = "Gy",
+    series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Plan:
+    """DVHs of a plan: a table of every structure on the screen; with --out also CSV, JSON and the plot (PNG, SVG).
+
+    The folder holds a CT or MR, an RTSTRUCT (or SEG) and an RTDOSE; folders of NIfTI files and OpenKBP patients are read too. Beams or
+    fraction groups are added up where there is no dose of the whole plan. With doses of several plans --dose says which one; several are
+    added. Volumes are exact to the contour, doses to the interpolated dose, however small the structure.
+
+    Figures are written as D95%, D2cc, V20Gy, V20Gy[cc], V95% (of the prescription), Dmean, Dmax. Targets named like PTV_7000 tell their
+    prescription themselves (in cGy, as in TG-263).
+
+    Examples:
+        oncontour dvh DICOM_FOLDER
+        oncontour dvh DICOM_FOLDER --out OUT --structures SpinalCord,Parotid_L --figures Dmean,D0.03cc,V20Gy
+        oncontour dvh DICOM_FOLDER --dose RTDOSE.dcm --prescription 66 --fractions 33 --alpha-beta 3
+
+    Args:
+        patient: folder with images, structures and dose
+        out: folder to make for dvh.csv, curves.csv, dvh.json, dvh.png and dvh.svg
+        structures: only these (separated by commas)
+        figures: columns of the table (separated by commas)
+        dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several; those of several plans are added up
+        prescription: Gy, of targets whose name does not tell; that of the RTPLAN by default
+        fractions: number of fractions; that of the RTPLAN by default
+        alpha_beta: Gy; all doses are then told as the dose in 2 Gy fractions of the same effect (EQD2)
+        ntcp: tell the risk by every published model that has all it needs
+        unit: what the numbers of the dose are; cGy where a file says Gy and holds centigray
+        series_uid: SeriesInstanceUID of the images, where the folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT, where the folder holds several
+        overwrite: replace OUT where it is an earlier result
+        progress: called with the fraction done
+    """
+    from oncontour.io import read
+
+    if out is not None:
+        check_out(out, patient, overwrite)
+    case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=dose or ())
+    plan = evaluate(
+        case,
+        structures=structures,
+        figures=figures or FIGURES,
+        prescription_gy=prescription,
+        fractions=fractions,
+        alpha_beta_gy=alpha_beta,
+        ntcp=ntcp,
+        unit=unit,
+        progress=progress,
+    )
+    return plan if out is None else write(plan, out)
+
+
+def evaluate(
+    case: Case,
+    *,
+    structures: Sequence[str] | None = None,
+    figures: Sequence[str] = FIGURES,
+    prescription_gy: float | None = None,
+    fractions: float | None = None,
+    alpha_beta_gy: float | None = None,
+    ntcp: bool = False,
+    unit: Literal["Gy", "cGy"] = "Gy",
+    progress: Progress | None = None,
+) -> Plan:
+    """The plan of ``case``: images["dose"] in its structures, as contours where they are drawn and there is no mask.
+
+    Raises DoseError where there is no dose, where it is NaN or negative, in the wrong unit, or meets no structure; InputError for
+    structures that are not there; ConfigError for figures that cannot be read, or that need what is not known.
+    """
+    from oncontour.dose.figures import parse
+
+    parsed = [parse(name) for name in figures]
+    names = _chosen(case, structures)
+    dose, notes = _dose(case, unit)
+    known = case.facts
+    prescription = prescription_gy if prescription_gy is not None else known.get("prescription_gy")
+    physical = _histograms(case, dose, names, progress)
+    prescriptions = _prescriptions(names, prescription)
+    _check_unit(physical, prescriptions)
+    notes += [one.note for one in physical.values() if one.note]
+    notes += _doubts(physical, prescriptions)
+    dvhs = physical
+    if alpha_beta_gy is not None:
+        count = fractions if fractions is not None else known.get("fractions")
+        if not count:
+            raise ConfigError("EQD2 needs the number of fractions, which no RTPLAN tells here", hint="give it with --fractions")
+        dvhs = {name: one.eqd2(alpha_beta_gy, count) for name, one in physical.items()}
+    table = {
+        name: {"cc": one.volume_cc, **{str(p): one.figure(p, prescriptions.get(name, prescription)) for p in parsed}}
+        for name, one in dvhs.items()
+    }
+    targets = {name: _target(dose, physical[name], gy) for name, gy in prescriptions.items() if physical[name].dosed_cc}
+    risks = _risks(physical, dvhs, known) if ntcp else {}
+    if ntcp and not risks:
+        notes.append("no published model has all that it needs here (structures, and facts of the patient)")
+    return Plan(case.id, dvhs, tuple(str(p) for p in parsed), table, targets, risks, tuple(dict.fromkeys(notes)))
+
+
+def check_out(out: Path, source: Path, overwrite: bool) -> None:
+    """Refuse an OUT that would cost somebody something: a file, a folder with other things, or an earlier result without ``overwrite``."""
+    here, there = out.resolve(), source.resolve()
+    if here == there or here in there.parents:
+        raise OutputError("the result would replace the patient itself", where=str(out), hint="choose another --out")
+    if out.exists() and not out.is_dir():
+        raise OutputError("this is a file, not a folder", where=str(out), hint="choose another --out")
+    found = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    strangers = [name for name in found if name not in FILES]
+    if strangers:
+        raise OutputError(
+            f"the folder holds other things ({', '.join(strangers[:3])})", where=str(out), hint="choose a new folder as --out"
+        )
+    if found and not overwrite:
+        raise OutputError("there is a result already", where=str(out), hint="choose another --out, or replace it with --overwrite")
+
+
+def write(plan: Plan, out: Path) -> Plan:
+    """Write all FILES into folder ``out``, which appears whole or not at all; the plan that knows where they are."""
+    from dataclasses import replace
+
+    from oncontour.files import write_text, writing_folder
+    from oncontour.report.dvh import draw, save
+
+    with writing_folder(out) as temporary:
+        write_text(temporary / TABLE, _csv(_table_rows(plan)))
+        write_text(temporary / CURVES, _csv(_curve_rows(plan)))
+        write_text(temporary / RECORD, json.dumps(record(plan), indent=1, allow_nan=False) + "\n")
+        save(draw(plan.dvhs, prescriptions_gy={n: t.prescription_gy for n, t in plan.targets.items()}), temporary / PLOT)
+    return replace(plan, files=tuple(out / name for name in FILES))
+
+
+def record(plan: Plan) -> dict[str, Any]:
+    """All of the plan for programs; a figure that does not exist is null."""
+    return {
+        "schema": SCHEMA,
+        "id": plan.id,
+        "structures": {
+            name: {
+                "volume_cc": plan.dvhs[name].volume_cc,
+                "missing_cc": plan.dvhs[name].missing_cc,
+                "basis": plan.dvhs[name].basis,
+                "min_gy": _known(plan.dvhs[name].min_gy),
+                "mean_gy": _known(plan.dvhs[name].mean_gy),
+                "max_gy": _known(plan.dvhs[name].max_gy),
+                "figures": {key: _known(value) for key, value in row.items() if key != "cc"},
+            }
+            for name, row in plan.table.items()
+        },
+        "targets": {name: {key: _known(value) for key, value in asdict(target).items()} for name, target in plan.targets.items()},
+        "ntcp": dict(plan.risks),
+        "notes": list(plan.notes),
+    }
+
+
+# ---- what is there
+
+
+def _chosen(case: Case, structures: Sequence[str] | None) -> list[str]:
+    if not case.structures:
+        raise InputError("no structures here", where=f"case {case.id}", hint="add the RTSTRUCT, or masks")
+    absent = [name for name in structures or () if name not in case.structures]
+    if absent:
+        raise InputError(f"no structure {', '.join(absent)}; there are {', '.join(case.structures)}", where=f"case {case.id}")
+    return list(structures or case.structures)
+
+
+def _dose(case: Case, unit: str) -> tuple[Volume, list[str]]:
+    from oncontour.dose.cells import check
+    from oncontour.volume import Volume
+
+    said = [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
+    if "dose" not in case.images:
+        why = f": {'; '.join(said)}" if said else ""
+        raise DoseError(f"no dose to use{why}", where=f"case {case.id}", hint="add the RTDOSE of this plan, or choose one with --dose")
+    dose = case.images["dose"]
+    check(dose.array, f"case {case.id}")
+    if not dose.array.any():
+        raise DoseError("the dose is 0 everywhere", where=f"case {case.id}")
+    if unit == "cGy":
+        said = [note for note in said if "centigray" not in note]
+        dose = Volume(dose.array / 100, dose.geometry)
+    return dose, said
+
+
+def _histograms(case: Case, dose: Volume, names: Sequence[str], progress: Progress | None) -> dict[str, DVH]:
+    from oncontour.dose import dvh as histograms
+
+    found = {}
+    for n, name in enumerate(names):
+        found[name] = histograms.dvh(dose, _solid(case, name), name=name)
+        if progress is not None:
+            progress((n + 1) / len(names))
+    if not any(one.dosed_cc for one in found.values()) and any(one.volume_cc for one in found.values()):
+        raise DoseError(
+            f"none of the {len(found)} structures meets the dose, which covers {dose.geometry}",
+            where=f"case {case.id}",
+            hint="make sure that dose and structures are of one patient and one frame of reference",
+        )
+    return found
+
+
+def _solid(case: Case, name: str) -> Contours | Volume:
+    return case.masks[name] if name in case.masks else case.contours[name]
+
+
+def _prescriptions(names: Sequence[str], prescription_gy: float | None) -> dict[str, float]:
+    """Target -> Gy: as its TG-263 name tells in cGy (PTV_7000, PTVn_5600), else ``prescription_gy``."""
+    from oncontour.report.dvh import is_target
+
+    out = {}
+    for name in filter(is_target, names):
+        told = re.search(r"(?<!\d)(\d{3,5})(?!\d)", name)
+        gy = float(told.group(1)) / 100 if told else prescription_gy
+        if gy:
+            out[name] = gy
+    return out
+
+
+def _check_unit(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> None:
+    """Raise DoseError for numbers that cannot be Gy."""
+    for name, one in dvhs.items():
+        middle = one.dose_to_percent(50)
+        limit = FAR_OFF * prescriptions[name] if name in prescriptions else MOST_GY
+        if middle > limit:
+            of = f", prescribed are {prescriptions[name]:g} Gy" if name in prescriptions else ""
+            raise DoseError(
+                f"{name} would receive {middle:.0f} Gy in the median{of}: the numbers look like centigray",
+                where=f"structure {name}",
+                hint="if they are, say so with --unit cGy",
+            )
+
+
+def _doubts(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> Iterator[str]:
+    for name, gy in prescriptions.items():
+        middle = dvhs[name].dose_to_percent(50)
+        if middle < gy / 2 or middle > 1.5 * gy:
+            yield f"{name} receives {middle:.1f} Gy in the median, prescribed are {gy:g} Gy: is this the whole treatment's dose, in Gy?"
+
+
+def _target(dose: Volume, one: DVH, prescription_gy: float) -> Target:
+    from oncontour.dose.indices import conformity, homogeneity
+
+    isodose = 0.95 * prescription_gy
+    shape = conformity(dose, one, isodose)
+    return Target(
+        prescription_gy,
+        one.percent_above(isodose),
+        one.dose_to_percent(95),
+        homogeneity(one),
+        isodose,
+        shape.paddick,
+        shape.rtog,
+        shape.gradient,
+    )
+
+
+def _risks(physical: Mapping[str, DVH], told: Mapping[str, DVH], facts: Mapping[str, Any]) -> dict[str, float]:
+    """Models fitted to physical doses get those; the others the doses as they are told."""
+    from oncontour.dose.ntcp import MODELS, PHYSICAL, applicable
+
+    by_physical, by_told = applicable(physical, facts), applicable(told, facts)
+    return {name: (by_physical if MODELS[name].dose == PHYSICAL else by_told)[name] for name in by_told}
+
+
+# ---- as text
+
+
+def _number(value: float) -> str:
+    if value != value:
+        return "-"
+    return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
+
+
+def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[n]) for row in (head, *rows)) for n in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in (head, *rows)
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _risk_table(risks: Mapping[str, float]) -> str:
+    from oncontour.dose.ntcp import MODELS
+
+    rows = [[f"{MODELS[name].endpoint} ({MODELS[name].source})", f"{100 * value:.1f} %"] for name, value in risks.items()]
+    return _columns(["published model", "risk"], rows) + "\nFor research: none of these models is validated for this patient."
+
+
+def _table_rows(plan: Plan) -> Iterator[list[Any]]:
+    yield ["structure", "volume_cc", "missing_cc", "basis", "min_gy", "mean_gy", "max_gy", *plan.figures]
+    for name, one in plan.dvhs.items():
+        figures = [value for key, value in plan.table[name].items() if key != "cc"]
+        yield [name, one.volume_cc, one.missing_cc, one.basis, one.min_gy, one.mean_gy, one.max_gy, *figures]
+
+
+def _curve_rows(plan: Plan) -> Iterator[list[Any]]:
+    yield ["structure", "dose_gy", "volume_cc", "volume_percent"]
+    for name, one in plan.dvhs.items():
+        if one.dosed_cc:
+            for gy, cc in zip(*one.cumulative(CURVE_GY), strict=True):
+                yield [name, float(gy), float(cc), 100 * float(cc) / one.dosed_cc]
+
+
+def _csv(rows: Iterator[list[Any]]) -> str:
+    """CSV with numbers to six places; a figure that does not exist is an empty cell. Names cannot become formulas."""
+    out = text_io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for row in rows:
+        writer.writerow([_cell(value) for value in row])
+    return out.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.6g}"
+    text = str(value)
+    return f"'{text}" if text[:1] in "=+-@" else text
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else float(value)

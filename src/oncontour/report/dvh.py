@@ -1,0 +1,127 @@
+"""The DVH plot that a clinic expects: cumulative, % of the volume over Gy, targets solid, organs dashed, prescriptions marked.
+
+figure = draw(dvhs, prescriptions_gy={"PTV_7000": 70.0})     a matplotlib figure
+svg(dvhs)                                                    the same as text for an HTML page
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oncontour.dose.dvh import DVH
+from oncontour.files import writing
+from oncontour.report.palette import colour_of
+
+DASHES: tuple[Any, ...] = ((0, (5, 1.6)), (0, (1.4, 1.2)), (0, (7, 1.5, 1.4, 1.5)), (0, (3, 1)), (0, (9, 2)))
+"""Of organs: after twelve colours have been used up, and for eyes that see none, the dashes still differ."""
+TARGETS = ("PTV", "CTV", "GTV", "ITV")
+POINTS = 800
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "oncontour",
+    "figure.facecolor": "white",
+}
+
+
+def is_target(name: str) -> bool:
+    """Whether TG-263 would call it a target."""
+    return name.upper().startswith(TARGETS)
+
+
+def draw(dvhs: Mapping[str, DVH], *, prescriptions_gy: Mapping[str, float] | None = None, title: str = "", absolute: bool = False) -> Any:
+    """A matplotlib figure of all ``dvhs`` that have a dose; ``absolute`` in cc instead of %.
+
+    ``prescriptions_gy`` by target are thin vertical lines. The legend gives volume and mean dose. Without any dose it says so.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(8.6, 4.8), layout="constrained")
+        axis = figure.add_subplot()
+        shown = {name: one for name, one in dvhs.items() if one.dosed_cc > 0}
+        for position, (name, one) in enumerate(dvhs.items()):
+            if name in shown:
+                _curve(axis, name, one, position, absolute)
+        for gy in sorted(set((prescriptions_gy or {}).values())):
+            axis.axvline(gy, color="#777777", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+            axis.annotate(f"{gy:g} Gy", (gy, 1), (2, 2), ("data", "axes fraction"), "offset points", color="#555555", fontsize=7)
+        _axes(axis, shown, absolute, title)
+        return figure
+
+
+def svg(dvhs: Mapping[str, DVH], *, prescriptions_gy: Mapping[str, float] | None = None, title: str = "", absolute: bool = False) -> str:
+    """The figure as one ``<svg>`` element for an HTML page: no network, no fonts, no scripts."""
+    import io
+
+    out = io.StringIO()
+    _print(draw(dvhs, prescriptions_gy=prescriptions_gy, title=title, absolute=absolute), out, "svg")
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def save(figure: Any, stem: Path | str) -> list[Path]:
+    """Write ``stem``.png and ``stem``.svg, each whole or not at all."""
+    paths = [Path(f"{stem}.{kind}") for kind in ("png", "svg")]
+    for path in paths:
+        with writing(path) as temporary:
+            _print(figure, temporary, path.suffix[1:])
+    return paths
+
+
+def _print(figure: Any, out: Any, kind: str) -> None:
+    from matplotlib import rc_context
+
+    with rc_context(_STYLE):
+        figure.savefig(out, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {"Software": "oncontour"})
+
+
+def _curve(axis: Any, name: str, one: DVH, position: int, absolute: bool) -> None:
+    edges = np.linspace(one.min_gy, one.max_gy, POINTS)
+    above = np.interp(edges, one.edges_gy, one.above_cc)
+    whole = 1.0 if absolute else one.dosed_cc / 100
+    colour = "#{:02x}{:02x}{:02x}".format(*colour_of(position))
+    target = is_target(name)
+    axis.plot(
+        np.concatenate([[0.0], edges, edges[-1:]]),
+        np.concatenate([[one.dosed_cc], above, [0.0]]) / whole,
+        color=colour,
+        linewidth=2.4 if target else 1.7,
+        linestyle="-" if target else DASHES[position % len(DASHES)],
+        label=f"{name}  {_cc(one.volume_cc)} cc, mean {one.mean_gy:.1f} Gy" + (" *" if one.note else ""),
+        zorder=3 if target else 2,
+    )
+
+
+def _axes(axis: Any, shown: Mapping[str, DVH], absolute: bool, title: str) -> None:
+    bases = {one.basis for one in shown.values()} or {"physical"}
+    basis = bases.pop()
+    axis.set_xlabel("Dose [Gy]" if basis == "physical" else f"Dose [Gy, {basis}]")
+    axis.set_ylabel("Volume [cc]" if absolute else "Volume [%]")
+    axis.set_xlim(0, 1.04 * max([one.max_gy for one in shown.values()], default=1.0) or 1.0)
+    axis.set_ylim(0, None if absolute and shown else 101)
+    axis.grid(color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    if title:
+        axis.set_title(title, loc="left", fontsize=10, fontweight="bold", pad=14)
+    if not shown:
+        axis.text(0.5, 0.5, "no structure has a dose", transform=axis.transAxes, ha="center", color="#555555")
+        return
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=7.5, handlelength=3.2)
+    if any(one.note for one in shown.values()):
+        axis.annotate(
+            "* partly outside the dose grid: the rest is shown", (1, 0), (0, -28), "axes fraction", "offset points", ha="right", fontsize=7
+        )
+
+
+def _cc(volume: float) -> str:
+    return f"{volume:.2f}" if volume < 10 else f"{volume:.0f}"
