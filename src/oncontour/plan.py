@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io as text_io
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -37,13 +38,15 @@ SCHEMA = "oncontour-dvh-1"
 
 @dataclass(frozen=True)
 class Target:
-    """A target with a prescription. ``homogeneity`` ICRU 83; the others for the isodose of ``isodose_gy``, ``v95_percent`` at 95 %."""
+    """A target with a prescription. ``homogeneity`` is that of ICRU 83; the conformity indices are those of the isodose of 95 %.
+
+    They are NaN where another target is prescribed as much or more: the isodose then encloses that one too.
+    """
 
     prescription_gy: float
     v95_percent: float
     d95_gy: float
     homogeneity: float
-    isodose_gy: float
     paddick: float
     rtog: float
     gradient: float
@@ -184,7 +187,7 @@ def evaluate(
         name: {"cc": one.volume_cc, **{str(p): one.figure(p, prescriptions.get(name, prescription)) for p in parsed}}
         for name, one in dvhs.items()
     }
-    targets = {name: _target(dose, physical[name], gy) for name, gy in prescriptions.items() if physical[name].dosed_cc}
+    targets = _targets(dose, physical, prescriptions)
     risks = _risks(physical, dvhs, known) if ntcp else {}
     if ntcp and not risks:
         notes.append("no published model has all that it needs here (structures, and facts of the patient)")
@@ -331,21 +334,20 @@ def _doubts(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> Iter
             yield f"{name} receives {middle:.1f} Gy in the median, prescribed are {gy:g} Gy: is this the whole treatment's dose, in Gy?"
 
 
-def _target(dose: Volume, one: DVH, prescription_gy: float) -> Target:
+def _targets(dose: Volume, dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> dict[str, Target]:
     from oncontour.dose.indices import conformity, homogeneity
 
-    isodose = 0.95 * prescription_gy
-    shape = conformity(dose, one, isodose)
-    return Target(
-        prescription_gy,
-        one.percent_above(isodose),
-        one.dose_to_percent(95),
-        homogeneity(one),
-        isodose,
-        shape.paddick,
-        shape.rtog,
-        shape.gradient,
-    )
+    out = {}
+    for name, gy in prescriptions.items():
+        one, isodose = dvhs[name], 0.95 * gy
+        if not one.dosed_cc:
+            continue
+        shape = (math.nan, math.nan, math.nan)
+        if not any(other != name and more >= gy for other, more in prescriptions.items()):
+            found = conformity(dose, one, isodose)
+            shape = found.paddick, found.rtog, found.gradient
+        out[name] = Target(gy, one.percent_above(isodose), one.dose_to_percent(95), homogeneity(one), *shape)
+    return out
 
 
 def _risks(physical: Mapping[str, DVH], told: Mapping[str, DVH], facts: Mapping[str, Any]) -> dict[str, float]:

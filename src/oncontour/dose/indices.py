@@ -83,8 +83,8 @@ def isodose_cc(dose: Volume, gy: float) -> float:
     if not above.any():
         return 0.0
     reached = ndimage.binary_dilation(above, np.ones((3, 3, 3), bool))
-    surely = ndimage.binary_erosion(above, np.ones((5, 5, 5), bool), border_value=1)
-    shell = dvh(dose, Volume(reached & ~surely, dose.geometry), cells_wanted=2**20)
+    surely = ndimage.binary_erosion(above, np.ones((3, 3, 3), bool), border_value=1)
+    shell = dvh(dose, Volume(reached & ~surely, dose.geometry), cells_wanted=2**16)
     return float(np.nan_to_num(shell.cc_above(gy))) + float(np.count_nonzero(surely)) * dose.geometry.voxel_mm3 / 1000
 
 

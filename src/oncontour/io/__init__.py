@@ -24,8 +24,9 @@ def read(
 
     ``id`` is by default the name of the folder or file: a PatientID is patient data and stays out of ids. ``series_uid`` picks one of
     several image series, ``structure_set_uid`` (a SOPInstanceUID) one of several RTSTRUCTs, ``doses`` (SOPInstanceUIDs or files) one of
-    several RTDOSEs, or some to be added up (DICOM only). Remarks for the user are in ``case.facts["notes"]``, names of structures that no TG-263 name is known for in ``case.facts["unmapped"]``, and what the files
-    call each structure in ``case.facts["names"]``. Raises InputError (or one of its kinds) in one sentence.
+    several RTDOSEs, or some to be added up (DICOM only). Remarks for the user are in ``case.facts["notes"]``, names of structures that no
+    TG-263 name is known for in ``case.facts["unmapped"]``, and what the files call each structure in ``case.facts["names"]``. Raises
+    InputError (or one of its kinds) in one sentence.
     """
     path = Path(path)
     if not path.exists():

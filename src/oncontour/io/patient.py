@@ -52,8 +52,9 @@ def read_dicom(
     Of several structure sets the newest is read (``structure_set_uid``, a SOPInstanceUID, names another). The masks of a SEG are added
     under names that the structure set does not have. A dose is read where it is one: that of one plan, in the images' frame of
     reference; ``doses`` (SOPInstanceUIDs or files) names others, added up where there are several. The RTPLAN of the dose tells
-    ``facts["fractions"]`` and ``facts["prescription_gy"]``. What is left out is noted. Raises what ``read_series``, ``read_structure_set``, ``read_seg`` and ``read_rtdose``
-    raise, and StructureError where two structure sets are equally new or the named one is not there.
+    ``facts["fractions"]`` and ``facts["prescription_gy"]``. What is left out is noted. Raises what ``read_series``,
+    ``read_structure_set``, ``read_seg``, ``read_rtdose`` and ``read_doses`` raise, and StructureError where two structure sets are
+    equally new or the named one is not there.
     """
     from oncontour.io.choose import choose
     from oncontour.io.series import read_series
