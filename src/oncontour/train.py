@@ -31,6 +31,7 @@ from oncontour.card import Card, checked_card, find
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, TrainingError
 from oncontour.files import write_text
+from oncontour.tasks.assess import AssessSettings, AssessTask
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.task import Draw, Task, load_weights, save_model, seeded
 
@@ -197,6 +198,19 @@ class SaveEpoch(ModelCheckpoint):
         trainer.strategy.barrier()
 
 
+class Snapshots(Callback):
+    """Models kept on the way: half-trained segmenters make the mistakes that quality is learned from."""
+
+    def __init__(self, task: Task[Any], folder: Path, name: str, epochs: Sequence[int], made: dict[str, Any]) -> None:
+        self.task, self.folder, self.name, self.epochs, self.made = task, folder, name, tuple(epochs), made
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        done = trainer.current_epoch + 1
+        if done in self.epochs and trainer.is_global_zero:
+            name = f"{self.name}-epoch{done}"
+            save_model(self.task, self.folder / f"{name}.safetensors", replace(self.task.card(), name=name, made=self.made))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a training left: the model file, its card, and the folder with logs and checkpoints."""
@@ -220,12 +234,14 @@ def fit(
     limits: str = "",
     region: str = "",
     start: str | Path | None = None,
+    snapshots: Sequence[int] = (),
 ) -> Outcome:
     """Train ``task`` on ``cases`` and write OUT/NAME.safetensors, metrics.csv, TensorBoard events and checkpoints/last.ckpt.
 
     Weights begin at random or, with ``start``, at those of a finished model (a file or a shipped name) of the same net and structures.
     Resumes by itself when OUT holds a checkpoint of the same settings; refuses (OutputError) when it holds another run's. A case that
-    cannot be read is named in the outcome's notes and left out. Raises TrainingError when nothing is left to learn from, ModelError when
+    cannot be read is named in the outcome's notes and left out. After each epoch of ``snapshots`` the model of that moment is kept as
+    OUT/NAME-epochN.safetensors. Raises TrainingError when nothing is left to learn from, ModelError when
     ``start`` does not fit.
     """
     out, began = Path(out), time.monotonic()
@@ -243,8 +259,11 @@ def fit(
         if start is not None:
             load_weights(task.net, find(start))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    trainer = _trainer(out, settings)
+    kept = Snapshots(task, out, name, snapshots, _made(settings, samples, watched))
+    trainer = _trainer(out, settings, [kept] if snapshots else [])
     trainer.fit(lesson, ckpt_path=resume, weights_only=True)
+    task.cpu()
+    finished = task.finish(lesson.train_samples, lesson.watch_samples) if trainer.is_global_zero else {}
     card = replace(
         task.card(),
         name=name,
@@ -252,7 +271,7 @@ def fit(
         licence=licence,
         limits=limits,
         region=region,
-        made=_made(settings, samples, watched) | ({"started_from": started} if started else {}),
+        made=_made(settings, samples, watched) | ({"started_from": started} if started else {}) | finished,
     )
     model = out / f"{name}.safetensors"
     if trainer.is_global_zero:
@@ -328,7 +347,7 @@ def _held_back(ids: list[str], settings: TrainSettings) -> set[str]:
     return {patients[n] for n in chosen}
 
 
-def _trainer(out: Path, settings: TrainSettings) -> lightning.Trainer:
+def _trainer(out: Path, settings: TrainSettings, more: Sequence[Callback] = ()) -> lightning.Trainer:
     loggers = [CSVLogger(str(out), name="", version=""), TensorBoardLogger(str(out), name="", version="tensorboard")]
     return lightning.Trainer(
         max_epochs=settings.epochs,
@@ -337,7 +356,7 @@ def _trainer(out: Path, settings: TrainSettings) -> lightning.Trainer:
         strategy="ddp" if settings.devices > 1 else "auto",
         precision=settings.precision,
         logger=loggers,
-        callbacks=[SaveEpoch(out / "checkpoints"), Progress()],
+        callbacks=[SaveEpoch(out / "checkpoints"), Progress(), *more],
         gradient_clip_val=settings.gradient_limit or None,
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,
@@ -358,6 +377,7 @@ def _made(settings: TrainSettings, samples: Sequence[Any], watched: set[str]) ->
         "training": asdict(settings),
         "patients": len({s.case_id for s in samples}),
         "held_back_patients": sorted(watched),
+        "trained_on": sorted({s.case_id for s in samples} - watched),
     }
 
 
@@ -421,5 +441,57 @@ def contour(
     outcome = fit(
         task, read_cases(patients), out, training, name=name, data=data, licence=licence, limits=limits, region=region, start=start
     )
+    lines = [*outcome.notes, f"trained in {outcome.seconds / 60:.1f} min: {outcome.model}"]
+    return "\n".join(lines)
+
+
+def assess(
+    cohort: Path,
+    *,
+    out: Path,
+    settings: AssessSettings,
+    claims: list[Path] | None = None,
+    training: TrainSettings = TrainSettings(),
+    name: str = "model",
+    data: str = "",
+    licence: str = "",
+    limits: str = "",
+    region: str = "",
+    epochs: int | None = None,
+    devices: int | None = None,
+    seed: int | None = None,
+) -> str:
+    """Train a contour quality model: how right is each slice of a contour, told from the CT and the contour alone?
+
+    It learns from contours that real segmenters drew (--claims: a folder with one folder of patients a segmenter, as `oncontour predict`
+    makes it, of patients that the segmenter did not learn from) and from clinical errors made by a generator, each slice labelled by its
+    true DSC. The patients held back (training.validation) give the lower bound its error rate and the gate its limit; hold back 40 or more.
+
+    Examples:
+      oncontour train assess COHORT --claims CLAIMS --out runs/quality --config examples/hn-quality.yaml
+      oncontour train assess COHORT --out runs/cord --settings.structures SpinalCord --settings.variants 8 --epochs 20
+
+    Args:
+        cohort: folder with one folder a patient with the true contours, or a CSV with columns patient,path
+        out: folder of the run
+        settings: what the model is: structures, heads, net, window, generator
+        claims: folder of segmenters' contours, SOURCE/PATIENT/masks/NAME.nii.gz; again for several
+        training: how it is trained
+        name: of the model file
+        data: what it is trained on, for the card
+        licence: of the weights, for the card
+        limits: what the model is not for, for the card
+        region: of the body the model is for, e.g. "head and neck"
+        epochs: instead of training.epochs
+        devices: processes, instead of training.devices
+        seed: instead of training.seed
+    """
+    from oncontour.io.claims import with_claims
+    from oncontour.io.cohort import Cohort
+
+    chosen: dict[str, Any] = {key: value for key, value in (("epochs", epochs), ("devices", devices), ("seed", seed)) if value is not None}
+    task = AssessTask(settings)
+    cases = with_claims(read_cases(Cohort.open(cohort)), claims or [])
+    outcome = fit(task, cases, out, replace(training, **chosen), name=name, data=data, licence=licence, limits=limits, region=region)
     lines = [*outcome.notes, f"trained in {outcome.seconds / 60:.1f} min: {outcome.model}"]
     return "\n".join(lines)

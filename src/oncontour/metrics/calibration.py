@@ -1,4 +1,4 @@
-"""How far predicted numbers lie from the true ones: error, correlation, Bland-Altman, and the spread without which an error means nothing."""
+"""How far predicted numbers lie from the true ones: error, correlation, Bland-Altman, and the spread to read an error beside."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Agreement:
 
 
 def agreement(predicted: ArrayLike, true: ArrayLike) -> Agreement:
-    """Compare two equally long lists; pairs with a NaN are left out. Nothing left: n is 0 and all else NaN. Raises InputError for lengths."""
+    """Compare two equally long lists; pairs with a NaN are left out. Nothing left: n is 0, all else NaN. Raises InputError."""
     p, t = (np.asarray(v, dtype=np.float64) for v in (predicted, true))
     if p.shape != t.shape or p.ndim != 1:
         raise InputError(f"predicted and true must be equally long lists, not {p.shape} and {t.shape}")

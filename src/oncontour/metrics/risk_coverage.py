@@ -41,7 +41,7 @@ def best_aurc(risk: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class Review:
-    """At one threshold: the part of slices a person looks at, the part of errors among those not looked at, and how many errors there are."""
+    """At one ``threshold``: ``reviewed``, the part of slices a person looks at; ``missed``, the part of errors that nobody sees."""
 
     threshold: float
     reviewed: float

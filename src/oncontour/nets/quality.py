@@ -1,9 +1,9 @@
 """How right is this contour? A transformer on a convolutional stem, after the idea of Wei et al., Chin J Med Phys 2026;43(5):675-681.
 
-For 48 x 48 pixels: stem features of 24 channels at 48, 48 at 24, 96 at 12, then 6 x 6 tokens of ``width``, on which attention works; pooled they
-give the numbers (DSC, class, surface error), and a light decoder over the stem's features gives the pictures (error map).
-``QualityCNN`` is the same with convolutional blocks (depthwise 7 x 7 and two 1 x 1, after Liu et al., CVPR 2022) in place of attention, 1.5 times as
-many, so that both have about as many weights.
+For 48 x 48 pixels: stem features of 24 channels at 48, 48 at 24, 96 at 12, then 6 x 6 tokens of ``width``, on which attention works; pooled
+they give the numbers (DSC, class, surface error), and a light decoder over the stem's features gives the pictures (error map).
+``QualityCNN`` is the same with convolutional blocks (depthwise 7 x 7 and two 1 x 1, after Liu et al., CVPR 2022) in place of attention,
+1.5 times as many, so that both have about as many weights.
 
 *Differs:* the paper says transformer and multi-task and no more; sizes are ours, made for one CPU core.
 """
@@ -50,7 +50,8 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, j * i, -1)
         t = t + self.join(mixed)
         t = t + self.narrow(F.gelu(self.widen(self.between(t))))
-        return t.transpose(1, 2).reshape(x.shape)
+        out: Tensor = t.transpose(1, 2).reshape(x.shape)
+        return out
 
 
 class Convolution(nn.Module):

@@ -71,7 +71,7 @@ def spoil(mask: Mask, scene: Scene, flaw: Flaw) -> Mask:
     if flaw.family == "wrong_side":
         out = other_side(mask, scene)
         return _roughened(out, scene.spacing_mm, flaw, rng)
-    box = around(mask, scene.spacing_mm, 2.5 * radius_mm(mask, scene.spacing_mm) + 15)
+    box = around(mask, scene.spacing_mm, reach_mm(flaw, radius_mm(mask, scene.spacing_mm)))
     piece = mask[box]
     inside = Scene(scene.spacing_mm, *(None if a is None else a[box] for a in (scene.neighbours, scene.partner, scene.body)))
     spoiled = piece if flaw.family == "none" else FAMILIES[flaw.family](piece, inside, flaw.strength, rng)
@@ -82,7 +82,31 @@ def spoil(mask: Mask, scene: Scene, flaw: Flaw) -> Mask:
 
 
 def _roughened(mask: Mask, spacing_mm: Spacing, flaw: Flaw, rng: np.random.Generator) -> Mask:
-    return _noise(mask, Scene(spacing_mm), flaw.rough, rng) if flaw.rough > 0 and mask.any() else mask
+    if not flaw.rough or not mask.any():
+        return mask
+    box = around(mask, spacing_mm, _WAVES * flaw.rough * radius_mm(mask, spacing_mm) + 5)
+    out = mask.copy()
+    out[box] = _noise(mask[box], Scene(spacing_mm), flaw.rough, rng)
+    return out
+
+
+_WAVES = 2.0
+"""How far out full noise may reach, in radii: 2.5 standard deviations of 0.8."""
+
+
+def reach_mm(flaw: Flaw, radius: float) -> float:
+    """How far around a mask of this radius a flaw may put voxels."""
+    far = {
+        "shift": 2.2 * flaw.strength * radius + 20 * flaw.strength,
+        "dilate": 1.3 * flaw.strength * radius,
+        "erode": 0.0,
+        "slice_swap": 0.0,
+        "missing_part": 0.0,
+        "islands": 2.5 * (radius + 4) + 1.7 * flaw.strength * radius,
+        "leak": 1.6 * (3 + 2.2 * flaw.strength * radius),
+        "noise": _WAVES * flaw.strength * radius,
+    }
+    return far.get(flaw.family, 0.0) + _WAVES * flaw.rough * radius + 5
 
 
 # ---- the tools
@@ -116,7 +140,7 @@ def depth_mm(mask: Mask, spacing_mm: Spacing) -> Floats:
     half = min(spacing_mm) / 2
     inside = ndimage.distance_transform_edt(np.pad(mask, 1), spacing_mm)[1:-1, 1:-1, 1:-1]
     outside = ndimage.distance_transform_edt(~mask, spacing_mm)
-    return np.where(mask, inside - half, half - outside)
+    return np.asarray(np.where(mask, inside - half, half - outside))
 
 
 def grown(mask: Mask, mm: float, spacing_mm: Spacing) -> Mask:

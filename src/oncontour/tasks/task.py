@@ -71,6 +71,10 @@ class Task(nn.Module, ABC, Generic[S]):
     def card(self) -> Card:
         """What is known of the model; ``sha256`` is filled in when it is saved."""
 
+    def finish(self, train: Sequence[S], held_back: Sequence[S]) -> dict[str, Any]:
+        """What is measured once after training, for the card's ``made``; ``held_back`` are of patients that nothing was learned from."""
+        return {}
+
     def start_afresh(self) -> None:
         """Draw initial weights anew from torch's generator, so that they depend on the seed alone, however the task was made."""
         for module in self.net.modules():

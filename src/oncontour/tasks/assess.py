@@ -1,0 +1,374 @@
+"""Contour quality: a CT and masks become, slice by slice, the DSC that each mask would have against a truth nobody has.
+
+The net sees the CT slice and the mask under question with their neighbours, which structure it is meant to be, and where in the stack the
+slice lies. Heads by configuration: ``dsc`` (with a quantile below it that the bound is made from), ordinal ``class``, ``errors`` (which
+pixels are wrongly in or out), ``surface`` error in mm, and ``present`` (whether the structure is in this slice at all). The paper:
+Wei et al., Chin J Med Phys 2026;43(5):675-681; *differs* as ``papers/quality-2026`` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from oncontour.card import Card
+from oncontour.case import Case
+from oncontour.errors import ConfigError
+from oncontour.geometry import Geometry
+from oncontour.nets import make_net
+from oncontour.ops.augment import Move, Ranges, mirrored
+from oncontour.ops.intensity import window
+from oncontour.tasks.claims import SEGMENTER, Claim, allowed, claims_of
+from oncontour.tasks.gate import Gate
+from oncontour.tasks.task import Batch, Draw, Progress, Task, seeded
+
+NUMBERS = {"dsc": 2, "class": 2, "surface": 1, "present": 1}
+"""head -> how many numbers it takes: DSC and the quantile below it; at least medium, at least good; log(1 + mm); is it here."""
+CUTS = (0.80, 0.95)
+"""DSC from which a slice is medium, and good (Chen, Men et al., Front Oncol 2020;10:524)."""
+BINS = 10
+FACTS = 2
+QUANTILE = 0.1
+"""Part of slices that shall lie below the predicted lower quantile."""
+
+
+@dataclass(frozen=True)
+class AssessSettings:
+    """What makes a quality model; kept in its card, so that the file alone rebuilds it."""
+
+    structures: tuple[str, ...]
+    """TG-263 names of what it scores; anything else is "not scored\""""
+    net: str = "quality"
+    """a row of NETS whose net gives numbers and maps: quality (transformer) or quality_cnn"""
+    net_options: dict[str, Any] = field(default_factory=dict)
+    """the net's own options, such as width or depth"""
+    heads: tuple[str, ...] = ("dsc", "class", "errors", "surface", "present")
+    """what is learned together; ("dsc",) is the single task"""
+    inputs: Literal["both", "ct", "mask"] = "both"
+    """what the net sees"""
+    neighbours: int = 1
+    """so many slices on either side ride along, about spacing_mm[0] apart"""
+    spacing_mm: tuple[float, float, float] = (2.5, 4.0, 4.0)
+    """(k, j, i): pixels the net sees; slices stay those of the CT"""
+    spacing_tolerance: float = 0.35
+    """a CT whose pixels are within this fraction of spacing_mm is taken as it is"""
+    window: tuple[int, int] = (48, 48)
+    """rows and columns the net sees at once, multiples of 8"""
+    hu: tuple[float, float] = (-200.0, 300.0)
+    """grey values from black to white"""
+    beyond: int = 2
+    """slices past a mask's ends that are looked at: is the structure still there?"""
+    variants: int = 16
+    """masks that the generator makes of each structure of each patient; 0: real segmenters alone"""
+    generated: float = 0.4
+    """part of an epoch's draws that come from the generator, where there are real segmenters' masks as well"""
+    held_out_families: tuple[str, ...] = ()
+    """families of errors that are never learned from, kept for the test"""
+    flat: float = 1.0
+    """part of an epoch's draws with an even histogram of DSC (10 bins); the rest comes as masks do"""
+    draws: int = 6400
+    """slices an epoch"""
+    weights: dict[str, float] = field(default_factory=lambda: {"dsc": 1.0, "class": 0.3, "errors": 1.0, "surface": 0.1, "present": 0.2})
+    """of each head's loss"""
+    augment: Ranges = field(
+        default_factory=lambda: Ranges(rotation_deg=12.0, tilt_deg=0.0, zoom=0.12, shift_mm=10.0, hu_shift=30.0, hu_scale=0.06)
+    )
+    """how far windows are turned, zoomed, shifted and shaded"""
+    coverage: float = 0.9
+    """part of slices that the lower bound holds for"""
+    seed: int = 0
+    """of the generator's masks"""
+
+    def __post_init__(self) -> None:
+        for name in ("structures", "heads", "spacing_mm", "window", "hu", "held_out_families"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        known = (*NUMBERS, "errors")
+        if "dsc" not in self.heads or set(self.heads) - set(known) or len(set(self.heads)) != len(self.heads):
+            raise ConfigError(f"heads are dsc and any of {', '.join(known[1:])}, not {list(self.heads)}")
+        if not self.structures or len(set(self.structures)) != len(self.structures):
+            raise ConfigError(f"a model scores one or more different structures, not {list(self.structures)}")
+        if any(n % 8 or n < 8 for n in self.window):
+            raise ConfigError(f"a window is made of multiples of 8, not {self.window}")
+        if self.hu[0] >= self.hu[1]:
+            raise ConfigError(f"the HU range runs from low to high, not {self.hu}")
+        if not (0 <= self.generated <= 1 and 0 <= self.flat <= 1 and 0 < self.coverage < 1):
+            raise ConfigError(f"generated, flat and coverage are parts of one, not {self.generated}, {self.flat}, {self.coverage}")
+
+    @property
+    def numbers(self) -> dict[str, slice]:
+        """head -> where its numbers stand among the net's."""
+        out, at = {}, 0
+        for head in (h for h in self.heads if h in NUMBERS):
+            out[head] = slice(at, at + NUMBERS[head])
+            at += NUMBERS[head]
+        return out
+
+
+class AssessTask(Task[Claim]):
+    """Quality of contours of ``settings.structures``; see the module's words and ``tasks/task.py`` for the contract."""
+
+    name = "assess"
+
+    def __init__(self, settings: AssessSettings, card: Card | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        self._card = card
+        maps, numbers = int("errors" in settings.heads), sum(NUMBERS.get(head, 0) for head in settings.heads)
+        told = {"maps": maps, "structures": len(settings.structures), "facts": FACTS}
+        channels = 2 * (2 * settings.neighbours + 1) + 1
+        self.net = make_net(settings.net, channels, maps + numbers, **{**settings.net_options, **told})
+        if not hasattr(self.net, "answers"):
+            raise ConfigError(f"net {settings.net!r} gives no numbers about a slice", hint="choose quality or quality_cnn")
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.gate = Gate(len(settings.structures), int(self.net.width))  # type: ignore[arg-type]
+        self.net.add_module("gate", self.gate)
+        self._mirror = mirrored(settings.structures)
+
+    # ---- the contract
+
+    @classmethod
+    def from_card(cls, card: Card) -> AssessTask:
+        """The task that a model's card describes, its net still without weights."""
+        settings = dict(card.settings)
+        settings["augment"] = Ranges(**settings.get("augment", {}))
+        return cls(AssessSettings(**settings), card)
+
+    def card(self) -> Card:
+        return self._card or Card(
+            name="assess",
+            task=self.name,
+            settings=asdict(self.settings),
+            structures=list(self.settings.structures),
+            spacing_mm=list(self.settings.spacing_mm),
+        )
+
+    def working_grid(self, geometry: Geometry) -> Geometry:
+        """The grid the net sees a case on: upright (S, P, L), the case's own slices, its pixels where they are near ``spacing_mm``."""
+        upright = geometry.reorient()
+        ratio = np.asarray(upright.spacing_mm[1:]) / np.asarray(self.settings.spacing_mm[1:])
+        if (np.abs(ratio - 1) <= self.settings.spacing_tolerance).all():
+            return upright
+        return upright.resample([upright.spacing_mm[0], *self.settings.spacing_mm[1:]])
+
+    def step(self, grid: Geometry) -> int:
+        """Slices of ``grid`` between neighbours."""
+        return max(1, round(self.settings.spacing_mm[0] / grid.spacing_mm[0]))
+
+    def samples(self, case: Case) -> list[Claim]:
+        s, grid = self.settings, self.working_grid(case.geometry)
+        return claims_of(
+            case,
+            grid,
+            s.structures,
+            step=self.step(grid),
+            beyond=s.beyond,
+            variants=s.variants,
+            families=allowed(s.held_out_families),
+            seed=s.seed,
+        )
+
+    def plan(self, samples: Sequence[Claim], rng: np.random.Generator, *, train: bool) -> list[Draw]:
+        table = Table.of(samples)
+        count = self.settings.draws if train else max(16, self.settings.draws // 10)
+        rng = rng if train else seeded(0)
+        chosen = table.choose(count, rng, flat=self.settings.flat if train else 0.0, generated=self.settings.generated)
+        rng.shuffle(chosen)
+        return [self._draw(samples, table, int(row), int(rng.integers(2**62)) if train else None) for row in chosen]
+
+    @staticmethod
+    def _draw(samples: Sequence[Claim], table: Table, row: int, seed: int | None) -> Draw:
+        sample, n = int(table.sample[row]), int(table.row[row])
+        rows = samples[sample].rows
+        return Draw(sample, (float(rows.k[n]), float(rows.centre[n, 0]), float(rows.centre[n, 1])), seed)
+
+    def item(self, samples: Sequence[Claim], draw: Draw) -> dict[str, Tensor]:
+        claim, s = samples[draw.sample], self.settings
+        move = Move() if draw.seed is None else self._move(seeded(draw.seed))
+        n = int(draw.centre[0]) - int(claim.rows.k[0])
+        k = int(claim.rows.k[n])
+        slices = [k + m * claim.scan.step for m in range(-s.neighbours, s.neighbours + 1)]
+        hu, masks = cut(claim, slices, draw.centre[1:], s.window, move)
+        structure = claim.structure
+        if move.flip_left_right and self._mirror is not None:
+            structure = self._mirror[structure]
+        image = pictures(hu, masks[0], structure, claim.rows.facts(n), s)
+        wrong = masks[0, s.neighbours] ^ masks[1, s.neighbours]
+        dsc, outline, claimed = float(claim.dsc[n]), float(claim.outline_mm[n]), bool(claim.rows.claimed[n])
+        scored = claimed and not np.isnan(dsc)
+        return {
+            "image": torch.from_numpy(image),
+            "wrong": torch.from_numpy(wrong[None].astype(np.float32)),
+            "dsc": torch.tensor([dsc if scored else 0.0]),
+            "scored": torch.tensor([float(scored)]),
+            "outline": torch.tensor([0.0 if np.isnan(outline) else outline]),
+            "measured": torch.tensor([float(not np.isnan(outline))]),
+            "present": torch.tensor([float(claim.present[n])]),
+        }
+
+    def _move(self, rng: np.random.Generator) -> Move:
+        move = self.settings.augment.draw(rng, flat=True)
+        return move if self._mirror is not None else replace(move, flip_left_right=False)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        image = batch["image"].contiguous(memory_format=torch.channels_last)
+        _, numbers, maps = self.net.answers(image)  # type: ignore[operator]
+        losses = dict(self._number_losses(numbers, batch))
+        if "errors" in self.settings.heads:
+            losses["errors"] = map_loss(maps, batch["wrong"])
+        total = sum((self.settings.weights.get(head, 1.0) * value for head, value in losses.items()), torch.zeros(()))
+        figures = {head: float(value.detach()) for head, value in losses.items()}
+        with torch.no_grad():
+            guess = torch.sigmoid(numbers[:, self.settings.numbers["dsc"]][:, :1])
+            figures["mae"] = float(_mean((guess - batch["dsc"]).abs(), batch["scored"]))
+        return total, figures
+
+    def _number_losses(self, numbers: Tensor, batch: Batch) -> list[tuple[str, Tensor]]:
+        at, dsc, scored = self.settings.numbers, batch["dsc"], batch["scored"]
+        guess, low = dsc_and_low(numbers[:, at["dsc"]])
+        # The quantile's loss must not pull at the guess it is measured from.
+        short = dsc - low
+        pinball = torch.maximum(QUANTILE * short, (QUANTILE - 1) * short)
+        out = [("dsc", _mean(F.smooth_l1_loss(guess, dsc, reduction="none", beta=0.02) + pinball, scored))]
+        if "class" in at:
+            reached = torch.cat([dsc >= cut for cut in CUTS], dim=1).float()
+            out.append(("class", _mean(F.binary_cross_entropy_with_logits(numbers[:, at["class"]], reached, reduction="none"), scored)))
+        if "surface" in at:
+            apart = (numbers[:, at["surface"]] - torch.log1p(batch["outline"])).abs()
+            out.append(("surface", _mean(apart, batch["measured"])))
+        if "present" in at:
+            out.append(("present", F.binary_cross_entropy_with_logits(numbers[:, at["present"]], batch["present"])))
+        return out
+
+    def finish(self, train: Sequence[Claim], held_back: Sequence[Claim]) -> dict[str, Any]:
+        """Gate and bound after training, from patients held back; what the card keeps of it under ``made``."""
+        from oncontour.tasks.calibrating import calibrate_on_claims
+
+        return calibrate_on_claims(self, train, held_back)
+
+    def predict(self, case: Case, progress: Progress | None = None) -> Case:
+        from oncontour.tasks.assessing import Assessor
+
+        return Assessor(self, "torch").predict(case, progress)
+
+
+# ---- which slices make an epoch
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Every row of every claim: where it is, its DSC (NaN: nothing to score), its structure, and whether a real segmenter drew the mask."""
+
+    sample: NDArray[np.int32]
+    row: NDArray[np.int32]
+    dsc: NDArray[np.float32]
+    structure: NDArray[np.int32]
+    real: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, samples: Sequence[Claim]) -> Table:
+        lengths = [len(s.rows.k) for s in samples]
+        dsc = np.concatenate([np.where(s.rows.claimed, s.dsc, np.nan) for s in samples])
+        return cls(
+            np.repeat(np.arange(len(samples), dtype=np.int32), lengths),
+            np.concatenate([np.arange(n, dtype=np.int32) for n in lengths]),
+            dsc.astype(np.float32),
+            np.repeat(np.array([s.structure for s in samples], np.int32), lengths),
+            np.repeat(np.array([s.family == SEGMENTER for s in samples]), lengths),
+        )
+
+    def choose(self, count: int, rng: np.random.Generator, *, flat: float, generated: float) -> NDArray[np.intp]:
+        """``count`` rows: an eighth without contour (gaps, beyond the ends), the part ``generated`` of the rest from the generator.
+
+        Of either kind the part ``flat`` comes evenly over ten bins of DSC, then over structures; the others evenly over structures alone.
+        """
+        share = generated if self.real.any() else 1.0
+        share = share if (~self.real).any() else 0.0
+        out: list[NDArray[np.intp]] = []
+        bare = np.isnan(self.dsc)
+        empty = count // 8 if bare.any() else 0
+        out.append(self._even(np.flatnonzero(bare), empty, rng, flat=False))
+        for rows, part in ((self.real & ~bare, 1 - share), (~self.real & ~bare, share)):
+            wanted = round((count - empty) * part)
+            level = round(wanted * flat)
+            out.append(self._even(np.flatnonzero(rows), level, rng, flat=True))
+            out.append(self._even(np.flatnonzero(rows), wanted - level, rng, flat=False))
+        return np.concatenate(out)
+
+    def _even(self, rows: NDArray[np.intp], count: int, rng: np.random.Generator, *, flat: bool) -> NDArray[np.intp]:
+        if not len(rows) or count <= 0:
+            return np.zeros(0, np.intp)
+        cell = self.structure[rows].astype(np.int64)
+        if flat:
+            cell += 1000 * np.minimum((self.dsc[rows] * BINS).astype(np.int64), BINS - 1)
+        kinds, which, size = np.unique(cell, return_inverse=True, return_counts=True)
+        bins = kinds // 1000
+        weight = 1.0 / (np.unique(bins, return_counts=True)[1][np.unique(bins, return_inverse=True)[1]])
+        chance = (weight / size)[which]
+        return rows[rng.choice(len(rows), count, p=chance / chance.sum())]
+
+
+# ---- from a claim to pictures
+
+
+def cut(
+    claim: Claim, slices: Sequence[int], centre: tuple[float, float], size: tuple[int, int], move: Move
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(HU (n, rows, columns), masks (2, n, rows, columns): claim and truth) around ``centre`` on ``slices``, moved."""
+    start = tuple(int(np.floor(c - (n - 1) / 2 + 0.5)) for c, n in zip(centre, size, strict=True))
+    middle = np.array([0.0, *((n - 1) / 2 for n in size)])
+    at = np.array([0.0, start[0] + middle[1], start[1] + middle[2]])
+    spacing = claim.scan.spacing_mm
+    matrix = move.matrix(spacing)
+    corners = np.array([[0, j, i] for j in (0, size[0] - 1) for i in (0, size[1] - 1)]) - middle
+    reached = at + np.asarray(move.shift_mm) / np.asarray(spacing) + corners @ matrix.T
+    low, high = np.floor(reached.min(axis=0)).astype(int) - 1, np.ceil(reached.max(axis=0)).astype(int) + 2
+    first, box = (int(low[1]), int(low[2])), (int(high[1] - low[1]), int(high[2] - low[2]))
+    bits = claim.claim.window(slices, first, box).astype(np.uint32)
+    bits |= claim.truth.window(slices, first, box).astype(np.uint32) << np.uint32(1)
+    ct = claim.scan.window(slices, first, box)
+    inside = ((len(slices) - 1) / 2, float(at[1] - first[0]), float(at[2] - first[1]))
+    return move.take(ct, bits, 2, spacing, inside, (len(slices), *size))
+
+
+def pictures(
+    hu: NDArray[np.float32], mask: NDArray[np.bool_], structure: int, facts: tuple[float, ...], settings: AssessSettings
+) -> NDArray[np.float32]:
+    """(channels, rows, columns): CT slices, mask slices, and the plane whose first row holds the structure's number and the facts."""
+    image = np.concatenate([window(hu, *settings.hu), mask.astype(np.float32), np.zeros((1, *hu.shape[1:]), np.float32)])
+    n = len(hu)
+    if settings.inputs == "mask":
+        image[:n] = 0
+    elif settings.inputs == "ct":
+        image[n : 2 * n] = 0
+    image[-1, 0, 0] = structure
+    image[-1, 0, 1 : 1 + len(facts)] = facts
+    return image
+
+
+# ---- losses
+
+
+def dsc_and_low(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, 1) DSC in 0 to 1 and (n, 1) the quantile below it, from the head's two logits."""
+    guess = numbers[:, :1]
+    return torch.sigmoid(guess), torch.sigmoid(guess.detach() - F.softplus(numbers[:, 1:2]))
+
+
+def map_loss(logits: Tensor, wrong: Tensor) -> Tensor:
+    """Cross-entropy, wrong pixels weighing more as they are rare, and 1 - DSC over the batch."""
+    rare = 1 + 4 * wrong
+    bce = (F.binary_cross_entropy_with_logits(logits, wrong, reduction="none") * rare).mean()
+    chance = torch.sigmoid(logits)
+    return bce + 1 - (2 * (chance * wrong).sum() + 1) / ((chance + wrong).sum() + 1)
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean of (n, m) over the rows that count."""
+    return (values * weight).sum() / (weight.sum() * values.shape[1]).clamp(min=1)

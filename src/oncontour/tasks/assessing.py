@@ -1,0 +1,429 @@
+"""From a trained quality task and a case with contours to ``scores["assess"]``: what each slice is worth, and what was not scored and why.
+
+    gates       is this an image the model was made for? (``refusal``: a sentence, or None)
+    measure     one structure's slices through the net
+    predict     all structures, with bound, findings and error maps
+
+A slice past a structure's ends is not scored but looked at: where the net sees the structure go on, the slice is listed as missed, with DSC
+0, which it would have. How far a structure goes on beyond ``settings.beyond`` slices, nothing here can see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oncontour.case import Case
+from oncontour.engine import Backend, Engine
+from oncontour.errors import ModelError, OncontourError
+from oncontour.geometry import Geometry
+from oncontour.ops.body import region
+from oncontour.ops.intensity import AIR_HU
+from oncontour.tasks.assess import CUTS, NUMBERS, pictures
+from oncontour.tasks.claims import Packed, Rows, Scan, rows_of
+from oncontour.tasks.task import Progress, load_task
+from oncontour.volume import Volume
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from oncontour.card import Card
+    from oncontour.tasks.assess import AssessTask
+
+Floats = NDArray[np.float32]
+BATCH = 32
+MISSED_FROM = 0.6
+"""Chance of being there from which a slice without contour counts as missed."""
+SEEN_FROM = 0.9
+"""Part of a slice's contour that must lie in the window for the slice to be scored."""
+CLASSES = ("bad", "medium", "good")
+FEW_SLICES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One structure's slices as the net sees them, arrays of equal length, one row a slice of ``rows``.
+
+    ``dsc``, ``low`` (the quantile below it, not yet the bound), ``reached`` (n, 2) chance of at least medium and good, ``outline_mm``,
+    ``present``: NaN without the head. ``wrong``: (n, rows, columns) chance that a pixel is wrongly in or out, from pixel ``first``.
+    ``whole``: the contour lies in the window. ``far``: the gate's distance of the middling slice; ``limit``: what it may be.
+    """
+
+    rows: Rows
+    dsc: Floats
+    low: Floats
+    reached: Floats
+    outline_mm: Floats
+    present: Floats
+    wrong: Floats
+    first: NDArray[np.int32]
+    whole: NDArray[np.bool_]
+    features: Floats
+    far: float
+    limit: float
+
+    @property
+    def known(self) -> bool:
+        """Whether the gate lets it pass."""
+        return not self.limit or self.far <= self.limit
+
+
+@dataclass
+class Assessor:
+    """A quality task made ready to predict: engine compiled once. ``use_gate`` False scores whatever it is shown."""
+
+    task: AssessTask
+    backend: Backend = "auto"
+    threads: int | None = None
+    use_gate: bool = True
+    _engine: Engine | None = None
+    _calibration: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def card(self) -> Card:
+        return self.task.card()
+
+    @property
+    def engine(self) -> Engine:
+        """The compiled net."""
+        if self._engine is None:
+            from oncontour.nets.quality import Packed as Row
+
+            s = self.task.settings
+            shape = (BATCH, 2 * (2 * s.neighbours + 1) + 1, *s.window)
+            self._engine = Engine.load(Row(self.task.net), shape, backend=self.backend, threads=self.threads)  # type: ignore[arg-type]
+        return self._engine
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        """What the card knows of the bound and the gate; empty where nothing was calibrated."""
+        found: Mapping[str, Any] = self.card.made.get("calibration", {}) if self._calibration is None else self._calibration
+        return found
+
+    def bound(self, low: Floats, name: str) -> Floats:
+        """The lower bounds that hold, NaN where none was calibrated."""
+        offsets = self.calibration.get("offsets", {})
+        off = offsets.get(name, offsets.get("all"))
+        return np.full(len(low), np.nan, np.float32) if off is None else np.clip(low - np.float32(off), 0, 1)
+
+    # ---- the whole case
+
+    def predict(self, case: Case, progress: Progress | None = None) -> Case:
+        """The case with ``scores["assess"]``: for every structure its slices with DSC, bound, class and findings, or why it is not scored.
+
+        Nothing is raised for what cannot be scored: it is said. Rule findings are there for every structure, scored or not.
+        """
+        refused, region_seen = refusal(case, self.card)
+        names = list(case.structures)
+        measured: dict[str, Measured] = {}
+        why = {} if refused else dict(self._unfit(case, names))
+        if not refused:
+            work = Work.of(self.task, case)
+            for n, name in enumerate(names):
+                if name not in why:
+                    measured[name] = self.measure(work, name)
+                if progress is not None:
+                    progress((n + 1) / len(names))
+            refused = self._strange(measured) if self.use_gate else None
+        found = findings_of(case, names)
+        structures: dict[str, Any] = {}
+        maps: dict[str, Volume] = {}
+        for name in names:
+            reason = refused or why.get(name) or (self._why_far(measured[name]) if self.use_gate else None)
+            lines = _Lines(case.geometry, found.get(name, []))
+            if reason is None:
+                lines.add(measured[name], self.bound(measured[name].low, name), "errors" in self.task.settings.heads)
+                if "errors" in self.task.settings.heads:
+                    maps[name] = error_map(measured[name], work, case.geometry)
+            structures[name] = {"scored": reason is None, "why": reason, **lines.as_dict()}
+        record = {
+            "model": self.card.name,
+            "sha256": self.card.sha256,
+            "refused": refused,
+            "region": region_seen,
+            "coverage": float(self.calibration.get("coverage", self.task.settings.coverage)),
+            "calibration": dict(self.calibration),
+            "structures": structures,
+            "error_maps": maps,
+        }
+        return case.with_scores({"assess": record})
+
+    def _unfit(self, case: Case, names: Sequence[str]) -> Mapping[str, str]:
+        """Why a structure cannot be scored, whatever the net would say."""
+        out: dict[str, str] = {}
+        for name in names:
+            if name not in self.task.settings.structures:
+                out[name] = f"The model was not made for {name}."
+            elif not _drawn(case, name):
+                out[name] = "It has no contour."
+            elif _outside(case, name):
+                out[name] = "Its contours lie outside the image."
+        return out
+
+    def _why_far(self, measured: Measured) -> str | None:
+        if measured.known:
+            return None
+        return f"It looks like nothing the model was trained on (distance {measured.far:.2f}, at most {measured.limit:.2f})."
+
+    def _strange(self, measured: Mapping[str, Measured]) -> str | None:
+        """Why the whole case is refused: most structures look like nothing in training."""
+        far = [name for name, one in measured.items() if not one.known]
+        if not far or 2 * len(far) <= len(measured):
+            return None
+        return (
+            f"{len(far)} of {len(measured)} structures look like nothing the model was trained on ({', '.join(far)}): no slice is scored."
+        )
+
+    # ---- one structure
+
+    def measure(self, work: Work, name: str) -> Measured:
+        """Structure ``name`` of the case, slice by slice. Raises InputError where the case has none of this name."""
+        s, number = self.task.settings, self.task.settings.structures.index(name)
+        mask = work.mask(name)
+        rows = rows_of(mask, work.scan.spacing_mm[0], s.beyond)
+        packed = Packed.of(mask)
+        first = np.floor(rows.centre - (np.asarray(s.window) - 1) / 2 + 0.5).astype(np.int32)
+        out, whole = [], np.ones(len(rows.k), bool)
+        for begin in range(0, len(rows.k), BATCH):
+            images = []
+            for n in range(begin, min(begin + BATCH, len(rows.k))):
+                slices = [int(rows.k[n]) + m * work.scan.step for m in range(-s.neighbours, s.neighbours + 1)]
+                corner = (int(first[n, 0]), int(first[n, 1]))
+                seen = packed.window(slices, corner, s.window)
+                images.append(pictures(work.scan.window(slices, corner, s.window).astype(np.float32), seen, number, rows.facts(n), s))
+                area = int(mask[rows.k[n]].sum())
+                whole[n] = area == 0 or int(seen[s.neighbours].sum()) >= SEEN_FROM * area
+            out.append(self.engine(np.stack(images)))
+        width = int(self.task.net.width)  # type: ignore[arg-type]
+        answers = np.concatenate(out) if out else np.zeros((0, width + sum(NUMBERS[h] for h in s.numbers)), np.float32)
+        return self._read(answers, rows, first, whole, number)
+
+    def _read(self, answers: Floats, rows: Rows, first: NDArray[np.int32], whole: NDArray[np.bool_], number: int) -> Measured:
+        s, gate = self.task.settings, self.task.gate
+        width, count = int(self.task.net.width), sum(NUMBERS[h] for h in s.numbers)  # type: ignore[arg-type]
+        features, numbers, maps = np.split(answers, [width, width + count], axis=1)
+        blank = np.full(len(answers), np.nan, np.float32)
+        at = s.numbers
+        guess = numbers[:, at["dsc"]]
+        reached = sigmoid(numbers[:, at["class"]]) if "class" in at else np.stack([blank, blank], axis=1)
+        typical = rows.claimed & whole
+        limit = float(gate.limit[number])
+        far = float(np.median(gate.distance(features[typical], number))) if limit and typical.any() else 0.0
+        return Measured(
+            rows=rows,
+            dsc=sigmoid(guess[:, 0]),
+            low=sigmoid(guess[:, 0] - np.logaddexp(0, guess[:, 1])),
+            reached=reached,
+            outline_mm=np.expm1(np.clip(numbers[:, at["surface"]][:, 0], 0, 6)) if "surface" in at else blank,
+            present=sigmoid(numbers[:, at["present"]][:, 0]) if "present" in at else blank,
+            wrong=sigmoid(maps).reshape(-1, *s.window) if "errors" in s.heads else np.zeros((len(answers), 0, 0), np.float32),
+            first=first,
+            whole=whole,
+            features=features,
+            far=far,
+            limit=limit,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A case on the grid the net sees: its CT, and its masks when asked for."""
+
+    case: Case
+    grid: Geometry
+    scan: Scan
+
+    @classmethod
+    def of(cls, task: AssessTask, case: Case) -> Work:
+        grid = task.working_grid(case.geometry)
+        ct = np.clip(case.ct.to(grid, fill=AIR_HU).array, -32768, 32767).astype(np.int16)
+        return cls(case, grid, Scan(ct, grid.spacing_mm, task.step(grid)))
+
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        """Structure ``name`` on the working grid; only the box around it is moved."""
+        if name not in self.case.masks:
+            return np.asarray(self.case.mask(name, self.grid).array)
+        held = self.case.masks[name]
+        whole = held.array if held.array.dtype == bool else held.binary().array
+        box = Packed.of(whole)
+        if not box.size[0]:
+            return np.zeros(self.grid.shape, bool)
+        margin = [int(np.ceil(2 * max(self.grid.spacing_mm) / s)) for s in held.geometry.spacing_mm]
+        low = [max(0, a - m) for a, m in zip(box.start, margin, strict=True)]
+        high = [min(n, a + b + m) for a, b, m, n in zip(box.start, box.size, margin, whole.shape, strict=True)]
+        piece = whole[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+        return np.asarray(Volume(piece, held.geometry.crop(low, high)).to(self.grid).array)
+
+
+# ---- gates
+
+
+def refusal(case: Case, card: Card) -> tuple[str | None, str]:
+    """(why the case cannot be scored at all, or None; the region of the body it shows)."""
+    if "ct" not in case.images:
+        return f"There is no CT, only {', '.join(case.images) or 'contours'}: the model reads nothing else.", ""
+    grid = case.ct.geometry
+    if abs(float(grid.axes[0, 2])) < 0.9:
+        return "The slices of the CT do not lie across the body: the model was made for axial ones.", ""
+    if grid.shape[0] < FEW_SLICES:
+        return f"The CT has {grid.shape[0]} slice{'s' * (grid.shape[0] > 1)}: at least {FEW_SLICES} are needed.", ""
+    if not np.isfinite(case.ct.array).all():
+        return "The CT holds values that are no numbers.", ""
+    low, high = float(case.ct.array.min()), float(case.ct.array.max())
+    if low > -400 or high < 100:
+        return f"The values of the image ({low:.0f} to {high:.0f}) are no HU of a patient in air: is this a CT?", ""
+    seen, made_for = region(case.ct), "_".join(card.region.replace("and", " ").split())
+    if made_for and seen.name not in (made_for, "unknown"):
+        shown = seen.name.replace("_", " and ") if seen.name == "abdomen_pelvis" else seen.name.replace("_", " ")
+        return f"The CT shows another part of the body, {shown} ({'; '.join(seen.reasons)}); the model is for {card.region}.", seen.name
+    return None, seen.name
+
+
+def _drawn(case: Case, name: str) -> bool:
+    if name in case.masks:
+        return bool(case.masks[name].array.any())
+    return bool(len(case.contours[name]))
+
+
+def _outside(case: Case, name: str) -> bool:
+    """Whether no point of the contours lies in the image. (A mask lies on the CT's grid, always inside.)"""
+    if name in case.masks:
+        return False
+    points = np.concatenate([np.asarray(p) for p in case.contours[name].polygons])
+    at = case.geometry.voxels(points)
+    return not bool(((at >= -0.5) & (at <= np.asarray(case.geometry.shape) - 0.5)).all(axis=1).any())
+
+
+def findings_of(case: Case, names: Sequence[str]) -> dict[str, list[Any]]:
+    """The rule findings of every structure; a structure that the rules cannot read has its error as one."""
+    from oncontour.ops.checks import Finding, findings
+
+    try:
+        return findings(case, names)
+    except OncontourError as error:
+        return {name: [Finding("unchecked", f"The rule checks could not be made: {error}")] for name in names}
+
+
+# ---- what is told
+
+
+@dataclass
+class _Lines:
+    """One structure's slices and findings, in the words of ``scores["assess"]``."""
+
+    grid: Geometry
+    rules: Sequence[Any]
+    slices: list[dict[str, Any]] = field(default_factory=list)
+    more: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, measured: Measured, lower: Floats, mapped: bool) -> None:
+        """A line for every slice with a contour, every gap, and every slice past the ends where the structure seems to go on."""
+        rows = measured.rows
+        inside = (rows.below_mm >= 0) & (rows.above_mm >= 0)
+        missed = past_the_ends(measured)
+        step = 1 if float(self.grid.reorient().axes[0] @ self.grid.axes[0]) > 0 else -1
+        for n in range(len(rows.k)):
+            k = int(rows.k[n]) if step > 0 else self.grid.shape[0] - 1 - int(rows.k[n])
+            if rows.claimed[n] and measured.whole[n]:
+                self.slices.append(self._line(k, measured, n, float(lower[n])))
+            elif rows.claimed[n]:
+                self.slices.append(self._bare(k, None, None))
+            elif inside[n]:
+                self.slices.append(self._bare(k, 0.0, "bad"))
+            elif missed[n]:
+                self.slices.append(self._bare(k, 0.0, "bad"))
+                self.more.append({"code": "missed", "k": k})
+        if not measured.whole.all():
+            wide = [line["k"] for line in self.slices if line["dsc"] is None]
+            self.rules = [*self.rules, _plain("wide", "Part of the contour lies too far out to be seen at once; not scored there.", wide)]
+        ends = [one["k"] for one in self.more]
+        if ends:
+            text = f"The structure seems to go on past its last contour ({len(ends)} slice{'s' * (len(ends) > 1)} looked at)."
+            self.rules = [*self.rules, _plain("missed", text, ends)]
+
+    def _line(self, k: int, measured: Measured, n: int, lower: float) -> dict[str, Any]:
+        dsc, outline = float(measured.dsc[n]), float(measured.outline_mm[n])
+        return {
+            "k": k,
+            "z_mm": self._z(k),
+            "dsc": round(dsc, 4),
+            "lower": None if np.isnan(lower) else round(lower, 4),
+            "class": quality(dsc, measured.reached[n]),
+            "surface_mm": None if np.isnan(outline) else round(outline, 2),
+        }
+
+    def _bare(self, k: int, dsc: float | None, kind: str | None) -> dict[str, Any]:
+        return {"k": k, "z_mm": self._z(k), "dsc": dsc, "lower": dsc, "class": kind, "surface_mm": None}
+
+    def _z(self, k: int) -> float:
+        return round(float(self.grid.points((k, (self.grid.shape[1] - 1) / 2, (self.grid.shape[2] - 1) / 2))[2]), 2)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The slices in order of k with the codes of their findings, and the findings."""
+        told = [rule if isinstance(rule, dict) else rule.as_dict() for rule in self.rules]
+        ordered = sorted(self.slices, key=lambda one: int(one["k"]))
+        lines = [{**line, "findings": [one["code"] for one in told if line["k"] in one["slices"]]} for line in ordered]
+        return {"slices": lines, "findings": told}
+
+
+def _plain(code: str, text: str, slices: Sequence[int]) -> dict[str, Any]:
+    return {"code": code, "text": text, "slices": sorted(slices)}
+
+
+def quality(dsc: float, reached: Floats) -> str:
+    """ "good", "medium" or "bad", from the class head where there is one, else from the DSC."""
+    if np.isnan(reached).any():
+        return CLASSES[int(dsc >= CUTS[0]) + int(dsc >= CUTS[1])]
+    medium = bool(reached[0] >= 0.5)
+    return CLASSES[int(medium) + int(medium and bool(reached[1] >= 0.5))]
+
+
+def past_the_ends(measured: Measured) -> NDArray[np.bool_]:
+    """Rows past the ends where the structure seems to be, without a break from the end outwards."""
+    rows, out = measured.rows, np.zeros(len(measured.rows.k), bool)
+    if np.isnan(measured.present).any():
+        return out
+    there = measured.present >= MISSED_FROM
+    for order, at in ((np.argsort(rows.below_mm)[::-1], rows.below_mm), (np.argsort(rows.above_mm)[::-1], rows.above_mm)):
+        for n in order[at[order] < 0]:
+            if not there[n]:
+                break
+            out[n] = True
+    return out
+
+
+def error_map(measured: Measured, work: Work, grid: Geometry) -> Volume:
+    """The chance times 255 that a voxel is wrongly in or out, on a crop of the case's ``grid``."""
+    rows, size = measured.rows, measured.wrong.shape[1:]
+    low = np.array([rows.k[0], *measured.first.min(axis=0)])
+    high = np.array([rows.k[-1] + 1, *(measured.first.max(axis=0) + np.asarray(size))])
+    chance = np.zeros(tuple(high - low), np.float32)
+    for n, k in enumerate(rows.k):
+        j, i = measured.first[n] - low[1:]
+        chance[k - low[0], j : j + size[0], i : i + size[1]] = measured.wrong[n]
+    where = Volume(chance, work.grid.crop(low, high))
+    corners = grid.voxels(where.geometry.corners_mm)
+    first = np.clip(np.floor(corners.min(axis=0)), 0, np.asarray(grid.shape) - 1).astype(int)
+    last = np.clip(np.ceil(corners.max(axis=0)) + 1, first + 1, grid.shape).astype(int)
+    return where.to(grid.crop([int(n) for n in first], [int(n) for n in last])).map(
+        lambda a: np.rint(np.clip(a, 0, 1) * 255).astype(np.uint8)
+    )
+
+
+def sigmoid(x: NDArray[Any]) -> Floats:
+    """1 / (1 + exp(-x)) without overflow."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), dtype=np.float32)
+
+
+def load_assessor(model: str | Path, *, backend: Backend = "auto", threads: int | None = None) -> Assessor:
+    """The quality model in a file (a path or a shipped name), ready to predict. Raises ModelError for other kinds."""
+    from oncontour.tasks.assess import AssessTask
+
+    task = load_task(model)
+    if not isinstance(task, AssessTask):
+        raise ModelError(f"this model does {task.name!r}, not contour quality", where=str(model))
+    return Assessor(task, backend, threads)

@@ -1,0 +1,297 @@
+"""The bound and the gate of a quality model, from patients whose truth is known: after training, and again on a clinic's own.
+
+observe                what the model says of each slice of some masks, beside the truth
+offsets                how far the predicted quantile must be lowered for the bound to hold (``metrics.conformal``)
+calibrate_on_claims    both, at the end of training, from the patients held back
+recalibrated           both, from observed patients of a clinic
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from oncontour.card import Card
+from oncontour.case import Case
+from oncontour.errors import TrainingError
+from oncontour.metrics.conformal import Method, covered, offset
+from oncontour.metrics.overlap import overlap
+from oncontour.tasks.assess import AssessTask, Table, dsc_and_low
+from oncontour.tasks.assessing import Assessor, Work
+from oncontour.tasks.claims import SEGMENTER, Claim
+from oncontour.tasks.gate import Gate
+from oncontour.volume import Volume
+
+MOST_SLICES = 1200
+"""Slices a structure that the gate learns from."""
+A_PATIENT = 400
+"""Slices a patient that the bound is made from."""
+GATE_PATIENTS = 20
+"""Patients of a clinic from which its gate is learned anew; with fewer, the limits alone are moved."""
+_SOME = 64
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One slice of one mask: what was predicted and, where ``true`` is not NaN, the truth. ``claimed``: the mask has a voxel there;
+    ``inside``: it lies between the mask's ends; ``area_mm2`` of the mask; ``place`` 0 at its lower end, 1 at its upper."""
+
+    patient: str
+    source: str
+    structure: str
+    k: int
+    true: float
+    dsc: float
+    low: float
+    lower: float
+    outline_mm: float
+    true_outline_mm: float
+    present: float
+    claimed: bool
+    inside: bool
+    area_mm2: float
+    place: float
+    passed: bool
+
+
+@dataclass
+class Observed:
+    """Slices, the gate's view of each structure, and what was left out: ``both_empty`` slices (neither mask has a voxel) and ``unseen``
+    (the truth has one, the mask has not, and the slice lies too far past its ends to be looked at; its DSC is 0, whoever judges)."""
+
+    slices: list[Scored] = field(default_factory=list)
+    features: dict[tuple[str, str, str], NDArray[np.float32]] = field(default_factory=dict)
+    """(patient, source, structure) -> features of its slices"""
+    far: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    both_empty: int = 0
+    unseen: int = 0
+    missed: int = 0
+    """structures that the truth has and the mask has not at all"""
+
+    def scored(self) -> list[Scored]:
+        """Slices with a contour and a truth: what the numbers are about."""
+        return [s for s in self.slices if s.claimed and not np.isnan(s.true)]
+
+
+def observe(assessor: Assessor, case: Case, claims: Mapping[str, Mapping[str, Volume]], into: Observed, *, beyond: bool = True) -> None:
+    """Add to ``into`` what the model says of the masks ``claims`` (source -> structure -> mask) of a case that holds the truth."""
+    names = [name for name in assessor.task.settings.structures if name in case.structures]
+    work = Work.of(assessor.task, case.without_structures())
+    truths = {name: case.mask(name) for name in names}
+    for source, masks in claims.items():
+        for name in (n for n in names if n in masks and truths[n].array.any()):
+            mask = masks[name].binary().to(case.geometry)
+            if not mask.array.any():
+                into.missed += 1
+                into.unseen += int(truths[name].array.any(axis=(1, 2)).sum())
+                continue
+            _one(assessor, Work(work.case.with_masks({name: mask}), work.grid, work.scan), source, name, truths[name], mask, into)
+
+
+def _one(assessor: Assessor, work: Work, source: str, name: str, truth: Volume, mask: Volume, into: Observed) -> None:
+    case, seen = work.case, assessor.measure(work, name)
+    shared = overlap(truth, mask)
+    each = shared.slice_dsc
+    rows = seen.rows
+    flipped = float(case.geometry.reorient().axes[0] @ case.geometry.axes[0]) < 0
+    count, pixel = case.geometry.shape[0], case.geometry.spacing_mm[1] * case.geometry.spacing_mm[2]
+    lower, length = assessor.bound(seen.low, name), float(rows.below_mm.max() + rows.above_mm.max())
+    looked = set()
+    for n, k in enumerate(rows.k):
+        at = count - 1 - int(k) if flipped else int(k)
+        looked.add(at)
+        into.slices.append(
+            Scored(
+                patient=case.id,
+                source=source,
+                structure=name,
+                k=at,
+                true=float(each[at]),
+                dsc=float(seen.dsc[n]),
+                low=float(seen.low[n]),
+                lower=float(lower[n]),
+                outline_mm=float(seen.outline_mm[n]),
+                true_outline_mm=np.nan,
+                present=float(seen.present[n]),
+                claimed=bool(rows.claimed[n]),
+                inside=bool(rows.below_mm[n] >= 0 and rows.above_mm[n] >= 0),
+                area_mm2=float(shared.predicted[at]) * pixel,
+                place=float(rows.below_mm[n]) / length if length > 0 else 0.5,
+                passed=seen.known,
+            )
+        )
+    has = np.asarray(shared.truth > 0)
+    into.unseen += sum(1 for k in np.flatnonzero(has) if int(k) not in looked)
+    into.both_empty += int(np.isnan(each).sum())
+    key = (case.id, source, name)
+    into.features[key], into.far[key] = seen.features[rows.claimed & seen.whole], seen.far
+
+
+# ---- the bound
+
+
+def offsets(
+    low: Sequence[float],
+    true: Sequence[float],
+    patients: Sequence[str],
+    structures: Sequence[str],
+    *,
+    coverage: float,
+    method: Method,
+    by: str,
+) -> dict[str, Any]:
+    """The card's ``calibration``: offset of the bound for "all", and for each structure where ``by`` is "structure"."""
+    scores = np.asarray(low, np.float64) - np.asarray(true, np.float64)
+    found = {"all": offset(scores, patients, coverage, method)}
+    if by == "structure":
+        for name in dict.fromkeys(structures):
+            mine = np.array([s == name for s in structures])
+            found[name] = offset(scores[mine], [p for p, m in zip(patients, mine, strict=True) if m], coverage, method)
+    kept = {name: round(q, 5) for name, q in found.items() if np.isfinite(q)}
+    return {
+        "coverage": coverage,
+        "method": method,
+        "offsets": kept,
+        "patients": len(set(patients)),
+        "slices": len(scores),
+    }
+
+
+def calibrate_on_claims(task: AssessTask, train: Sequence[Claim], held_back: Sequence[Claim]) -> dict[str, Any]:
+    """``{"calibration": ...}`` for the card, and the gate of ``task`` set. Without patients held back there is no bound, only the gate.
+
+    The bound is made from real segmenters' masks where there are any; the gate learns from all masks.
+    """
+    held = [c for c in held_back if c.family == SEGMENTER] or list(held_back)
+    rng = np.random.default_rng(task.settings.seed)
+    for number in range(len(task.settings.structures)):
+        mine = [c for c in train if c.structure == number]
+        if not mine:
+            continue
+        features, _ = _answers(task, mine, _picked(Table.of(mine), rng, MOST_SLICES))
+        if len(features) < 2:
+            continue
+        task.gate.learn(features, number)
+        seen = [c for c in held if c.structure == number] or mine[:50]
+        typical = [_typical(task, claim, number) for claim in seen[:: max(1, len(seen) // 150)]]
+        known = np.array([t for t in typical if not np.isnan(t)])
+        if len(known):
+            task.gate.set_limit(known, number)
+    if not held:
+        return {}
+    by_patient: dict[str, list[Claim]] = {}
+    for claim in held:
+        by_patient.setdefault(claim.case_id, []).append(claim)
+    low: list[float] = []
+    true: list[float] = []
+    patients: list[str] = []
+    structures: list[str] = []
+    for patient, claims in by_patient.items():
+        table = Table.of(claims)
+        chosen = _picked(table, rng, A_PATIENT)
+        _, below = _answers(task, claims, chosen)
+        low += below.tolist()
+        true += table.dsc[chosen].tolist()
+        patients += [patient] * len(chosen)
+        structures += [task.settings.structures[int(n)] for n in table.structure[chosen]]
+    made = offsets(low, true, patients, structures, coverage=task.settings.coverage, method="hierarchical", by="all")
+    return {"calibration": {**made, "data": "patients held back from training"}}
+
+
+def _picked(table: Table, rng: np.random.Generator, most: int) -> NDArray[np.intp]:
+    """At most so many rows that have a DSC."""
+    rows = np.flatnonzero(~np.isnan(table.dsc))
+    return rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False))
+
+
+def _typical(task: AssessTask, claim: Claim, number: int) -> float:
+    """The gate's distance of a claim's middling slice (of at most a dozen); NaN where it has none."""
+    rows = _picked(Table.of([claim]), np.random.default_rng(0), 12)
+    if not len(rows):
+        return float("nan")
+    features, _ = _answers(task, [claim], rows)
+    return float(np.median(task.gate.distance(features, number)))
+
+
+def _answers(task: AssessTask, claims: Sequence[Claim], rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(features (n, d), predicted quantile (n,)) of these rows of ``Table.of(claims)``, unaugmented."""
+    table, was = Table.of(claims), task.training
+    features, low = [], []
+    device = next(task.net.parameters()).device
+    task.eval()
+    with torch.inference_mode():
+        for begin in range(0, len(rows), _SOME):
+            drawn = [task._draw(claims, table, int(row), None) for row in rows[begin : begin + _SOME]]
+            images = torch.stack([task.item(claims, draw)["image"] for draw in drawn]).to(device)
+            found = task.net.answers(images.contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
+            features.append(found.features.float().cpu().numpy())
+            low.append(dsc_and_low(found.numbers[:, task.settings.numbers["dsc"]])[1][:, 0].float().cpu().numpy())
+    task.train(was)
+    if not features:
+        return np.zeros((0, int(task.net.width)), np.float32), np.zeros(0, np.float32)  # type: ignore[arg-type]
+    return np.concatenate(features), np.concatenate(low)
+
+
+# ---- a clinic's own patients
+
+
+def recalibrated(
+    assessor: Assessor, observed: Observed, *, coverage: float, method: Method = "hierarchical", by: str = "all", data: str = ""
+) -> tuple[Card, dict[str, Any]]:
+    """(the card with the new calibration, what is to be told); the gate of the assessor's task is changed in place.
+
+    Raises TrainingError where there are too few patients for the promise.
+    """
+    slices = observed.scored()
+    patients = [s.patient for s in slices]
+    made = offsets(
+        [s.low for s in slices],
+        [s.true for s in slices],
+        patients,
+        [s.structure for s in slices],
+        coverage=coverage,
+        method=method,
+        by=by,
+    )
+    if "all" not in made["offsets"]:
+        need = int(np.ceil(coverage / (1 - coverage) - 1e-9))
+        raise TrainingError(
+            f"{made['patients']} patients are too few for a bound that holds for {coverage:.0%} of slices: at least {need} are needed",
+            hint="add patients, or ask for a lower --coverage",
+        )
+    told: dict[str, Any] = {"gate": _gate_anew(assessor.task.gate, assessor.task.settings.structures, observed)}
+    before = [s.lower for s in slices]
+    told["before"] = covered([s.true for s in slices], before, patients) if not np.isnan(before).all() else None
+    card = assessor.card
+    return replace(card, made={**card.made, "calibration": {**made, "data": data, "gate": told["gate"]}}), told
+
+
+def _gate_anew(gate: Gate, structures: Sequence[str], observed: Observed) -> dict[str, str]:
+    """Learn the gate of every structure that was seen; what was done, by structure.
+
+    With enough patients centre and spread are learned anew from one half and the limit from the other, so that no patient sets the limit
+    of its own cloud; with fewer the limit alone is raised to let these patients pass.
+    """
+    done = {}
+    for number, name in enumerate(structures):
+        mine = {key: f for key, f in observed.features.items() if key[2] == name and len(f)}
+        patients = sorted({key[0] for key in mine})
+        if not patients:
+            continue
+        if len(patients) >= GATE_PATIENTS:
+            half = set(patients[::2])
+            gate.learn(np.concatenate([f for key, f in mine.items() if key[0] in half]), number)
+            others = [f for key, f in mine.items() if key[0] not in half]
+            gate.set_limit(np.array([float(np.median(gate.distance(f, number))) for f in others]), number)
+            done[name] = f"learned anew from {len(patients)} patients"
+        elif gate.knows(number):
+            before = float(gate.limit[number])
+            gate.set_limit(np.array([float(np.median(gate.distance(f, number))) for f in mine.values()]), number)
+            gate.limit[number] = max(before, float(gate.limit[number]))
+            done[name] = f"limit {before:.2f} to {float(gate.limit[number]):.2f} from {len(patients)} patients"
+    return done
