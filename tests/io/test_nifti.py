@@ -34,6 +34,7 @@ def header(fields: Any = _NIFTI1, order: str = "<", **values: Any) -> bytes:
     one["sizeof_hdr"], one["magic"] = (348, b"n+1") if first else (540, b"n+2\0\r\n\x1a\n")
     one["dim"], one["datatype"], one["bitpix"] = [3, 2, 3, 4, 1, 1, 1, 1], 4, 16
     one["pixdim"], one["vox_offset"], one["scl_slope"] = [1, 1, 1, 1, 0, 0, 0, 0], 352 if first else 544, 1
+    one["qform_code"] = 1
     for name, value in values.items():
         one[name] = value
     return one.tobytes() + b"\0\0\0\0"
@@ -141,6 +142,7 @@ def test_scaling(tmp_path: Path, slope: float, inter: float, dtype: Any) -> None
         ({"sform_code": 1, "srow": np.full((3, 4), np.nan)}, GeometryError, "finite"),
         ({"sform_code": 1, "srow": [[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]}, GeometryError, "right angles"),
         ({"magic": b"ni1"}, FormatError, "one file"),
+        ({"qform_code": 0}, FormatError, "left cannot be told"),
     ],
 )
 def test_headers_that_must_not_pass(tmp_path: Path, values: dict[str, Any], kind: type[OncontourError], word: str) -> None:

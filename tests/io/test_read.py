@@ -101,6 +101,29 @@ def test_masks_alone_and_odd_names(tmp_path: Path) -> None:
     assert np.array_equal(case.masks["Larynx"].array, box().array)
 
 
+def test_names_of_images_in_capitals(tmp_path: Path) -> None:
+    write_image(patient().ct, tmp_path / "CT.nii.gz")
+    assert list(read(tmp_path).images) == ["ct"]
+
+
+@pytest.mark.parametrize("names", [("ct.nii.gz", "CT.nrrd"), ("masks/Larynx.nii.gz", "masks/Larynx.nrrd")])
+def test_two_files_of_one_name_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        write_image(box(), tmp_path / name)
+    with pytest.raises(InputError, match="two files are called"):
+        read(tmp_path)
+
+
+def test_image_files_among_dicom(tmp_path: Path) -> None:
+    """A stray one is passed over; a CT in both forms is nobody's guess."""
+    made = make_series(tmp_path, offsets=[0, 2, 4])
+    write_image(box(), tmp_path / "thumbnail.nrrd")
+    assert read(tmp_path).source.series_uid == made.series_uid
+    write_image(patient().ct, tmp_path / "ct.nii.gz")
+    with pytest.raises(InputError, match="it is not told which is meant"):
+        read(tmp_path)
+
+
 def _pdfs(folder: Path) -> None:
     for n in range(3):
         (folder / f"{n}.pdf").write_bytes(b"%PDF-1.7\n" + bytes(2000))
@@ -275,11 +298,13 @@ def test_earlier_results_are_replaced_and_nothing_else(tmp_path: Path) -> None:
     write(patient(), out, format="nifti")
     assert not (out / "CT").exists()
     write(patient(), out)
-    (out / "CT/notes.txt").write_text("mine")
-    for format in ("dicom", "nifti"):
-        with pytest.raises(OutputError, match=r"notes\.txt"):
-            write(patient(), out, format=format)
-    assert (out / "CT/notes.txt").read_text() == "mine"
+    for name in ("notes.txt", "IM-0001.dcm"):  # a hospital's own images lie in folders of that name too
+        (out / "CT" / name).write_text("mine")
+        for format in ("dicom", "nifti"):
+            with pytest.raises(OutputError, match=name):
+                write(patient(), out, format=format)
+        assert (out / "CT" / name).read_text() == "mine"
+        (out / "CT" / name).unlink()
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="in the way"):
         write(patient(), tmp_path / "file")

@@ -112,9 +112,21 @@ def test_nrrd_spaces_and_units(tmp_path: Path) -> None:
         assert got.geometry.same_grid(STRAIGHT, 1e-9), name
     in_cm = NRRD.replace("(0.7,0,0) (0,1.5,0) (0,0,3)", "(0.07,0,0) (0,0.15,0) (0,0,0.3)").replace("(-10,20,-300)", "(-1,2,-30)")
     assert nrrd(tmp_path / "a.nrrd", in_cm + 'space units: "cm" "cm" "cm"\n').geometry.same_grid(STRAIGHT, 1e-9)
-    lines = [line for line in NRRD.splitlines() if not line.startswith("space")]
-    plain = nrrd(tmp_path / "a.nrrd", "\n".join([*lines, "spacings: 0.7 1.5 3"]) + "\n")
-    assert plain.geometry.spacing_mm == pytest.approx((3, 1.5, 0.7))
+
+
+@pytest.mark.parametrize("gone", ["space", "space:", "space directions:"])
+def test_an_nrrd_that_does_not_tell_left_from_right_is_refused(tmp_path: Path, gone: str) -> None:
+    lines = [line for line in NRRD.splitlines() if not line.startswith(gone)]
+    with pytest.raises(FormatError, match="left cannot be told"):
+        nrrd(tmp_path / "a.nrrd", "\n".join([*lines, "spacings: 0.7 1.5 3"]) + "\n")
+
+
+@pytest.mark.parametrize("gone", ["TransformMatrix", "ElementSpacing"])
+def test_a_metaimage_without_its_axes_or_sizes_is_refused(tmp_path: Path, gone: str) -> None:
+    """MetaIO's own default, 1 mm along x, y, z, would be made up."""
+    lines = [line for line in MHA.splitlines() if not line.startswith(gone)]
+    with pytest.raises(FormatError, match=f"{gone} is missing"):
+        mha(tmp_path / "a.mha", "\n".join(lines) + "\n")
 
 
 def test_metaimage_variants(tmp_path: Path) -> None:

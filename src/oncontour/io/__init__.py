@@ -20,7 +20,7 @@ def read(
     doses: Sequence[str | Path] = (),
 ) -> Case:
     """The patient at ``path``, whatever of these it is: a folder of images with ``masks`` (``io/layout.py``), an OpenKBP folder of CSVs,
-    a single image file, or a folder of DICOM.
+    a single image file, or a folder of DICOM (stray image files in it are passed over; a CT in both forms is refused).
 
     ``id`` is by default the name of the folder or file: a PatientID is patient data and stays out of ids. ``series_uid`` picks one of
     several image series, ``structure_set_uid`` (a SOPInstanceUID) one of several RTSTRUCTs, ``doses`` (SOPInstanceUIDs or files) one of
@@ -31,15 +31,17 @@ def read(
     path = Path(path)
     if not path.exists():
         raise InputError("no such file or folder", where=str(path))
-    from oncontour.io.layout import is_layout, read_layout
+    from oncontour.io.layout import check_not_both, is_layout, read_layout
     from oncontour.io.nifti import is_image
     from oncontour.io.openkbp import is_openkbp, read_openkbp
     from oncontour.io.patient import read_dicom
+    from oncontour.io.scan import holds_dicom
 
     if path.is_file() and is_image(path):
         return _read_single(path, id)
-    if is_layout(path):
+    if is_layout(path) and not holds_dicom(path):
         return read_layout(path, id=id)
+    check_not_both(path)
     if is_openkbp(path):
         return read_openkbp(path, id=id)
     return read_dicom(path, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=doses)
@@ -61,10 +63,10 @@ def write(case: Case, out: Path | str, *, format: str = "dicom") -> list[Path]:
 
 
 def _read_single(path: Path, id: str | None) -> Case:
-    from oncontour.io.layout import stem
+    from oncontour.io.layout import IMAGES, image_name, stem
     from oncontour.io.nifti import read_image
 
     name = stem(path)
-    image = name.lower() if name.lower() in ("ct", "mr", "dose") else "ct"
+    image = image_name(name) if image_name(name) in IMAGES else "ct"
     notes = () if name.lower() == image else (f"{path.name} is taken as a CT in HU",)
     return Case(id or name, {image: read_image(path)}, facts={"notes": notes, "unmapped": ()})

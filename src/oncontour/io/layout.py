@@ -20,6 +20,8 @@ from oncontour.io.nifti import SUFFIXES, is_image, read_image, write_image
 from oncontour.volume import Volume
 
 MASKS = "masks"
+IMAGES = ("ct", "mr", "dose")
+"""Images whose names mean something, in whatever case they are written."""
 
 
 def is_layout(folder: Path) -> bool:
@@ -27,19 +29,31 @@ def is_layout(folder: Path) -> bool:
     return folder.is_dir() and bool(_images(folder) or _images(folder / MASKS))
 
 
+def check_not_both(folder: Path) -> None:
+    """Raise InputError where a folder of DICOM is a patient in images too: nobody says which of the two is meant."""
+    named = [path.name for path in _images(folder) if image_name(stem(path)) in IMAGES]
+    named += [MASKS] if _images(folder / MASKS) else []
+    if named:
+        raise InputError(
+            f"DICOM and a patient in image files ({', '.join(named)}) are here, and it is not told which is meant",
+            where=str(folder),
+            hint="give a folder that holds one of them",
+        )
+
+
 def read_layout(folder: Path | str, *, id: str | None = None) -> Case:
     """The patient in ``folder``; ``id`` is by default the folder's name.
 
     ``facts["names"]`` has the file's name of every mask (TG-263 name -> name in the file system), so that ``write_layout`` can give it
     back; ``facts["unmapped"]`` the masks whose names no TG-263 name is known for (they keep their own). In a mask, 0 (below 0.5 in
-    files of real numbers) is outside. Raises InputError where there is no image, what ``read_image`` raises, and GeometryError for a
-    mask that is not on the CT's grid.
+    files of real numbers) is outside. Raises InputError where there is no image, or two files of one name, what ``read_image`` raises, and
+    GeometryError for a mask that is not on the CT's grid.
     """
     folder = Path(folder)
     if not is_layout(folder):
         raise InputError("no image files (ct.nii.gz, masks/NAME.nii.gz, ...)", where=str(folder))
-    images = {stem(path): read_image(path) for path in _images(folder)}
-    found = {stem(path): path for path in _images(folder / MASKS)}
+    images = {image_name(name): read_image(path) for name, path in _by_name(folder).items()}
+    found = _by_name(folder / MASKS)
     names, unmapped, notes = map_names(found)
     masks = {name: _as_mask(read_image(found[original])) for name, original in names.items()}
     facts: dict[str, Any] = {"names": names, "unmapped": unmapped, "notes": notes}
@@ -107,6 +121,24 @@ def stem(path: Path) -> str:
     name = path.name
     ending = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default="")
     return name[: len(name) - len(ending)]
+
+
+def image_name(name: str) -> str:
+    """``name`` as a case calls an image: "ct", "mr" and "dose" in small letters, whatever the file says."""
+    return name.lower() if name.lower() in IMAGES else name
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """Name -> image file. Raises InputError where two files have one name: neither of them is the right one by its ending."""
+    found: dict[str, Path] = {}
+    for path in _images(folder):
+        name = stem(path)
+        other = next((known for known in found if known.casefold() == name.casefold()), None)
+        if other is not None:
+            names = f"{found[other].name} and {path.name}"
+            raise InputError(f"two files are called {name!r}: {names}", where=str(folder), hint="take one of them out of the folder")
+        found[name] = path
+    return found
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -22,7 +22,7 @@ from oncontour.errors import FormatError, InputError, LimitError
 from oncontour.files import writing
 from oncontour.geometry import Floats, Geometry
 from oncontour.io.textheader import read_metaimage, read_nrrd
-from oncontour.io.voxels import check_size, check_there, fill
+from oncontour.io.voxels import ORIENT, check_size, check_there, fill
 from oncontour.volume import Volume
 
 MAX_VOXELS = 2**29
@@ -123,7 +123,7 @@ def _read_nifti(path: Path, max_voxels: int) -> Volume:
         header = _header(stream, where)
         shape = _shape(header, where)
         check_size(shape, max_voxels, where)
-        geometry = Geometry((shape[2], shape[1], shape[0]), _LPS @ _affine_ras(header) @ _XYZ_TO_KJI)
+        geometry = Geometry((shape[2], shape[1], shape[0]), _LPS @ _affine_ras(header, where) @ _XYZ_TO_KJI)
         code = int(header["datatype"])
         if code not in _DTYPES:
             raise FormatError(f"voxels of NIfTI data type {code} (complex, colour or unknown) cannot be read", where=where)
@@ -160,8 +160,12 @@ def _shape(header: np.void, where: str) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _affine_ras(header: np.void) -> Floats:
-    """4x4 from (i, j, k, 1) to RAS+ mm: sform where it is set, else qform, else the bare voxel sizes (nifti1.h, methods 3, 2, 1)."""
+def _affine_ras(header: np.void, where: str) -> Floats:
+    """4x4 from (i, j, k, 1) to RAS+ mm: sform where it is set, else qform (nifti1.h, methods 3, 2).
+
+    *Differs:* bare voxel sizes (method 1) are refused. What they mean is read in opposite ways: nifti1.h has i run to the patient's right,
+    ITK and nibabel to the left.
+    """
     affine = np.eye(4)
     sizes = np.asarray(header["pixdim"][1:4], dtype=np.float64)
     if int(header["sform_code"]) > 0:
@@ -171,7 +175,7 @@ def _affine_ras(header: np.void) -> Floats:
         affine[:3, 2] *= -1 if header["pixdim"][0] < 0 else 1
         affine[:3, 3] = header["qoffset"]
     else:
-        affine[:3, :3] = np.diag(sizes)
+        raise FormatError("neither sform nor qform is set: which side is the patient's left cannot be told", where=where, hint=ORIENT)
     affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return affine
 

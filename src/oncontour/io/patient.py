@@ -5,6 +5,7 @@ What belongs is told by UIDs alone (DICOM PS3.3 C.7.4.1 frame of reference, C.8.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +127,7 @@ def check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
     foreign = [p for p in folder.iterdir() if not (p.name in _OURS or is_image(p))]
-    foreign += [p for name in ("CT", "MR") for p in (folder / name).glob("*") if p.suffix != ".dcm" or p.is_dir()]
+    foreign += [p for name in ("CT", "MR") for p in (folder / name).glob("*") if not re.fullmatch(rf"{name}\d{{4,}}\.dcm", p.name)]
     foreign += [p for p in (folder / "masks").glob("*") if not is_image(p)]
     if foreign:
         raise OutputError(

@@ -128,6 +128,18 @@ def scan(folder: Path | str) -> list[SeriesFiles]:
     return sorted(found, key=lambda s: (s.kind != "image", s.modality, s.series_uid, str(s.path)))
 
 
+def holds_dicom(folder: Path, looks: int = 200) -> bool:
+    """Whether one of the first files below ``folder`` bears the mark of DICOM (PS3.10 7.1); quick, where ``scan`` is thorough."""
+    for _, path in zip(range(looks), _files(folder), strict=False):
+        try:
+            with path.open("rb") as stream:
+                if stream.read(132)[128:] == b"DICM":
+                    return True
+        except OSError:  # whoever reads the file will say so
+            continue
+    return False
+
+
 def _files(folder: Path) -> Iterator[Path]:
     if folder.is_file():
         yield folder

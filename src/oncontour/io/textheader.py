@@ -10,6 +10,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from oncontour.errors import FormatError
 from oncontour.geometry import Floats, Geometry
-from oncontour.io.voxels import check_size, check_there, fill, fill_deflated, fill_text
+from oncontour.io.voxels import ORIENT, check_size, check_there, fill, fill_deflated, fill_text
 from oncontour.volume import Volume
 
 MAX_HEADER_BYTES = 1 << 16
@@ -47,27 +49,34 @@ _MET_DTYPES = {
 
 def read_nrrd(path: Path, max_voxels: int) -> Volume:
     """The image of an NRRD whose voxels are in the same file. Raises FormatError, LimitError, GeometryError; OSError where damaged."""
-    where = str(path)
-    with path.open("rb") as stream:
-        header = _nrrd_header(stream, where)
-        shape = _whole(header, "sizes", where)
-        check_size(shape, max_voxels, where)
-        geometry = Geometry((shape[2], shape[1], shape[0]), _nrrd_affine(header, where))
-        array = np.empty(geometry.shape, _nrrd_dtype(header, where))
-        _nrrd_voxels(stream, header, array, where)
-    return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), geometry)
+    return _read(path, max_voxels, _Format(_nrrd_header, "sizes", _nrrd_affine, _nrrd_dtype, _nrrd_voxels))
 
 
 def read_metaimage(path: Path, max_voxels: int) -> Volume:
     """The image of a MetaImage whose voxels are in the same file (.mha). Raises FormatError, LimitError, GeometryError; zlib.error."""
+    return _read(path, max_voxels, _Format(_meta_header, "DimSize", _meta_affine, _meta_dtype, _meta_voxels))
+
+
+@dataclass(frozen=True)
+class _Format:
+    """The parts of a file: its header, the field of its sizes, where the voxels lie, what they are, and how they are packed."""
+
+    header: Callable[[IO[bytes], str], dict[str, str]]
+    sizes: str
+    affine: Callable[[dict[str, str], str], Floats]
+    dtype: Callable[[dict[str, str], str], np.dtype[Any]]
+    voxels: Callable[[IO[bytes], dict[str, str], NDArray[Any], str], None]
+
+
+def _read(path: Path, max_voxels: int, parts: _Format) -> Volume:
     where = str(path)
     with path.open("rb") as stream:
-        header = _meta_header(stream, where)
-        shape = _whole(header, "DimSize", where)
+        header = parts.header(stream, where)
+        shape = _whole(header, parts.sizes, where)
         check_size(shape, max_voxels, where)
-        geometry = Geometry((shape[2], shape[1], shape[0]), _meta_affine(header, where))
-        array = np.empty(geometry.shape, _meta_dtype(header, where))
-        _meta_voxels(stream, header, array, where)
+        geometry = Geometry((shape[2], shape[1], shape[0]), parts.affine(header, where))
+        array = np.empty(geometry.shape, parts.dtype(header, where))
+        parts.voxels(stream, header, array, where)
     return Volume(array.astype(array.dtype.newbyteorder("="), copy=False), geometry)
 
 
@@ -108,14 +117,14 @@ def _nrrd_affine(header: dict[str, str], where: str) -> Floats:
     space = header.get("space", "").lower()
     space = _SHORT_SPACES.get(space, space)
     if space and space not in _TO_LPS:
-        raise FormatError(f"space {space[:40]!r} is not one of {', '.join(_TO_LPS)}", where=where)
+        raise FormatError(f"space {space[:40]!r} is not one of {', '.join(_TO_LPS)}", where=where, hint=ORIENT)
+    for field in ("space", "space directions"):
+        if field not in header:
+            raise FormatError(f"{field} is missing: which side is the patient's left cannot be told", where=where, hint=ORIENT)
     affine = np.eye(4)
-    if "space directions" in header:
-        affine[:3, :3] = np.reshape(_vectors(header, "space directions", 3, where), (3, 3)).T
-        affine[:3, 3] = _vectors(header, "space origin", 1, where) if "space origin" in header else 0
-    elif "spacings" in header:
-        affine[:3, :3] = np.diag(_floats(header["spacings"].split(), 3, "spacings", where))
-    affine[:3] *= np.array(_TO_LPS.get(space, (1, 1, 1)))[:, None] * _unit_mm(header, where)
+    affine[:3, :3] = np.reshape(_vectors(header, "space directions", 3, where), (3, 3)).T
+    affine[:3, 3] = _vectors(header, "space origin", 1, where) if "space origin" in header else 0
+    affine[:3] *= np.array(_TO_LPS[space])[:, None] * _unit_mm(header, where)
     affine[:3, :3] = affine[:3, :3] @ _KJI
     return affine
 
@@ -210,12 +219,14 @@ def _says_yes(header: dict[str, str], key: str, where: str) -> bool:
 def _meta_affine(header: dict[str, str], where: str) -> Floats:
     """4x4 from (k, j, i, 1) to LPS mm; each row of TransformMatrix is the direction of one axis, i first."""
 
-    def numbers(keys: tuple[str, ...], count: int, default: str) -> Floats:
+    def numbers(keys: tuple[str, ...], count: int, default: str = "") -> Floats:
         key = next((k for k in keys if k in header), keys[0])
+        if key not in header and not default:
+            raise FormatError(f"{key} is missing: size or sides of the voxels cannot be told", where=where, hint=ORIENT)
         return _floats(header.get(key, default).split(), count, key, where)
 
-    spacing = numbers(("ElementSpacing", "ElementSize"), 3, "1 1 1")
-    axes = numbers(("TransformMatrix", "Rotation", "Orientation"), 9, "1 0 0 0 1 0 0 0 1").reshape(3, 3)
+    spacing = numbers(("ElementSpacing", "ElementSize"), 3)
+    axes = numbers(("TransformMatrix", "Rotation", "Orientation"), 9).reshape(3, 3)
     affine = np.eye(4)
     affine[:3, :3] = (axes.T * spacing) @ _KJI
     affine[:3, 3] = numbers(("Offset", "Position", "Origin"), 3, "0 0 0")

@@ -13,6 +13,8 @@ from oncontour.errors import FormatError, LimitError
 _DEFLATE_RATIO = 1100
 """No deflate stream grows by more than 1032 (RFC 1951: 258 bytes from 2 bits)."""
 _PIECE = 1 << 24
+ORIENT = "save it again from a program that knows how the patient lay"
+"""The way out where a file does not say which side is which."""
 
 
 def check_size(shape: tuple[int, ...], max_voxels: int, where: str) -> None:
