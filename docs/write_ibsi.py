@@ -147,11 +147,11 @@ def page(compared: dict[str, list[Comparison]]) -> str:
     lines = [
         "# Features against the IBSI consensus",
         "",
-        "The Image Biomarker Standardisation Initiative defined what a texture feature is (reference manual, arXiv 1612.07003v11) and agreed",
+        "The Image Biomarker Standardisation Initiative defined what a texture feature is (manual: arXiv 1612.07003v11) and agreed",
         "on values: on a digital phantom of 80 voxels, and on a CT of a lung tumour under several configurations. This page is written by",
         "`python docs/write_ibsi.py` from the same comparison that `tests/dose/test_ibsi.py` makes; a test holds it to what comes out.",
         "",
-        f"**{good} of {total} consensus values are met within their tolerances.** A value of ours is rounded to the digits of the consensus",
+        f"**{good} of {total} consensus values are met within their tolerances.** Ours is rounded to the digits of the consensus",
         "before it is compared, for so the consensus was found; a tolerance of 0 means equal digits.",
         "",
         "| configuration | values | met |",

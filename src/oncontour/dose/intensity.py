@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from oncontour.dose.names import tags
 from oncontour.dose.region import Region
 
 Array = NDArray[Any]
@@ -22,9 +23,10 @@ Values = dict[str, float]
 PEAK_RADIUS_MM = 10 * (3 / (4 * np.pi)) ** (1 / 3)
 """Of a sphere of 1 cc."""
 
-_STATISTICS = "mean var skew kurt median min p10 p90 max iqr range mad rmad medad cov qcod".split()
-_HISTOGRAM = "mode entropy uniformity max_grad max_grad_g min_grad min_grad_g".split()
-_VOLUME = "v10 v90 i10 i90 diff_v10_v90 diff_i10_i90 auc".split()
+_STATISTICS = tags("stat")[:16]
+"""What statistics and histogram have in common: all but energy and root mean square."""
+_HISTOGRAM = ("mode", "entropy", "uniformity", "max_grad", "max_grad_g", "min_grad", "min_grad_g")
+_VOLUME = tags("ivh")
 
 
 def _ratio(above: float, below: float) -> float:
@@ -44,7 +46,6 @@ def statistics(values: Array) -> Values:
 
 
 def _moments(values: Floats) -> Values:
-    """What statistics and histogram have in common."""
     if not values.size:
         return dict.fromkeys(_STATISTICS, np.nan)
     mean, low, high = float(values.mean()), float(values.min()), float(values.max())

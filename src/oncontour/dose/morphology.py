@@ -17,18 +17,16 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from oncontour.dose.mesh import area_and_volume, vertices
+from oncontour.dose.names import tags
 from oncontour.dose.region import Region
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Values = dict[str, float]
 
-SHAPE = (
-    "volume vol_approx area_mesh av comp_1 comp_2 sph_dispr sphericity asphericity diam pca_maj_axis pca_min_axis pca_least_axis "
-    "pca_elongation pca_flatness vol_dens_aabb area_dens_aabb vol_dens_ombb area_dens_ombb vol_dens_aee area_dens_aee vol_dens_mvee "
-    "area_dens_mvee vol_dens_conv_hull area_dens_conv_hull"
-).split()
 INSIDE = ("com", "integ_int", "moran_i", "geary_c")
+"""What needs intensity."""
+SHAPE = tuple(name for name in tags("morph") if name not in INSIDE)
 
 
 def morphology(region: Region) -> Values:
@@ -143,34 +141,74 @@ def ellipsoid_area(a: float, b: float, c: float) -> float:
 
 
 def enclosing_ellipsoid(points: Floats, tolerance: float = 1e-4) -> Floats:
-    """Half axes, long to short, of the smallest ellipsoid round ``points`` (n, 3) in general position (IBSI SWZ1).
+    """Half axes, long to short, of the smallest ellipsoid round ``points`` (n, 3) that do not lie in a plane (IBSI SWZ1).
 
-    Source: Khachiyan's ascent with the steps away of Todd and Yildirim, Discrete Appl Math 2007;155:1731-1744; the volume is right
-    within about ``tolerance``.
+    Source: Khachiyan's ascent from the points of Kumar and Yildirim with the steps away of Todd and Yildirim, Discrete Appl Math
+    2007;155:1731-1744; every point lies within a factor sqrt(1 + tolerance) of the ellipsoid.
     """
-    lifted = np.column_stack([points, np.ones(len(points))])
-    size = lifted.shape[1]
-    weight = np.full(len(points), 1 / len(points))
-    for _ in range(20_000):
-        reach = ((lifted @ np.linalg.inv((lifted.T * weight) @ lifted)) * lifted).sum(axis=1)
-        far = int(reach.argmax())
-        near = int(np.where(weight > 0, reach, np.inf).argmin())
-        over, under = reach[far] / size - 1, 1 - reach[near] / size
-        if max(over, under) < tolerance:
+    scale = float(np.ptp(points, axis=0).max())
+    unit = np.ascontiguousarray(points - points.mean(axis=0)) / scale
+    weight = _spanning(unit)
+    lifted = np.column_stack([unit, np.ones(len(unit))])
+    start = np.asarray(np.linalg.inv((lifted.T * weight) @ lifted), np.float64)
+    weight = _ascended(lifted, weight, start, tolerance)
+    centre = weight @ unit
+    spread = (unit.T * weight) @ unit - np.outer(centre, centre)
+    return np.asarray(scale * np.sqrt(np.clip(3 * np.linalg.eigvalsh(spread)[::-1], 0, None)))
+
+
+def _spanning(points: Floats) -> Floats:
+    """Equal weights on the two ends of ``points`` in three directions, each across the lines between the ends before."""
+    weight, lines = np.zeros(len(points)), np.zeros((0, 3))
+    for _ in range(3):
+        across = np.linalg.svd(lines)[2][-1] if len(lines) else np.array([1.0, 0.0, 0.0])
+        along = points @ across
+        ends = int(along.argmin()), int(along.argmax())
+        weight[list(ends)] = 1
+        lines = np.vstack([lines, points[ends[1]] - points[ends[0]]])
+    return np.asarray(weight / weight.sum())
+
+
+@njit(cache=True, nogil=True)
+def _ascended(lifted: Floats, weight: Floats, inverse: Floats, tolerance: float) -> Any:
+    """Weights of ``lifted`` points (n, 4) with the covariance of the smallest enclosing ellipsoid; ``inverse`` of that at the start.
+
+    ``reach`` is how far each point lies out; moving weight to one point changes the inverse by rank one (Sherman and Morrison).
+    """
+    n, size = lifted.shape
+    reach = ((lifted[:, :, None] * inverse).sum(axis=1) * lifted).sum(axis=1)
+    arm = np.empty(size)
+    for _ in range(100_000):
+        far, near = 0, -1
+        for p in range(n):
+            if reach[p] > reach[far]:
+                far = p
+            if weight[p] > 0 and (near < 0 or reach[p] < reach[near]):
+                near = p
+        if max(reach[far] / size - 1, 1 - reach[near] / size) < tolerance:
             break
-        if over > under:
-            step, moved = (reach[far] - size) / (size * (reach[far] - 1)), far
-        else:
-            most = weight[near] / (1 - weight[near])
-            free = (size - reach[near]) / (size * (reach[near] - 1)) if reach[near] > 1 else most
-            step, moved = -min(most, free), near
-        weight *= 1 - step
-        weight[moved] = max(weight[moved] + step, 0.0)
-        if moved == near and -step >= (weight[near] + 1e-300) and weight[near] < 1e-15:
-            weight[near] = 0.0
-    centre = weight @ points
-    spread = (points.T * weight) @ points - np.outer(centre, centre)
-    return np.asarray(np.sqrt(np.clip(3 * np.linalg.eigvalsh(spread)[::-1], 0, None)))
+        moved, step = far, (reach[far] - size) / (size * (reach[far] - 1))
+        gone = False
+        if reach[far] / size - 1 < 1 - reach[near] / size:
+            moved, step, gone = near, -weight[near] / (1 - weight[near]), True
+            if reach[near] > 1 and (reach[near] - size) / (size * (reach[near] - 1)) > step:
+                step, gone = (reach[near] - size) / (size * (reach[near] - 1)), False
+        share = step / (1 - step + step * reach[moved])
+        for a in range(size):
+            arm[a] = 0.0
+            for b in range(size):
+                arm[a] += inverse[a, b] * lifted[moved, b]
+        for p in range(n):
+            along = 0.0
+            for a in range(size):
+                along += lifted[p, a] * arm[a]
+            reach[p] = (reach[p] - share * along * along) / (1 - step)
+            weight[p] *= 1 - step
+        weight[moved] = 0.0 if gone else weight[moved] + step
+        for a in range(size):
+            for b in range(size):
+                inverse[a, b] = (inverse[a, b] - share * arm[a] * arm[b]) / (1 - step)
+    return weight
 
 
 def _directions(hull: ConvexHull) -> Floats:

@@ -267,6 +267,11 @@ NO_CONSENSUS = (
 """Defined by the manual, but without a consensus value to check against."""
 
 
+def tags(family: str) -> tuple[str, ...]:
+    """Short names of a family's features without its own, in the order of the manual: ``tags("ngt")[0]`` is ``coarseness``."""
+    return tuple(tag.removeprefix(family + "_") for tag, feature in FEATURES.items() if feature.family == family)
+
+
 def split(name: str) -> tuple[Feature, str]:
     """The feature and the aggregation ("" outside the texture families) of a column name. Raises KeyError for any other name."""
     if name in FEATURES and not FEATURES[name].aggregations:
@@ -279,7 +284,7 @@ def split(name: str) -> tuple[Feature, str]:
 
 
 def code(name: str) -> str:
-    """A column name as IBSI identifiers: ``cm_joint_max_3D_comb`` -> ``LFYI.GYBY.IAZD``; the fractions of the IVH stay (``P88C.BC2M.10``)."""
+    """A column name as IBSI identifiers: ``cm_joint_max_3D_comb`` -> ``LFYI.GYBY.IAZD``; the IVH keeps its fractions (``P88C.BC2M.10``)."""
     feature, ending = split(name)
     parts = [FAMILIES[feature.family][0], feature.identifier]
     if feature.family == "ivh" and feature.tag[-2:].isdecimal():

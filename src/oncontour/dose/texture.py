@@ -20,14 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.dose import texture_loops as loops
-from oncontour.dose.names import DIRECTED, UNDIRECTED
+from oncontour.dose.names import DIRECTED, UNDIRECTED, tags
 from oncontour.errors import ConfigError
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Values = dict[str, float]
 
-AROUND = [step for step in product((-1, 0, 1), repeat=3) if any(step)]
+Step = tuple[int, int, int]
+AROUND: list[Step] = [(k, j, i) for k, j, i in product((-1, 0, 1), repeat=3) if k or j or i]
 """The 26 neighbours of a voxel as (k, j, i) steps."""
 DIRECTIONS = [step for step in AROUND if step > (0, 0, 0)]
 """One of each opposite pair: 13 directions, the first 4 of which stay in the slice once sorted by k."""
@@ -38,6 +39,9 @@ _EXTENT_NAMES = {
     "dzm": ("sde", "lde", "lgze", "hgze", "sdlge", "sdhge", "ldlge", "ldhge", "zdnu", "z_perc", "zd_var", "zd_entr"),
     "ngl": ("lde", "hde", "lgce", "hgce", "ldlge", "ldhge", "hdlge", "hdhge", "dcnu", "dc_perc", "dc_var", "dc_entr"),
 }
+
+
+_COOCCURRENCE = tags("cm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +83,9 @@ class Grey:
 
     @property
     def _plane(self) -> int:
-        return self.padded.shape[1] * self.padded.shape[2]
+        return int(self.padded.shape[1]) * int(self.padded.shape[2])
 
-    def offsets(self, steps: Iterable[tuple[int, int, int]]) -> NDArray[np.int64]:
+    def offsets(self, steps: Iterable[Step]) -> NDArray[np.int64]:
         """(k, j, i) steps as steps in the flat array."""
         row = self.padded.shape[2]
         return np.array([k * self._plane + j * row + i for k, j, i in steps], np.int64)
@@ -245,13 +249,7 @@ def _cooccurrence(counts: Array, _voxels: int, levels: int) -> Values:
     return dict(zip(_COOCCURRENCE, map(float, values), strict=True))
 
 
-_COOCCURRENCE = (
-    "joint_max joint_avg joint_var joint_entr diff_avg diff_var diff_entr sum_avg sum_var sum_entr energy contrast dissimilarity "
-    "inv_diff inv_diff_norm inv_diff_mom inv_diff_mom_norm inv_var corr auto_corr clust_tend clust_shade clust_prom info_corr1 info_corr2"
-).split()
-
-
-def _information(p: Floats, independent: Floats, one: float, both: float) -> tuple[float, float]:
+def _information(p: Array, independent: Array, one: float, both: float) -> tuple[float, float]:
     """First and second measure of information correlation (IBSI 3.6.25, 3.6.26); ``independent`` is p_i p_j where p_ij > 0.
 
     The sum of p_i p_j log(p_i p_j) over the whole matrix is minus twice the entropy of one side.
@@ -276,8 +274,8 @@ def emphases(level: Array, extent: Array, count: Array, voxels: int, names: Sequ
     ``names``: what they are called in the family, as in _EXTENT_NAMES. NaN where the table is empty.
     """
     short, long, low, high, short_low, short_high, long_low, long_high, extent_nu, share, extent_var, entropy = names
-    order = (short, long, low, high, short_low, short_high, long_low, long_high)
-    order += ("glnu", "glnu_norm", extent_nu, f"{extent_nu}_norm", share, "gl_var", extent_var, entropy)
+    first = (short, long, low, high, short_low, short_high, long_low, long_high)
+    order = (*first, "glnu", "glnu_norm", extent_nu, f"{extent_nu}_norm", share, "gl_var", extent_var, entropy)
     total = int(count.sum())
     if not total:
         return dict.fromkeys(order, np.nan)
@@ -285,7 +283,7 @@ def emphases(level: Array, extent: Array, count: Array, voxels: int, names: Sequ
     i2, j2 = level.astype(np.float64) ** 2, extent.astype(np.float64) ** 2
     by_level = float((np.bincount(level, count) ** 2).sum())
     by_extent = float((np.bincount(extent, count) ** 2).sum())
-    values = (
+    values: tuple[Any, ...] = (
         (1 / j2) @ p,
         j2 @ p,
         (1 / i2) @ p,
@@ -303,7 +301,7 @@ def emphases(level: Array, extent: Array, count: Array, voxels: int, names: Sequ
         (extent - extent @ p) ** 2 @ p,
         _entropy(p),
     )
-    return dict(zip(order, map(float, values), strict=True))
+    return {name: float(value) for name, value in zip(order, values, strict=True)}
 
 
 def _runs(grey: Grey, voxels: Array, offsets: Array) -> Array:
@@ -366,7 +364,7 @@ def _tone_difference(counted: Array, differences: Array) -> Values:
     Defined by the manual for one level alone: coarseness 10^6 where no voxel differs from its surroundings, contrast and busyness 0,
     strength 0.
     """
-    names = ("coarseness", "contrast", "busyness", "complexity", "strength")
+    names = tags("ngt")
     total = int(counted.sum())
     if not total:
         return dict.fromkeys(names, np.nan)

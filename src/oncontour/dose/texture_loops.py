@@ -77,7 +77,7 @@ def zones(flat: Ints, voxels: Indices, offsets: Indices, distance: Ints) -> Any:
 
 @njit(cache=True, nogil=True)
 def border_distance(inside: NDArray[np.bool_], slicewise: bool) -> Any:
-    """City-block steps from each inside voxel of a padded (k, j, i) mask to the nearest outside one; in the slice alone if ``slicewise``."""
+    """City-block steps from each inside voxel of a padded (k, j, i) mask to the nearest outside one; ``slicewise``: in its slice."""
     nk, nj, ni = inside.shape
     far = np.int32(nk + nj + ni)
     steps = np.where(inside, far, np.int32(0)).astype(np.int32)
