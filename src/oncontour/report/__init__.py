@@ -1,7 +1,10 @@
 """The report of one case: a single HTML file that needs no network, and the rows its table is made of.
 
     structures.py  one Row a structure: volume, extent, side, DSC      scene.py    images and contours for the viewer
-    palette.py     colours for colour-blind eyes                       template.html, style.css, viewer.js    the page
+    review.py      quality strips and the places to look at            export.py   the scores as CSV
+    palette.py     colours for colour-blind eyes                       template.html, style.css, viewer.js, review.js    the page
+
+Where the case has ``scores["assess"]`` the page is a review: the worst slice stands first, and keys lead from one to the next.
 
 The page says nothing that ``report.json`` (the ``record``) does not say, except the images and the contours themselves.
 """
@@ -9,7 +12,7 @@ The page says nothing that ``report.json`` (the ``record``) does not say, except
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,10 +20,25 @@ from typing import Any
 
 from oncontour.case import Case
 from oncontour.files import write_text
+from oncontour.report.export import scores_csv, write_scores
 from oncontour.report.palette import COLOURS, colour_of
+from oncontour.report.review import scores_of, unscored
 from oncontour.report.structures import Row, rows, warnings
 
-__all__ = ["COLOURS", "Row", "colour_of", "page", "rows", "table", "warnings", "write"]
+__all__ = [
+    "COLOURS",
+    "Row",
+    "colour_of",
+    "page",
+    "rows",
+    "scores_csv",
+    "scores_of",
+    "table",
+    "unscored",
+    "warnings",
+    "write",
+    "write_scores",
+]
 
 _MODEL_WORDS = (
     ("version", "Version"),
@@ -55,13 +73,18 @@ def page(record: Mapping[str, Any], case: Case, table: list[Row]) -> str:
         record=record,
         sentence=_sentence(record),
         image=_image(record),
+        messages=_messages(record, table, shown.review),
+        review=shown.review,
+        shown=f"{shown.words['step_mm'][1]:.2g} × {shown.words['step_mm'][2]:.2g} mm",
         with_dsc=any(row.dsc is not None for row in table),
         model_facts=_model_facts,
         span=_span,
+        quality_facts=_quality_facts(case),
         run_facts=_run_facts(record),
         style=Markup(_part("style.css")),
-        script=Markup(_part("viewer.js")),
-        scene=Markup(json.dumps(shown.words).replace("<", "\\u003c")),
+        script=Markup(_part("viewer.js") + (_part("review.js") if shown.review else "")),
+        scene=_json(shown.words),
+        review_json=_json(shown.review) if shown.review else None,
         blocks=shown.blocks,
         contours=shown.contours,
     )
@@ -86,9 +109,24 @@ def _part(name: str) -> str:
     return files("oncontour.report").joinpath(name).read_text(encoding="utf-8")
 
 
+def _json(words: Any) -> Any:
+    """JSON that ends no script element."""
+    from markupsafe import Markup
+
+    return Markup(json.dumps(words).replace("<", "\\u003c"))
+
+
+def _messages(record: Mapping[str, Any], table: Sequence[Row], review: Mapping[str, Any] | None) -> list[str]:
+    """The warnings at the top: where there is a review, without those that it tells with their slices."""
+    told = set(warnings(table)) if review else set()
+    return [text for text in record["warnings"] if text not in told]
+
+
 def _sentence(record: Mapping[str, Any]) -> str:
     found = sum(1 for row in record["structures"] if row["slices"])
     models = len(record["models"])
+    if not models:
+        return f"{found} of {len(record['structures'])} structures have contours on this {record['input']['modality']}; drawn elsewhere."
     by = "one model" if models == 1 else f"{models} models"
     return f"{found} of {len(record['structures'])} structures were found on this {record['input']['modality']} by {by}."
 
@@ -105,6 +143,12 @@ def _span(extent_mm: tuple[float, float]) -> str:
 
 def _model_facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(title, _plain(model[key])) for key, title in _MODEL_WORDS if model.get(key)]
+
+
+def _quality_facts(case: Case) -> list[tuple[str, str]]:
+    scores = case.scores.get("assess", {})
+    titles = {"sha256": "SHA-256 of the weights", "coverage": "The bound holds for", "calibration": "Calibration"}
+    return [(title, _plain(scores[key])) for key, title in titles.items() if scores.get(key)]
 
 
 def _run_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:

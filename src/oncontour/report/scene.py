@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from oncontour.case import Case
 from oncontour.geometry import Geometry
+from oncontour.report import review as reviewing
 from oncontour.report.structures import Row
 from oncontour.volume import Volume
 
@@ -54,11 +55,13 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """``words`` (JSON): grid, grey levels, windows, structures; ``blocks``: the images; ``contours``: compressed JSON of Outlines."""
+    """``words`` (JSON): grid, grey levels, windows, structures; ``blocks``: the images; ``contours``: compressed JSON of Outlines;
+    ``review`` (JSON): what is said of quality, None where nothing is."""
 
     words: dict[str, Any]
     blocks: list[Block]
     contours: str
+    review: dict[str, Any] | None = None
 
 
 def scene(case: Case, table: Sequence[Row]) -> Scene:
@@ -72,6 +75,9 @@ def scene(case: Case, table: Sequence[Row]) -> Scene:
     levels = HU_LEVELS if name == "ct" else _levels(image)
     blocks = list(_blocks(image.to(shown, fill=float(levels[0])).array, levels))
     packed = [_outlines(polygons, shown) for polygons in outlines.values()]
+    review = reviewing.words(case, shown, {row.name: row.colour for row in table})
+    begin = _start(packed, table, shown)
+    worst = reviewing.start(review) if review else None
     words = {
         "shape": shown.shape,
         "step_mm": shown.spacing_mm,
@@ -82,9 +88,9 @@ def scene(case: Case, table: Sequence[Row]) -> Scene:
         "unit": "HU" if name == "ct" else "",
         "windows": _windows(name, levels),
         "structures": [{"name": row.name, "colour": row.colour, "centre": _voxel(row, shown)} for row in table],
-        "start": _start(packed, table, shown),
+        "start": begin if worst is None else [worst, *begin[1:]],
     }
-    return Scene(words, blocks, _text(json.dumps(packed, separators=(",", ":")).encode()))
+    return Scene(words, blocks, _text(json.dumps(packed, separators=(",", ":")).encode()), review)
 
 
 def _polygons(case: Case, name: str, upright: Geometry) -> list[NDArray[np.float64]]:

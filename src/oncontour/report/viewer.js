@@ -14,6 +14,8 @@ const at = scene.start.slice();
 const hidden = new Set();
 let contours = scene.structures.map(() => new Map()); // structure -> slice k -> polygons [u, v, u, v, ...] in mm
 let bright = null; // name under the pointer
+let focus = null; // name of the structure in question, where there is a review
+let review = null;
 let grey = new Uint32Array(256);
 
 window.addEventListener("error", (event) => { document.body.dataset.error = event.message; });
@@ -64,13 +66,17 @@ async function unpack() {
   }
   readContours(await inflate($("contours").textContent));
   zoomToStructures(planes[0]);
+  if (review) review.begin();
   const blocks = [...document.querySelectorAll("script.block")];
   const distance = (b) => Math.abs(+b.dataset.first + b.dataset.count / 2 - at[0]);
   blocks.sort((a, b) => distance(a) - distance(b)); // the slice on show first
   for (const block of blocks) {
     restore(await inflate(block.textContent), +block.dataset.first, +block.dataset.count);
     block.remove();
-    if (block === blocks[0]) $("loading").hidden = true;
+    if (block === blocks[0]) {
+      $("loading").hidden = true;
+      performance.mark("first slice");
+    }
     draw();
   }
   document.body.dataset.ready = "true";
@@ -121,6 +127,7 @@ function drawPlane(plane) {
   context.imageSmoothingEnabled = true;
   context.imageSmoothingQuality = "high";
   context.drawImage(plane.image, view.left, view.top, plane.mm[0] * view.scale, plane.mm[1] * view.scale);
+  if (review) review.underlay(plane, view, context);
   drawContours(plane, view, context);
   if (pressed("cross")) drawCross(plane, view, context);
   drawLetters(plane, view, context);
@@ -137,17 +144,18 @@ function drawContours(plane, view, context) {
     }
     return path;
   };
+  const lit = bright ?? focus;
   scene.structures.forEach((structure, n) => {
-    if (hidden.has(structure.name)) return;
+    if (hidden.has(structure.name) || (review && review.hides(structure.name))) return;
     const { areas, lines } = plane.normal === 0 ? { areas: contours[n].get(at[0]) || [], lines: null } : cut(contours[n], plane);
     const colour = structure.colour.join(" "), area = trace(areas, true);
-    if (pressed("fill")) {
-      context.fillStyle = `rgb(${colour} / ${bright === structure.name ? 0.4 : 0.16})`;
+    if (pressed("fill") && !(review && review.shadesErrors())) {
+      context.fillStyle = `rgb(${colour} / ${bright === structure.name ? 0.4 : focus && focus !== structure.name ? 0.07 : 0.16})`;
       context.fill(area, "evenodd");
     }
     context.lineJoin = context.lineCap = "round";
-    context.lineWidth = (bright === structure.name ? 3 : 1.7) * view.ratio;
-    context.strokeStyle = `rgb(${colour})`;
+    context.lineWidth = (lit === structure.name ? 3 : lit && focus ? 1.2 : 1.7) * view.ratio;
+    context.strokeStyle = `rgb(${colour} / ${focus && lit !== structure.name ? 0.6 : 1})`;
     context.stroke(lines ? trace(lines, false) : area);
   });
 }
@@ -220,7 +228,7 @@ function face(below, above, w) {
 
 function drawCross(plane, view, context) {
   const x = (at[plane.across] + 0.5) * plane.step[0], y = (at[plane.down] + 0.5) * plane.step[1];
-  const sx = view.left + x * view.scale, sy = view.top + (plane.flip ? plane.mm[1] - y : y) * view.scale, gap = 14 * view.ratio;
+  const sx = view.left + x * view.scale, sy = view.top + (plane.flip ? plane.mm[1] - y : y) * view.scale, gap = (focus ? 40 : 14) * view.ratio;
   context.strokeStyle = "rgb(150 200 225 / .55)";
   context.lineWidth = view.ratio;
   context.beginPath();
@@ -270,6 +278,7 @@ function drawScale(view, context) {
 
 // Which slices hold each structure: one thin bar a structure, under the slider.
 function drawStrip() {
+  if (review) return review.mark();
   const canvas = $("strip"), ratio = window.devicePixelRatio || 1, shown = scene.structures.slice(0, 24), bar = 3;
   const width = Math.round(canvas.getBoundingClientRect().width * ratio), thumb = 8 * ratio; // the slider's ends lie half a thumb inside
   canvas.style.height = `${shown.length * (bar + 1)}px`;
@@ -396,7 +405,7 @@ scene.windows.forEach(({ name, low, high }, n) => {
 });
 $("slice").max = nk - 1;
 $("slice").addEventListener("input", (event) => goTo(+event.target.value));
-$("strip").addEventListener("click", (event) => {
+if ($("strip")) $("strip").addEventListener("click", (event) => {
   const box = event.target.getBoundingClientRect();
   goTo(((event.clientX - box.left - 8) / (box.width - 16)) * (nk - 1));
 });
@@ -429,9 +438,11 @@ const keys = {
   PageUp: () => goTo(at[0] + 10), PageDown: () => goTo(at[0] - 10), Home: () => goTo(0), End: () => goTo(nk - 1),
   f: () => toggle("fill"), x: () => toggle("cross"),
 };
+if ($("review")) review = startReview(JSON.parse($("review").textContent));
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("summary")) return;
-  const action = /^[1-9]$/.test(event.key) && scene.windows[event.key - 1] ? () => setWindow(event.key - 1) : keys[event.key];
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const action = /^[1-9]$/.test(key) && scene.windows[key - 1] ? () => setWindow(key - 1) : keys[key];
   if (!action) return;
   event.preventDefault();
   action();

@@ -1,0 +1,54 @@
+"""The scores as a table for programs and spreadsheets: one line a slice of a structure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from oncontour.case import Case
+from oncontour.files import write_text
+from oncontour.report.review import Cell, Strip, strips
+
+COLUMNS = ("structure", "slice", "z_mm", "dsc", "lower_bound", "class", "surface_mm", "flagged", "findings")
+
+
+def scores_csv(case: Case) -> str:
+    """``case.scores["assess"]`` as CSV, flagged structures first.
+
+    ``slice`` counts from 1 at the most inferior plane of the case's grid, as the report's viewer does; ``lower_bound`` is what the DSC is
+    at least, with the probability that ``report.json`` states; an empty field was not predicted. A structure's findings that no slice
+    shows (its volume, its position) stand on a line of their own with an empty slice, as does the reason where it was not scored.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for strip in strips(case):
+        whole = [one.code for one in strip.whole]
+        if whole or not strip.scored:
+            words = [*whole, *([] if strip.scored else [f"not scored: {strip.why}"])]
+            writer.writerow([_safe(strip.name), *[""] * 6, int(bool(whole)), _safe("; ".join(words))])
+        writer.writerows(_line(case, strip, cell) for cell in strip.cells)
+    return text.getvalue()
+
+
+def write_scores(case: Case, path: Path | str) -> Path:
+    """Write ``scores_csv(case)`` to ``path``, whole or not at all."""
+    write_text(path, scores_csv(case))
+    return Path(path)
+
+
+def _line(case: Case, strip: Strip, cell: Cell) -> list[str | int]:
+    grid = case.geometry
+    number = cell.k + 1 if float(grid.axes[0, 2]) >= 0 else grid.shape[0] - cell.k
+    numbers = [f"{cell.z_mm:.2f}", _number(cell.dsc, 3), _number(cell.lower, 3), cell.quality or "", _number(cell.surface_mm, 2)]
+    return [_safe(strip.name), number, *numbers, int(cell.flagged), _safe("; ".join(cell.codes))]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _safe(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula: names come from files that anybody may have made."""
+    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

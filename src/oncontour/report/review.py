@@ -1,0 +1,309 @@
+"""What the page says of quality: a strip of slices a structure, the places to look at, worst first, and what was not scored and why.
+
+It reads ``case.scores["assess"]`` (``tasks/assess.py``) and makes nothing up: a structure without scores has a strip without numbers, on
+which only the findings of the rule checks are marked.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from oncontour.case import Case
+from oncontour.geometry import Geometry
+from oncontour.ops.checks import CODES, Finding
+from oncontour.ops.checks.finding import runs
+from oncontour.volume import Volume
+
+SEVERITY: dict[str, float] = {
+    "side": 0.0,
+    "empty": 0.1,
+    "outside": 0.3,
+    "position": 0.35,
+    "gap": 0.4,
+    "isolated": 0.45,
+    "overlap": 0.5,
+    "island": 0.55,
+    "volume": 0.6,
+    "cut": 0.7,
+    "sliver": 0.78,
+}
+"""The DSC that a finding is ranked with among predicted ones: a wrong side comes first, a sliver last."""
+BRIDGE = 1
+"""Flagged slices with so many unflagged ones between them are one place to look at."""
+LEAST_ERROR = 26
+"""Error probabilities (of 255) below this are not shown: a tenth."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One slice of a strip: ``k`` in the case's grid; ``codes`` of the findings there; None where nothing was predicted."""
+
+    k: int
+    z_mm: float
+    dsc: float | None
+    lower: float | None
+    quality: str | None
+    surface_mm: float | None
+    codes: tuple[str, ...]
+
+    @property
+    def flagged(self) -> bool:
+        """Whether a person should look here: the predicted class is bad, or a rule found something."""
+        return self.quality == "bad" or bool(self.codes)
+
+    @property
+    def risk(self) -> float:
+        """What it is ranked by: the predicted DSC or the worst finding's severity, whichever is lower; 1 where there is neither."""
+        return min([1.0 if self.dsc is None else self.dsc, *(SEVERITY.get(code, 0.5) for code in self.codes)])
+
+
+@dataclass(frozen=True)
+class Strip:
+    """All slices of one structure; ``whole``: findings about the structure as such; ``findings``: all, in words."""
+
+    name: str
+    scored: bool
+    why: str | None
+    cells: tuple[Cell, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def whole(self) -> tuple[Finding, ...]:
+        return tuple(one for one in self.findings if not one.slices)
+
+    @property
+    def risk(self) -> float:
+        return min([1.0, *(cell.risk for cell in self.cells if cell.flagged), *(SEVERITY.get(one.code, 0.5) for one in self.whole)])
+
+    @property
+    def worst(self) -> Cell | None:
+        """The slice with the lowest predicted DSC."""
+        return min((cell for cell in self.cells if cell.dsc is not None), key=lambda cell: cell.dsc or 0.0, default=None)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Neighbouring flagged slices of one structure: a place to look at. ``k`` is the worst of them; None: the structure as a whole."""
+
+    name: str
+    first: int | None
+    last: int | None
+    k: int | None
+    dsc: float | None
+    lower: float | None
+    risk: float
+    texts: tuple[str, ...]
+    codes: tuple[str, ...]
+
+
+def strips(case: Case) -> list[Strip]:
+    """A strip for each structure in ``case.scores["assess"]``, those with something to look at first, worst first; else in their order."""
+    scores = case.scores["assess"]
+    made = [_strip(case, name, words) for name, words in scores.get("structures", {}).items()]
+    return sorted(made, key=lambda strip: strip.risk)
+
+
+def spots(table: Iterable[Strip]) -> list[Spot]:
+    """Where to look, worst first."""
+    found = [spot for strip in table for spot in (*_runs(strip), *_wholes(strip))]
+    return sorted(found, key=lambda spot: spot.risk)
+
+
+def scores_of(case: Case) -> dict[str, Any]:
+    """``case.scores["assess"]`` without its volumes, ready for JSON (``assess`` in ``report.json``); empty where there is none."""
+    return {key: _plain(value) for key, value in case.scores.get("assess", {}).items() if key != "error_maps"}
+
+
+def unscored(case: Case, found: Mapping[str, Sequence[Finding]], why: str) -> dict[str, Any]:
+    """Findings alone in the form of ``scores["assess"]``: no model has scored anything, because of ``why`` (a sentence)."""
+    structures = {}
+    for name, told in found.items():
+        held = np.flatnonzero(case.mask(name).array.any(axis=(1, 2))).tolist()
+        slices = sorted({*held, *(k for one in told for k in one.slices)})
+        nothing = dict.fromkeys(("dsc", "lower", "class", "surface_mm"))
+        rows = [
+            {"k": k, "z_mm": _z_mm(case.geometry, k), **nothing, "findings": [one.code for one in told if k in one.slices]} for k in slices
+        ]
+        structures[name] = {"scored": False, "why": why, "slices": rows, "findings": [one.as_dict() for one in told]}
+    return {"model": None, "sha256": None, "refused": None, "coverage": None, "calibration": {}, "structures": structures, "error_maps": {}}
+
+
+# ---- for the page
+
+
+def words(case: Case, shown: Geometry, colours: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
+    """What review.js draws, slices counted in ``shown`` (an upright grid); None where ``case`` has no scores of quality."""
+    if "assess" not in case.scores:
+        return None
+    scores = case.scores["assess"]
+    table = strips(case)
+    number = _Numbering(case.geometry, shown)
+    return {
+        "coverage": scores.get("coverage"),
+        "model": scores.get("model"),
+        "refused": scores.get("refused"),
+        "codes": CODES,
+        "strips": [_strip_words(strip, number, colours) for strip in table],
+        "spots": [_spot_words(spot, number, colours) for spot in spots(table)],
+        "not_scored": [{"name": strip.name, "why": strip.why or "no score"} for strip in table if not strip.scored],
+        "unchecked": list(scores.get("unchecked", ())),
+        "maps": [made for name, volume in scores.get("error_maps", {}).items() if (made := _map(name, volume, shown))],
+        "sentence": sentence(table),
+        "findings": list(dict.fromkeys(one.text for strip in table for one in strip.findings)),
+    }
+
+
+def sentence(table: Sequence[Strip]) -> str:
+    """How much there is to look at."""
+    found = spots(table)
+    scored = sum(len(strip.cells) for strip in table if strip.scored)
+    flagged = sum(cell.flagged for strip in table for cell in strip.cells)
+    slices = sum(len(strip.cells) for strip in table)
+    if not found:
+        return "Nothing is flagged." + ("" if scored else " No slice was scored: only the rules have looked.")
+    structures = len({spot.name for spot in found})
+    places = f"{len(found)} place{'s' if len(found) > 1 else ''} to look at in {structures} of {len(table)} structures"
+    return f"{places}: {flagged} of {slices} contoured slices, worst first."
+
+
+def start(review: Mapping[str, Any]) -> int | None:
+    """The slice to open on: the worst."""
+    return next((int(spot["at"]) for spot in review["spots"] if spot["at"] is not None), None)
+
+
+def _strip(case: Case, name: str, said: Mapping[str, Any]) -> Strip:
+    told = tuple(Finding(str(one["code"]), str(one["text"]), tuple(int(k) for k in one["slices"])) for one in said.get("findings", ()))
+    cells = {int(row["k"]): _cell(row, told) for row in said.get("slices", ())}
+    if not cells and name in case.structures:
+        held = np.flatnonzero(case.mask(name).array.any(axis=(1, 2))).tolist()
+        cells = {k: _cell({"k": k, "z_mm": _z_mm(case.geometry, k)}, told) for k in held}
+    for k in {k for one in told for k in one.slices} - set(cells):
+        cells[k] = _cell({"k": k, "z_mm": _z_mm(case.geometry, k)}, told)
+    return Strip(name, bool(said.get("scored")), said.get("why"), tuple(cells[k] for k in sorted(cells)), told)
+
+
+def _cell(row: Mapping[str, Any], told: Sequence[Finding]) -> Cell:
+    k = int(row["k"])
+    codes = dict.fromkeys([*row.get("findings", ()), *(one.code for one in told if k in one.slices)])
+    numbers = [None if row.get(key) is None else float(row[key]) for key in ("dsc", "lower", "surface_mm")]
+    return Cell(k, float(row["z_mm"]), numbers[0], numbers[1], row.get("class"), numbers[2], tuple(str(code) for code in codes))
+
+
+def _runs(strip: Strip) -> list[Spot]:
+    """Flagged slices that follow one another, as places."""
+    at = {cell.k: cell for cell in strip.cells}
+    flagged = [cell.k for cell in strip.cells if cell.flagged]
+    bridged = set(flagged) | {
+        k + n for k in flagged for n in range(1, BRIDGE + 1) if any(k + m in flagged for m in range(n + 1, BRIDGE + 2))
+    }
+    return [_spot(strip, first, last, [at[k] for k in range(first, last + 1) if k in at]) for first, last in runs(bridged)]
+
+
+def _spot(strip: Strip, first: int, last: int, cells: Sequence[Cell]) -> Spot:
+    worst = min(cells, key=lambda cell: (cell.risk, 1.0 if cell.dsc is None else cell.dsc))
+    lowest = min((cell for cell in cells if cell.dsc is not None), key=lambda cell: cell.dsc or 0.0, default=worst)
+    codes = tuple(dict.fromkeys(code for cell in cells for code in cell.codes))
+    texts = tuple(one.text for one in strip.findings if any(first <= k <= last for k in one.slices))
+    return Spot(strip.name, first, last, worst.k, lowest.dsc, lowest.lower, worst.risk, texts, codes)
+
+
+def _wholes(strip: Strip) -> list[Spot]:
+    """Findings about the structure as such: one place each, at its middle."""
+    middle = strip.cells[len(strip.cells) // 2].k if strip.cells else None
+    return [Spot(strip.name, None, None, middle, None, None, SEVERITY.get(one.code, 0.5), (one.text,), (one.code,)) for one in strip.whole]
+
+
+class _Numbering:
+    """From a slice of the case's grid to one of the shown grid; None where the two run across each other or it lies beyond."""
+
+    def __init__(self, case: Geometry, shown: Geometry) -> None:
+        self.case, self.shown = case, shown
+        self.along = abs(float(case.axes[0] @ shown.axes[0])) > 1 - 1e-4
+
+    def __call__(self, k: int | None) -> int | None:
+        if k is None or not self.along:
+            return None
+        middle = self.case.points((k, (self.case.shape[1] - 1) / 2, (self.case.shape[2] - 1) / 2))
+        s = round(float(self.shown.voxels(middle)[0]))
+        return s if 0 <= s < self.shown.shape[0] else None
+
+
+def _strip_words(strip: Strip, number: _Numbering, colours: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    cells = [(number(cell.k), cell) for cell in strip.cells]
+    return {
+        "name": strip.name,
+        "colour": list(colours.get(strip.name, (200, 200, 200))),
+        "scored": strip.scored,
+        "why": strip.why,
+        "cells": [
+            {
+                "s": s,
+                "dsc": _short(cell.dsc),
+                "lower": _short(cell.lower),
+                "class": cell.quality,
+                "mm": None if cell.surface_mm is None else round(cell.surface_mm, 1),
+                "codes": list(cell.codes),
+                "flagged": cell.flagged,
+            }
+            for s, cell in cells
+            if s is not None
+        ],
+        "findings": [{"code": one.code, "text": one.text} for one in strip.findings],
+    }
+
+
+def _spot_words(spot: Spot, number: _Numbering, colours: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    ends = [s for s in (number(spot.first), number(spot.last)) if s is not None]
+    return {
+        **asdict(spot),
+        "at": number(spot.k),
+        "first": min(ends, default=None),
+        "last": max(ends, default=None),
+        "dsc": _short(spot.dsc),
+        "lower": _short(spot.lower),
+        "colour": list(colours.get(spot.name, (200, 200, 200))),
+    }
+
+
+def _map(name: str, volume: Volume, shown: Geometry) -> dict[str, Any] | None:
+    """An error map on the part of the shown grid where it says anything, in sixteen steps."""
+    probable = np.asarray(volume.array)
+    if not (probable >= LEAST_ERROR).any():
+        return None
+    at = shown.voxels(volume.geometry.corners_mm)
+    low = np.maximum(np.floor(at.min(axis=0)).astype(int), 0)
+    high = np.minimum(np.ceil(at.max(axis=0)).astype(int) + 1, shown.shape)
+    if (high <= low).any():
+        return None
+    part = shown.crop(low.tolist(), high.tolist())
+    steps = np.rint(np.asarray(volume.to(part).array, np.float32) / 17).astype(np.uint8)
+    steps[steps * 17 < LEAST_ERROR] = 0
+    text = base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode("ascii")
+    return {"name": name, "from": low.tolist(), "shape": list(steps.shape), "text": text}
+
+
+def _z_mm(grid: Geometry, k: int) -> float:
+    return round(float(grid.points((k, (grid.shape[1] - 1) / 2, (grid.shape[2] - 1) / 2))[2]), 2)
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON knows it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return None if not np.isfinite(value) else round(value, 4)
+    return value if value is None or isinstance(value, str | int | bool) else str(value)
