@@ -172,3 +172,22 @@ def test_the_hardest_voxels_alone_weigh_a_stray_claim_more():
     assert losses[0.01] == pytest.approx((8 + small + 9 * small) / 10, rel=1e-4)
     with pytest.raises(ConfigError, match="hardest"):
         ContourSettings(structures=("A",), hardest=0.0)
+
+
+def test_with_mirror_a_mirrored_patient_gets_mirrored_contours_and_sides_swap(case):
+    """An untrained net has no symmetry of its own; the mean over both ways has it exactly."""
+    torch.manual_seed(2)
+    names = ("Parotid_L", "Parotid_R", "Brainstem")
+    settings = {**SETTINGS.__dict__, "structures": names, "window": (24, 48, 48)}
+    ct = case.ct.to(case.geometry.reorient())
+    other = Case("m", images={"ct": Volume(np.ascontiguousarray(ct.array[..., ::-1]), ct.geometry)})
+    same = {}
+    for mirror in (False, True):
+        task = ContourTask(ContourSettings(**{**settings, "mirror": mirror})).eval()
+        contourer = Contourer(task, "torch", Tidy.off())
+        a, b = (contourer.predict(one) for one in (Case("p", images={"ct": ct}), other))
+        pairs = (("Parotid_L", "Parotid_R"), ("Parotid_R", "Parotid_L"), ("Brainstem", "Brainstem"))
+        same[mirror] = all((a.mask(x).array == b.mask(y).array[..., ::-1]).mean() > 0.999 for x, y in pairs)
+    assert same == {False: False, True: True}
+    with pytest.raises(ConfigError, match="mirror"):
+        ContourTask(ContourSettings(structures=("Parotid_L",), mirror=True))

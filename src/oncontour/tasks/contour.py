@@ -60,6 +60,8 @@ class ContourSettings:
     """how far training windows are turned, zoomed, shifted and shaded"""
     mask_body: bool = True
     """predicting: what lies outside the patient becomes air first, unless the CT was masked before we got it"""
+    mirror: bool = False
+    """predicting: the mean of what the net says of the image and of its mirror image, sides swapped back; twice the time"""
     threshold: float = 0.5
     """probability from which a voxel is inside"""
 
@@ -107,6 +109,8 @@ class ContourTask(Task[Sample]):
         if any(n % divisor for n in settings.window[1 if self.flat else 0 :]):
             raise ConfigError(f"window {settings.window} must be made of multiples of {divisor} for net {settings.net!r}")
         self._mirror = mirrored(settings.structures)
+        if settings.mirror and self._mirror is None:
+            raise ConfigError(f"one side of a pair is missing among {list(settings.structures)}, so mirror must stay off")
 
     def start_afresh(self) -> None:
         super().start_afresh()

@@ -8,10 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from oncontour.case import Case, LabelMasks
 from oncontour.engine import Backend, Engine
 from oncontour.errors import ModelError
 from oncontour.geometry import Geometry
+from oncontour.ops.augment import mirrored
 from oncontour.ops.body import body_mask, is_masked
 from oncontour.ops.intensity import AIR_HU, window
 from oncontour.ops.tidy import Tidy, tidy
@@ -70,7 +74,7 @@ class Contourer:
         s = self.task.settings
         grid = self.task.working_grid(case.geometry)
         labels = stitch_labels(
-            self.engine,
+            self._answer,
             self._image(case, grid),
             len(s.structures),
             window=s.window,
@@ -86,6 +90,15 @@ class Contourer:
         )
         masks, done = tidy(LabelMasks(labels.labels, s.structures), self.rules)
         return case.with_masks(masks).with_scores({"contour": self._record(grid, labels.blend, done)})
+
+    def _answer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Class scores of windows; the last axis of the working grid runs from right to left of the patient."""
+        scores = self.engine(images)
+        if not self.task.settings.mirror:
+            return scores
+        swap = mirrored(self.task.settings.structures)
+        other: NDArray[np.float32] = self.engine(images[..., ::-1])[:, swap, ..., ::-1]
+        return np.asarray((scores + other) / 2, np.float32)
 
     def _image(self, case: Case, grid: Geometry) -> Volume:
         s = self.task.settings
@@ -106,6 +119,7 @@ class Contourer:
             "grid": str(grid),
             "backend": self.engine.backend,
             "blend": blend,
+            "mirror": self.task.settings.mirror,
             "tidy": asdict(self.rules),
             "tidied": list(tidied),
         }
