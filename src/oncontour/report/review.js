@@ -198,7 +198,7 @@ function startReview(words) {
 
   async function unpackMaps() {
     for (const map of words.maps) maps.set(map.name, { ...map, steps: await inflate(map.text) });
-    if (pressed("errors")) draw();
+    if (shadesErrors()) draw();
   }
   const shadesErrors = () => Boolean($("errors")) && pressed("errors");
   const errorColours = Array.from({ length: 16 }, (_, step) => {

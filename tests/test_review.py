@@ -1,0 +1,383 @@
+"""The review: what is flagged and in which order, what the files say, and that a person at a browser is led to the worst slice."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from oncontour import report
+from oncontour.case import Case
+from oncontour.geometry import Geometry
+from oncontour.ops.checks import CODES, Finding, findings
+from oncontour.report.review import SEVERITY, sentence, spots, strips
+from oncontour.report.scene import scene
+from oncontour.volume import Volume
+from tests.test_report import HOSTILE, make, record_of
+
+Rows = dict[int, tuple[float, float]]
+
+
+def scores(case: Case, numbers: dict[str, Rows], told: dict[str, list[Finding]] | None = None, **more: Any) -> Case:
+    """``case`` with scores: name -> slice -> (DSC, lower bound)."""
+    structures = {}
+    for name, rows in numbers.items():
+        found = (told or {}).get(name, [])
+        slices = [
+            {
+                "k": k,
+                "z_mm": float(case.geometry.points((k, 0, 0))[2]),
+                "dsc": dsc,
+                "lower": lower,
+                "class": "good" if dsc >= 0.95 else "medium" if dsc >= 0.8 else "bad",
+                "surface_mm": 10 * (1 - dsc),
+                "findings": [one.code for one in found if k in one.slices],
+            }
+            for k, (dsc, lower) in rows.items()
+        ]
+        structures[name] = {"scored": True, "why": None, "slices": slices, "findings": [one.as_dict() for one in found]}
+    said = {"model": "boxes-quality", "sha256": "ab" * 32, "refused": None, "coverage": 0.9, "calibration": {}, "error_maps": {}}
+    return case.with_scores({"assess": {**said, "structures": structures, **more}})
+
+
+BOXES = {
+    "Brainstem": (slice(12, 18), slice(15, 20), slice(23, 27)),
+    "Parotid_L": (slice(5, 10), slice(10, 20), slice(35, 40)),
+    "Parotid_R": (slice(5, 10), slice(10, 20), slice(10, 15)),
+}
+LEFT = {5: (0.97, 0.9), 6: (0.7, 0.5), 7: (0.62, 0.4), 8: (0.9, 0.8), 9: (0.58, 0.45)}
+RIGHT = dict.fromkeys(range(5, 10), (0.96, 0.9))
+STEM = dict.fromkeys(range(12, 18), (0.9, 0.8))
+ISLAND = Finding("island", "Brainstem has 1 piece apart from the rest.", (14, 15))
+
+
+def scored() -> Case:
+    case = make(BOXES)
+    wrong = np.zeros(case.geometry.shape, np.uint8)
+    wrong[6:10, 12:16, 36:39] = 255
+    return scores(
+        case,
+        {"Brainstem": STEM, "Parotid_R": RIGHT, "Parotid_L": LEFT},
+        {"Brainstem": [ISLAND, Finding("volume", "Brainstem is unusually small.")]},
+        error_maps={"Parotid_L": Volume(wrong, case.geometry)},
+    )
+
+
+# ---- what is flagged, and in which order
+
+
+def test_the_worst_structure_and_the_worst_slice_come_first() -> None:
+    table = strips(scored())
+    assert [strip.name for strip in table] == ["Brainstem", "Parotid_L", "Parotid_R"]
+    places = spots(table)
+    assert [(one.name, one.first, one.last, one.k) for one in places] == [
+        ("Brainstem", 14, 15, 14),  # an island ranks like a DSC of 0.55
+        ("Parotid_L", 6, 9, 9),  # slice 8 is fine, but lies between flagged ones
+        ("Brainstem", None, None, 15),  # about the structure as a whole
+    ]
+    assert (places[1].dsc, places[1].lower) == (0.58, 0.45)
+    assert places[0].texts == (ISLAND.text,)
+    assert sentence(table) == "3 places to look at in 2 of 3 structures: 5 of 16 contoured slices, worst first."
+
+
+def test_slices_far_apart_are_different_places() -> None:
+    rows = {k: (0.5 if k in (12, 15) else 0.97, 0.4) for k in range(12, 18)}
+    places = spots(strips(scores(make(BOXES), {"Brainstem": rows})))
+    assert [(one.first, one.last) for one in places] == [(12, 12), (15, 15)]
+
+
+def test_every_code_has_a_rank() -> None:
+    assert set(SEVERITY) == set(CODES)
+    assert SEVERITY["side"] == min(SEVERITY.values())
+
+
+def test_findings_alone_make_a_review_without_numbers() -> None:
+    case = make({"Parotid_L": BOXES["Parotid_R"], "Brainstem": BOXES["Brainstem"]})
+    case = case.with_scores({"assess": report.unscored(case, findings(case), "There is no quality model for this.")})
+    table = strips(case)
+    assert [(strip.name, strip.scored) for strip in table] == [("Parotid_L", False), ("Brainstem", False)]
+    assert all(cell.dsc is None and cell.quality is None for strip in table for cell in strip.cells)
+    assert [cell.k for cell in table[0].cells] == [5, 6, 7, 8, 9]
+    worst = spots(table)[0]
+    assert (worst.name, worst.codes[0]) == ("Parotid_L", "side")
+    html = report.page(record_of(case, report.rows(case)), case, report.rows(case))
+    assert "There is no quality model for this." in html
+
+
+def test_structures_without_slices_get_them_from_their_mask() -> None:
+    case = make(BOXES)
+    case = scores(case, {"Brainstem": STEM})
+    words = {**case.scores["assess"]["structures"], "Parotid_L": {"scored": False, "why": "unknown", "slices": [], "findings": []}}
+    case = case.with_scores({"assess": {**case.scores["assess"], "structures": words}})
+    (left,) = (strip for strip in strips(case) if strip.name == "Parotid_L")
+    assert [cell.k for cell in left.cells] == [5, 6, 7, 8, 9]
+    assert not any(cell.flagged for cell in left.cells)
+
+
+# ---- files
+
+
+def test_csv_has_a_line_a_slice_and_counts_from_below() -> None:
+    lines = list(csv.DictReader(io.StringIO(report.scores_csv(scored()))))
+    assert len(lines) == 17
+    whole, first = lines[0], lines[1]
+    assert (whole["structure"], whole["slice"], whole["findings"], whole["flagged"]) == ("Brainstem", "", "volume", "1")
+    assert (first["slice"], first["z_mm"], first["dsc"], first["lower_bound"], first["class"]) == (
+        "13",
+        "136.00",
+        "0.900",
+        "0.800",
+        "medium",
+    )
+    worst = min((line for line in lines if line["dsc"]), key=lambda line: float(line["dsc"]))
+    assert (worst["structure"], worst["slice"], worst["class"], worst["surface_mm"], worst["flagged"]) == (
+        "Parotid_L",
+        "10",
+        "bad",
+        "4.20",
+        "1",
+    )
+    assert [line["findings"] for line in lines if line["structure"] == "Brainstem"][3:5] == ["island", "island"]
+
+
+def test_csv_numbers_do_not_depend_on_how_the_grid_lies() -> None:
+    case = scored()
+    flipped = case.geometry.reorient(-np.eye(3)[::-1])
+    again = Case("flipped", {"ct": case.ct.to(flipped)}, {name: mask.to(flipped) for name, mask in case.masks.items()})
+    last = case.geometry.shape[0] - 1
+    again = scores(again, {"Parotid_L": {last - k: value for k, value in LEFT.items()}})
+
+    def told(one: Case) -> set[tuple[str, ...]]:
+        table = csv.DictReader(io.StringIO(report.scores_csv(one)))
+        return {(line["slice"], line["z_mm"], line["dsc"]) for line in table if line["structure"] == "Parotid_L"}
+
+    assert told(again) == told(case)
+    shown = scene(again, report.rows(again)).review
+    assert shown is not None
+    assert {(cell["s"] + 1, cell["dsc"]) for cell in shown["strips"][0]["cells"]} == {(k + 1, dsc) for k, (dsc, _) in LEFT.items()}
+
+
+@pytest.mark.parametrize("name", ["=1+2", "+A1", "-A1", "@SUM(A1)", "\tx"])
+def test_csv_holds_no_formula(name: str) -> None:
+    case = make({name: BOXES["Parotid_L"]})
+    case = case.with_scores({"assess": report.unscored(case, {name: []}, "no model")})
+    assert {line["structure"] for line in csv.DictReader(io.StringIO(report.scores_csv(case)))} == {"'" + name}
+
+
+def test_scores_for_json_are_json_without_volumes(tmp_path: Path) -> None:
+    case = scored()
+    said = report.scores_of(case)
+    assert json.loads(json.dumps(said, allow_nan=False)) == said
+    assert "error_maps" not in said
+    assert said["structures"]["Parotid_L"]["slices"][4]["dsc"] == 0.58
+    assert report.scores_of(make(BOXES)) == {}
+    assert report.write_scores(case, tmp_path / "scores.csv").read_text() == report.scores_csv(case)
+
+
+def test_error_maps_reach_the_page_where_they_belong() -> None:
+    case = scored()
+    shown = scene(case, report.rows(case))
+    assert shown.review is not None
+    (packed,) = shown.review["maps"]
+    steps = np.frombuffer(zlib.decompress(base64.b64decode(packed["text"])), np.uint8).reshape(packed["shape"])
+    assert sorted(np.unique(steps)) == [0, 15]
+    first = np.argwhere(steps)[0] + packed["from"]
+    middle = case.geometry.points((6, 12, 36))
+    step = np.asarray(shown.words["step_mm"])
+    corner = case.geometry.points((-0.5, 3.5 - 4 + 0.5 - 0.5, 3.5 - 4 + 0.5 - 0.5))  # the body starts at 4, the page shows 4 voxels more
+    at = (np.asarray(first) + 0.5) * step
+    assert at == pytest.approx((middle - corner)[::-1])
+    assert int((steps > 0).sum()) == 4 * 4 * 3
+
+
+def test_a_refused_case_says_why() -> None:
+    case = make(BOXES)
+    said = {**report.unscored(case, {name: [] for name in BOXES}, "refused"), "refused": "This is no CT of a head and neck."}
+    case = case.with_scores({"assess": said})
+    assert "Not scored: This is no CT of a head and neck." in report.page(record_of(case, report.rows(case)), case, report.rows(case))
+
+
+def test_scores_of_slices_that_run_across_are_left_out_of_the_viewer() -> None:
+    """A sagittal series: its slices are no slices of the viewer; the CSV still has them."""
+    grid = Geometry.regular((20, 40, 50), (3, 2, 2), (0, 0, 0), [[1, 0, 0], [0, 0, 1], [0, 1, 0]])
+    case = scores(make({"GTV": (slice(5, 9), slice(10, 20), slice(10, 20))}, grid), {"GTV": dict.fromkeys(range(5, 9), (0.5, 0.4))})
+    shown = scene(case, report.rows(case)).review
+    assert shown is not None
+    assert shown["strips"][0]["cells"] == []
+    assert shown["spots"][0]["at"] is None
+    assert len(report.scores_csv(case).splitlines()) == 5
+
+
+def test_eight_error_maps_of_a_large_case_stay_small() -> None:
+    """512 x 512 x 134 with noise in every map: beside 15 MB of images the page stays under 30."""
+    rng = np.random.default_rng(0)
+    grid = Geometry.regular((134, 512, 512), (3, 0.98, 0.98))
+    crop = grid.crop((40, 200, 200), (90, 300, 300))
+    maps = {f"Organ_{n}": Volume((rng.random(crop.shape) * 255).astype(np.uint8), crop) for n in range(8)}
+    ct = Volume(np.zeros(grid.shape, np.int16), grid)
+    case = Case("big", {"ct": ct}, {"Organ_0": Volume(np.zeros(grid.shape, bool), grid)})
+    shown = scene(scores(case, {}, error_maps=maps), [])
+    assert shown.review is not None
+    assert len(shown.review["maps"]) == 8
+    assert sum(len(one["text"]) for one in shown.review["maps"]) < 4e6
+
+
+# ---- a person at a browser
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("the CI needs a browser: .ci/run installs chromium")
+        pytest.skip("no chromium here; the CI has one")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+class Reader:
+    """A page opened from its file, offline, and what the browser complained of."""
+
+    def __init__(self, browser: Any, case: Case, path: Path) -> None:
+        table = report.rows(case)
+        report.write(record_of(case, table), case, table, path)
+        self.context = browser.new_context(viewport={"width": 1500, "height": 1000}, offline=True)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.complaints.append("dialog"), dialog.dismiss()))
+        self.page.on("request", lambda request: None if request.url.startswith("file:") else self.complaints.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("body[data-ready=true]", state="attached", timeout=60_000)
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    @property
+    def question(self) -> str:
+        return " ".join(self.page.inner_text("#question").split())
+
+    @property
+    def slice(self) -> int:
+        found = re.match(r"slice (\d+) of", self.page.inner_text("#where"))
+        assert found
+        return int(found.group(1))
+
+    def pixels(self) -> np.ndarray[Any, Any]:
+        from PIL import Image
+
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return np.asarray(Image.open(io.BytesIO(self.page.locator("#axial").screenshot())).convert("RGB")).astype(int)
+
+
+@pytest.fixture
+def reader(chromium: Any, tmp_path: Path) -> Iterator[Reader]:
+    case = scored()
+    case = case.with_scores({"assess": {**case.scores["assess"], "structures": dict(case.scores["assess"]["structures"])}})
+    case.scores["assess"]["structures"]["Parotid_R"] = {"scored": False, "why": "it was not learned", "slices": [], "findings": []}
+    opened = Reader(chromium, case, tmp_path / "report.html")
+    yield opened
+    opened.context.close()
+    assert opened.complaints == []
+
+
+def test_it_opens_on_the_worst_and_keys_lead_through_the_places(reader: Reader) -> None:
+    assert reader.slice == 15
+    assert reader.question.startswith("1 of 3 Brainstem slice 15: DSC 0.90, at least 0.80 (90 %)")
+    assert "island" in reader.question
+    reader.press("n")
+    assert (reader.slice, reader.question.split(" slice")[0]) == (10, "2 of 3 Parotid_L")
+    assert "DSC 0.58, at least 0.45" in reader.question
+    reader.press("n", "n")
+    assert reader.question.startswith("1 of 3")
+    reader.press("p", "p")
+    assert reader.question.startswith("2 of 3 Parotid_L")
+    current = reader.page.locator(".spot[aria-current=true]")
+    assert current.count() == 1
+    assert "Parotid_L" in current.inner_text()
+    reader.press("ArrowUp", "ArrowDown", "ArrowDown")
+    assert reader.slice == 9
+    assert "slice 9: DSC 0.90" in reader.question
+    reader.press("Escape")
+    assert "press N" in reader.question
+
+
+def test_strips_show_every_slice_and_its_number_on_hover(reader: Reader) -> None:
+    page = reader.page
+    assert page.locator(".strip").evaluate_all("rows => rows.map(row => row.dataset.name)") == ["Brainstem", "Parotid_L", "Parotid_R"]
+    classes = page.locator(".strip[data-name=Parotid_L] .cell").evaluate_all("cells => cells.map(cell => cell.className.split(' ')[1])")
+    assert classes == ["good", "bad", "bad", "medium", "bad"]
+    assert page.locator(".strip[data-name=Brainstem] .cell.marked").count() == 2
+    assert page.locator(".strip[data-name=Parotid_R] .cell.none").count() == 5
+    page.locator(".strip[data-name=Parotid_L] .cell[data-s='7']").hover()
+    assert page.inner_text("#tip") == "Parotid_L, slice 8: DSC 0.62, at least 0.40 (90 %) · surface 3.8 mm off"
+    page.locator(".strip[data-name=Parotid_L] .cell[data-s='6']").click()
+    assert reader.slice == 7
+    assert "Parotid_L" in reader.question
+
+
+def test_what_was_not_scored_is_said(reader: Reader) -> None:
+    text = reader.page.inner_text(".unscored")
+    assert "Parotid_R: it was not learned" in text
+    assert "Brainstem is unusually small." in reader.page.inner_text(".found")
+
+
+def test_error_map_solo_and_windows_change_the_picture(reader: Reader) -> None:
+    reader.press("n")  # Parotid_L, which has a map
+    before = reader.pixels()
+    reader.press("e")
+    coloured = reader.pixels()
+    changed = np.abs(coloured - before).max(axis=2) > 40
+    assert 200 < changed.sum() < 0.5 * changed.size
+    reader.press("e")
+    assert np.abs(reader.pixels() - before).max() <= 2
+    reader.press("s")
+    assert reader.page.get_attribute("#solo", "aria-pressed") == "true"
+    reader.press("s", "3")
+    assert np.abs(reader.pixels() - before).max() > 20
+    assert reader.page.locator("#windows button[aria-pressed=true]").inner_text() == "Bone"
+
+
+def test_names_and_words_from_files_are_only_ever_text(chromium: Any, tmp_path: Path) -> None:
+    case = make({HOSTILE: BOXES["Parotid_L"]})
+    finding = Finding("island", HOSTILE, (6,))
+    case = scores(case, {HOSTILE: LEFT}, {HOSTILE: [finding]}, model=HOSTILE, refused=HOSTILE, unchecked=[HOSTILE])
+    case.scores["assess"]["structures"]["2" + HOSTILE] = {"scored": False, "why": HOSTILE, "slices": [], "findings": []}
+    opened = Reader(chromium, case, tmp_path / "report.html")
+    opened.press("n", "n", "s")
+    opened.page.locator(".strip .cell").first.hover()
+    assert opened.page.locator("img").count() == 0
+    assert HOSTILE in opened.page.locator(".spot").first.inner_text()
+    assert opened.page.inner_text("#question").count(HOSTILE) == 1
+    opened.context.close()
+    assert opened.complaints == []
+
+
+def test_findings_alone_can_be_walked_through(chromium: Any, tmp_path: Path) -> None:
+    case = make({"Parotid_L": BOXES["Parotid_R"], "Brainstem": BOXES["Brainstem"]})
+    case = case.with_scores({"assess": report.unscored(case, findings(case), "There is no quality model for this.")})
+    opened = Reader(chromium, case, tmp_path / "report.html")
+    assert opened.question.startswith("1 of ")
+    assert "Parotid_L" in opened.question
+    assert "left and right" in opened.question
+    assert opened.page.locator("#errors").count() == 0
+    opened.context.close()
+    assert opened.complaints == []
