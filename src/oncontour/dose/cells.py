@@ -95,8 +95,8 @@ def _filled(dose: Volume, blocks: list[Block], boundary: Floats, curved: bool, w
         found = field.cells_of(block.coverage, np.array(block.fine, np.int64), to_dose, gy, bend, *out)
         n = int(found[0])
         parts.append((out[0][:n], out[1][:n], out[2][:n] * block.voxel_cc))
-        missing += found[1] * block.voxel_cc
-        least, largest = min(least, found[2]), max(largest, found[3])
+        missing += float(found[1]) * block.voxel_cc
+        least, largest = min(least, float(found[2])), max(largest, float(found[3]))
     at = field.values_at(geometry.voxels(boundary), gy, bend)
     at = at[~np.isnan(at)]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]

@@ -113,7 +113,7 @@ class DVH:
 
     def percent_above(self, gy: float) -> float:
         """% of the volume that receives at least ``gy``: V20 for 20."""
-        return 100 * self.cc_above(gy) / self.dosed_cc if self.dosed_cc else np.nan
+        return 100 * (self.cc_above(gy) / self.dosed_cc) if self.dosed_cc else np.nan
 
     def figure(self, name: str | Figure, prescription_gy: float | None = None) -> float:
         """The figure that ``name`` spells (``dose.figures``).
@@ -127,7 +127,7 @@ class DVH:
         if one.kind in ("V", "CV"):
             cc = self.cc_above(one.at / 100 * whole if one.at_unit == "%" else one.at)
             cc = self.dosed_cc - cc if one.kind == "CV" else cc
-            return cc if one.unit == "cc" else 100 * cc / self.dosed_cc if self.dosed_cc else np.nan
+            return cc if one.unit == "cc" else 100 * (cc / self.dosed_cc) if self.dosed_cc else np.nan
         gy = self._dose(one)
         return gy if one.unit == "Gy" else 100 * gy / whole
 
@@ -260,7 +260,7 @@ def dvh(
     above = above * (total / above[0])
     if high - low <= 1e-9 * max(high, 1e-9):
         return DVH(name, np.array([high]), np.array([total]), high, found.missing_cc)
-    return DVH(name, np.linspace(low, high, BINS + 1), above, min(max(mean, low), high), found.missing_cc)
+    return DVH(name, np.linspace(low, high, BINS + 1), above, float(min(max(mean, low), high)), found.missing_cc)
 
 
 def together(parts: Iterable[DVH], name: str = "") -> DVH:

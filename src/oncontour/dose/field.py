@@ -55,17 +55,18 @@ def _at(dose: Array, bend: Array, k: float, j: float, i: float) -> tuple[float, 
     k0, j0, i0 = max(min(int(k), nk - 2), 0), max(min(int(j), nj - 2), 0), max(min(int(i), ni - 2), 0)
     k1, j1, i1 = min(k0 + 1, nk - 1), min(j0 + 1, nj - 1), min(i0 + 1, ni - 1)
     a, b, c = k - k0, j - j0, i - i0
-    d000, d001, d010, d011 = dose[k0, j0, i0], dose[k0, j0, i1], dose[k0, j1, i0], dose[k0, j1, i1]
-    d100, d101, d110, d111 = dose[k1, j0, i0], dose[k1, j0, i1], dose[k1, j1, i0], dose[k1, j1, i1]
-    w00, w01, w10, w11 = (1 - b) * (1 - c), (1 - b) * c, b * (1 - c), b * c
-    low = w00 * d000 + w01 * d001 + w10 * d010 + w11 * d011
-    high = w00 * d100 + w01 * d101 + w10 * d110 + w11 * d111
-    value = (1 - a) * low + a * high
+    d000, d001, d010, d011 = float(dose[k0, j0, i0]), float(dose[k0, j0, i1]), float(dose[k0, j1, i0]), float(dose[k0, j1, i1])
+    d100, d101, d110, d111 = float(dose[k1, j0, i0]), float(dose[k1, j0, i1]), float(dose[k1, j1, i0]), float(dose[k1, j1, i1])
+    i00, i01, i10, i11 = d001 - d000, d011 - d010, d101 - d100, d111 - d110
+    e00, e01, e10, e11 = d000 + c * i00, d010 + c * i01, d100 + c * i10, d110 + c * i11
+    low, high = e00 + b * (e01 - e00), e10 + b * (e11 - e10)
     slope_k = high - low
-    slope_j = (1 - a) * ((1 - c) * (d010 - d000) + c * (d011 - d001)) + a * ((1 - c) * (d110 - d100) + c * (d111 - d101))
-    slope_i = (1 - a) * ((1 - b) * (d001 - d000) + b * (d011 - d010)) + a * ((1 - b) * (d101 - d100) + b * (d111 - d110))
+    slope_j = (1 - a) * (e01 - e00) + a * (e11 - e10)
+    slope_i = (1 - a) * ((1 - b) * i00 + b * i01) + a * ((1 - b) * i10 + b * i11)
+    value = low + a * slope_k
     if bend.shape[0] == 3:
-        along = w00 * bend[0, k0, j0, i0] + w01 * bend[0, k0, j0, i1] + w10 * bend[0, k0, j1, i0] + w11 * bend[0, k0, j1, i1]
+        along = (1 - b) * ((1 - c) * bend[0, k0, j0, i0] + c * bend[0, k0, j0, i1])
+        along += b * ((1 - c) * bend[0, k0, j1, i0] + c * bend[0, k0, j1, i1])
         value -= 0.5 * a * (1 - a) * along
         slope_k -= (0.5 - a) * along
         along = (1 - a) * ((1 - c) * bend[1, k0, j0, i0] + c * bend[1, k0, j0, i1])
