@@ -39,17 +39,11 @@ def area_and_volume(mask: Mask, spacing_mm: tuple[float, float, float]) -> tuple
     The volume is the flux of (z, 0, 0) through the surface, summed by case and by the cell's layer.
     """
     count, layer = _cases(np.pad(mask, 1))
-    area = along = flux = 0.0
-    scale = np.asarray(spacing_mm)
-    for case in np.flatnonzero(count):
-        corners = _triangles(int(case)) * scale
-        if not len(corners):
-            continue
-        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / 2
-        area += count[case] * np.linalg.norm(normals, axis=1).sum()
-        along += layer[case] * scale[0] * normals[:, 0].sum()
-        flux += count[case] * (corners[:, :, 0].mean(axis=1) * normals[:, 0]).sum()
-    return float(area), float(along + flux)
+    case, unit = _table()
+    corners = unit * np.asarray(spacing_mm)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / 2
+    height = layer[case] * spacing_mm[0] + count[case] * corners[:, :, 0].mean(axis=1)
+    return float(count[case] @ np.linalg.norm(normals, axis=1)), float(height @ normals[:, 0])
 
 
 def vertices(mask: Mask, spacing_mm: tuple[float, float, float]) -> Floats:
@@ -86,6 +80,12 @@ def _cases(padded: Mask) -> Any:
 
 
 @cache
+def _table() -> tuple[NDArray[np.int64], Floats]:
+    """The triangles of all cases: which case each belongs to, and (n, 3, 3) its corners in the unit cell."""
+    each = [_triangles(case) for case in range(256)]
+    return np.repeat(np.arange(256), [len(found) for found in each]), np.concatenate(each)
+
+
 def _triangles(case: int) -> Floats:
     """(n, 3, 3) corners of the triangles of ``case`` in the unit cell, normals outward."""
     inside = {corner: bool(case >> (4 * corner[0] + 2 * corner[1] + corner[2]) & 1) for corner in product((0, 1), repeat=3)}

@@ -27,6 +27,8 @@ Mask = NDArray[np.bool_]
 
 MARGIN_MM = 8.0
 """Image kept around the region: the sphere of the local intensity peak reaches 6.2 mm."""
+SPLINE_REACH = 12
+"""Voxels after which a cubic spline has forgotten what lies further out."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,8 @@ def _reach(matrix: Floats, shape: tuple[int, ...], size: tuple[int, ...]) -> tup
     """The half-open box of source voxels that a target of ``shape`` reads, with room for a spline."""
     ends = [(0, n - 1) for n in shape]
     corners = np.array([(k, j, i) for k in ends[0] for j in ends[1] for i in ends[2]]) @ matrix[:3, :3].T + matrix[:3, 3]
-    low = np.clip(np.floor(corners.min(axis=0)) - 12, 0, size).astype(int)
-    return low, np.clip(np.ceil(corners.max(axis=0)) + 13, 0, size).astype(int)
+    low = np.clip(np.floor(corners.min(axis=0)) - SPLINE_REACH, 0, size).astype(int)
+    return low, np.clip(np.ceil(corners.max(axis=0)) + SPLINE_REACH + 1, 0, size).astype(int)
 
 
 def _within(matrix: Floats, shape: tuple[int, ...], size: tuple[int, ...]) -> Mask:
