@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("oncontour.reproduce:reproduce", "repeat a paper on a cohort and print its table beside ours"),
     "info": ("oncontour.card:info", "what a model file says of itself"),
     "dvh": ("oncontour.plan:dvh", "what a plan gives to its structures: table, CSV, JSON and plot"),
+    "features": ("oncontour.features:features", "IBSI features of a cohort, on dose and CT: one table, with robustness"),
     "demo": ("oncontour.demo:demo", "the main job on one real patient, with the truth beside it"),
 }
 """command -> ("module:function", what it gives in a line)."""
