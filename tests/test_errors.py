@@ -43,6 +43,12 @@ def test_message_shows_only_what_there_is() -> None:
     assert str(errors.DoseError("a NaN", hint="recompute it")) == "a NaN. Way out: recompute it"
 
 
+def test_what_was_done_travels_with_what_was_not() -> None:
+    error = errors.IncompleteError("1 of 3 patients", where="here", done="a table")
+    back = pickle.loads(pickle.dumps(error))
+    assert (str(back), back.done, back.exit_code) == ("1 of 3 patients [here]", "a table", 2)
+
+
 def _fails() -> None:
     raise errors.SeriesError("gap of 6 mm", where="slice 3", hint="export again")
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from oncontour.case import Case
-from oncontour.errors import CohortError, ConfigError, InputError
+from oncontour.cli import main
+from oncontour.errors import CohortError, ConfigError, InputError, OutputError
 from oncontour.evaluate import Predictions, evaluate
 from oncontour.evaluate import write as write_results
 from oncontour.evaluate.figures import box_plots, chosen_patients
@@ -278,6 +279,39 @@ def test_an_rtstruct_alone_is_a_prediction(tmp_path: Path) -> None:
     assert "1.000" in said
     shutil.copy(tmp_path / "truth" / "p1" / "RTSTRUCT.dcm", tmp_path / "drawn" / "p1" / "again.dcm")
     with pytest.raises(CohortError, match="2 structure sets"):
+        evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none")
+
+
+def test_a_patient_that_cannot_be_judged_is_an_error_after_all_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The tables come on stdout, the sentence on stderr, and whoever looks at the exit code alone knows that it was not all."""
+    for name in TRUTH:
+        write_patient(tmp_path / "truth" / name, Case(name, {"ct": CT}, TRUTH[name]))
+    (tmp_path / "truth" / "p1" / "ct.nii.gz").write_bytes(b"no image")
+    words = ["evaluate", str(tmp_path / "truth"), "--predictions", str(tmp_path / "truth"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--overlays", "none"]) == 2
+    told = capsys.readouterr()
+    assert "1 of 3 patients could not be judged (p1)" in told.err
+    assert "p1" in (tmp_path / "out" / "failures.csv").read_text()
+    assert "truth: mean" in told.out
+    assert (tmp_path / "out" / "summary.csv").exists()
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    write_patient(tmp_path / "truth" / "p1", Case("p1", {"ct": CT}, TRUTH["p1"]))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.csv").write_text("years of work")
+    with pytest.raises(OutputError, match=r"holds other things \(thesis\.csv\)"):
+        evaluate(tmp_path / "truth", out=tmp_path / "mine", predictions=[tmp_path / "truth"], overlays="none")
+    for _ in range(2):  # an earlier evaluation is replaced
+        evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "truth"], overlays="all")
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.csv"]
+
+
+def test_predictions_drawn_on_other_images_are_not_judged(tmp_path: Path) -> None:
+    """Two exports of one patient with frames of reference of their own: nothing says that they lie in one place."""
+    for folder in ("truth", "drawn"):
+        write(Case("p1", {"ct": CT}, TRUTH["p1"]), tmp_path / folder / "p1", format="dicom")
+    with pytest.raises(CohortError, match="frame of reference"):
         evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none")
 
 

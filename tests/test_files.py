@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from oncontour.errors import InputError, OutputError
-from oncontour.files import write_text, writing, writing_folder
+from oncontour.files import check_writable, write_text, writing, writing_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -60,6 +60,19 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
             temporary.write_text(text)
         assert file.read_text() == text
     assert names(file.parent) == ["a.nii.gz"]
+
+
+def test_what_cannot_be_written_is_said_before_long_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for fine in (tmp_path, tmp_path / "new", tmp_path / "new" / "deep"):
+        check_writable(fine)
+    assert names(tmp_path) == ["file"]
+    for bad in (tmp_path / "file", tmp_path / "file" / "deep"):
+        with pytest.raises(OutputError, match="a file is in the way"):
+            check_writable(bad)
+    if os.access("/proc/self/task", os.F_OK) and not os.access("/proc/self/task", os.W_OK):
+        with pytest.raises(OutputError, match="Permission denied"):
+            check_writable("/proc/self/task/new")
 
 
 def test_permissions_follow_the_umask(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from pydicom.dataset import Dataset
 from oncontour import files, pipeline
 from oncontour.card import read_card
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError, ModelError, OutputError
+from oncontour.errors import ConfigError, InputError, ModelError, OutputError, StructureError
 from oncontour.files import sweep, writing_folder
 from oncontour.geometry import Geometry
-from oncontour.io import read
+from oncontour.io import read, write
 from oncontour.io.rtstruct import read_rtstruct
 from oncontour.phantom import head_neck
 from oncontour.tasks.contour import ContourSettings, ContourTask
@@ -196,6 +196,18 @@ def test_a_folder_without_ct_or_truth_is_refused(nifti: Path, model: Path, tmp_p
     with pytest.raises(InputError, match="no contours to compare with"):
         run(nifti, tmp_path / "out", model, truth=only)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_truth_may_be_an_rtstruct_alone_but_only_one_of_these_images(nifti: Path, model: Path, tmp_path: Path) -> None:
+    for name in ("ours", "theirs"):
+        write(read(nifti), tmp_path / name)
+        (tmp_path / f"truth of {name}").mkdir()
+        (tmp_path / name / "RTSTRUCT.dcm").rename(tmp_path / f"truth of {name}" / "RTSTRUCT.dcm")
+    result = run(tmp_path / "ours", tmp_path / "out", model, truth=tmp_path / "truth of ours")
+    assert all(row.dsc is not None for row in result.rows)
+    for truth in (tmp_path / "truth of theirs", tmp_path / "truth of theirs" / "RTSTRUCT.dcm"):
+        with pytest.raises(StructureError, match="frame of reference"):
+            run(tmp_path / "ours", tmp_path / "again", model, truth=truth)
 
 
 # ---- kill -9

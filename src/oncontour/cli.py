@@ -13,9 +13,9 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from oncontour.errors import ConfigError, OncontourError
+from oncontour.errors import ConfigError, IncompleteError, OncontourError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("oncontour.pipeline:run", "a CT folder in; RTSTRUCT, report.html and report.json out"),
     "convert": ("oncontour.io.convert:convert", "a patient or a cohort between DICOM and NIfTI"),
+    "assess": ("oncontour.assess:assess", "how right is each slice of these contours? scores, bound, findings"),
     "train contour": ("oncontour.train:contour", "train a contouring model on a cohort"),
+    "train assess": ("oncontour.train:assess", "train a contour quality model on a cohort"),
+    "predict": ("oncontour.predict:predict", "contours of many patients by several models, as files"),
+    "calibrate": ("oncontour.assess:calibrate", "a quality model's bound and gate from one's own patients"),
     "evaluate": ("oncontour.evaluate:evaluate", "judge contours against the truth: tidy CSV, statistics, figures"),
+    "stamp": ("oncontour.evaluate.stamp:stamp", "put the figures of an evaluation into a model's card"),
     "reproduce": ("oncontour.reproduce:reproduce", "repeat a paper on a cohort and print its table beside ours"),
     "info": ("oncontour.card:info", "what a model file says of itself"),
     "dvh": ("oncontour.plan:dvh", "what a plan gives to its structures: table, CSV, JSON and plot"),
@@ -57,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         if debug:
             _show_traceback()
+        if isinstance(error, IncompleteError) and error.done:
+            _tell(error.done, sys.stdout)
         code, sentence = verdict(error, words)
         _tell(sentence)
         return code
@@ -281,10 +288,11 @@ def _leave_pipe() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _tell(sentence: str) -> None:
+def _tell(sentence: str, stream: TextIO | None = None) -> None:
+    stream = stream or sys.stderr
     try:
-        sys.stderr.write(sentence + "\n")
-        sys.stderr.flush()
+        stream.write(sentence + "\n")
+        stream.flush()
     except OSError:
         return
 

@@ -8,6 +8,7 @@
     │   ├── FormatError                a file that is not what its name says, or is cut short
     │   ├── LimitError                 larger than the reader allows (matrix, contours, decompressed size)
     │   ├── CohortError                a folder or CSV of patients
+    │   │   └── IncompleteError        some patients could not be done; the others are, and everything of them is written
     │   └── ConfigError                a setting that cannot be used
     ├── GeometryError              2   two grids that do not meet
     ├── ModelError                 3   a model file, its card, or a net that does not fit it
@@ -21,6 +22,8 @@ A message says what, where, both values, and the way out:
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 
 class OncontourError(Exception):
@@ -68,6 +71,17 @@ class LimitError(InputError):
 
 class CohortError(InputError):
     """A folder or table of patients that cannot be used."""
+
+
+class IncompleteError(CohortError):
+    """Some patients could not be done. Everything of the others is written; ``done`` is what the command has to say of them."""
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", done: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.done = done
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), self.what, where=self.where, hint=self.hint, done=self.done), ()
 
 
 class ConfigError(InputError):

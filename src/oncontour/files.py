@@ -158,6 +158,16 @@ def _replace_in_two_steps(new: Path, path: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
+def check_writable(path: Path | str) -> None:
+    """Raise OutputError where a folder ``path`` could not be made or written in, as far as that can be told before long work is done."""
+    path = Path(path).absolute()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise OutputError("a file is in the way of the folder", where=str(there), hint="choose another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise as_output_error(OSError(errno.EACCES, "Permission denied"), there)
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write ``text`` (UTF-8) to ``path``, whole or not at all."""
     with writing(path) as temporary:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from oncontour import report
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError, ModelError, OutputError
-from oncontour.files import sweep, writing_folder
+from oncontour.files import check_writable, sweep, writing_folder
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
 
@@ -83,7 +83,7 @@ def run(
         model: name of a shipped model, path of a model file, or an nnU-Net v2 folder, MONAI bundle or ONNX file; again for several
         structures: only these of the models' structures (TG-263 names, separated by commas)
         series_uid: SeriesInstanceUID of the CT, where the folder holds several
-        truth: folder with contours to compare with; DSC then stands in the tables
+        truth: contours to compare with (a patient's folder, or an RTSTRUCT of this CT); DSC then stands in the tables
         add_to: an RTSTRUCT of this CT whose structures the new file keeps, byte for byte; the new ones come after them
         backend: what computes the nets
         threads: CPU threads for the nets; all by default
@@ -123,10 +123,11 @@ def check_out(out: Path, source: Path, overwrite: bool) -> None:
     here, there = out.resolve(), source.resolve()
     if here == there or here in there.parents:
         raise OutputError("the result would replace the CT itself", where=str(out), hint="choose another --out")
+    if out.exists() and not out.is_dir():
+        raise OutputError("this is a file, not a folder", where=str(out), hint="choose another --out")
+    check_writable(out.parent)
     if not out.exists():
         return
-    if not out.is_dir():
-        raise OutputError("this is a file, not a folder", where=str(out), hint="choose another --out")
     strangers = sorted(file.name for file in out.iterdir() if file.name not in (RTSTRUCT, PAGE, RECORD, MASKS))
     if strangers:
         raise OutputError(
@@ -204,9 +205,9 @@ def _read(folder: Path, series_uid: str | None) -> Case:
 
 
 def _read_truth(path: Path, case: Case) -> Case:
-    from oncontour.io import read
+    from oncontour.io.patient import read_onto
 
-    known = read(path)
+    known = read_onto(path, case)
     if not known.structures:
         raise InputError(
             "there are no contours to compare with", where=str(path), hint="give a folder with masks or an RTSTRUCT as --truth"

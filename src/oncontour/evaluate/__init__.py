@@ -6,18 +6,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from oncontour.case import Case
-from oncontour.errors import CohortError, ConfigError, InputError
+from oncontour.errors import ConfigError, IncompleteError, InputError, OutputError
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
     from oncontour.evaluate.judge import Evaluation, Predictor
     from oncontour.io.cohort import Cohort
-    from oncontour.io.scan import SeriesFiles
 
 __all__ = ["Predictions", "evaluate", "write"]
 
@@ -33,38 +33,11 @@ class Predictions:
     only: bool = False
 
     def predict(self, case: Case) -> Case:
-        """The contours predicted for ``case``. Raises CohortError where there are none, and what ``io`` raises."""
+        """The contours predicted for ``case``. Raises CohortError where there are none, and what ``io.patient.read_onto`` raises."""
+        from oncontour.io.patient import read_onto
+
         id = self.cohort.ids[0] if self.only else case.id
-        path = self.cohort.path(id)
-        objects = _lone_objects(path)
-        if not objects:
-            return self.cohort[id]
-        if len(objects) > 1:
-            names = ", ".join(file.path.name for file in objects)
-            raise CohortError(f"{len(objects)} structure sets ({names})", where=str(path), hint="leave the one to judge there")
-        return _with_object(case, objects[0])
-
-
-def _lone_objects(path: Path) -> list[SeriesFiles]:
-    """RTSTRUCT and SEG files of a folder without images of its own."""
-    from oncontour.io.layout import is_layout
-    from oncontour.io.openkbp import is_openkbp
-    from oncontour.io.scan import scan
-
-    if not path.is_dir() or is_layout(path) or is_openkbp(path):
-        return []
-    found = scan(path)
-    return [] if any(f.kind == "image" for f in found) else [f for f in found if f.kind in ("RTSTRUCT", "SEG")]
-
-
-def _with_object(case: Case, file: SeriesFiles) -> Case:
-    from oncontour.io.rtstruct import read_structure_set
-    from oncontour.io.seg import read_seg
-
-    bare = case.without_structures() if case.images else case
-    if file.kind == "SEG":
-        return bare.with_masks(read_seg(file.path, geometry=case.geometry).masks)
-    return bare.with_contours(read_structure_set(file.path, source=case.source).contours)
+        return read_onto(self.cohort.path(id), case, id=id)
 
 
 def evaluate(
@@ -82,7 +55,8 @@ def evaluate(
 
     The truth is what the patients of COHORT come with; models never see it. Give --model or --predictions again to compare several:
     paired tests then stand beside the tables. OUT gets metrics.csv (one number a line), summary.csv, comparisons.csv, failures.csv,
-    box plots and overlays as PNG and SVG. One patient that cannot be read does not stop the others and is named.
+    box plots and overlays as PNG and SVG. One patient that cannot be read does not stop the others: it is named, everything is written,
+    and the exit code is that of an error. OUT is a new folder or holds an earlier evaluation, which is replaced.
 
     A missed structure counts: DSC 0 and an infinite distance. One that was not contoured in the truth does not. Empty in both is nothing
     to judge. Intervals resample patients; p-values are never printed below what the number of patients allows.
@@ -108,8 +82,31 @@ def evaluate(
     methods = _methods(model or [], predictions or [], several)
     if not (tolerance_mm >= 0):
         raise ConfigError(f"a tolerance is 0 mm or more, not {tolerance_mm}")
+    _check_out(out)
     found = judge(patients, methods, structures=structures or (), tolerance_mm=tolerance_mm, look=overlays != "none", progress=progress)
-    return write(found, out, overlays=overlays)
+    said = write(found, out, overlays=overlays)
+    failed = list(dict.fromkeys(failure.patient for failure in found.failures))
+    if failed:
+        raise IncompleteError(
+            f"{len(failed)} of {len(patients)} patients could not be judged ({', '.join(failed[:10])}{', ...' if failed[10:] else ''}); "
+            "the tables are of the others",
+            where=str(out / "failures.csv"),
+            done=said,
+        )
+    return said
+
+
+def _check_out(out: Path) -> None:
+    """Refuse, before hours of work, a folder that cannot be written or holds anything that no evaluation put there."""
+    from oncontour.files import check_writable
+
+    check_writable(out)
+    named = re.compile(r"(metrics|summary|failures|comparisons)\.csv|summary\.txt|boxplots(-more)?\.(png|svg)|overlays")
+    strangers = sorted(path.name for path in out.iterdir() if not named.fullmatch(path.name)) if out.exists() else []
+    if strangers:
+        raise OutputError(
+            f"the folder holds other things ({', '.join(strangers[:3])})", where=str(out), hint="name another folder as --out"
+        )
 
 
 def write(evaluation: Evaluation, out: Path, *, overlays: Literal["none", "three", "all"] = "three") -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from oncontour.errors import CohortError, InputError, OncontourError, OutputError
+from oncontour.errors import CohortError, IncompleteError, InputError, OncontourError, OutputError
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -90,9 +90,10 @@ def convert(
         if progress:
             progress((n + 1) / len(cohort))
     if failed:
-        raise CohortError(
+        raise IncompleteError(
             f"{len(failed)} of {len(cohort)} patients could not be converted ({'; '.join(failed)}); the other {len(done)} are in {dst}",
             where=str(src),
+            done=str(Conversions(tuple(done))),
         )
     return Conversions(tuple(done))
 

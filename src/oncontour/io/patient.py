@@ -73,6 +73,27 @@ def read_dicom(
     return Case(id or folder.resolve().name, found.images, found.masks, found.contours, facts=facts, source=source)
 
 
+def read_onto(path: Path | str, case: Case, *, id: str | None = None) -> Case:
+    """The structures at ``path`` of the patient whose images ``case`` has: a whole patient, read as it is, or an RTSTRUCT or SEG alone (a
+    file, or a folder without images), whose structures the images of ``case`` then bear.
+
+    Raises StructureError for several structure sets without images, and for what lies in another frame of reference than ``case``, where
+    both say theirs; else what ``io.read`` raises.
+    """
+    from oncontour.io import read
+
+    path = Path(path)
+    alone = _without_images(path)
+    if len(alone) > 1:
+        names = ", ".join(file.path.name for file in alone)
+        raise StructureError(f"{len(alone)} structure sets ({names})", where=str(path), hint="leave the one that is meant there")
+    if alone:
+        return _drawn_on(case, alone[0])
+    found = read(path, id=id)
+    _check_frame(getattr(found.source, "frame_of_reference_uid", ""), case, path)
+    return found
+
+
 def write_dicom(case: Case, folder: Path | str) -> list[Path]:
     """Write ``case`` as ``CT/``, ``MR/``, ``RTSTRUCT.dcm`` and ``RTDOSE.dcm`` into ``folder``, which appears whole or not at all.
 
@@ -136,6 +157,40 @@ def check_replaceable(folder: Path) -> None:
 
 
 # ---- reading
+
+
+def _without_images(path: Path) -> list[SeriesFiles]:
+    """RTSTRUCT and SEG files at ``path`` where there are no images beside them."""
+    from oncontour.io.layout import is_layout
+    from oncontour.io.openkbp import is_openkbp
+
+    if not path.exists() or is_image(path) or is_layout(path) or is_openkbp(path):
+        return []
+    found = scan(path)
+    return [] if any(f.kind == "image" for f in found) else [f for f in found if f.kind in ("RTSTRUCT", "SEG")]
+
+
+def _drawn_on(case: Case, file: SeriesFiles) -> Case:
+    from oncontour.io.rtstruct import read_structure_set
+    from oncontour.io.seg import read_seg
+
+    bare = case.without_structures() if case.images else case
+    source = case.source if isinstance(case.source, DicomSource) else None
+    if file.kind == "RTSTRUCT":
+        return bare.with_contours(read_structure_set(file.path, source=source).contours)
+    segments = read_seg(file.path, geometry=case.geometry)
+    _check_frame(segments.frame_of_reference_uid, case, file.path)
+    return bare.with_masks(segments.masks)
+
+
+def _check_frame(theirs: str, case: Case, path: Path) -> None:
+    ours = getattr(case.source, "frame_of_reference_uid", "")
+    if theirs and ours and theirs != ours:
+        raise StructureError(
+            f"the structures lie in frame of reference {theirs}, the images in {ours}",
+            where=str(path),
+            hint="give structures that were drawn on these images",
+        )
 
 
 def _belongs(file: SeriesFiles, source: DicomSource) -> bool:
