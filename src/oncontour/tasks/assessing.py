@@ -139,6 +139,8 @@ class Assessor:
                 lines.add(measured[name], self.bound(measured[name].low, name), "errors" in self.task.settings.heads)
                 if "errors" in self.task.settings.heads:
                     maps[name] = error_map(measured[name], work, case.geometry)
+            else:
+                lines.add_bare(np.flatnonzero(case.mask(name).array.any(axis=(1, 2))).tolist())
             structures[name] = {"scored": reason is None, "why": reason, **lines.as_dict()}
         record = {
             "model": self.card.name,
@@ -345,6 +347,11 @@ class _Lines:
             text = f"The structure seems to go on past its last contour ({len(ends)} slice{'s' * (len(ends) > 1)} looked at)."
             self.rules = [*self.rules, _plain("missed", text, ends)]
 
+    def add_bare(self, slices: Sequence[int]) -> None:
+        """Lines without numbers for the slices of a structure that is not scored, and for those that its findings name."""
+        named = [k for rule in self.rules for k in (rule["slices"] if isinstance(rule, dict) else rule.slices)]
+        self.slices += [self._bare(k, None, None) for k in sorted({*slices, *named})]
+
     def _line(self, k: int, measured: Measured, n: int, lower: float) -> dict[str, Any]:
         dsc, outline = float(measured.dsc[n]), float(measured.outline_mm[n])
         return {
@@ -405,7 +412,7 @@ def error_map(measured: Measured, work: Work, grid: Geometry) -> Volume:
     for n, k in enumerate(rows.k):
         j, i = measured.first[n] - low[1:]
         chance[k - low[0], j : j + size[0], i : i + size[1]] = measured.wrong[n]
-    where = Volume(chance, work.grid.crop(low, high))
+    where = Volume(chance, work.grid.crop([int(n) for n in low], [int(n) for n in high]))
     corners = grid.voxels(where.geometry.corners_mm)
     first = np.clip(np.floor(corners.min(axis=0)), 0, np.asarray(grid.shape) - 1).astype(int)
     last = np.clip(np.ceil(corners.max(axis=0)) + 1, first + 1, grid.shape).astype(int)

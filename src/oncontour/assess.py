@@ -1,0 +1,301 @@
+"""Anybody's contours judged without a truth: ``oncontour assess``; the bound redone on a clinic's own patients: ``oncontour calibrate``.
+
+read (io) -> score (tasks.assessing) -> scores.csv, report.html, report.json, all three or nothing
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from oncontour import pipeline, report
+from oncontour.case import Case
+from oncontour.errors import ConfigError, InputError, OutputError
+from oncontour.files import sweep, writing_folder
+from oncontour.pipeline import PAGE, RECORD
+from oncontour.progress import Progress
+from oncontour.volume import Volume
+
+if TYPE_CHECKING:
+    from oncontour.tasks.assessing import Assessor
+    from oncontour.tasks.calibrating import Observed
+
+SCORES = "scores.csv"
+DEFAULT_MODEL = "hn-quality"
+"""The shipped quality model; it refuses what it was not made for."""
+DEFAULT_CONTOURER = "hn-organs"
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """What an assessment gave: the case with ``scores["assess"]``, what ``report.json`` holds, and where it lies."""
+
+    case: Case
+    record: Mapping[str, Any]
+    out: Path
+
+    def __str__(self) -> str:
+        return "\n".join([*summary(self.case), f"{', '.join(self.record['files'])} and {RECORD} in {self.out}"])
+
+
+def assess(
+    ct: Path,
+    contours: Path,
+    *,
+    out: Path,
+    model: str | None = None,
+    structures: list[str] | None = None,
+    series_uid: str | None = None,
+    backend: Literal["auto", "torch", "openvino"] = "auto",
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Assessment:
+    """How right is each slice of these contours? Predicted without a truth, for anybody's contours.
+
+    OUT gets report.html (flagged slices first), scores.csv (structure, slice, z, DSC, lower bound, class, findings) and report.json.
+    A structure that the model does not know, a CT of another part of the body, or an image unlike those it learned from is not scored,
+    and the report says why; the rule checks are made all the same. Slices beyond a structure's ends are looked at for a few
+    slices only: what was forgotten farther out, nothing here can see.
+
+    Examples:
+        oncontour assess CT_FOLDER RTSTRUCT --out OUT
+        oncontour assess CT_FOLDER MASKS_FOLDER --out OUT --structures Parotid_L,Parotid_R --overwrite
+        oncontour assess CT_FOLDER RTSTRUCT --out OUT --model our-quality.safetensors
+
+    Args:
+        ct: folder with a CT series (DICOM), or a folder or file in NIfTI, NRRD or MetaImage
+        contours: RTSTRUCT or SEG of this CT, a folder with one, or a folder of masks on its grid
+        out: folder to make
+        model: name of a shipped quality model or path of a model file
+        structures: only these of the contours (TG-263 names, separated by commas)
+        series_uid: SeriesInstanceUID of the CT, where the folder holds several
+        backend: what computes the net
+        threads: CPU threads for the net; all by default
+        overwrite: replace OUT where it is an earlier result
+        progress: called with the fraction done
+    """
+    clock = pipeline._Clock()
+    check_out(out, (ct, contours), overwrite)
+    with clock("read"):
+        case = pick(read(ct, contours, series_uid), structures)
+    with clock("assess"):
+        scored, models = score(case, model, backend=backend, threads=threads, progress=progress)
+    rows = report.rows(scored)
+    notes = [pipeline._anonymous(note, ct, scored) for note in scored.facts.get("notes", ())]
+    record = pipeline._record(scored, rows, models, {"structures": structures, "backend": backend, "threads": threads}, notes)
+    record["assess"] = report.scores_of(scored)
+    with writing_folder(out) as folder:
+        report.write_scores(scored, folder / SCORES)
+        record["files"] = {SCORES: pipeline._sha256((folder / SCORES).read_bytes())}
+        record["timings_s"], record["peak_memory_mb"] = clock.so_far(), pipeline.peak_memory_mb()
+        report.write(record, scored, rows, folder / PAGE)
+        record["files"][PAGE] = pipeline._sha256((folder / PAGE).read_bytes())
+        (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return Assessment(scored, record, out)
+
+
+def check_out(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
+    """Refuse, before any work, an OUT that would cost somebody something. Raises OutputError, InputError."""
+    sweep(out)
+    for path in inputs:
+        if not path.exists():
+            raise InputError("there is no such file or folder", where=str(path), hint="check the path")
+        here, there = out.resolve(), path.resolve()
+        if here == there or here in there.parents:
+            raise OutputError("the result would replace what it is made from", where=str(out), hint="choose another --out")
+    if not out.exists():
+        return
+    strangers = sorted(f.name for f in out.iterdir() if f.name not in (SCORES, PAGE, RECORD)) if out.is_dir() else [out.name]
+    if strangers:
+        raise OutputError(f"there are other things ({', '.join(strangers[:3])})", where=str(out), hint="choose a new folder as --out")
+    if not overwrite and any(out.iterdir()):
+        raise OutputError("there is a result already", where=str(out), hint="choose another --out, or replace it with --overwrite")
+
+
+def read(ct: Path, contours: Path, series_uid: str | None = None) -> Case:
+    """The CT with the contours at the other path. Raises InputError where either is missing, GeometryError for masks on another grid."""
+    from oncontour.io import read as read_case
+    from oncontour.io.patient import read_onto
+
+    case = read_case(ct, series_uid=series_uid) if series_uid else read_case(ct)
+    if not case.images:
+        raise InputError("there is no image here, only contours", where=str(ct), hint="give the folder of a CT series first")
+    drawn = read_onto(contours, case)
+    if not drawn.structures:
+        raise InputError("there are no contours to assess", where=str(contours), hint="give an RTSTRUCT or a folder of masks")
+    bare = case.without_structures()
+    notes = tuple(dict.fromkeys((*case.facts.get("notes", ()), *drawn.facts.get("notes", ()))))
+    bare = replace(bare, facts={**bare.facts, **drawn.facts, "notes": notes})
+    return bare.with_masks(dict(drawn.masks)).with_contours(dict(drawn.contours)) if drawn.masks else bare.with_contours(drawn.contours)
+
+
+def pick(case: Case, structures: Sequence[str] | None) -> Case:
+    """The case with these structures alone. Raises ConfigError for one that it does not have."""
+    if structures is None:
+        return case
+    missing = [name for name in structures if name not in case.structures]
+    if missing:
+        raise ConfigError(f"there is no contour of {', '.join(missing)}", hint=f"choose among {', '.join(case.structures)}")
+    return replace(
+        case,
+        masks={name: case.masks[name] for name in structures if name in case.masks},
+        contours={name: case.contours[name] for name in structures if name in case.contours},
+    )
+
+
+def score(
+    case: Case,
+    model: str | None,
+    *,
+    backend: Literal["auto", "torch", "openvino"] = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Case, list[dict[str, Any]]]:
+    """(the case with ``scores["assess"]``, what is recorded of the model). Without ``model`` the shipped one, where there is one: else the
+    findings of the rule checks alone."""
+    from oncontour.card import shipped
+
+    if model is None and DEFAULT_MODEL not in shipped():
+        from oncontour.ops.checks import findings
+
+        why = "No quality model is installed; the rule checks were made."
+        return case.with_scores({"assess": report.unscored(case, findings(case), why)}), []
+    from dataclasses import asdict
+
+    from oncontour.tasks.assessing import load_assessor
+
+    assessor = load_assessor(model or DEFAULT_MODEL, backend=backend, threads=threads)
+    card = asdict(assessor.card)
+    kept = {
+        key: card[key] for key in ("name", "task", "structures", "spacing_mm", "region", "data", "licence", "metrics", "limits", "sha256")
+    }
+    return assessor.predict(case, progress), [{**kept, "backend": backend}]
+
+
+def summary(case: Case) -> list[str]:
+    """The result in a few lines: a line a structure, the worst slice of each."""
+    found = case.scores["assess"]
+    lines = [f"not scored: {found['refused']}"] if found["refused"] else []
+    for name, one in found["structures"].items():
+        codes = sorted({finding["code"] for finding in one["findings"]})
+        told = f"; findings: {', '.join(codes)}" if codes else ""
+        rated = [s for s in one["slices"] if s["dsc"] is not None]
+        if not one["scored"]:
+            lines += [f"{name:<16}not scored: {one['why']}{told}" for _ in range(not found["refused"])]
+        elif rated:
+            worst = min(rated, key=lambda s: float(s["dsc"]))
+            flagged = sum(s["class"] == "bad" or bool(s["findings"]) for s in one["slices"])
+            place = f"worst DSC {worst['dsc']:.2f} at z {worst['z_mm']:.1f} mm"
+            lines.append(f"{name:<16}{flagged} of {len(one['slices'])} slices to look at; {place}{told}")
+    return lines
+
+
+# ---- a clinic's own patients
+
+
+def calibrate(
+    model: str,
+    cohort: Path,
+    *,
+    out: Path,
+    claims: list[Path] | None = None,
+    contourer: list[str] | None = None,
+    coverage: float = 0.9,
+    method: Literal["hierarchical", "pooled"] = "hierarchical",
+    by: Literal["all", "structure"] = "all",
+    name: str | None = None,
+    backend: Literal["auto", "torch", "openvino"] = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Redo a quality model's lower bound and its gate on a clinic's own patients, and write the model anew.
+
+    COHORT holds patients with a CT and contours that somebody has reviewed: the truth. The contours in question come from --claims
+    (a folder with one folder of patients a segmenter: what was drawn before the review) or are drawn now by --contourer (the shipped
+    hn-organs where neither is given). The patients must be new to both models. A few dozen are needed: 9 at the very least
+    for 90 %, and with 45 the bound is at most 2 % more careful than stated. The net's weights stay as they are.
+
+    Examples:
+        oncontour calibrate hn-quality COHORT --out our-quality.safetensors
+        oncontour calibrate our.safetensors COHORT --claims CLAIMS --out our-quality.safetensors --coverage 0.95 --by structure
+
+    Args:
+        model: name of a shipped quality model or path of a model file
+        cohort: folder (or CSV) of patients with a CT and reviewed contours
+        out: model file to write
+        claims: folder of segmenters' contours, SOURCE/PATIENT/masks/NAME.nii.gz or RTSTRUCT; again for several
+        contourer: contour model that draws what is in question; again for several
+        coverage: part of slices, averaged over patients, for which the bound shall hold
+        method: hierarchical holds its promise with few patients; pooled is right on average only
+        by: one offset for all structures, or one for each
+        name: of the new model; the old one with "-calibrated" by default
+        backend: what computes the nets
+        threads: CPU threads for the nets
+        progress: called with the fraction done
+    """
+    from oncontour.io.cohort import Cohort
+    from oncontour.tasks.assessing import load_assessor
+    from oncontour.tasks.calibrating import recalibrated
+    from oncontour.tasks.task import save_model
+
+    if not 0 < coverage < 1:
+        raise ConfigError(f"a coverage lies between 0 and 1, not at {coverage}")
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"a model file ends in .safetensors, not in {out.suffix!r}", where=str(out))
+    assessor = load_assessor(model, backend=backend, threads=threads)
+    patients = Cohort.open(cohort)
+    seen = set(assessor.card.made.get("trained_on", ())) & set(patients.ids)
+    if seen:
+        raise InputError(f"the model learned from {len(seen)} of these patients ({', '.join(sorted(seen)[:3])})", where=str(cohort))
+    observed, notes = observe_cohort(assessor, patients, claims or [], contourer or ([] if claims else [DEFAULT_CONTOURER]), progress)
+    data = f"{len({s.patient for s in observed.scored()})} patients of one clinic"
+    card, told = recalibrated(assessor, observed, coverage=coverage, method=method, by=by, data=data)
+    card = save_model(assessor.task, out, replace(card, name=name or f"{card.name}-calibrated"))
+    return "\n".join([*notes, *_calibration_words(card.made["calibration"], told, observed), f"written: {out}"])
+
+
+def observe_cohort(
+    assessor: Assessor,
+    patients: Any,
+    claims: Sequence[Path],
+    contourers: Sequence[str],
+    progress: Progress | None = None,
+) -> tuple[Observed, list[str]]:
+    """What the model says of the claims about every patient of a cohort, and a line for every patient left out."""
+    from oncontour.errors import OncontourError
+    from oncontour.io.claims import claims_about, sources
+    from oncontour.tasks.calibrating import Observed, observe
+    from oncontour.tasks.contouring import load_contourer
+
+    segmenters = sources(claims)
+    drawers = {name: load_contourer(name) for name in contourers}
+    observed, notes = Observed(), []
+    for n, id in enumerate(patients.ids):
+        try:
+            case = patients[id]
+            found: dict[str, Mapping[str, Volume]] = claims_about(case, segmenters)
+            for name, drawer in drawers.items():
+                found[Path(name).stem] = drawer.predict(case.without_structures()).masks
+            observe(assessor, case, found, observed)
+        except OncontourError as error:
+            notes.append(f"{id} was left out: {error}")
+        if progress is not None:
+            progress((n + 1) / len(patients))
+    if not observed.scored():
+        raise InputError("no slice with both a contour in question and a truth", hint="; ".join(notes[:3]) or "check names of structures")
+    return observed, notes
+
+
+def _calibration_words(made: Mapping[str, Any], told: Mapping[str, Any], observed: Observed) -> list[str]:
+    lines = [
+        f"{made['patients']} patients, {made['slices']} slices; {observed.both_empty} slices where neither contour is were left out",
+        f"bound for {made['coverage']:.0%} of slices, {made['method']}: "
+        + ", ".join(f"{name} {-value:+.3f}" for name, value in made["offsets"].items()),
+    ]
+    if told["before"] is not None:
+        lines.append(f"the bound as it was held for {told['before'].mean:.1%} of these slices")
+    return lines + [f"gate, {name}: {what}" for name, what in told["gate"].items()]

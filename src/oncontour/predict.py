@@ -1,0 +1,189 @@
+"""What several contour models draw in many patients, kept as files: to judge them, and to learn contour quality from their mistakes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from oncontour.case import Case, LabelMasks
+from oncontour.errors import ConfigError, InputError, ModelError
+from oncontour.files import write_text
+from oncontour.progress import Progress
+from oncontour.volume import Volume
+
+if TYPE_CHECKING:
+    from oncontour.io.cohort import Cohort
+    from oncontour.tasks.contouring import Contourer
+
+CONFIDENCE = "confidence.csv"
+"""Beside the patients: mean probability of the model over each slice's contour."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segmenter:
+    """A contour model under a name of its own, perhaps with a wrong window; ``trained_on``: patients it must not be shown."""
+
+    name: str
+    contourer: Contourer
+    trained_on: frozenset[str]
+
+
+def predict(
+    cohort: Path,
+    *,
+    out: Path,
+    model: list[str],
+    hu_shift: list[float] | None = None,
+    seen: bool = False,
+    overlap: float = 0.25,
+    backend: Literal["auto", "torch", "openvino"] = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Contour every patient of a cohort with several models: OUT/MODEL/PATIENT/masks/NAME.nii.gz.
+
+    A patient that a model learned from is left out for that model, as its card names them: what is judged or learned from here is what the
+    model does with strangers. A patient whose folder is there already is not drawn again. confidence.csv beside the patients has the mean
+    probability over each slice's contour. Contours are as the net gives them: nothing is tidied.
+
+    Examples:
+        oncontour predict COHORT --model hn-organs --out CLAIMS --seen
+        oncontour predict COHORT --model runs/a/model.safetensors --model runs/a/model-epoch5.safetensors --out CLAIMS
+        oncontour predict COHORT --model runs/a/model.safetensors --hu_shift 0,80 --out CLAIMS
+
+    Args:
+        cohort: folder (or CSV) of patients with a CT
+        out: folder for the contours, one folder a model
+        model: name of a shipped model or path of a model file; again for several; folders are named by the files
+        hu_shift: also draw with the model's grey-value window moved by so many HU (a wrong window makes other mistakes)
+        seen: patients that the model learned from as well (then nothing may be concluded from them)
+        overlap: of the windows that the net sees
+        backend: what computes the nets
+        threads: CPU threads for the nets
+        progress: called with the fraction done
+    """
+    from oncontour.io.cohort import Cohort
+
+    patients = Cohort.open(cohort)
+    segmenters = [s for name in model for s in load(name, hu_shift or [0.0], seen=seen, overlap=overlap, backend=backend, threads=threads)]
+    if len({s.name for s in segmenters}) != len(segmenters):
+        raise ConfigError(f"two models have one name among {[s.name for s in segmenters]}", hint="rename one of the files")
+    lines = []
+    for n, segmenter in enumerate(segmenters):
+        strangers = [id for id in patients.ids if id not in segmenter.trained_on]
+        step = None if progress is None else _part(progress, n, len(segmenters))
+        drawn = draw(segmenter, patients, strangers, out / segmenter.name, step)
+        known = len(patients) - len(strangers)
+        lines.append(f"{segmenter.name}: {drawn} of {len(patients)} patients drawn, {known} left out as it learned from them")
+    return "\n".join(lines)
+
+
+def load(
+    model: str, shifts: Sequence[float], *, seen: bool, overlap: float, backend: Literal["auto", "torch", "openvino"], threads: int | None
+) -> Iterator[Segmenter]:
+    """The model once for every shift of its window. Raises ModelError for other people's models, and where the card does not say whom it
+    learned from."""
+    from oncontour.card import find
+    from oncontour.ops.tidy import Tidy
+    from oncontour.tasks.contouring import Contourer, load_contourer
+
+    for shift in shifts:
+        contourer = load_contourer(model, backend=backend, rules=Tidy.off(), threads=threads)
+        if not isinstance(contourer, Contourer):
+            raise ModelError("only our own contour models", where=model, hint="draw with `oncontour run` and give the folder as claims")
+        made = contourer.card.made
+        if not seen and "trained_on" not in made:
+            raise ModelError(
+                "the card does not say which patients the model learned from", where=model, hint="train it again, or use --seen"
+            )
+        settings = contourer.task.settings
+        if shift:
+            low, high = settings.hu
+            contourer.task.settings = replace(settings, hu=(low + shift, high + shift))
+        contourer.overlap = overlap
+        name = find(model).stem + (f"{shift:+g}HU" if shift else "")
+        yield Segmenter(name, contourer, frozenset() if seen else frozenset(made["trained_on"]))
+
+
+def draw(segmenter: Segmenter, patients: Cohort, ids: Sequence[str], out: Path, progress: Progress | None = None) -> int:
+    """Draw the patients ``ids`` into ``out``; gives how many are there in the end. One that cannot be read is named on stderr."""
+    from oncontour.io.layout import write_layout
+
+    rows = _confidences(out / CONFIDENCE)
+    done = 0
+    for n, id in enumerate(ids):
+        if not (out / id / "masks").is_dir():
+            try:
+                drawn, sure = claim(segmenter.contourer, patients[id])
+            except InputError as error:
+                sys.stderr.write(f"{id} was left out: {error}\n")
+                continue
+            write_layout(drawn, out / id)
+            rows += sure
+            write_text(out / CONFIDENCE, _as_csv(rows))
+        done += 1
+        if progress is not None:
+            progress((n + 1) / len(ids))
+    return done
+
+
+def claim(contourer: Contourer, case: Case) -> tuple[Case, list[tuple[str, str, int, float]]]:
+    """(a case of the drawn masks alone, rows of confidence: patient, structure, slice, mean probability over the contour)."""
+    from oncontour.ops.windows import stitch_labels
+
+    s, bare = contourer.task.settings, case.without_structures()
+    stitched = stitch_labels(
+        contourer.engine,
+        contourer._image(bare, contourer.task.working_grid(case.geometry)),
+        len(s.structures),
+        window=s.window,
+        overlap=contourer.overlap,
+        target=case.geometry,
+        mode="sigmoid",
+        threshold=s.threshold,
+        dims=2 if contourer.task.flat else 3,
+        context=s.neighbours,
+        pad=-1.0,
+        confidence=True,
+    )
+    masks = LabelMasks(stitched.labels, s.structures)
+    sure = stitched.confidence
+    rows = [] if sure is None else [row for name in masks for row in _sure(case.id, name, masks[name], sure)]
+    return Case(case.id, masks=dict(masks)), rows
+
+
+def _sure(patient: str, name: str, mask: Volume, sure: Volume) -> Iterator[tuple[str, str, int, float]]:
+    count = mask.array.sum(axis=(1, 2))
+    for k in np.flatnonzero(count):
+        yield patient, name, int(k), float(sure.array[k][mask.array[k]].astype(np.float64).mean())
+
+
+def _confidences(path: Path) -> list[tuple[str, str, int, float]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [(row["patient"], row["structure"], int(row["k"]), float(row["probability"])) for row in csv.DictReader(stream)]
+
+
+def confidences(folder: Path) -> dict[tuple[str, str, int], float]:
+    """(patient, structure, slice) -> mean probability, of what ``predict`` drew into ``folder``; empty where there is none."""
+    return {(patient, structure, k): p for patient, structure, k, p in _confidences(folder / CONFIDENCE)}
+
+
+def _as_csv(rows: Sequence[tuple[str, str, int, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["patient", "structure", "k", "probability"])
+    writer.writerows((patient, name, k, f"{p:.4f}") for patient, name, k, p in rows)
+    return text.getvalue()
+
+
+def _part(progress: Progress, n: int, of: int) -> Progress:
+    return lambda done: progress((n + done) / of)
