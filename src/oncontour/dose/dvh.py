@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,11 +106,7 @@ class DVH:
 
     def cc_above(self, gy: float) -> float:
         """cc that receive at least ``gy``."""
-        if not len(self.edges_gy):
-            return np.nan
-        if gy <= self.edges_gy[0]:
-            return self.dosed_cc
-        return float(np.interp(gy, self.edges_gy, self.above_cc, right=0.0))
+        return float(self._above(np.array([gy]), "left")[0]) if len(self.edges_gy) else np.nan
 
     def percent_above(self, gy: float) -> float:
         """% of the volume that receives at least ``gy``: V20 for 20."""
@@ -149,12 +146,22 @@ class DVH:
         except ConfigError as error:
             raise AttributeError(str(error)) from None
 
+    def _above(self, gy: Floats, side: Literal["left", "right"] = "left") -> Floats:
+        """cc that receive at least ``gy`` ("left") or more than it ("right"): the two differ where the curve steps down."""
+        edges, above = self.edges_gy, self.above_cc
+        at = np.clip(np.searchsorted(edges, gy, side), 1, max(len(edges) - 1, 1))
+        low, high = edges[at - 1], edges[np.minimum(at, len(edges) - 1)]
+        part = np.where(high > low, (gy - low) / np.where(high > low, high - low, 1), 0)
+        out = above[at - 1] + part * (above[np.minimum(at, len(edges) - 1)] - above[at - 1])
+        below, beyond = (gy <= edges[0], gy > edges[-1]) if side == "left" else (gy < edges[0], gy >= edges[-1])
+        return np.asarray(np.where(below, self.dosed_cc, np.where(beyond, 0.0, out)))
+
     # ---- curves
 
     def cumulative(self, width_gy: float = 0.1) -> tuple[Floats, Floats]:
         """(doses from 0 in steps of ``width_gy`` to beyond the largest, cc that receive at least each)."""
         edges = _grid(self.max_gy, width_gy)
-        return edges, np.array([self.cc_above(float(gy)) for gy in edges])
+        return edges, self._above(edges) if len(self.edges_gy) else np.zeros(len(edges))
 
     def differential(self, width_gy: float = 0.1) -> tuple[Floats, Floats]:
         """(edges from 0 in steps of ``width_gy``, cc that receive a dose between each two; the last edge belongs to the last bin)."""
@@ -273,9 +280,11 @@ def together(parts: Iterable[DVH], name: str = "") -> DVH:
     if not full:
         return DVH(name, np.empty(0), np.empty(0), np.nan, missing, listed[0].basis)
     edges = np.unique(np.concatenate([one.edges_gy for one in full]))
-    above = sum((np.array([one.cc_above(float(gy)) for gy in edges]) for one in full), np.zeros(len(edges)))
+    at_least, more = (np.sum([one._above(edges, side) for one in full], axis=0) for side in ("left", "right"))
+    steps = np.stack([np.ones(len(edges), bool), (at_least - more > 1e-12 * at_least[0]) & (edges < edges[-1])], axis=1).ravel()
+    above = np.minimum.accumulate(np.stack([at_least, more], axis=1).ravel()[steps])
     mean = sum(one.mean_gy * one.dosed_cc for one in full) / sum(one.dosed_cc for one in full)
-    return DVH(name, edges, above, mean, missing, listed[0].basis)
+    return DVH(name, np.repeat(edges, 2)[steps], above, mean, missing, listed[0].basis)
 
 
 def _grid(highest: float, width_gy: float) -> Floats:

@@ -1,0 +1,118 @@
+"""NTCP: the formulas against a pencil, the published models against the examples worked out for them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oncontour.dose.dvh import DVH
+from oncontour.dose.ntcp import MODELS, Lkb, applicable, lkb, logistic, niemierko
+from oncontour.errors import ConfigError, InputError
+
+
+def even(name: str, gy: float, cc: float = 10.0) -> DVH:
+    """A structure that receives ``gy`` throughout."""
+    return DVH(name, np.array([gy]), np.array([cc]), gy)
+
+
+def head_and_neck(**gy: float) -> dict[str, DVH]:
+    return {name: even(name, value) for name, value in gy.items()}
+
+
+def test_formulas() -> None:
+    """Phi(1) = 0.841345 and Phi(-1.959964) = 0.025; the logistic of ln 3 is 3/4; (50/25)^8 + 1 = 257."""
+    assert lkb(50, 50, 0.2) == 0.5
+    assert lkb(60, 50, 0.2) == pytest.approx(0.841345, abs=1e-6)
+    assert lkb(50 * (1 - 0.2 * 1.959964), 50, 0.2) == pytest.approx(0.025, abs=1e-6)
+    assert logistic(math.log(3)) == pytest.approx(0.75)
+    assert logistic(-800) == 0
+    assert logistic(800) == 1
+    assert niemierko(25, 50, 2) == pytest.approx(1 / 257)
+    assert niemierko(0, 50, 2) == 0
+    assert math.isnan(lkb(math.nan, 50, 0.2))
+    for wrong in ((0, 0.2), (50, 0), (50, math.nan)):
+        with pytest.raises(ConfigError, match="above 0"):
+            lkb(20, *wrong)
+    with pytest.raises(ConfigError, match="above 0"):
+        niemierko(20, 50, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "structure", "td50"),
+    [
+        ("esophagitis-g2-belderbos-2005", "Esophagus", 47.0),
+        ("esophagitis-g2-zehentmayr-2015", "Esophagus", 32.8),
+        ("esophagus-late-chen-2013", "Esophagus", 76.1),
+        ("pneumonitis-seppenwoolde-2003", "Lungs", 30.8),
+    ],
+)
+def test_half_at_td50(name: str, structure: str, td50: float) -> None:
+    assert MODELS[name].probability({structure: even(structure, td50)}) == pytest.approx(0.5)
+
+
+def test_belderbos_by_hand() -> None:
+    """Half the oesophagus at 60 Gy, half at 0: EUD = 60 * 0.5^0.69 = 37.193; t = (37.193 - 47) / 16.92 = -0.5796; Phi = 0.2811."""
+    half = DVH("Esophagus", np.array([0, 0, 60, 60]), np.array([20, 10, 10, 10]), 30.0)
+    assert MODELS["esophagitis-g2-belderbos-2005"].probability({"Esophagus": half}) == pytest.approx(0.2811, abs=2e-4)
+
+
+def test_xerostomia_example() -> None:
+    """30 and 20 Gy in the parotids, 50 Gy in the submandibular glands, nothing at baseline: 0.40."""
+    dvhs = head_and_neck(Parotid_L=30, Parotid_R=20, Glnd_Submand_L=50, Glnd_Submand_R=50)
+    model = MODELS["xerostomia-g2-lipp"]
+    assert model.probability(dvhs, {"baseline_xerostomia": "none"}) == pytest.approx(0.40, abs=0.005)
+    assert model.probability(dvhs, {"baseline_xerostomia": "mild"}) == pytest.approx(logistic(-0.3942 + 0.4950), abs=1e-4)
+    assert model.needs == ("Parotid_L", "Parotid_R", "Glnd_Submand_L", "Glnd_Submand_R", "baseline_xerostomia")
+
+
+def test_dysphagia_example() -> None:
+    """Pharynx, oral cavity 45 Gy, constrictors 55, 50 and 35 Gy: 0.25."""
+    dvhs = head_and_neck(Cavity_Oral=45, Musc_Constrict_S=55, Musc_Constrict_M=50, Musc_Constrict_I=35)
+    facts = {"baseline_dysphagia_grade": 0, "site": "pharynx"}
+    assert MODELS["dysphagia-g2-lipp"].probability(dvhs, facts) == pytest.approx(0.25, abs=0.005)
+
+
+def test_both_lungs_are_one_organ() -> None:
+    """10 cc at 10 Gy and 30 cc at 20 Gy have a mean of 17.5 Gy."""
+    model = MODELS["pneumonitis-seppenwoolde-2003"]
+    pair = {"Lung_L": even("Lung_L", 10, 10), "Lung_R": even("Lung_R", 20, 30)}
+    assert model.probability(pair) == pytest.approx(model.probability({"Lungs": even("Lungs", 17.5)}))
+
+
+def test_what_is_missing_is_named() -> None:
+    with pytest.raises(InputError, match=r"needs Esophagus; there are Lung_L"):
+        MODELS["esophagitis-g2-belderbos-2005"].probability({"Lung_L": even("Lung_L", 10)})
+    with pytest.raises(InputError, match=r"needs Lung_R \(or Lungs\)"):
+        MODELS["pneumonitis-seppenwoolde-2003"].probability({"Lung_L": even("Lung_L", 10)})
+    dvhs = head_and_neck(Parotid_L=30, Parotid_R=20, Glnd_Submand_L=50, Glnd_Submand_R=50)
+    with pytest.raises(InputError, match="baseline_xerostomia, which is not known"):
+        MODELS["xerostomia-g3-lipp"].probability(dvhs)
+    with pytest.raises(InputError, match=r"is 'bad'.*give one of none, mild"):
+        MODELS["xerostomia-g3-lipp"].probability(dvhs, {"baseline_xerostomia": "bad"})
+    nowhere = DVH("Esophagus", np.empty(0), np.empty(0), np.nan, missing_cc=3)
+    with pytest.raises(InputError, match="outside the dose grid"):
+        MODELS["esophagitis-g2-belderbos-2005"].probability({"Esophagus": nowhere})
+
+
+def test_applicable_gives_those_that_have_all() -> None:
+    found = applicable({"Esophagus": even("Esophagus", 40)})
+    assert list(found) == ["esophagitis-g2-belderbos-2005", "esophagitis-g2-zehentmayr-2015", "esophagus-late-chen-2013"]
+    assert applicable({}) == {}
+
+
+def test_every_model_says_where_it_comes_from() -> None:
+    for name, model in MODELS.items():
+        assert name == model.name
+        assert all((model.endpoint, model.cohort, model.source, model.status, model.dose, model.needs))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from([m for m in MODELS.values() if isinstance(m, Lkb)]), st.floats(0, 90), st.floats(0, 90))
+def test_more_dose_is_no_less_risk(model: Lkb, one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    name = model.part.alternatives[0] if model.part.alternatives else model.part.structures[0]
+    assert 0 <= model.probability({name: even(name, low)}) <= model.probability({name: even(name, high)}) <= 1
