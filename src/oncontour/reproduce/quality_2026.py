@@ -1,0 +1,410 @@
+"""Wei et al., Chin J Med Phys 2026;43(5):675-681: the DSC of a contour, slice by slice, from CT and contour; one task against several.
+
+Five steps, each resumed where it stopped:
+
+    segmenters   several recipes on two halves of the training patients, half-trained ones kept
+    claims       each draws the patients it did not learn from: the masks that quality is learned from
+    arms         the quality nets: several tasks, one, a CNN, one input, without one head, without resampling
+    observed     every arm on the patients kept apart, about a segmenter and a family of errors that none has seen
+    tables       all arms beside the simple predictors (``quality_tables``)
+
+What is faithful and what differs is in ``papers/quality-2026/README.md``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oncontour.case import Case
+from oncontour.errors import CohortError, ConfigError
+from oncontour.files import write_text
+from oncontour.io.claims import claims_about, sources, with_claims
+from oncontour.io.cohort import Cohort
+from oncontour.metrics.overlap import overlap
+from oncontour.ops.augment import Ranges
+from oncontour.ops.flaws import FAMILIES, Flaw, Scene, spoil
+from oncontour.predict import Segmenter, confidences, draw, load
+from oncontour.reproduce.quality_tables import Row, simple_predictors, tables
+from oncontour.tasks.assess import AssessSettings, AssessTask
+from oncontour.tasks.assessing import Assessor, load_assessor
+from oncontour.tasks.calibrating import Observed, observe
+from oncontour.tasks.claims import SEGMENTER, Claim, partner
+from oncontour.tasks.contour import ContourSettings, ContourTask
+from oncontour.train import TrainSettings, fit, read_cases
+from oncontour.volume import Volume
+
+STRUCTURES = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", "PTV_7000")
+HEADS = ("dsc", "class", "errors", "surface", "present")
+HELD_OUT = "held-out"
+WHOLE = (1, 128, 128)
+"""Window for drawing with flat nets: a whole slice of OpenKBP."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One kind of segmenter: its net, how long it learns (part of the run's epochs), from how ``few`` patients; ``early``: also half-trained."""
+
+    name: str
+    net: str
+    options: dict[str, Any] = field(default_factory=dict)
+    length: float = 1.0
+    early: bool = False
+    few: int | None = None
+
+
+RECIPES = (
+    Recipe("unet", "unet", {"base": 12, "levels": 4}, early=True),
+    Recipe("few", "unet", {"base": 12, "levels": 4}, length=0.4, few=8),
+    Recipe("deeplab", "deeplab", length=0.8),
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table: what of the quality model is changed."""
+
+    name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+ARMS = (
+    Arm("multi-task"),
+    Arm("single-task", {"heads": ("dsc",)}),
+    Arm("CNN", {"net": "quality_cnn"}),
+    Arm("mask only", {"inputs": "mask"}),
+    Arm("CT only", {"inputs": "ct"}),
+    Arm("no resampling", {"flat": 0.0}),
+    Arm("segmenters only", {"generated": 0.0}),
+    Arm("generator only", {"generated": 1.0}),
+    *(Arm(f"without {head}", {"heads": tuple(h for h in HEADS if h != head)}) for head in HEADS[1:]),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The run's settings, as in ``run.yaml``."""
+
+    structures: tuple[str, ...] = STRUCTURES
+    target: str = "PTV_7000"
+    held_out: tuple[str, ...] = ()
+    """contour models that are judged and that nobody learned from; without any, a DeepLabv3+ is trained for it"""
+    held_out_family: str = "leak"
+    recipes: tuple[str, ...] = ()
+    """some of the segmenters; all by default"""
+    segmenter_epochs: int = 16
+    segmenter_draws: int = 800
+    epochs: int = 40
+    arm_epochs: int | None = None
+    """instead of epochs for all arms but the first two"""
+    arms: tuple[str, ...] = ()
+    quality: dict[str, Any] = field(default_factory=dict)
+    """instead of the defaults of AssessSettings, for all arms"""
+    window: tuple[int, int, int] = (1, 96, 112)
+    validation: float = 0.3
+    batch: int = 32
+    learning_rate: float = 1.5e-3
+    seed: int = 0
+    threads: int | None = None
+    patients: int | None = None
+
+
+def reproduce(cohort: Path, out: Path, **settings: Any) -> str:
+    """All five steps; writes OUT/measured.csv and OUT/table.md and gives the tables.
+
+    ``settings`` are the fields of ``Plan``; ``patients`` takes the first so many of each part (for a trial), ``arms`` some of the rows.
+    Raises ConfigError for unknown settings or arms, CohortError when the cohort has no two parts.
+    """
+    plan = planned(settings)
+    train, test = parts(cohort, plan.patients)
+    models = segmenters(plan, train, out / "segmenters")
+    claims(plan, train, test, models, out / "claims")
+    trained = arms(plan, train, out)
+    rows, left = measured(plan, test, trained, out)
+    write_text(out / "measured.csv", as_csv(rows))
+    text = tables(rows, target=plan.target, left=left, calibrations={n: a.calibration for n, a in trained.items()})
+    write_text(out / "table.md", text)
+    return text
+
+
+def planned(settings: Mapping[str, Any]) -> Plan:
+    """The plan that ``settings`` spell. Raises ConfigError for what it does not know."""
+    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    try:
+        plan = Plan(**known)
+    except TypeError as error:
+        raise ConfigError(f"settings of quality-2026: {error}", hint="papers/quality-2026/run.yaml shows them") from error
+    names = [arm.name for arm in ARMS]
+    if set(plan.arms) - set(names):
+        raise ConfigError(f"unknown arms among {list(plan.arms)}", hint=f"choose from {names}")
+    if set(plan.recipes) - {recipe.name for recipe in RECIPES}:
+        raise ConfigError(f"unknown recipes among {list(plan.recipes)}", hint=f"choose from {[recipe.name for recipe in RECIPES]}")
+    if plan.held_out_family not in FAMILIES:
+        raise ConfigError(f"no family of errors {plan.held_out_family!r}", hint=f"choose from {sorted(FAMILIES)}")
+    return plan
+
+
+def parts(cohort: Path, patients: int | None) -> tuple[Cohort, Cohort]:
+    """(train, test): the two folders of the cohort, the first ``patients`` of each where asked for."""
+    for other in ("validation", "test"):
+        if (cohort / "train").is_dir() and (cohort / other).is_dir():
+            train, test = Cohort.open(cohort / "train"), Cohort.open(cohort / other)
+            return (train.subset(train.ids[:patients]), test.subset(test.ids[:patients])) if patients else (train, test)
+    raise CohortError("a cohort to reproduce on has the folders train/ and validation/ (or test/)", where=str(cohort))
+
+
+# ---- segmenters and what they draw
+
+
+def segmenters(plan: Plan, train: Cohort, out: Path) -> list[Path]:
+    """Model files of every recipe on each half of the training patients; a file that is there is not made again."""
+    halves = train.split([0.5, 0.5], plan.seed)
+    files = []
+    for recipe in (r for r in RECIPES if not plan.recipes or r.name in plan.recipes):
+        for letter, half in zip("ab", halves, strict=True):
+            some = half.subset(half.ids[: recipe.few]) if recipe.few else half
+            files += contourer(plan, recipe, some, out, f"{recipe.name}-{letter}")
+    return files
+
+
+def contourer(plan: Plan, recipe: Recipe, patients: Cohort, out: Path, name: str) -> list[Path]:
+    """Train one segmenter as OUT/NAME/NAME.safetensors; with ``early`` also what it was after a fifth of its time."""
+    epochs = max(1, round(plan.segmenter_epochs * recipe.length))
+    early = max(1, epochs // 5)
+    file = out / name / f"{name}.safetensors"
+    kept = [file, *([out / name / f"{name}-epoch{early}.safetensors"] if recipe.early else [])]
+    if all(path.exists() for path in kept):
+        return kept
+    sys.stderr.write(f"segmenter {name}\n")
+    task = ContourTask(segmenter_settings(plan, recipe))
+    training = TrainSettings(epochs=epochs, batch=8, learning_rate=2e-3, validation=0.0, seed=plan.seed, threads=plan.threads)
+    fit(task, read_cases(patients), out / name, training, name=name, snapshots=[early] if recipe.early else [])
+    return kept
+
+
+def segmenter_settings(plan: Plan, recipe: Recipe) -> ContourSettings:
+    """Slices with their neighbours, all structures at once."""
+    return ContourSettings(
+        structures=plan.structures,
+        net=recipe.net,
+        net_options=dict(recipe.options),
+        neighbours=1,
+        window=plan.window,
+        hu=(-200.0, 300.0),
+        hardest=0.05,
+        draws=plan.segmenter_draws,
+        augment=Ranges(tilt_deg=0.0),
+        mask_body=False,
+    )
+
+
+def claims(plan: Plan, train: Cohort, test: Cohort, models: Sequence[Path], out: Path) -> None:
+    """OUT/train: what each segmenter draws in training patients it does not know; OUT/test: in the patients kept apart; OUT/held-out: what
+    the segmenter under judgement draws there."""
+    for file in models:
+        for segmenter in load(str(file), [0.0], seen=False, overlap=0.0, backend="auto", threads=plan.threads):
+            whole = _wide(segmenter)
+            strangers = [id for id in train.ids if id not in segmenter.trained_on]
+            draw(whole, train, strangers, out / "train" / whole.name)
+            draw(whole, test, test.ids, out / "test" / whole.name)
+    judged = list(plan.held_out) or [str(held_out_model(plan, train, out.parent / "segmenters"))]
+    for name in judged:
+        for segmenter in load(name, [0.0], seen=True, overlap=0.25, backend="auto", threads=plan.threads):
+            draw(_wide(segmenter), test, test.ids, out / HELD_OUT / segmenter.name)
+
+
+def held_out_model(plan: Plan, train: Cohort, out: Path) -> Path:
+    """A segmenter of all training patients that draws none of the masks that quality is learned from."""
+    return contourer(plan, Recipe(HELD_OUT, "deeplab", {"output_stride": 8}), train, out, HELD_OUT)[0]
+
+
+def _wide(segmenter: Segmenter) -> Segmenter:
+    """Flat nets see whole slices at once: fewer windows, the same net."""
+    task = segmenter.contourer.task
+    if task.flat:
+        divisor = int(getattr(task.net, "divisor", 16))
+        size = tuple(-(-max(a, b) // divisor) * divisor for a, b in zip(WHOLE[1:], task.settings.window[1:], strict=True))
+        task.settings = replace(task.settings, window=(1, size[0], size[1]))
+    return segmenter
+
+
+# ---- the quality nets
+
+
+def arms(plan: Plan, train: Cohort, out: Path) -> dict[str, Assessor]:
+    """Every arm trained (or read, where it is finished), ready to be asked."""
+    chosen = [arm for arm in ARMS if not plan.arms or arm.name in plan.arms]
+    missing = [arm for arm in chosen if not model_file(out, arm).exists()]
+    bank: dict[str, list[Claim]] = {}
+    if missing or not simple_file(out).exists():
+        sys.stderr.write("masks to learn from\n")
+        maker = AssessTask(arm_settings(plan, ARMS[0]))
+        for case in with_claims(read_cases(train), [out / "claims" / "train"]):
+            bank[case.id] = maker.samples(case)
+        write_text(simple_file(out), simple_csv(bank, plan.structures))
+    for n, arm in enumerate(chosen):
+        if arm in missing:
+            sys.stderr.write(f"{arm.name}\n")
+            settings = arm_settings(plan, arm)
+            epochs = plan.arm_epochs if plan.arm_epochs and n > 1 else plan.epochs
+            training = TrainSettings(
+                epochs=epochs,
+                batch=plan.batch,
+                learning_rate=plan.learning_rate,
+                validation=plan.validation,
+                seed=plan.seed,
+                threads=plan.threads,
+            )
+            file = model_file(out, arm)
+            fit(Shared(settings, bank), [_stub(id) for id in bank], file.parent, training, name=file.stem, region="head and neck")
+    return {arm.name: load_assessor(model_file(out, arm), threads=plan.threads) for arm in chosen}
+
+
+class Shared(AssessTask):
+    """The task with its masks made once for all arms."""
+
+    def __init__(self, settings: AssessSettings, bank: Mapping[str, list[Claim]]) -> None:
+        super().__init__(settings)
+        self._bank = bank
+
+    def samples(self, case: Case) -> list[Claim]:
+        wanted = {0.0: (SEGMENTER,), 1.0: ("none", *FAMILIES)}.get(self.settings.generated, (SEGMENTER, "none", *FAMILIES))
+        return [claim for claim in self._bank[case.id] if claim.family in wanted]
+
+
+def _stub(id: str) -> Case:
+    """A case that is nothing but its id: its masks are made already."""
+    from oncontour.geometry import Geometry
+
+    return Case(id, {"ct": Volume(np.zeros((1, 1, 1), np.int16), Geometry.regular((1, 1, 1)))})
+
+
+def arm_settings(plan: Plan, arm: Arm) -> AssessSettings:
+    """The quality model of one arm."""
+    common: dict[str, Any] = {"structures": plan.structures, "held_out_families": (plan.held_out_family,), "heads": HEADS}
+    return AssessSettings(**{**common, **plan.quality, **arm.changes})
+
+
+def model_file(out: Path, arm: Arm) -> Path:
+    slug = "-".join("".join(c if c.isalnum() else " " for c in arm.name.lower()).split())
+    return out / "quality" / slug / f"{slug}.safetensors"
+
+
+# ---- what they say of patients kept apart
+
+
+def measured(plan: Plan, test: Cohort, trained: Mapping[str, Assessor], out: Path) -> tuple[list[Row], dict[str, int]]:
+    """(a row for every method and slice, counts of what was left out), over the patients kept apart."""
+    judged, others = sources([out / "claims" / HELD_OUT]), sources([out / "claims" / "test"])
+    sure = {name: confidences(out / "claims" / HELD_OUT / name) for name in judged}
+    learned = simple_predictors(training_rows(out))
+    rows: list[Row] = []
+    left = {"both empty": 0, "past the ends, unseen": 0, "structures missed": 0}
+    for n, id in enumerate(test.ids):
+        sys.stderr.write(f"patient {n + 1} of {len(test)}\n")
+        case = test[id]
+        asked: dict[str, Mapping[str, Volume]] = dict(claims_about(case, judged)) | spoiled(case, plan)
+        for number, (arm, assessor) in enumerate(trained.items()):
+            seen = Observed()
+            observe(assessor, case, asked, seen)
+            rows += [Row.of(arm, s, _kind(s.source)) for s in seen.scored()]
+            if number == 0:
+                left["both empty"] += seen.both_empty
+                left["past the ends, unseen"] += seen.unseen
+                left["structures missed"] += seen.missed
+                rows += [row for s in seen.scored() for row in learned(s, _kind(s.source))]
+                rows += list(_ensemble(case, asked, claims_about(case, others), seen))
+                rows += [
+                    Row.of("softmax", s, HELD_OUT, dsc=sure[s.source][s.patient, s.structure, s.k])
+                    for s in seen.scored()
+                    if s.source in sure and (s.patient, s.structure, s.k) in sure[s.source]
+                ]
+    return rows, left
+
+
+def _kind(source: str) -> str:
+    return source if source in FAMILIES else HELD_OUT
+
+
+def spoiled(case: Case, plan: Plan) -> dict[str, dict[str, Volume]]:
+    """The held-out family of errors at three strengths, and every sided organ on the wrong side; each a source of its own."""
+    masks = {name: case.mask(name) for name in plan.structures if name in case.structures}
+    masks = {name: mask for name, mask in masks.items() if mask.array.any()}
+    upright = case.geometry.reorient()
+    out: dict[str, dict[str, Volume]] = {plan.held_out_family: {}, "wrong_side": {}}
+    turned = {name: mask.to(upright) for name, mask in masks.items()}
+    body = case.ct.to(upright).array > -500
+    for number, (name, mask) in enumerate(turned.items()):
+        others = np.zeros(mask.array.shape, bool)
+        for other, its in turned.items():
+            if other != name:
+                others |= its.array
+        mate = turned.get(partner(name))
+        scene = Scene(upright.spacing_mm, others, None if mate is None else mate.array, body)
+        seed = plan.seed + number
+        flaw = Flaw(plan.held_out_family, (0.25, 0.5, 0.9)[seed % 3], seed, 0.1)
+        out[plan.held_out_family][name] = Volume(spoil(mask.array, scene, flaw), upright).to(case.geometry)
+        if mate is not None:
+            out["wrong_side"][name] = Volume(spoil(mask.array, scene, Flaw("wrong_side", 1.0, seed, 0.1)), upright).to(case.geometry)
+    return out
+
+
+def _ensemble(
+    case: Case, asked: Mapping[str, Mapping[str, Volume]], others: Mapping[str, Mapping[str, Volume]], seen: Observed
+) -> Iterator[Row]:
+    """Mean slice DSC of the mask in question with what each other segmenter draws: nothing is learned for it."""
+    between: dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float64]]] = {}
+    for source, masks in asked.items():
+        for name, mask in masks.items():
+            drawn = [its[name] for its in others.values() if name in its]
+            if drawn:
+                # Where neither has a voxel they agree; a slice that only one has counts as 0.
+                each = [np.nan_to_num(overlap(one, mask.binary().to(case.geometry)).slice_dsc, nan=1.0) for one in drawn]
+                between[source, name] = np.mean(each, axis=0)
+    for s in seen.scored():
+        if (s.source, s.structure) in between:
+            yield Row.of("ensemble pairwise DSC", s, _kind(s.source), dsc=float(between[s.source, s.structure][s.k]))
+
+
+def simple_file(out: Path) -> Path:
+    """What the simple predictors learn from."""
+    return out / "claims" / "train.csv"
+
+
+def simple_csv(bank: Mapping[str, Sequence[Claim]], structures: Sequence[str]) -> str:
+    """Area, place and DSC of every slice that a segmenter drew in training, as CSV."""
+    lines = ["structure,area_mm2,place,true"]
+    for claim in (c for some in bank.values() for c in some if c.family == SEGMENTER):
+        rows, length = claim.rows, float(claim.rows.below_mm.max() + claim.rows.above_mm.max())
+        pixel = claim.scan.spacing_mm[1] * claim.scan.spacing_mm[2]
+        voxels = np.unpackbits(claim.claim.bits, axis=1).sum(axis=1)
+        for n in np.flatnonzero(rows.claimed):
+            area = float(voxels[int(rows.k[n]) - claim.claim.start[0]]) * pixel
+            lines.append(f"{structures[claim.structure]},{area:.1f},{rows.below_mm[n] / length if length else 0.5:.4f},{claim.dsc[n]:.4f}")
+    return "\n".join(lines) + "\n"
+
+
+def training_rows(out: Path) -> list[dict[str, Any]]:
+    """``simple_csv`` read back."""
+    with simple_file(out).open(encoding="utf-8", newline="") as stream:
+        return [
+            {**row, "area_mm2": float(row["area_mm2"]), "place": float(row["place"]), "true": float(row["true"])}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def as_csv(rows: Sequence[Any]) -> str:
+    """Dataclass rows as CSV text."""
+    text = io.StringIO()
+    records = [asdict(row) for row in rows]
+    writer = csv.DictWriter(text, fieldnames=list(records[0]) if records else ["method"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: f"{v:.5f}" if isinstance(v, float) else v for key, v in row.items()} for row in records)
+    return text.getvalue()
