@@ -161,6 +161,14 @@ def test_drawn_contours_are_shown_as_they_were_drawn() -> None:
     assert np.diff(np.cumsum(np.reshape(steps, (-1, 2)), axis=0) / 100, axis=0).tolist() == [[20.0, 0.0], [-10.0, 23.0]]
 
 
+def test_where_there_are_both_the_mask_is_shown() -> None:
+    """A mask that replaced what was drawn is what the table speaks of; the page must not show the older contour."""
+    case = make({"GTV": BOXES["Parotid_L"]})
+    case = case.with_contours({"GTV": Contours((np.array([[-10.0, -10, 121], [10, -10, 121], [0, 13, 121]]),))})
+    (outlines,) = json.loads(zlib.decompress(base64.b64decode(scene(case, report.rows(case)).contours)))
+    assert [k for k, _ in outlines] == [5, 6, 7, 8, 9]
+
+
 @pytest.mark.parametrize(
     ("axes", "letters"),
     [

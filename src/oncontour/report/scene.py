@@ -98,7 +98,8 @@ def _polygons(case: Case, name: str, upright: Geometry) -> list[NDArray[np.float
     from oncontour.raster import trace
 
     same_planes = abs(float(case.geometry.axes[0] @ upright.axes[0])) > 1 - 1e-6
-    drawn = case.contours[name] if name in case.contours and same_planes else trace(case.mask(name, upright))
+    as_drawn = name in case.contours and name not in case.masks and same_planes  # of both the mask is what counts
+    drawn = case.contours[name] if as_drawn else trace(case.mask(name, upright))
     return list(drawn)
 
 
