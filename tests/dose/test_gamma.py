@@ -105,5 +105,5 @@ def test_the_search_finds_no_worse_than_looking_everywhere(seed: int) -> None:
     dose = other.to(fine).array.astype(np.float64)
     points = fine.points(np.stack(np.indices(fine.shape), axis=-1))
     away = ((points - grid.points([2, 2, 2])) ** 2).sum(-1) / 9
-    brute = np.sqrt((away + ((dose - float(one.array[2, 2, 2])) / 2) ** 2).min())
-    assert found == pytest.approx(min(brute, 2), abs=0.04)
+    brute = min(np.sqrt((away + ((dose - float(one.array[2, 2, 2])) / 2) ** 2).min()), 2)
+    assert brute - 0.1 <= found <= brute + 0.03  # the net of 0.25 mm may miss what the slope finds

@@ -17,7 +17,7 @@ from oncontour.errors import ConfigError, DoseError
 from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
-STEPS_A_TOLERANCE = 5
+STEPS_A_TOLERANCE = 8
 """Net points of the search along one axis within the distance tolerance."""
 
 
