@@ -14,9 +14,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
-
-from oncontour.raster.kernels import compiled
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -44,7 +43,7 @@ def bends(dose_gy: Array) -> NDArray[np.float32]:
     return out
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def _at(dose: Array, bend: Array, k: float, j: float, i: float) -> tuple[float, float, float, float]:
     """Gy at a fractional voxel and its slope (Gy a voxel) along k, j and i; NaN beyond the edge, half a voxel past the outermost points."""
     nk, nj, ni = dose.shape
@@ -81,7 +80,7 @@ def _at(dose: Array, bend: Array, k: float, j: float, i: float) -> tuple[float, 
     return value, slope_k, slope_j, slope_i
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def values_at(voxels: Floats, dose: Array, bend: Array) -> Floats:
     """(n,) Gy at (n, 3) fractional voxels (k, j, i), NaN beyond the grid."""
     out = np.empty(len(voxels))
@@ -90,7 +89,7 @@ def values_at(voxels: Floats, dose: Array, bend: Array) -> Floats:
     return out
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def cells_of(coverage: Array, fine: Ints, to_dose: Floats, dose: Array, bend: Array, gy: Array, width: Array, share: Array) -> Floats:
     """Cut every covered voxel into fine[0] x fine[1] x fine[2] cells and say what each receives.
 
@@ -148,7 +147,7 @@ def cells_of(coverage: Array, fine: Ints, to_dose: Floats, dose: Array, bend: Ar
     return np.array([float(count), lost, least, largest])
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def histogram(gy: Array, width: Array, cc: Array, low: float, high: float, bins: int) -> Floats:
     """(bins + 1,) cc received in each of ``bins`` equal steps from ``low`` to ``high`` Gy; last what receives ``high`` and no less.
 
@@ -179,7 +178,7 @@ def histogram(gy: Array, width: Array, cc: Array, low: float, high: float, bins:
     return out
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def gamma_at(
     points: Floats, gy: Floats, tolerance: Floats, dose: Array, moves: Floats, away: Floats, to_voxel: Floats, step: float, most: float
 ) -> Floats:
