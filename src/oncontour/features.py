@@ -15,8 +15,9 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from oncontour.errors import CohortError, ConfigError, DoseError, IncompleteError, OncontourError
 from oncontour.progress import Progress
@@ -34,6 +35,7 @@ NOISE = {"dose": 0.3, "ct": 10.0}
 BEFORE = ("patient", "structure", "image", "voxels", "voxels_used", "remark")
 """Columns before the features: the structure's voxels, how many of them have a known intensity in range, and what is to be said."""
 
+T = TypeVar("T")
 Row = dict[str, Any]
 Part = dict[str, Any]
 
@@ -270,7 +272,7 @@ def _computed(
 ) -> Iterator[tuple[str, str]]:
     """Compute and keep each patient of ``waiting``; gives those that failed, and why, in the order of the cohort."""
     failed: dict[str, str] = {}
-    for id, found in _results(patients, plan, waiting, jobs):
+    for id, found in spread(partial(_safely, dict(patients.paths), plan), waiting, jobs):
         if isinstance(found, str):
             failed[id] = found
         else:
@@ -279,31 +281,31 @@ def _computed(
     yield from ((id, failed[id]) for id in waiting if id in failed)
 
 
-def _results(patients: Cohort, plan: Plan, waiting: Sequence[str], jobs: int) -> Iterator[tuple[str, list[Row] | str]]:
-    """(id, rows or the reason why there are none) as they come.
+def spread(work: Callable[[str], T], ids: Sequence[str], jobs: int) -> Iterator[tuple[str, T | str]]:
+    """(id, what ``work`` gives for it) as they come from ``jobs`` processes; ``work`` must not raise.
 
-    A process that is killed takes its pool down with it: those it left unfinished are done again one by one, each in a process of its
-    own, so that only the patient who kills it is lost.
+    A process that is killed takes its pool down with it: those left unfinished are done again one by one, each in a process of its own,
+    so that only the one who kills it is lost; its result is a sentence.
     """
-    if jobs == 1 or len(waiting) < 2:
-        yield from ((id, _safely(patients.path(id), id, plan)) for id in waiting)
+    if jobs == 1 or len(ids) < 2:
+        yield from ((id, work(id)) for id in ids)
         return
-    left = dict.fromkeys(waiting)
-    for id, found in _in_pool(patients, plan, waiting, min(jobs, len(waiting))):
+    left = dict.fromkeys(ids)
+    for id, found in _in_pool(work, ids, min(jobs, len(ids))):
         del left[id]
         yield id, found
     for id in left:
-        alone = list(_in_pool(patients, plan, [id], 1))
+        alone = list(_in_pool(work, [id], 1))
         yield alone[0] if alone else (id, "the process that computed it was killed (is there enough memory?)")
 
 
-def _in_pool(patients: Cohort, plan: Plan, ids: Sequence[str], jobs: int) -> Iterator[tuple[str, list[Row] | str]]:
-    """Results of a pool until it breaks, if it does."""
+def _in_pool(work: Callable[[str], T], ids: Sequence[str], jobs: int) -> Iterator[tuple[str, T]]:
+    """Results of a pool of fresh processes until it breaks, if it does."""
     from multiprocessing import get_context
 
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
     try:
-        running: dict[Future[list[Row] | str], str] = {pool.submit(_safely, patients.path(id), id, plan): id for id in ids}
+        running: dict[Future[T], str] = {pool.submit(work, id): id for id in ids}
         for future in as_completed(running):
             with suppress(BrokenProcessPool):
                 yield running[future], future.result()
@@ -313,10 +315,10 @@ def _in_pool(patients: Cohort, plan: Plan, ids: Sequence[str], jobs: int) -> Ite
         pool.shutdown(cancel_futures=True)
 
 
-def _safely(path: Path, id: str, plan: Plan) -> list[Row] | str:
+def _safely(paths: dict[str, Path], plan: Plan, id: str) -> list[Row] | str:
     """The rows of a patient, or in a sentence why there are none: whatever is wrong with one stops no other."""
     try:
-        return patient(path, id, plan)
+        return patient(paths[id], id, plan)
     except OncontourError as error:
         return str(error)
     except MemoryError:

@@ -108,7 +108,8 @@ def volume_histogram(values: Array, limits: tuple[float, float], width: float | 
     """The 7 features of the curve "which fraction of the volume has at least this intensity", as ``ivh_...``.
 
     ``limits``: the re-segmentation range; an open end is taken from ``values``. ``width``: intensities are binned and stand for their
-    bin's centre; None: whole numbers (HU), taken as they are. Fractions of intensity are of the way from the lower end to the upper.
+    bin's centre; None: whole numbers (HU), taken as they are. Fractions of intensity are of the way from the lower end to the upper; where
+    these are the same, all of the volume reaches every fraction.
     """
     if not values.size:
         return {f"ivh_{name}": np.nan for name in _VOLUME}
@@ -127,7 +128,7 @@ def volume_histogram(values: Array, limits: tuple[float, float], width: float | 
     fraction = np.arange(bins) / max(bins - 1, 1)
 
     def volume_at(share: float) -> float:
-        return float(volume[np.searchsorted(fraction, share - 1e-12)])
+        return float(volume[min(int(np.searchsorted(fraction, share - 1e-12)), bins - 1)])
 
     def intensity_at(share: float) -> float:
         """The least intensity that at most ``share`` of the volume reaches: a step past the last where more than that reaches it."""

@@ -287,7 +287,7 @@ def code(name: str) -> str:
     """A column name as IBSI identifiers: ``cm_joint_max_3D_comb`` -> ``LFYI.GYBY.IAZD``; the IVH keeps its fractions (``P88C.BC2M.10``)."""
     feature, ending = split(name)
     parts = [FAMILIES[feature.family][0], feature.identifier]
-    if feature.family == "ivh" and feature.tag[-2:].isdecimal():
+    if feature.identifier in ("BC2M", "GBPN"):
         parts.append(feature.tag[-2:])
     return ".".join(parts + ([feature.aggregations[ending][0]] if ending else []))
 

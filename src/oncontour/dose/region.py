@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from oncontour.errors import ConfigError, InputError
 from oncontour.geometry import Geometry
+from oncontour.resample import copy_moves
 from oncontour.volume import Volume
 
 Array = NDArray[Any]
@@ -123,7 +124,7 @@ def interpolate(volume: Volume, grid: Geometry, kind: Literal["linear", "cubic"]
     Cubic is the interpolating cubic spline. *Differs* from ``Volume.to``, which blurs before coarsening: IBSI does not.
     """
     matrix = volume.geometry.inverse @ grid.affine
-    if np.abs(matrix - np.rint(matrix)).max() < 1e-6:
+    if copy_moves(matrix) is not None:  # voxel by voxel: nothing to interpolate
         return np.asarray(_as_float(volume).to(grid, fill=fill).array)
     low, high = _reach(matrix, grid.shape, volume.geometry.shape)
     if (high <= low).any():

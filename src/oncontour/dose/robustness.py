@@ -105,7 +105,7 @@ def _turned(grid: Geometry, mask: Volume, angle_deg: float, shift: tuple[float, 
 
 
 def _redrawn(mask: Volume, sd_mm: float, rng: np.random.Generator) -> Volume:
-    """``mask`` as coverage, its border moved by a smooth random field of standard deviation ``sd_mm`` along the border."""
+    """``mask`` as coverage, its border moved by a smooth random field of standard deviation ``sd_mm``."""
     spacing = np.asarray(mask.geometry.spacing_mm)
     held = np.argwhere(mask.array)
     room = np.ceil((4 * sd_mm + 2 * spacing.max()) / spacing).astype(int)
@@ -115,9 +115,21 @@ def _redrawn(mask: Volume, sd_mm: float, rng: np.random.Generator) -> Volume:
     outside_mm = ndimage.distance_transform_edt(~inside, spacing) - step / 2
     inside_mm = ndimage.distance_transform_edt(inside, spacing) - step / 2
     away = np.where(inside, -inside_mm, outside_mm)
-    field = ndimage.gaussian_filter(rng.normal(size=part.shape), CORRELATION_MM / spacing, mode="wrap")
-    field *= sd_mm / max(float(field.std()), 1e-12)
-    return Volume(np.clip(0.5 + (field - away) / step, 0, 1), part)
+    border = np.abs(away) <= 4 * sd_mm + step
+    away[border] -= sd_mm * _smooth(np.argwhere(border) * spacing, rng)
+    return Volume(np.clip(0.5 - away / step, 0, 1), part)
+
+
+def _smooth(at_mm: Floats, rng: np.random.Generator) -> Floats:
+    """A Gaussian random field of deviation 1 at points (n, 3): correlation exp(-r^2 / 2 l^2) with l = CORRELATION_MM.
+
+    Source: Rahimi and Recht, NeurIPS 2007: a sum of waves of random direction, length and phase.
+    """
+    waves, phases = rng.normal(0, 1 / CORRELATION_MM, (64, 3)), rng.uniform(0, 2 * np.pi, 64)
+    out = np.zeros(len(at_mm))
+    for wave, phase in zip(waves, phases, strict=True):
+        out += np.cos(at_mm @ wave + phase)
+    return np.asarray(np.sqrt(2 / len(waves)) * out)
 
 
 # ---- intraclass correlation
