@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from oncontour.case import Case
     from oncontour.contours import Contours
     from oncontour.dose.dvh import DVH
+    from oncontour.dose.figures import Figure
     from oncontour.volume import Volume
 
 TABLE, CURVES, RECORD, PLOT = "dvh.csv", "curves.csv", "dvh.json", "dvh"
@@ -183,10 +184,8 @@ def evaluate(
         if not count:
             raise ConfigError("EQD2 needs the number of fractions, which no RTPLAN tells here", hint="give it with --fractions")
         dvhs = {name: one.eqd2(alpha_beta_gy, count) for name, one in physical.items()}
-    table = {
-        name: {"cc": one.volume_cc, **{str(p): one.figure(p, prescriptions.get(name, prescription)) for p in parsed}}
-        for name, one in dvhs.items()
-    }
+    wanted = {name: prescriptions.get(name, prescription) for name in names}
+    table = {name: {"cc": one.volume_cc, **_figures(one, parsed, wanted[name], any(wanted.values()))} for name, one in dvhs.items()}
     targets = _targets(dose, physical, prescriptions)
     risks = _risks(physical, dvhs, known) if ntcp else {}
     if ntcp and not risks:
@@ -332,6 +331,12 @@ def _doubts(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> Iter
         middle = dvhs[name].dose_to_percent(50)
         if middle < gy / 2 or middle > 1.5 * gy:
             yield f"{name} receives {middle:.1f} Gy in the median, prescribed are {gy:g} Gy: is this the whole treatment's dose, in Gy?"
+
+
+def _figures(one: DVH, parsed: Sequence[Figure], prescription_gy: float | None, known: bool) -> dict[str, float]:
+    """What ``one`` receives; percent of a prescription is NaN where only other structures have one (``known``)."""
+    none = known and not prescription_gy
+    return {str(p): math.nan if none and p.needs_prescription else one.figure(p, prescription_gy) for p in parsed}
 
 
 def _targets(dose: Volume, dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> dict[str, Target]:
