@@ -20,8 +20,8 @@ from oncontour import report
 from oncontour.case import Case
 from oncontour.contours import Contours
 from oncontour.geometry import Geometry
+from oncontour.palette import COLOURS
 from oncontour.phantom import head_neck
-from oncontour.report.palette import COLOURS
 from oncontour.report.scene import HU_LEVELS, scene
 from oncontour.volume import Volume
 

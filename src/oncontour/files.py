@@ -22,28 +22,12 @@ def writing(path: Path | str) -> Iterator[Path]:
     when the next one starts. Raises OutputError when the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary: Path | None = None
-    lock: int | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path)
-        temporary, lock = _claimed(lambda: _new_file(path))
+    with _beside(path, _new_file) as temporary:
         yield temporary
         _flush(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
         _flush(path.parent)
-    except OSError as error:
-        raise as_output_error(error, path) from error
-    except Exception as error:
-        if _means_full(error):
-            raise as_output_error(OSError(errno.ENOSPC, "No space left on device"), path) from error
-        raise
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        if lock is not None:
-            os.close(lock)
 
 
 @contextmanager
@@ -54,12 +38,7 @@ def writing_folder(path: Path | str) -> Iterator[Path]:
     killed writer left beside ``path`` goes when the next one starts.
     """
     path = Path(path)
-    temporary: Path | None = None
-    lock: int | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path)
-        temporary, lock = _claimed(lambda: Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)))
+    with _beside(path, _new_folder) as temporary:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
@@ -70,6 +49,18 @@ def writing_folder(path: Path | str) -> Iterator[Path]:
         elif not _exchange(temporary, path):
             _replace_in_two_steps(temporary, path)
         _flush(path.parent)
+
+
+@contextmanager
+def _beside(path: Path, make: Callable[[Path], Path]) -> Iterator[Path]:
+    """A temporary that ``make`` makes beside ``path``, gone at the end unless it was moved away; errors of writing as OutputError."""
+    temporary: Path | None = None
+    lock: int | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path)
+        temporary, lock = _claimed(lambda: make(path))
+        yield temporary
     except OSError as error:
         raise as_output_error(error, path) from error
     except Exception as error:
@@ -78,7 +69,7 @@ def writing_folder(path: Path | str) -> Iterator[Path]:
         raise
     finally:
         if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _discard(temporary)
         if lock is not None:
             os.close(lock)
 
@@ -96,7 +87,7 @@ def sweep(path: Path | str) -> None:
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):
         lock = _lock(part, wait=False)
         if lock is not None:
-            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+            _discard(part)
             os.close(lock)
 
 
@@ -104,6 +95,18 @@ def _new_file(path: Path) -> Path:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part" + path.suffix, dir=path.parent)
     os.close(handle)
     return Path(name)
+
+
+def _new_folder(path: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+
+
+def _discard(path: Path) -> None:
+    """``path`` goes, file or folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _claimed(make: Callable[[], Path]) -> tuple[Path, int | None]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -12,15 +9,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
-Function = TypeVar("Function", bound=Callable[..., object])
 
 
-def compiled(function: Function) -> Function:
-    """Compile on first call, keep the machine code beside this file, run without the interpreter's lock."""
-    return njit(function, cache=True, nogil=True)  # type: ignore[no-any-return]
-
-
-@compiled
+@njit(cache=True, nogil=True)
 def count_values(text: Bytes, starts: Ints, stops: Ints) -> Ints:
     """How many backslash-separated values each of the spans has; none where it is blank."""
     out = np.zeros(len(starts), np.int64)
@@ -37,7 +28,7 @@ def count_values(text: Bytes, starts: Ints, stops: Ints) -> Ints:
     return out
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def parse(text: Bytes, starts: Ints, stops: Ints, counts: Ints) -> tuple[Floats, int]:
     """All values of all spans, one after another, and the index of the first span that holds something else than numbers (-1: none)."""
     out = np.empty(counts.sum())
@@ -54,7 +45,7 @@ def parse(text: Bytes, starts: Ints, stops: Ints, counts: Ints) -> tuple[Floats,
     return out, -1
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def _number(text: Bytes, at: int, stop: int) -> tuple[float, int, bool]:
     """The number that begins at ``at``, where its separator is, and whether it is one. Correctly rounded up to 15 digits."""
     while at < stop and text[at] == 32:
@@ -93,7 +84,7 @@ def _number(text: Bytes, at: int, stop: int) -> tuple[float, int, bool]:
     return -value if negative else value, at, at == stop or text[at] == 92
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def format_points(points: Floats, starts: Ints, decimals: Ints) -> tuple[Bytes, Ints]:
     """Each polygon's coordinates as one backslash-separated text: all texts joined, and where each begins, and the end.
 
@@ -114,7 +105,7 @@ def format_points(points: Floats, starts: Ints, decimals: Ints) -> tuple[Bytes, 
     return text[:at], ends
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def _write(text: Bytes, at: int, value: float, decimals: int, figures: Bytes) -> int:
     scaled = np.int64(np.rint(abs(value) * 10.0**decimals))
     while decimals > 0 and scaled % 10 == 0:

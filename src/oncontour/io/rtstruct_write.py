@@ -53,16 +53,10 @@ from oncontour.io.rtstruct_read import (
     whole,
 )
 from oncontour.io.source import DicomSource, SliceRef
+from oncontour.palette import Colour, colour_of
 
 Ints = NDArray[np.int64]
 Algorithm = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
-Colour = tuple[int, int, int]
-
-PALETTE: tuple[Colour, ...] = (
-    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)),
-    *((136, 204, 238), (68, 170, 153), (153, 153, 51), (221, 204, 119), (204, 102, 119), (136, 34, 85), (170, 68, 153), (17, 119, 51)),
-)
-"""Colours that the colour-blind can tell apart: Okabe and Ito (2008), then the muted scheme of Tol (2021)."""
 
 _LONGEST_SHORT_VR = 65534
 _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"
@@ -145,7 +139,7 @@ def _structures(
         contours = _contours(case, key, slices, holes)
         name = _free(names.get(key, key), taken)
         taken.add(name)
-        colour = colours.get(key) or contours.colour or PALETTE[n % len(PALETTE)]
+        colour = colours.get(key) or contours.colour or colour_of(n)
         out.append(_Structure(max(numbers, default=0) + 1 + n, name, interpreted_type(key), colour, contours))
     return out
 

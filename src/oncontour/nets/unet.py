@@ -22,6 +22,18 @@ def _step(dims: int, i: int, o: int, *, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv3d(i, o, 3, stride, 1, bias=False), nn.InstanceNorm3d(o, affine=True), nn.LeakyReLU(0.01, inplace=True))
 
 
+def _upwards(kept: list[Tensor], up: nn.ModuleList, merge: nn.ModuleList, head: nn.Module) -> Tensor:
+    """Class scores from what each level of the way down gave, the deepest last: enlarged, joined with the level above, and so on.
+
+    ``kept`` is emptied on the way: what has been used need not stay in memory.
+    """
+    x = kept.pop()
+    for enlarge, join in zip(up, merge, strict=True):
+        x = join(torch.cat([kept.pop(), enlarge(x)], dim=1))
+    logits: Tensor = head(x)
+    return logits
+
+
 class UNet(nn.Module):
     """The paper's baseline in two dimensions: ``base`` channels doubling over ``levels``, max pooling down, transposed convolutions up."""
 
@@ -46,11 +58,7 @@ class UNet(nn.Module):
         for n, level in enumerate(self.down):
             x = level(x if n == 0 else self.pool(x))
             kept.append(x)
-        kept.pop()
-        for up, merge in zip(self.up, self.merge, strict=True):
-            x = merge(torch.cat([kept.pop(), up(x)], dim=1))
-        logits: Tensor = self.head(x)
-        return logits
+        return _upwards(kept, self.up, self.merge, self.head)
 
 
 class UNet3d(nn.Module):
@@ -81,8 +89,4 @@ class UNet3d(nn.Module):
         for level in self.down:
             x = level(x)
             kept.append(x)
-        kept.pop()
-        for up, merge in zip(self.up, self.merge, strict=True):
-            x = merge(torch.cat([kept.pop(), up(x)], dim=1))
-        logits: Tensor = self.head(x)
-        return logits
+        return _upwards(kept, self.up, self.merge, self.head)

@@ -7,9 +7,6 @@ Tracing: marching squares (Lorensen & Cline 1987 in two dimensions), 4-connected
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -17,18 +14,12 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
-Function = TypeVar("Function", bound=Callable[..., object])
-
-
-def compiled(function: Function) -> Function:
-    """Compile on first call, keep the machine code beside this file, run without the interpreter's lock."""
-    return njit(function, cache=True, nogil=True)  # type: ignore[no-any-return]
 
 
 # ---- filling
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def _span(area: Floats, row: int, xa: float, xb: float, height: float) -> None:
     """Add one edge piece within one pixel row, from xa to xb, of signed height, to the row's differences."""
     width = area.shape[1] - 1
@@ -62,7 +53,7 @@ def _span(area: Floats, row: int, xa: float, xb: float, height: float) -> None:
         area[row, column + 1] += slope * (high - low) * middle
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def _edge(area: Floats, x0: float, y0: float, x1: float, y1: float, sign: float) -> None:
     height = area.shape[0]
     if y0 == y1:
@@ -79,7 +70,7 @@ def _edge(area: Floats, x0: float, y0: float, x1: float, y1: float, sign: float)
             _span(area, row, x0 + (a - y0) * slope, x0 + (b - y0) * slope, sign * (b - a))
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def signed_area(points: Floats, start: int, stop: int) -> float:
     """Shoelace area of points[start:stop] (row, column), positive when it turns from row to column."""
     total = 0.0
@@ -90,7 +81,7 @@ def signed_area(points: Floats, start: int, stop: int) -> float:
     return 0.5 * total
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def _inside(points: Floats, start: int, stop: int, row: float, column: float) -> bool:
     odd = False
     m = stop - 1
@@ -103,7 +94,7 @@ def _inside(points: Floats, start: int, stop: int, row: float, column: float) ->
     return odd
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def depths(points: Floats, starts: Ints) -> Ints:
     """How many other polygons each polygon lies within (by three of its edge middles, in case one lies on another's edge)."""
     count = len(starts) - 1
@@ -128,7 +119,7 @@ def depths(points: Floats, starts: Ints) -> Ints:
     return depth
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def coverage(points: Floats, starts: Ints, row0: int, column0: int, height: int, width: int) -> NDArray[np.float32]:
     """(height, width) share of each pixel inside the polygons by even-odd; pixel (0, 0) is (row0, column0) of the points."""
     area = np.zeros((height, width + 1))
@@ -158,7 +149,7 @@ def coverage(points: Floats, starts: Ints, row0: int, column0: int, height: int,
     return out
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def add_slab(
     out: NDArray[np.float32],
     image: NDArray[np.float32],
@@ -208,7 +199,7 @@ def add_slab(
 # ---- tracing
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def marching_squares(field: Floats, level: float) -> tuple[Floats, Ints]:
     """Loops where ``field`` crosses ``level``: points (n, 2) as (row, column) and where each loop starts, one more than loops.
 
@@ -239,7 +230,7 @@ def marching_squares(field: Floats, level: float) -> tuple[Floats, Ints]:
     return points[:filled], starts[: loops + 1]
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def _walk(field: Floats, level: float, seen: NDArray[np.bool_], r: int, c: int, points: Floats, filled: int) -> int:
     """Follow one loop from the edge between (r, c) and (r, c + 1); every loop crosses such an edge."""
     kind = 0
@@ -291,7 +282,7 @@ def _walk(field: Floats, level: float, seen: NDArray[np.bool_], r: int, c: int, 
     return filled
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def _straightened(points: Floats, start: int, stop: int, out: Floats, filled: int) -> int:
     """Copy one loop to ``out`` from ``filled`` on, without points on straight lines; where the next free place is."""
     m = stop - 1
@@ -305,7 +296,7 @@ def _straightened(points: Floats, start: int, stop: int, out: Floats, filled: in
     return filled
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def _grow(points: Floats, start: int, stop: int, gain: float) -> None:
     """Move each edge of one loop outwards by the one distance that makes its area larger by ``gain`` (mitred corners: a quadratic)."""
     outwards = 1.0 if signed_area(points, start, stop) > 0 else -1.0
@@ -330,7 +321,7 @@ def _grow(points: Floats, start: int, stop: int, gain: float) -> None:
         points[n, 1] += distance * move[n - start, 1]
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def trace_binary(mask: Bytes) -> tuple[Floats, Ints]:
     """Loops round the pixels of a binary (row, column) mask, each with exactly the area of the pixels it goes round.
 
@@ -354,7 +345,7 @@ def trace_binary(mask: Bytes) -> tuple[Floats, Ints]:
     return out[: ends[-1]], ends
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def trace_level(field: Floats, level: float, least_area: float) -> tuple[Floats, Ints]:
     """Loops of ``marching_squares`` without points on straight lines and without loops smaller than ``least_area``."""
     points, starts = marching_squares(field, level)
@@ -371,7 +362,7 @@ def trace_level(field: Floats, level: float, least_area: float) -> tuple[Floats,
     return out[: ends[loops]], ends[: loops + 1]
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def level_area(field: Floats, level: float) -> float:
     """Area inside the loops of ``marching_squares``, holes subtracted."""
     points, starts = marching_squares(field, level)
@@ -381,7 +372,7 @@ def level_area(field: Floats, level: float) -> float:
     return abs(total)
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def bounds(mask: Bytes) -> Ints:
     """(k, 4) first and last + 1 row and column that hold anything, slice by slice; all zero where a slice is empty."""
     slices, rows, columns = mask.shape
@@ -409,7 +400,7 @@ def bounds(mask: Bytes) -> Ints:
     return out
 
 
-@compiled
+@njit(cache=True, nogil=True)
 def slab_mean(mask: Bytes, matrix: Floats, low: float, high: float, planes: int, rows: int, columns: int) -> Floats:
     """(rows, columns) mean of a mask over a slab, linearly between voxels, zero outside them.
 

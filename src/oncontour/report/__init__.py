@@ -2,7 +2,7 @@
 
     structures.py  one Row a structure: volume, extent, side, DSC      scene.py    images and contours for the viewer
     review.py      quality strips and the places to look at            export.py   the scores as CSV
-    palette.py     colours for colour-blind eyes                       template.html, style.css, viewer.js, review.js    the page
+    template.html, style.css, viewer.js, review.js    the page
 
 Where the case has ``scores["assess"]`` the page is a review: the worst slice stands first, and keys lead from one to the next.
 
@@ -20,8 +20,8 @@ from typing import Any
 
 from oncontour.case import Case
 from oncontour.files import write_text
+from oncontour.palette import COLOURS, colour_of
 from oncontour.report.export import scores_csv, write_scores
-from oncontour.report.palette import COLOURS, colour_of
 from oncontour.report.review import scores_of, unscored
 from oncontour.report.structures import Row, rows, warnings
 

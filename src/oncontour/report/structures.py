@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from oncontour.case import Case
 from oncontour.metrics.overlap import dsc
-from oncontour.report.palette import Colour, colour_of
+from oncontour.palette import Colour, colour_of
 from oncontour.volume import Volume
 
 MIDLINE_MM = 5.0
