@@ -81,9 +81,11 @@ def test_resegmentation_keeps_both_ends_and_then_leaves_out_what_is_far() -> Non
 def test_beyond_the_image_is_unknown() -> None:
     """A mask that reaches half out of a smaller dose: its shape is whole, its intensity the known half."""
     dose = Volume(np.full((10, 20, 10), 50.0), GRID.crop((0, 0, 0), (10, 20, 10)))
-    region = prepare(dose, block(GRID, (2, 4, 5), (7, 15, 15)), Processing(), GRID)
-    assert (int(region.morphological.sum()), int(region.intensity.sum())) == (5 * 11 * 10, 5 * 11 * 5)
-    assert (region.values == 50).all()
+    mask = block(GRID, (2, 4, 5), (7, 15, 15))
+    for grid in (None, GRID):
+        region = prepare(dose, mask, Processing(), grid)
+        assert (int(region.morphological.sum()), int(region.intensity.sum())) == (5 * 11 * 10, 5 * 11 * 5)
+        assert (region.values == 50).all()
 
 
 def test_a_mask_on_another_grid_than_the_image() -> None:
@@ -95,13 +97,12 @@ def test_a_mask_on_another_grid_than_the_image() -> None:
 
 def test_empty_masks_and_images_with_channels() -> None:
     image = Volume(ramp(GRID), GRID)
-    for nothing in (
-        Volume(np.zeros(GRID.shape, bool), GRID),
-        Volume(np.ones((2, 2, 2), bool), Geometry.regular((2, 2, 2), origin_mm=(900, 0, 0))),
-    ):
-        region = prepare(image, nothing, Processing((2.0,) * 3))
-        assert not region.morphological.any()
-        assert not region.intensity.any()
+    empty = prepare(image, Volume(np.zeros(GRID.shape, bool), GRID), Processing((2.0,) * 3))
+    assert not empty.morphological.any()
+    far = Volume(np.ones((4, 4, 4), bool), Geometry.regular((4, 4, 4), (2.0, 2.0, 2.0), (900.0, 0.0, 0.0)))
+    away = prepare(image, far, Processing((2.0,) * 3))
+    assert 36 <= away.morphological.sum() <= 100
+    assert not away.intensity.any()
     with pytest.raises(InputError, match="three axes"):
         prepare(Volume(np.zeros((2, *GRID.shape)), GRID), block(GRID), Processing())
 

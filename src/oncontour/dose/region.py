@@ -89,7 +89,8 @@ def prepare(image: Volume, mask: Volume, processing: Processing, grid: Geometry 
     """The region of ``mask`` (bool or coverage, on any grid) in ``image`` (three axes).
 
     ``grid``: compute on this grid instead of the one that ``processing`` asks for (perturbations turn and shift it). What lies beyond
-    the image's outermost voxels is unknown, not guessed. A mask with nothing inside gives a region of one voxel with empty masks.
+    the image's outermost voxels is unknown, not guessed; the shape of a mask that reaches there stays whole. A mask with nothing inside
+    gives a region of one voxel with empty masks.
     Raises InputError for an image with channels.
     """
     if image.array.ndim != 3 or mask.array.ndim != 3:
@@ -144,7 +145,7 @@ def _as_float(volume: Volume) -> Volume:
 
 
 def _around(mask: Volume, grid: Geometry) -> Geometry | None:
-    """The part of ``grid`` that holds ``mask`` and MARGIN_MM around it, cut at the grid's edge; None where they do not meet."""
+    """The part of ``grid``, or of where it would go on, that holds ``mask`` and MARGIN_MM around it; None for an empty mask."""
     found = ndimage.find_objects((mask.array > 0).astype(np.uint8))
     if not found or found[0] is None:
         return None
@@ -152,9 +153,8 @@ def _around(mask: Volume, grid: Geometry) -> Geometry | None:
     corners = mask.geometry.points([(k, j, i) for k in ends[0] for j in ends[1] for i in ends[2]])
     voxels = grid.voxels(corners)
     room = MARGIN_MM / np.asarray(grid.spacing_mm)
-    start = np.maximum(np.floor(voxels.min(axis=0) - room), 0).astype(int)
-    stop = np.minimum(np.ceil(voxels.max(axis=0) + room) + 1, grid.shape).astype(int)
-    return grid.crop(start.tolist(), stop.tolist()) if (stop > start).all() else None
+    start, stop = np.floor(voxels.min(axis=0) - room).astype(int), np.ceil(voxels.max(axis=0) + room).astype(int) + 1
+    return grid.crop(start.tolist(), stop.tolist())
 
 
 def _reach(matrix: Floats, shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[Array, Array]:

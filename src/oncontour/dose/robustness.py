@@ -91,7 +91,7 @@ def _near(image: Volume, mask: Volume, contour_mm: float) -> Volume:
 
 
 def _turned(grid: Geometry, mask: Volume, angle_deg: float, shift: tuple[float, float, float]) -> Geometry:
-    """``grid`` turned round the middle of ``mask`` in its own slices and shifted by voxels, large enough to hold what it held."""
+    """``grid`` turned round the middle of ``mask`` in its own slices and shifted by voxels."""
     middle = mask.geometry.points(np.argwhere(mask.array > 0).mean(axis=0))
     k, j, i = grid.axes
     c, s = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
@@ -100,8 +100,7 @@ def _turned(grid: Geometry, mask: Volume, angle_deg: float, shift: tuple[float, 
     affine = grid.affine.copy()
     affine[:3, :3] = turn @ grid.affine[:3, :3]
     affine[:3, 3] = middle + turn @ (grid.affine[:3, 3] - middle) + affine[:3, :3] @ np.asarray(shift)
-    room = [max(grid.shape[1:])] * 2
-    return Geometry(grid.shape, affine).pad([1, *room], [1, *room])
+    return Geometry(grid.shape, affine)
 
 
 def _redrawn(mask: Volume, sd_mm: float, rng: np.random.Generator) -> Volume:
