@@ -79,7 +79,8 @@ def peer() -> None:
             base_discretisation_method="fixed_bin_number",
             base_discretisation_n_bins=32,
             base_feature_families=["glcm", "glrlm", "glszm", "gldzm", "ngtdm", "ngldm"],
-            ibsi_compliant=True,
+            **{f"{name}_spatial_method": "3d_volume_merge" for name in ("glcm", "glrlm")},
+            **{f"{name}_spatial_method": "3d" for name in ("glszm", "gldzm", "ngtdm", "ngldm")},
         )[0]
         return {name: float(frame[name].iloc[0]) for name in frame.columns if name.split("_")[0] in TEXTURES}
 
@@ -87,12 +88,14 @@ def peer() -> None:
     values = theirs()
     took = time.process_time() - start
     mine = extract(image, mask, settings)
+    roots = {tag.removesuffix("_3D_comb").removesuffix("_3D"): tag for tag in mine}
     apart = []
     for name, value in values.items():
-        tag = next((key for key in mine if name.startswith(key.removesuffix("_3D_comb").removesuffix("_3D") + "_") and "3d" in name), None)
-        if tag and ("avg" not in name.split("3d")[1]):
-            apart.append((abs(mine[tag] - value) / max(abs(value), 1e-12), tag))
-    print(f"mirp {took:.2f} s of CPU, mirp / ours {took / ours:.0f}; largest relative difference {max(apart, default='no common name')}")
+        root = max((root for root in roots if name.startswith(root + "_")), key=len, default=None)
+        if root:
+            apart.append((abs(mine[roots[root]] - value) / max(abs(value), 1e-12), root))
+    far = f"largest relative difference of {len(apart)} values {max(apart)}" if apart else "no value in common"
+    print(f"mirp {took:.2f} s of CPU, mirp / ours {took / ours:.0f}; {far}")
 
 
 def cohort(jobs: int, patients: int) -> None:
@@ -112,10 +115,8 @@ def cohort(jobs: int, patients: int) -> None:
         told = features(listed, out=Path(out) / "features.csv", structures=list(ORGANS), jobs=jobs)
         after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - wall
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(told.splitlines()[0])
-    print(
-        f"cohort of {len(ids)} patients, {len(ORGANS)} organs, dose and CT: {cpu:.1f} s of CPU in {jobs} processes, {wall:.1f} s on the wall"
-    )
+    print(told.split(" (")[0])
+    print(f"of {len(ORGANS)} organs, on dose and CT: {cpu:.1f} s of CPU in {jobs} processes, {wall:.1f} s on the wall")
 
 
 def main() -> int:
