@@ -21,7 +21,7 @@ from oncontour import cli, plan
 from oncontour.case import Case
 from oncontour.contours import Contours
 from oncontour.dose.dvh import DVH
-from oncontour.errors import ConfigError, DoseError, InputError, OutputError
+from oncontour.errors import ConfigError, DoseError, InputError, OutputError, StructureError
 from oncontour.geometry import Geometry
 from oncontour.io import read, write
 from oncontour.io.rtdose import RT_PLAN, write_rtdose
@@ -159,7 +159,7 @@ def test_eqd2_and_risks(clinic: Path) -> None:
     """40 Gy in 10 fractions at alpha/beta 3: 40 * 7 / 5 = 56 Gy."""
     told = plan.dvh(clinic, fractions=10, alpha_beta=3, ntcp=True, figures=["D50%"])
     assert told.table["PTV_4000"]["D50%"] == pytest.approx(56, rel=1e-3)
-    assert "EQD2, alpha/beta 3 Gy" in str(told)
+    assert "These doses are EQD2, alpha/beta 3 Gy" in str(told)
     assert any("no published model" in note for note in told.notes)
     case = patient()
     risky = plan.evaluate(Case("p", case.images, contours={"Esophagus": case.contours["PTV_4000"]}), ntcp=True)
@@ -291,6 +291,17 @@ def test_empty_structures_and_none_at_all() -> None:
         plan.evaluate(Case("p", case.images))
     with pytest.raises(DoseError, match="no dose to use"):
         plan.evaluate(Case("p", {"ct": case.ct}, contours=case.contours))
+
+
+def test_one_broken_structure_does_not_stop_the_others() -> None:
+    case = patient()
+    steep = Contours((np.array([(0.0, 0, 0), (10, 0, 0), (10, 10, 0)]), np.array([(0.0, 0, 20), (10, 0, 24), (10, 10, 29)])))
+    broken = Case("p", case.images, contours={**case.contours, "Broken": steep})
+    told = plan.evaluate(broken)
+    assert list(told.dvhs) == ["PTV_4000", "SpinalCord"]
+    assert any(note.startswith("Broken is left out: contour") for note in told.notes)
+    with pytest.raises(StructureError, match="lies in another plane"):
+        plan.evaluate(broken, structures=["Broken", "SpinalCord"])
 
 
 def test_names_cannot_become_formulas(tmp_path: Path) -> None:

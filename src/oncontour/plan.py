@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from oncontour.errors import ConfigError, DoseError, InputError, OutputError
+from oncontour.errors import ConfigError, DoseError, InputError, LimitError, OutputError, StructureError
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Plan:
     def __str__(self) -> str:
         blocks = [_columns(["structure", "cc", *self.figures], [[n, *(_number(v) for v in row.values())] for n, row in self.table.items()])]
         basis = {one.basis for one in self.dvhs.values()} - {"physical"}
-        blocks[0] += f"\nDoses are {basis.pop()}." if basis else ""
+        blocks[0] += f"\nThese doses are {basis.pop()}; those of targets below are physical." if basis else ""
         if self.targets:
             head = ["target", "Gy", "V95%", "D95% Gy", "HI", "CI Paddick", "CI RTOG", "GI"]
             rows = [
@@ -173,7 +173,9 @@ def evaluate(
     dose, notes = _dose(case, unit)
     known = case.facts
     prescription = prescription_gy if prescription_gy is not None else known.get("prescription_gy")
-    physical = _histograms(case, dose, names, progress)
+    physical, broken = _histograms(case, dose, names, strict=structures is not None, progress=progress)
+    notes += broken
+    names = list(physical)
     prescriptions = _prescriptions(names, prescription)
     _check_unit(physical, prescriptions)
     notes += [one.note for one in physical.values() if one.note]
@@ -264,9 +266,10 @@ def _dose(case: Case, unit: str) -> tuple[Volume, list[str]]:
     from oncontour.dose.cells import check
     from oncontour.volume import Volume
 
-    said = [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
+    said = list(case.facts.get("notes", ()))
     if "dose" not in case.images:
-        why = f": {'; '.join(said)}" if said else ""
+        reasons = [note for note in said if "dose" in note.lower()]
+        why = f": {'; '.join(reasons)}" if reasons else ""
         raise DoseError(f"no dose to use{why}", where=f"case {case.id}", hint="add the RTDOSE of this plan, or choose one with --dose")
     dose = case.images["dose"]
     check(dose.array, f"case {case.id}")
@@ -278,12 +281,20 @@ def _dose(case: Case, unit: str) -> tuple[Volume, list[str]]:
     return dose, said
 
 
-def _histograms(case: Case, dose: Volume, names: Sequence[str], progress: Progress | None) -> dict[str, DVH]:
+def _histograms(
+    case: Case, dose: Volume, names: Sequence[str], *, strict: bool, progress: Progress | None
+) -> tuple[dict[str, DVH], list[str]]:
+    """A DVH a structure, and what is said of those that cannot be filled; ``strict`` raises instead."""
     from oncontour.dose import dvh as histograms
 
-    found = {}
+    found, broken = {}, []
     for n, name in enumerate(names):
-        found[name] = histograms.dvh(dose, _solid(case, name), name=name)
+        try:
+            found[name] = histograms.dvh(dose, _solid(case, name), name=name)
+        except (StructureError, LimitError) as error:
+            if strict:
+                raise
+            broken.append(f"{name} is left out: {error.what}")
         if progress is not None:
             progress((n + 1) / len(names))
     if not any(one.dosed_cc for one in found.values()) and any(one.volume_cc for one in found.values()):
@@ -292,7 +303,7 @@ def _histograms(case: Case, dose: Volume, names: Sequence[str], progress: Progre
             where=f"case {case.id}",
             hint="make sure that dose and structures are of one patient and one frame of reference",
         )
-    return found
+    return found, broken
 
 
 def _solid(case: Case, name: str) -> Contours | Volume:
@@ -305,7 +316,7 @@ def _prescriptions(names: Sequence[str], prescription_gy: float | None) -> dict[
 
     out = {}
     for name in filter(is_target, names):
-        told = re.search(r"(?<!\d)(\d{3,5})(?!\d)", name)
+        told = re.search(r"_(\d{3,5})(?!\d)", name)
         gy = float(told.group(1)) / 100 if told else prescription_gy
         if gy:
             out[name] = gy
