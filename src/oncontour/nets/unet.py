@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from oncontour.nets import check_size
 
 
-def _step(dims: int, i: int, o: int, *, stride: int = 1) -> nn.Sequential:
-    """Convolution, normalisation, activation. 3D takes instance norm: its batches are one or two windows."""
+def _step(dims: int, i: int, o: int, *, stride: int = 1, thin: bool = False) -> nn.Sequential:
+    """Convolution, normalisation, activation; ``thin``: in 3D, but within the slice. 3D takes instance norm: its batches are one or two."""
     if dims == 2:
         return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
-    return nn.Sequential(nn.Conv3d(i, o, 3, stride, 1, bias=False), nn.InstanceNorm3d(o, affine=True), nn.LeakyReLU(0.01, inplace=True))
+    size, around = ((1, 3, 3), (0, 1, 1)) if thin else ((3, 3, 3), (1, 1, 1))
+    return nn.Sequential(
+        nn.Conv3d(i, o, size, stride, around, bias=False), nn.InstanceNorm3d(o, affine=True), nn.LeakyReLU(0.01, inplace=True)
+    )
 
 
 def _upwards(kept: list[Tensor], up: nn.ModuleList, merge: nn.ModuleList, head: nn.Module) -> Tensor:
@@ -65,22 +68,25 @@ class UNet3d(nn.Module):
     """A 3D U-Net for whole-neck windows on a CPU: ``widths`` by level, strided convolutions down, one convolution a level on the way up.
 
     Few channels at full resolution, where nine tenths of the time would go, many below. Instance norm, leaky ReLU (Isensee et al.,
-    Nat Methods 2021). *Differs:* one convolution a level in the decoder instead of two, no deep supervision.
+    Nat Methods 2021). The first ``thin`` levels convolve within the slice alone: twice the channels there for the same time.
+    *Differs:* one convolution a level in the decoder instead of two, no deep supervision.
     """
 
     dims = 3
 
-    def __init__(self, in_channels: int, out_channels: int, *, widths: Sequence[int] = (8, 24, 64, 128, 160)) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, widths: Sequence[int] = (8, 24, 64, 128, 160), thin: int = 0) -> None:
         super().__init__()
         self.divisor = 2 ** (len(widths) - 1)
         self.down = nn.ModuleList()
         before = in_channels
         for n, o in enumerate(widths):
-            self.down.append(nn.Sequential(_step(3, before, o, stride=1 if n == 0 else 2), _step(3, o, o)))
+            first = _step(3, before, o, stride=1 if n == 0 else 2, thin=n == 0 and thin > 0)
+            self.down.append(nn.Sequential(first, _step(3, o, o, thin=n < thin)))
             before = o
         pairs = list(zip(widths[::-1], widths[-2::-1], strict=False))
         self.up = nn.ModuleList(nn.ConvTranspose3d(deep, o, 2, 2) for deep, o in pairs)
-        self.merge = nn.ModuleList(_step(3, 2 * o, o) for _, o in pairs)
+        levels = range(len(pairs) - 1, -1, -1)
+        self.merge = nn.ModuleList(_step(3, 2 * o, o, thin=n < thin) for n, (_, o) in zip(levels, pairs, strict=True))
         self.head = nn.Conv3d(widths[0], out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
