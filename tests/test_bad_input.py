@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +220,52 @@ def test_stopping_a_run(number: int, code: int, after: str, model: Path, tmp_pat
     assert contents(tmp_path / "out") == before
     assert whole(tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == ["ct", "out"]
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that everybody may enter; ``tmp_path`` lies below one that is root's alone."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without root's right to read and write everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over(open_to_all: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half a patient behind a closed door is no patient."""
+    for n, name in enumerate(("open", "closed")):
+        make_series(open_to_all / "ct" / name, offsets=SLICES[5 * n : 5 * n + 5], series_uid="1.2.3", frame_of_reference_uid="1.2.4")
+    (open_to_all / "ct" / "closed").chmod(0)
+    (open_to_all / "out").mkdir()
+    (open_to_all / "out").chmod(0o777)
+    with as_nobody():
+        assert cli.main(["run", str(open_to_all / "ct"), "--out", str(open_to_all / "out" / "new"), "--model", str(model)]) == 2
+        told = one_sentence(capsys)
+        (open_to_all / "out").exists()
+    assert "a folder cannot be read (Permission denied)" in told
+    assert "closed" in told
+
+
+def test_a_folder_that_may_not_be_written_is_said_before_any_work(
+    open_to_all: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_series(open_to_all / "ct", offsets=SLICES)
+    with as_nobody():
+        assert cli.main(["run", str(open_to_all / "ct"), "--out", str(open_to_all / "out"), "--model", str(model)]) == 5
+        told = one_sentence(capsys)
+    assert "cannot write (Permission denied)" in told
 
 
 def one_sentence(capsys: pytest.CaptureFixture[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,14 @@ def test_every_command_has_help_with_examples(name: str, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("sample", "fail")])
+def test_no_help_speaks_python(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([*name.split(), "--help"])
+    told = capsys.readouterr().out
+    for word in ("<class", "Optional[", "Literal[", "type:", "null"):
+        assert word not in told
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("sample", "fail")])
 def test_every_argument_is_explained(name: str) -> None:
     parser = cli.make_parser(name, cli.load(name))
     silent = [action.dest for action in parser._actions if not action.help and "." not in action.dest]
@@ -163,7 +172,7 @@ def test_every_example_can_be_typed(name: str, monkeypatch: pytest.MonkeyPatch) 
     examples = re.findall(rf"^ *oncontour {name}\b(.*)$", function.__doc__ or "", re.MULTILINE)
     assert examples
     for words in examples:
-        cli.parse(cli.make_parser(name, function), words.split(), name)
+        cli.parse(cli.make_parser(name, function), shlex.split(words), name)
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,9 @@ def verdict(error: BaseException, words: Sequence[str] = ()) -> tuple[int, str]:
             NO_MEMORY,
             "oncontour: this needs more memory than there is; nothing was written. Way out: close other programs or use a larger machine",
         )
+    if isinstance(error, PermissionError):  # of a writer it is an OutputError already
+        where = f" [{error.filename}]" if error.filename else ""
+        return 2, f"oncontour: this may not be read ({error.strerror or 'permission denied'}){where}. Way out: ask whoever owns it"
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
         from oncontour.files import as_output_error
 
@@ -179,11 +182,21 @@ def make_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
         def _fill_text(self, text: str, width: int, indent: str) -> str:
             return "".join(indent + line for line in text.splitlines(keepends=True))
 
+        def _get_help_string(self, action: Any) -> str:
+            """What the docstring says, and the default where there is one to know; no Python types."""
+            told = str(action.help or "")
+            if action.default is False or action.default in (None, "==SUPPRESS==", ()) or not action.option_strings:
+                return told + (" (required)" if action.required and action.option_strings else "")
+            return f"{told} (default: %(default)s)"
+
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     text = (inspect.getdoc(function) or "").split("\nArgs:")[0].rstrip()
     parser = jsonargparse.ArgumentParser(prog=f"oncontour {name}", description=text, exit_on_error=False, formatter_class=Help)
     parser.add_argument("--config", action="config", help="YAML file with the names below; the command line wins over it")
     parser.add_function_arguments(function, as_positional=True, as_group=False, skip={"progress"}, fail_untyped="all")
+    for action in parser._actions:
+        if action.dest == "print_config":
+            action.help = "show all settings as YAML, to be changed and given as --config, and exit"
     return parser
 
 
@@ -243,9 +256,15 @@ def _plain(message: str, parser: ArgumentParser) -> str:
     options = [option for action in parser._actions for option in action.option_strings if not option.endswith("+")]
     flat = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", " ".join(message.split()))
     flat = re.sub(r'^Parser key "(\w+)": ', r"\1: ", flat)
+    flat = re.sub(r"(?<=arguments are required: ).*", lambda names: _as_typed(names.group(), options), flat)
     unknown = re.match(r"unrecognized arguments: (--[\w-]+)", flat)
     near = _nearest(unknown.group(1), options) if unknown else None
     return flat + (f" (did you mean {near}?)" if near else "")
+
+
+def _as_typed(names: str, options: Sequence[str]) -> str:
+    """``ct_folder, out`` as they are typed: ``ct_folder, --out``."""
+    return ", ".join(f"--{name}" if f"--{name}" in options else name for name in names.split(", "))
 
 
 def _nearest(word: str, known: Sequence[str]) -> str | None:

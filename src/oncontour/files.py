@@ -167,7 +167,7 @@ def check_writable(path: Path | str) -> None:
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if not there.is_dir():
         raise OutputError("a file is in the way of the folder", where=str(there), hint="choose another folder")
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise as_output_error(OSError(errno.EACCES, "Permission denied"), there)
 
 

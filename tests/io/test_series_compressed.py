@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from pydicom import dcmread
 
 from oncontour.errors import FormatError, LimitError, OncontourError
+from oncontour.io.encapsulated import _PLUGINS
 from oncontour.io.series import read_series
 from tests.dicom_cases import make_series
 
@@ -179,3 +182,10 @@ def test_damaged_streams_never_raise_anything_else(tmp_path: Path, name: str) ->
         path.write_bytes(damaged)
         with suppress(OncontourError):
             assert read_series(tmp_path)[0].array.shape == (2, 32, 40)
+
+
+def test_every_decoder_is_a_dependency_of_its_own() -> None:
+    """Not one that comes along with something else today."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {re.split(r"[<>=!\[]", line)[0].lower() for line in project["dependencies"]}
+    assert set(_PLUGINS.values()) <= named

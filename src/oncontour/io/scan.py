@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from oncontour.errors import FormatError, InputError, LimitError
 from oncontour.io.dicomfile import DicomFile, Header
@@ -145,7 +146,7 @@ def _files(folder: Path) -> Iterator[Path]:
         yield folder
         return
     count = 0
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
@@ -155,6 +156,13 @@ def _files(folder: Path) -> Iterator[Path]:
             if count > MAX_FILES:
                 raise LimitError(f"more than {MAX_FILES} files", where=str(folder), hint="point at the folder of one patient")
             yield path
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    """A folder that cannot be looked into may hold a part of the patient: it is not passed over."""
+    raise InputError(
+        f"a folder cannot be read ({error.strerror or error})", where=str(error.filename), hint="ask whoever owns it"
+    ) from error
 
 
 def _kind(file: DicomFile) -> str:
