@@ -258,6 +258,7 @@ class Reader:
         table = report.rows(case)
         report.write(record_of(case, table), case, table, path)
         self.context = browser.new_context(viewport={"width": 1500, "height": 1000}, offline=True)
+        self.context.set_default_timeout(120_000)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)
@@ -265,7 +266,7 @@ class Reader:
         self.page.on("dialog", lambda dialog: (self.complaints.append("dialog"), dialog.dismiss()))
         self.page.on("request", lambda request: None if request.url.startswith("file:") else self.complaints.append(request.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_selector("body[data-ready=true]", state="attached", timeout=60_000)
+        self.page.wait_for_selector("body[data-ready=true]", state="attached")
 
     def press(self, *keys: str) -> None:
         for key in keys:

@@ -85,7 +85,7 @@ def page(record: Mapping[str, Any], case: Case, table: list[Row]) -> str:
         script=Markup(_part("viewer.js") + (_part("review.js") if shown.review else "")),
         scene=_json(shown.words),
         review_json=_json(shown.review) if shown.review else None,
-        blocks=shown.blocks,
+        blocks=sorted(shown.blocks, key=lambda block: abs(block.first + block.count / 2 - shown.words["start"][0])),
         contours=shown.contours,
     )
 

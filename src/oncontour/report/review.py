@@ -17,7 +17,7 @@ import numpy as np
 from oncontour.case import Case
 from oncontour.geometry import Geometry
 from oncontour.ops.checks import CODES, Finding
-from oncontour.ops.checks.finding import runs
+from oncontour.ops.checks.finding import box_of, runs
 from oncontour.volume import Volume
 
 SEVERITY: dict[str, float] = {
@@ -273,9 +273,11 @@ def _spot_words(spot: Spot, number: _Numbering, colours: Mapping[str, Sequence[i
 
 def _map(name: str, volume: Volume, shown: Geometry) -> dict[str, Any] | None:
     """An error map on the part of the shown grid where it says anything, in sixteen steps."""
-    probable = np.asarray(volume.array)
-    if not (probable >= LEAST_ERROR).any():
+    box = box_of(np.asarray(volume.array) >= LEAST_ERROR)
+    if box is None:
         return None
+    begin, end = [side.start - 1 for side in box], [side.stop + 1 for side in box]
+    volume = volume.to(volume.geometry.crop(begin, end))
     at = shown.voxels(volume.geometry.corners_mm)
     low = np.maximum(np.floor(at.min(axis=0)).astype(int), 0)
     high = np.minimum(np.ceil(at.max(axis=0)).astype(int) + 1, shown.shape)
@@ -284,7 +286,7 @@ def _map(name: str, volume: Volume, shown: Geometry) -> dict[str, Any] | None:
     part = shown.crop(low.tolist(), high.tolist())
     steps = np.rint(np.asarray(volume.to(part).array, np.float32) / 17).astype(np.uint8)
     steps[steps * 17 < LEAST_ERROR] = 0
-    text = base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode("ascii")
+    text = base64.b64encode(zlib.compress(steps.tobytes(), 6)).decode("ascii")
     return {"name": name, "from": low.tolist(), "shape": list(steps.shape), "text": text}
 
 

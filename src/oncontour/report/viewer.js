@@ -22,10 +22,17 @@ window.addEventListener("error", (event) => { document.body.dataset.error = even
 
 // ---- unpacking
 
+function bytesOf(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  const letters = atob(text), bytes = new Uint8Array(letters.length);
+  for (let n = 0; n < letters.length; n++) bytes[n] = letters.charCodeAt(n);
+  return bytes;
+}
+
 async function inflate(text) {
-  const bytes = Uint8Array.from(atob(text.trim()), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  const stream = new DecompressionStream("deflate"), writer = stream.writable.getWriter();
+  writer.write(bytesOf(text.trim())).then(() => writer.close()).catch(() => {}); // what is wrong with it the reader is told
+  return new Uint8Array(await new Response(stream.readable).arrayBuffer());
 }
 
 // Each code was stored as its difference from the mean of its left and upper neighbours.
@@ -67,18 +74,17 @@ async function unpack() {
   readContours(await inflate($("contours").textContent));
   zoomToStructures(planes[0]);
   if (review) review.begin();
-  const blocks = [...document.querySelectorAll("script.block")];
-  const distance = (b) => Math.abs(+b.dataset.first + b.dataset.count / 2 - at[0]);
-  blocks.sort((a, b) => distance(a) - distance(b)); // the slice on show first
-  for (const block of blocks) {
+  const show = async (block) => {
     restore(await inflate(block.textContent), +block.dataset.first, +block.dataset.count);
     block.remove();
-    if (block === blocks[0]) {
-      $("loading").hidden = true;
-      performance.mark("first slice");
-    }
     draw();
-  }
+  };
+  await show(document.querySelector("script.block")); // the slices on show stand before this script, all others after it
+  $("loading").hidden = true;
+  performance.mark("first slice");
+  if (document.readyState === "loading") await new Promise((done) => document.addEventListener("DOMContentLoaded", done));
+  for (const block of document.querySelectorAll("script.block")) await show(block);
+  performance.mark("all slices");
   document.body.dataset.ready = "true";
 }
 
