@@ -200,6 +200,11 @@ def test_a_training_may_start_from_a_finished_model(cases, tmp_path):
     assert second.card.made["started_from"] == {"name": "model", "sha256": first.card.sha256}
     with pytest.raises(OutputError, match="started_from"):
         fit(ContourTask(SETTINGS), cases, tmp_path / "second", once)
+    wide = ContourTask(ContourSettings(**{**SETTINGS.__dict__, "net_options": {"widths": (6, 8, 12)}}))
+    grown = load_task(fit(wide, cases, tmp_path / "wide", once, start=first.model).model)
+    window = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.allclose(grown.net(window), load_task(first.model).net(window), atol=0.05), "half precision apart, the same answer"
     other = ContourTask(ContourSettings(**{**SETTINGS.__dict__, "structures": ("Brainstem",)}))
     with pytest.raises(ModelError, match="structures"):
         fit(other, cases, tmp_path / "third", once, start=first.model)

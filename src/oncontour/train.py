@@ -31,9 +31,11 @@ from oncontour.card import Card, checked_card, find
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, TrainingError
 from oncontour.files import write_text
+from oncontour.nets.grow import grow
+from oncontour.nets.unet import UNet3d
 from oncontour.tasks.assess import AssessSettings, AssessTask
 from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.tasks.task import Draw, Task, load_weights, save_model, seeded
+from oncontour.tasks.task import Draw, Task, load_task, load_weights, save_model, seeded
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,8 @@ def fit(
 ) -> Outcome:
     """Train ``task`` on ``cases`` and write OUT/NAME.safetensors, metrics.csv, TensorBoard events and checkpoints/last.ckpt.
 
-    Weights begin at random or, with ``start``, at those of a finished model (a file or a shipped name) of the same net and structures.
+    Weights begin at random or, with ``start``, at those of a finished model (a file or a shipped name) of the same net
+    and structures; a wider 3D U-Net grows from a narrower one.
     Resumes by itself when OUT holds a checkpoint of the same settings; refuses (OutputError) when it holds another run's. A case that
     cannot be read is named in the outcome's notes and left out. After each epoch of ``snapshots`` the model of that moment is kept as
     OUT/NAME-epochN.safetensors. Raises TrainingError when nothing is left to learn from, ModelError when
@@ -257,7 +260,7 @@ def fit(
         torch.manual_seed(settings.seed)
         task.start_afresh()
         if start is not None:
-            load_weights(task.net, find(start))
+            _begin_with(task, start)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     kept = Snapshots(task, out, name, snapshots, _made(settings, samples, watched))
     trainer = _trainer(out, settings, [kept] if snapshots else [])
@@ -282,14 +285,30 @@ def fit(
 def _starting(task: Task[Any], start: str | Path) -> dict[str, str]:
     """What is recorded of the model that a training starts from. Raises ModelError when its net or its outputs are others."""
     card, own = checked_card(find(start)), task.card()
-    same = ("net", "net_options", "structures", "neighbours")
-    found, wanted = ({"task": c.task, **{key: c.settings.get(key) for key in same}} for c in (card, own))
+    found, wanted = _matters(card), _matters(own)
     differs = [f"{key}: {found[key]} there, {wanted[key]} here" for key in found if _plain(found[key]) != _plain(wanted[key])]
     if differs:
         raise ModelError(
             f"cannot start from this model ({'; '.join(differs)})", where=str(start), hint="give it the same net and structures"
         )
     return {"name": card.name, "sha256": card.sha256}
+
+
+def _matters(card: Card) -> dict[str, Any]:
+    """What two models must share for one to start from the other's weights."""
+    kept = {"task": card.task, **{key: card.settings.get(key) for key in ("net", "net_options", "structures", "neighbours")}}
+    if card.settings.get("net") == "unet3d":  # a wider one grows from it, see nets/grow.py
+        kept["net_options"] = {key: value for key, value in card.settings["net_options"].items() if key != "widths"}
+    return kept
+
+
+def _begin_with(task: Task[Any], start: str | Path) -> None:
+    """Give ``task`` the weights of a finished model; a wider net grows from them. Raises ModelError when they do not fit."""
+    earlier = load_task(start)
+    if isinstance(earlier.net, UNet3d) and isinstance(task.net, UNet3d):
+        grow(earlier.net, task.net)
+    else:
+        load_weights(task.net, find(start))
 
 
 def _plain(value: Any) -> Any:
