@@ -17,19 +17,22 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from oncontour.errors import CohortError, ConfigError, DoseError, IncompleteError, OncontourError
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from oncontour.case import Case
     from oncontour.dose.dosiomics import Settings
     from oncontour.io.cohort import Cohort
 
 SCHEMA = "oncontour-features-1"
 MOST_GY = 300.0
-"""A dose with more than this anywhere in a structure is not in Gy."""
+"""A median dose above this in a structure is not in Gy."""
 NOISE = {"dose": 0.3, "ct": 10.0}
 """Standard deviation of perturbing noise: Gy, HU."""
 BEFORE = ("patient", "structure", "image", "voxels", "voxels_used", "remark")
@@ -38,6 +41,7 @@ BEFORE = ("patient", "structure", "image", "voxels", "voxels_used", "remark")
 T = TypeVar("T")
 Row = dict[str, Any]
 Part = dict[str, Any]
+Floats: TypeAlias = "NDArray[np.float64]"
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ def features(
     Definitions are those of the IBSI reference manual, and its consensus values are reproduced (docs/ibsi.md). Image and mask are
     interpolated to cubes of --spacing_mm; dose is binned from 0 Gy, CT from -1000 HU (what is below or above 3000 HU is left out).
     Beside OUT stand a table that translates the columns (OUT without its ending, .columns.csv) and, with --perturb, one that tells
-    which features bear small changes (.robustness.csv: ICC(1,1) and ICC(3,1) with 95 % intervals over patients).
+    which features bear small changes (.robustness.csv: ICC(1,1) and ICC(3,1) with 95 % intervals over patients): shifts up to half a
+    voxel, turns up to 5 degrees, noise of 0.3 Gy or 10 HU, contours that move by 1 mm (standard deviation).
 
     A feature that is not defined (elongation of a single voxel, autocorrelation of a constant dose) is an empty cell. A structure that
     a patient does not have has no row; one outside the dose has a row with a remark. A patient that cannot be used is named at the end,
@@ -203,6 +208,7 @@ def patient(path: Path, id: str, plan: Plan) -> list[Row]:
 
     Raises what ``io.read`` raises, and DoseError or CohortError for a patient without the images or structures that are asked for.
     """
+    from oncontour.dose.cells import check
     from oncontour.io import read
 
     case = read(path, id=id)
@@ -214,17 +220,18 @@ def patient(path: Path, id: str, plan: Plan) -> list[Row]:
         asked = "no structures" if plan.structures is None else f"none of {', '.join(plan.structures)}; there are {list(case.structures)}"
         raise CohortError(asked)
     if "dose" in images:
-        _check_dose(case)
+        check(case.images["dose"].array, "dose")
     return [row for name in wanted for image in images for row in _rows(case, name, image, plan)]
 
 
-def _check_dose(case: Case) -> None:
-    from oncontour.dose.cells import check
+def _check_unit(values: Floats, structure: str) -> None:
+    """Raise DoseError for numbers that cannot be Gy."""
+    import numpy as np
 
-    gy = case.images["dose"].array
-    check(gy, "dose")
-    if float(gy.max()) > MOST_GY:
-        raise DoseError(f"dose up to {float(gy.max()):g}: that is no dose in Gy", hint="if it is centigray, export it in Gy")
+    middle = float(np.median(values)) if values.size else 0.0
+    if middle > MOST_GY:
+        what = f"{structure} would receive {middle:.0f} Gy in the median: the numbers look like centigray"
+        raise DoseError(what, hint="export the dose in Gy")
 
 
 def _rows(case: Case, structure: str, image: str, plan: Plan) -> Iterator[Row]:
@@ -238,6 +245,8 @@ def _rows(case: Case, structure: str, image: str, plan: Plan) -> Iterator[Row]:
     for n, change in enumerate(changes):
         changed, moved, grid = change.apply(volume, mask, settings.processing.spacing_mm)
         region = prepare(changed, moved, settings.processing, grid)
+        if image == "dose":
+            _check_unit(region.values, structure)
         voxels, used = int(region.morphological.sum()), int(region.intensity.sum())
         yield {
             "structure": structure,
