@@ -1,7 +1,10 @@
 """How right is this contour? A transformer on a convolutional stem, after the idea of Wei et al., Chin J Med Phys 2026;43(5):675-681.
 
 For 48 x 48 pixels: stem features of 24 channels at 48, 48 at 24, 96 at 12, then 6 x 6 tokens of ``width``, on which attention works; pooled
-they give the numbers (DSC, class, surface error), and a light decoder over the stem's features gives the pictures (error map).
+they give the numbers (DSC, class, surface error), and a light decoder over the stem's features gives the pictures (error map). Where the
+net knows which channel is the mask under question, the decoder says where the structure is, and a pixel is wrong where mask and structure
+disagree (easier to learn than the disagreement itself); what the error map adds up to (how much is wrongly in, wrongly out, and the DSC
+that this makes) joins the pooled features: the tasks help each other.
 ``QualityCNN`` is the same with convolutional blocks (depthwise 7 x 7 and two 1 x 1, after Liu et al., CVPR 2022) in place of attention,
 1.5 times as many, so that both have about as many weights.
 
@@ -19,6 +22,8 @@ from torch.nn import functional as F
 from oncontour.nets import check_size
 
 STEM = (24, 48, 96)
+BELIEF = 2.0
+"""Logit by which a mask is believed to be right before anything is learned."""
 
 
 class Answers(NamedTuple):
@@ -71,11 +76,11 @@ class Convolution(nn.Module):
 class Decoder(nn.Module):
     """Tokens up to the input's size, the stem's features joining on the way."""
 
-    def __init__(self, width: int, maps: int) -> None:
+    def __init__(self, width: int, stem: tuple[int, int, int], maps: int) -> None:
         super().__init__()
-        a, b, c = STEM
-        self.up = nn.ModuleList([_conv(width + c, 48), _conv(48 + b, 24), _conv(24 + a, 12)])
-        self.head = nn.Conv2d(12, maps, 1)
+        a, b, c = stem
+        self.up = nn.ModuleList([_conv(width + c, b), _conv(2 * b, a), _conv(2 * a, a // 2)])
+        self.head = nn.Conv2d(a // 2, maps, 1)
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
         for up, skip in zip(self.up, skips[::-1], strict=True):
@@ -90,7 +95,7 @@ class QualityNet(nn.Module):
     ``maps`` of the ``out_channels`` are pictures, the rest are numbers about the whole slice, which ``forward`` gives as even planes (the
     contract of NETS); ``answers`` gives them as they are. With ``structures`` > 0 the last input channel is no picture: its first row holds
     the structure's number (0 to structures - 1), then ``facts`` further numbers; which structure it is enters every token by a learned
-    embedding.
+    embedding. ``mask_channel``: the mask under question, 0 or 1.
     """
 
     dims = 2
@@ -106,6 +111,8 @@ class QualityNet(nn.Module):
         maps: int = 1,
         structures: int = 0,
         facts: int = 0,
+        mask_channel: int | None = None,
+        stem: tuple[int, int, int] = STEM,
         width: int = 144,
         depth: int = 4,
         heads: int = 4,
@@ -113,8 +120,9 @@ class QualityNet(nn.Module):
     ) -> None:
         super().__init__()
         self.maps, self.structures, self.facts, self.width = min(maps, out_channels), structures, facts, width
+        self.mask_channel = mask_channel
         numbers = out_channels - self.maps
-        a, b, c = STEM
+        a, b, c = stem
         pictures = in_channels - (structures > 0)
         self.stem = nn.ModuleList(
             [_conv(pictures, a), nn.Sequential(_conv(a, b, 2), _conv(b, b)), nn.Sequential(_conv(b, c, 2), _conv(c, c))]
@@ -126,8 +134,9 @@ class QualityNet(nn.Module):
         self.blocks = nn.ModuleList([self.block(width, heads) for _ in range(round(depth * self.share))])
         self.norm = nn.GroupNorm(1, width)
         self.drop = nn.Dropout(dropout)
-        self.number = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, numbers)) if numbers else None
-        self.decoder = Decoder(width, self.maps) if self.maps else None
+        counted = 0 if mask_channel is None else len(SUMS) if self.maps else 1
+        self.number = nn.Sequential(nn.Linear(width + counted, width), nn.ReLU(inplace=True), nn.Linear(width, numbers)) if numbers else None
+        self.decoder = Decoder(width, (a, b, c), self.maps) if self.maps else None
 
     def answers(self, x: Tensor) -> Answers:
         """Pooled features, numbers and maps for (n, in_channels, j, i)."""
@@ -148,13 +157,36 @@ class QualityNet(nn.Module):
             y = block(y)
         y = self.norm(y)
         features = y.mean(dim=(2, 3))
-        numbers = features[:, :0] if self.number is None else self.number(self.drop(features))
         maps = x[:, :0] if self.decoder is None else self.decoder(y, skips)
-        return Answers(features, numbers, maps)
+        if self.mask_channel is not None and self.maps:
+            # A structure's logit where there is no mask, the opposite in it; untrained, the mask is believed.
+            maps = maps * (1 - 2 * x[:, self.mask_channel : self.mask_channel + 1]) - BELIEF
+        if self.number is None:
+            return Answers(features, features[:, :0], maps)
+        known = [self.drop(features)]
+        if self.mask_channel is not None:
+            mask = x[:, self.mask_channel]
+            known.append(sums(mask, torch.sigmoid(maps[:, 0])) if self.maps else _size(mask))
+        return Answers(features, self.number(torch.cat(known, dim=1)), maps)
 
     def forward(self, x: Tensor) -> Tensor:
         _, numbers, maps = self.answers(x)
         return torch.cat([maps, numbers[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)
+
+
+SUMS = ("log of the area", "part wrongly in", "part wrongly out", "DSC")
+
+
+def sums(mask: Tensor, wrong: Tensor) -> Tensor:
+    """(n, 4) what a mask (n, j, i) and the chance of each pixel to be wrong add up to: see SUMS."""
+    area, out_of, into = mask.sum(dim=(1, 2)), (mask * wrong).sum(dim=(1, 2)), ((1 - mask) * wrong).sum(dim=(1, 2))
+    right = area - out_of
+    parts = [out_of / (area + 1), into / (area + 1), 2 * right / (2 * right + out_of + into + 1)]
+    return torch.cat([_size(mask), torch.stack(parts, dim=1)], dim=1)
+
+
+def _size(mask: Tensor) -> Tensor:
+    return torch.log1p(mask.sum(dim=(1, 2)))[:, None] / 5
 
 
 class QualityCNN(QualityNet):

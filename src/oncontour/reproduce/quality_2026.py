@@ -50,7 +50,7 @@ WHOLE = (1, 128, 128)
 
 @dataclass(frozen=True)
 class Recipe:
-    """One kind of segmenter: its net, how long it learns (part of the run's epochs), from how ``few`` patients; ``early``: also half-trained."""
+    """One kind of segmenter: net, length (part of the run's epochs), how ``few`` patients it learns from; ``early``: also half-trained."""
 
     name: str
     net: str

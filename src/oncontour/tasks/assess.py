@@ -121,8 +121,9 @@ class AssessTask(Task[Claim]):
         self.settings = settings
         self._card = card
         maps, numbers = int("errors" in settings.heads), sum(NUMBERS.get(head, 0) for head in settings.heads)
-        told = {"maps": maps, "structures": len(settings.structures), "facts": FACTS}
-        channels = 2 * (2 * settings.neighbours + 1) + 1
+        n = settings.neighbours
+        told = {"maps": maps, "structures": len(settings.structures), "facts": FACTS, "mask_channel": 3 * n + 1}
+        channels = 2 * (2 * n + 1) + 1
         self.net = make_net(settings.net, channels, maps + numbers, **{**settings.net_options, **told})
         if not hasattr(self.net, "answers"):
             raise ConfigError(f"net {settings.net!r} gives no numbers about a slice", hint="choose quality or quality_cnn")
@@ -201,6 +202,9 @@ class AssessTask(Task[Claim]):
         image = pictures(hu, masks[0], structure, claim.rows.facts(n), s)
         wrong = masks[0, s.neighbours] ^ masks[1, s.neighbours]
         dsc, outline, claimed = float(claim.dsc[n]), float(claim.outline_mm[n]), bool(claim.rows.claimed[n])
+        if draw.seed is not None and claimed:
+            # Turned and zoomed, small masks share a little more or less: the label is that of what the net sees.
+            dsc = seen_dsc(masks[:, s.neighbours])
         scored = claimed and not np.isnan(dsc)
         return {
             "image": torch.from_numpy(image),
@@ -335,6 +339,12 @@ def cut(
     ct = claim.scan.window(slices, first, box)
     inside = ((len(slices) - 1) / 2, float(at[1] - first[0]), float(at[2] - first[1]))
     return move.take(ct, bits, 2, spacing, inside, (len(slices), *size))
+
+
+def seen_dsc(masks: NDArray[np.bool_]) -> float:
+    """DSC of claim and truth (2, rows, columns) in a window; NaN where nothing of the claim is left in it."""
+    claim, truth = masks
+    return 2 * float((claim & truth).sum()) / float(claim.sum() + truth.sum()) if claim.any() else float("nan")
 
 
 def pictures(

@@ -1,0 +1,47 @@
+"""Risk-coverage and review curves by pencil."""
+
+import numpy as np
+import pytest
+
+from oncontour.errors import InputError
+from oncontour.metrics.risk_coverage import aurc, best_aurc, review, review_curve, risk_coverage
+
+
+def test_aurc_by_pencil():
+    """Confidence 0.9, 0.8, 0.1 with risks 0, 0.3, 0.6: running means 0, 0.15, 0.3, whose mean is 0.15."""
+    coverage, risk = risk_coverage([0.1, 0.9, 0.8], [0.6, 0.0, 0.3])
+    assert coverage == pytest.approx([1 / 3, 2 / 3, 1])
+    assert risk == pytest.approx([0, 0.15, 0.3])
+    assert aurc([0.1, 0.9, 0.8], [0.6, 0.0, 0.3]) == pytest.approx(0.15)
+    assert best_aurc([0.6, 0.0, 0.3]) == pytest.approx(0.15)
+    assert aurc([0.9, 0.1, 0.5], [0.6, 0.0, 0.3]) == pytest.approx((0.6 + 0.45 + 0.3) / 3)
+
+
+def test_ties_count_as_in_random_order():
+    risk = np.array([0.0, 1.0, 0.2, 0.4])
+    assert aurc(np.ones(4), risk) == pytest.approx(risk.mean())
+    assert aurc([1, 1, 0, 0], risk) == pytest.approx((0.5 + 0.5 + (1 + 0.3) / 3 + 0.4) / 4)
+
+
+def test_review_by_pencil():
+    """Of five slices two are looked at; of three errors one is among them."""
+    seen = review([0.9, 0.6, 0.95, 0.7, 0.85], [False, True, True, False, True], 0.8)
+    assert seen.reviewed == pytest.approx(0.4)
+    assert seen.missed == pytest.approx(2 / 3)
+    assert (seen.errors, seen.slices) == (3, 5)
+    assert np.isnan(review([0.5], [False], 0.8).missed)
+
+
+def test_review_curve_by_pencil():
+    seen, missed = review_curve([0.1, 0.2, 0.2, 0.9], [True, False, True, False])
+    assert seen == pytest.approx([0, 0.25, 0.75, 1])
+    assert missed == pytest.approx([1, 0.5, 0, 0])
+    with pytest.raises(InputError, match="nothing to miss"):
+        review_curve([0.1], [False])
+
+
+def test_what_cannot_be_ranked_is_refused():
+    with pytest.raises(InputError, match="NaN"):
+        aurc([np.nan], [0.1])
+    with pytest.raises(InputError, match="equally long"):
+        aurc([], [])

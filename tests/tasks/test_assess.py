@@ -1,0 +1,386 @@
+"""Contour quality: what is learned from, what is told of a case, and what is refused in words instead of scored."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from oncontour.case import Case
+from oncontour.errors import ConfigError, ModelError, TrainingError
+from oncontour.geometry import Geometry
+from oncontour.metrics.calibration import agreement
+from oncontour.metrics.overlap import overlap
+from oncontour.ops.flaws import Flaw, Scene, shifted, spoil
+from oncontour.phantom import head_neck, pelvis
+from oncontour.tasks.assess import AssessSettings, AssessTask, Table
+from oncontour.tasks.assessing import Assessor, load_assessor, past_the_ends, quality
+from oncontour.tasks.calibrating import Observed, observe, offsets, recalibrated
+from oncontour.tasks.claims import Packed, claims_of, flaws, rows_of
+from oncontour.tasks.gate import Gate, distance, fitted
+from oncontour.tasks.task import save_model
+from oncontour.train import TrainSettings, fit
+from oncontour.volume import Volume
+
+NAMES = ("Bone_Mandible", "Parotid_L", "Parotid_R")
+SETTINGS = AssessSettings(
+    NAMES, net_options={"width": 32, "depth": 1, "dropout": 0.0}, spacing_mm=(6, 5, 5), window=(32, 32), variants=9, draws=384, coverage=0.7
+)
+GRID = ((6, 5, 5), 1.0, (32, 48, 48))
+
+
+@pytest.fixture(scope="module")
+def cases():
+    """Four to learn from and three that the bound is made of: the fewest that 70 % can be promised with."""
+    return [head_neck(seed, *GRID) for seed in range(7)]
+
+
+@pytest.fixture(scope="module")
+def model(cases, tmp_path_factory):
+    training = TrainSettings(epochs=7, batch=16, learning_rate=4e-3, validation=0.45, threads=1)
+    out = tmp_path_factory.mktemp("quality")
+    return fit(AssessTask(SETTINGS), cases, out, training, name="quality", region="head and neck").model
+
+
+@pytest.fixture(scope="module")
+def assessor(model):
+    return load_assessor(model, backend="torch", threads=1)
+
+
+@pytest.fixture(scope="module")
+def stranger():
+    return head_neck(50, *GRID)
+
+
+def spoiled(case, family="shift", strengths=(0.1, 0.4, 0.9)):
+    """Three copies of every structure, more and more wrong."""
+    return {
+        f"{family} {s}": {n: case.mask(n).map(lambda m, s=s: spoil(m, Scene((6, 5, 5)), Flaw(family, s, 3))) for n in NAMES}
+        for s in strengths
+    }
+
+
+# ---- what is learned from
+
+
+def test_masks_are_packed_without_loss():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((6, 12, 14), bool)
+    mask[1:4, 3:9, 5:11] = rng.random((3, 6, 6)) < 0.5
+    packed = Packed.of(mask)
+    assert (packed.window(range(-1, 7), (0, 0), (12, 14))[1:7] == mask).all()
+    assert (packed.window([2], (-3, 7), (9, 20))[0, 3:, :7] == mask[2, :6, 7:]).all()
+    assert not Packed.of(np.zeros((2, 2, 2), bool)).window([0], (0, 0), (2, 2)).any()
+
+
+def test_rows_are_slices_gaps_and_what_lies_past_the_ends():
+    mask = np.zeros((12, 8, 8), bool)
+    mask[4, 2:5, 3:6], mask[6, 4:7, 3:6] = True, True
+    rows = rows_of(mask, 3.0, 2)
+    assert rows.k.tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert rows.claimed.tolist() == [False, False, True, False, True, False, False]
+    assert rows.below_mm.tolist() == [-6, -3, 0, 3, 6, 9, 12]
+    assert rows.above_mm.tolist() == [12, 9, 6, 3, 0, -3, -6]
+    assert rows.centre[[0, 2, 4]].tolist() == [[3, 4], [3, 4], [5, 4]]
+    assert not len(rows_of(np.zeros((3, 4, 4), bool), 3.0, 2).k)
+
+
+def test_labels_are_the_true_slice_dsc(cases):
+    case = cases[0]
+    task = AssessTask(replace(SETTINGS, variants=4))
+    drawn = {"seg": {"Parotid_L": case.mask("Parotid_L").map(lambda m: shifted(m, (6, 0, 5), (6, 5, 5)))}}
+    claims = task.samples(case.with_scores({"claims": drawn}))
+    mine = next(c for c in claims if c.source == "seg")
+    each = overlap(case.mask("Parotid_L"), drawn["seg"]["Parotid_L"]).slice_dsc
+    assert mine.dsc == pytest.approx(each[mine.rows.k], nan_ok=True)
+    assert [c.family for c in claims].count("segmenter") == 1
+    whole = [c for c in claims if c.source == "truth"]
+    assert all((c.dsc[c.rows.claimed] == 1).all() for c in whole)
+    assert {c.structure for c in whole} == {0, 1, 2}
+
+
+def test_held_out_families_are_never_made(cases):
+    s = replace(SETTINGS, held_out_families=("leak", "shift"), variants=12)
+    made = {c.family for c in AssessTask(s).samples(cases[0])}
+    assert not made & {"leak", "shift"}
+    assert len(made) == 8
+    assert flaws("a", "x", 4, ["shift"], 0) == flaws("a", "x", 4, ["shift"], 0) != flaws("b", "x", 4, ["shift"], 0)
+
+
+def test_an_epoch_has_an_even_histogram_where_asked_for(cases):
+    task = AssessTask(SETTINGS)
+    table = Table.of([c for case in cases[:3] for c in task.samples(case)])
+    rng = np.random.default_rng(0)
+    even, natural = (np.histogram(table.dsc[table.choose(4000, rng, flat=f, generated=1)], 10, (0, 1))[0] for f in (1.0, 0.0))
+    assert even.max() < 1.3 * even.min()
+    assert natural.max() > 2 * natural.min()
+    assert np.isnan(table.dsc[table.choose(800, rng, flat=1.0, generated=1)]).sum() == 100
+
+
+def test_a_mirrored_draw_is_called_by_the_other_side(cases):
+    task = AssessTask(replace(SETTINGS, augment=replace(SETTINGS.augment, flip_left_right=True)))
+    claims = [c for c in task.samples(cases[0]) if c.structure == 1]
+    draws = task.plan(claims, np.random.default_rng(0), train=True)[:40]
+    assert {float(task.item(claims, d)["image"][-1, 0, 0]) for d in draws} == {1.0, 2.0}
+
+
+@pytest.mark.parametrize(("inputs", "silent"), [("mask", slice(0, 3)), ("ct", slice(3, 6))])
+def test_an_input_can_be_taken_away(cases, inputs, silent):
+    task = AssessTask(replace(SETTINGS, inputs=inputs))
+    claims = task.samples(cases[0])
+    image = task.item(claims, task.plan(claims, np.random.default_rng(0), train=False)[0])["image"]
+    assert not image[silent].any()
+    assert image[:6].any()
+
+
+@pytest.mark.parametrize("heads", [("dsc",), ("dsc", "errors"), ("dsc", "class", "surface", "present")])
+def test_heads_by_configuration(cases, heads):
+    task = AssessTask(replace(SETTINGS, heads=heads, variants=2))
+    claims = task.samples(cases[0])
+    batch = torch.utils.data.default_collate([task.item(claims, d) for d in task.plan(claims, np.random.default_rng(0), train=True)[:4]])
+    loss, figures = task.loss(batch)
+    loss.backward()
+    assert set(figures) == {*heads, "mae"}
+    assert all(p.grad is not None for p in task.net.parameters())
+    seen = task.eval().predict(cases[0].without_structures().with_masks({n: cases[0].mask(n) for n in NAMES}))
+    assert bool(seen.scores["assess"]["error_maps"]) == ("errors" in heads)
+
+
+def test_settings_that_make_no_sense_are_refused():
+    for wrong in ({"heads": ("class",)}, {"window": (30, 32)}, {"hu": (5, 5)}, {"flat": 2.0}, {"net": "unet", "net_options": {}}):
+        with pytest.raises((ConfigError, ModelError)):
+            AssessTask(replace(SETTINGS, **wrong))
+
+
+# ---- what is told
+
+
+def test_it_learns_to_tell_right_from_wrong(assessor, stranger):
+    seen = Observed()
+    observe(assessor, stranger, spoiled(stranger), seen)
+    rows = seen.scored()
+    a = agreement([r.dsc for r in rows], [r.true for r in rows])
+    assert a.n > 60
+    assert a.spearman > 0.5
+    assert a.mae < 0.8 * a.constant_mae
+
+
+def test_what_is_told_of_a_case(assessor, stranger):
+    case = stranger.without_structures().with_masks({n: stranger.mask(n) for n in (*NAMES, "Brainstem")})
+    told = assessor.predict(case).scores["assess"]
+    assert (told["model"], told["refused"], told["coverage"]) == ("quality", None, 0.7)
+    assert told["sha256"] == assessor.card.sha256
+    assert told["calibration"]["patients"] == 3
+    assert not told["structures"]["Brainstem"]["scored"]
+    assert "not made for Brainstem" in told["structures"]["Brainstem"]["why"]
+    assert all(line["dsc"] is None for line in told["structures"]["Brainstem"]["slices"])
+    for name in NAMES:
+        lines = told["structures"][name]["slices"]
+        held = np.flatnonzero(case.mask(name).array.any(axis=(1, 2)))
+        assert set(held.tolist()) <= {line["k"] for line in lines}
+        for line in lines:
+            assert set(line) == {"k", "z_mm", "dsc", "lower", "class", "surface_mm", "findings"}
+            assert 0 <= line["lower"] <= line["dsc"] <= 1
+            assert line["class"] in ("good", "medium", "bad")
+            assert line["z_mm"] == pytest.approx(case.geometry.points((line["k"], 0, 0))[2], abs=0.01)
+        chance = told["error_maps"][name]
+        assert chance.array.dtype == np.uint8
+        assert chance.geometry.spacing_mm == pytest.approx(case.geometry.spacing_mm)
+        inside = case.geometry.voxels(chance.geometry.points((0, 0, 0)))
+        assert np.abs(inside - np.rint(inside)).max() < 1e-6
+
+
+@pytest.mark.parametrize("axes", [np.diag([1.0, -1, -1])[:, ::-1], -np.eye(3)[::-1]])
+def test_the_same_patient_on_turned_axes_gets_the_same_scores(assessor, stranger, axes):
+    grid = stranger.geometry.reorient(axes)
+    masks = {n: stranger.mask(n) for n in NAMES}
+    here = Case("p", {"ct": stranger.ct}, masks)
+    there = Case("p", {"ct": stranger.ct.to(grid)}, {n: m.to(grid) for n, m in masks.items()})
+    one, two = (assessor.predict(c).scores["assess"] for c in (here, there))
+    for name in NAMES:
+        a, b = ({line["z_mm"]: line["dsc"] for line in told["structures"][name]["slices"]} for told in (one, two))
+        assert a == b
+
+
+def test_contours_and_masks_and_finer_pixels_get_about_the_same_scores(assessor, stranger):
+    fine = stranger.geometry.resample((6, 1.25, 1.25))
+    masks = {n: stranger.mask(n).to(fine) for n in NAMES}
+    coarse = Case("p", {"ct": stranger.ct}, {n: stranger.mask(n) for n in NAMES})
+    finer = Case("p", {"ct": stranger.ct.to(fine)}, masks)
+    from oncontour.raster import trace
+
+    drawn = Case("p", {"ct": stranger.ct.to(fine)}, contours={n: trace(m) for n, m in masks.items()})
+    means = []
+    for case in (coarse, finer, drawn):
+        told = assessor.predict(case).scores["assess"]["structures"]
+        means.append(np.mean([line["dsc"] for name in NAMES for line in told[name]["slices"] if line["dsc"]]))
+    assert means[1] == pytest.approx(means[2], abs=0.02)
+    assert means[0] == pytest.approx(means[1], abs=0.12)
+
+
+def test_gaps_are_bad_and_ends_are_looked_past(assessor, stranger):
+    mask = stranger.mask("Parotid_L").array.copy()
+    held = np.flatnonzero(mask.any(axis=(1, 2)))
+    mask[held[4]] = False
+    case = stranger.without_structures().with_masks({"Parotid_L": Volume(mask, stranger.geometry)})
+    told = assessor.predict(case).scores["assess"]["structures"]["Parotid_L"]
+    (gap,) = [line for line in told["slices"] if line["k"] == held[4]]
+    assert (gap["dsc"], gap["class"]) == (0.0, "bad")
+    assert "gap" in gap["findings"]
+    seen = assessor.measure(_work(assessor, case), "Parotid_L")
+    made = replace(seen, present=np.where(seen.rows.below_mm < 0, 0.9, 0.1).astype(np.float32))
+    assert past_the_ends(made).sum() == 2
+    broken = replace(seen, present=np.where(seen.rows.below_mm < -6, 0.9, 0.1).astype(np.float32))
+    assert past_the_ends(broken).sum() == 0
+
+
+def _work(assessor, case):
+    from oncontour.tasks.assessing import Work
+
+    return Work.of(assessor.task, case)
+
+
+def test_classes_from_the_head_or_from_the_dsc():
+    nothing = np.array([np.nan, np.nan], np.float32)
+    assert [quality(d, nothing) for d in (0.79, 0.8, 0.94, 0.95)] == ["bad", "medium", "medium", "good"]
+    assert [quality(0.5, np.array(p, np.float32)) for p in ([0.4, 0.9], [0.6, 0.4], [0.9, 0.6])] == ["bad", "medium", "good"]
+
+
+def test_openvino_scores_as_torch_does(model, stranger):
+    case = Case("p", {"ct": stranger.ct}, {"Parotid_L": stranger.mask("Parotid_L")})
+    one, two = (load_assessor(model, backend=b, threads=1).predict(case).scores["assess"]["structures"] for b in ("torch", "openvino"))
+    a, b = ([line["dsc"] for line in told["Parotid_L"]["slices"]] for told in (one, two))
+    assert a == pytest.approx(b, abs=2e-3)
+
+
+# ---- what is refused, in words
+
+
+def refused(assessor, case):
+    told = assessor.predict(case).scores["assess"]
+    assert all(not s["scored"] and all(line["dsc"] is None for line in s["slices"]) for s in told["structures"].values())
+    return told["refused"]
+
+
+def test_another_image_is_refused(assessor, stranger):
+    mask = {"Parotid_L": stranger.mask("Parotid_L")}
+    thin = stranger.geometry.crop((10, 0, 0), (11, 48, 48))
+    assert "no CT" in refused(assessor, Case("p", {"mr": stranger.ct}, mask))
+    assert "1 slice" in refused(assessor, Case("p", {"ct": stranger.ct.to(thin)}, {"Parotid_L": mask["Parotid_L"].to(thin)}))
+    positive = stranger.ct.map(lambda hu: (hu.astype(np.float32) + 1000).clip(0, 800))
+    assert "no HU" in refused(assessor, Case("p", {"ct": positive}, mask))
+    lying = Geometry.regular(stranger.geometry.shape, (6, 5, 5), axes=np.eye(3))
+    assert "axial" in refused(
+        assessor, Case("p", {"ct": Volume(stranger.ct.array, lying)}, {"Parotid_L": Volume(mask["Parotid_L"].array, lying)})
+    )
+
+
+def test_another_part_of_the_body_is_refused_with_its_name(assessor, stranger):
+    other = pelvis(1, (6, 5, 5))
+    masks = {n: stranger.mask(n).array[:32, :48, :48] for n in NAMES}
+    placed = {}
+    for name, mask in masks.items():
+        whole = np.zeros(other.geometry.shape, bool)
+        whole[: mask.shape[0], : mask.shape[1], : mask.shape[2]] = mask[: whole.shape[0]]
+        placed[name] = Volume(whole, other.geometry)
+    assert "abdomen" in refused(assessor, Case("p", {"ct": other.ct}, placed))
+
+
+def test_what_looks_like_nothing_in_training_is_refused_by_the_gate(assessor, stranger):
+    """The region's signs are still there; the soft tissue is not what the model knows: CT turned upside down in grey."""
+    strange = stranger.ct.map(lambda hu: np.where(hu > -300, 400 - 3 * hu.astype(np.float32), hu))
+    masks = {n: stranger.mask(n) for n in NAMES}
+    card = replace(assessor.card, region="")
+    free = Assessor(AssessTask.from_card(card), "torch", 1)
+    free.task.load_state_dict(assessor.task.state_dict())
+    assert free.predict(Case("p", {"ct": stranger.ct}, masks)).scores["assess"]["refused"] is None
+    assert "nothing the model was trained on" in refused(free, Case("p", {"ct": strange}, masks))
+
+
+def test_a_structure_outside_or_without_contour_is_not_scored(assessor, stranger):
+    from oncontour.contours import Contours
+
+    far = Contours((np.array([[900.0, 0, 0], [910, 0, 0], [910, 10, 0]]),))
+    case = Case(
+        "p", {"ct": stranger.ct}, {"Parotid_R": Volume(np.zeros(stranger.geometry.shape, bool), stranger.geometry)}, {"Parotid_L": far}
+    )
+    told = assessor.predict(case).scores["assess"]["structures"]
+    assert "outside the image" in told["Parotid_L"]["why"]
+    assert "no contour" in told["Parotid_R"]["why"]
+
+
+def test_other_models_are_no_quality_models():
+    with pytest.raises(ModelError, match="not contour quality"):
+        load_assessor("hn-organs")
+
+
+# ---- bound and gate
+
+
+def test_the_bound_is_calibrated_on_patients_held_back(assessor):
+    made = assessor.calibration
+    assert (made["patients"], made["method"], made["coverage"]) == (3, "hierarchical", 0.7)
+    assert set(assessor.card.made["held_back_patients"]).isdisjoint(assessor.card.made["trained_on"])
+    low = np.array([0.9, 0.05], np.float32)
+    assert assessor.bound(low, "Parotid_L") == pytest.approx(np.clip(low - made["offsets"]["all"], 0, 1))
+
+
+def test_offsets_for_all_and_for_each_structure():
+    patients = [f"p{n}" for n in range(12)] * 2
+    structures = ["a"] * 12 + ["b"] * 12
+    low = [0.5] * 12 + [0.9] * 12
+    made = offsets(low, [0.6] * 24, patients, structures, coverage=0.9, method="hierarchical", by="structure")
+    assert made["offsets"] == {"all": pytest.approx(0.3), "a": pytest.approx(-0.1), "b": pytest.approx(0.3)}
+    few = offsets(low[:3], [0.6] * 3, ["x", "y", "z"], ["a"] * 3, coverage=0.9, method="hierarchical", by="all")
+    assert few["offsets"] == {}
+
+
+def test_recalibrated_on_other_patients(model, cases, tmp_path):
+    mine = load_assessor(model, backend="torch", threads=1)
+    seen = Observed()
+    for seed in range(60, 64):
+        case = head_neck(seed, *GRID)
+        observe(mine, case, spoiled(case, "noise", (0.5,)), seen)
+    card, told = recalibrated(mine, seen, coverage=0.8, data="ours")
+    assert card.made["calibration"]["patients"] == 4
+    assert card.made["calibration"]["coverage"] == 0.8
+    assert "limit" in told["gate"]["Parotid_L"]
+    save_model(mine.task, tmp_path / "new.safetensors", card)
+    again = load_assessor(tmp_path / "new.safetensors", backend="torch", threads=1)
+    assert again.predict(cases[0]).scores["assess"]["coverage"] == 0.8
+    with pytest.raises(TrainingError, match="too few"):
+        recalibrated(mine, Observed(slices=[s for s in seen.slices if s.patient == seen.slices[0].patient]), coverage=0.9)
+
+
+def test_the_gate_measures_in_units_of_spread():
+    rng = np.random.default_rng(0)
+    known = rng.normal(0, 1, (4000, 6)) * np.array([1, 2, 3, 4, 5, 6]) + 7
+    assert distance(known, *fitted(known)).mean() == pytest.approx(1, abs=0.1)
+    gate = Gate(2, 6)
+    gate.learn(known.astype(np.float32), 1)
+    gate.set_limit(gate.distance(known[:100].astype(np.float32), 1), 1)
+    assert gate.knows(1)
+    assert not gate.knows(0)
+    odd = np.array([[60, 7, 7, 7, 7, 7]], np.float32)
+    assert gate.distance(odd, 1)[0] > 5 * float(gate.limit[1])
+
+
+def test_both_empty_slices_are_left_out_and_counted_and_unseen_ones_too(assessor, stranger):
+    truth = stranger.mask("Parotid_L").array
+    held = np.flatnonzero(truth.any(axis=(1, 2)))
+    half = truth.copy()
+    half[held[-5] :] = False
+    seen = Observed()
+    observe(assessor, stranger, {"a": {"Parotid_L": Volume(half, stranger.geometry)}}, seen)
+    assert seen.both_empty == len(truth) - len(held)
+    assert seen.unseen == 5 - SETTINGS.beyond
+    assert sum(not s.claimed and s.true == 0 for s in seen.slices) == SETTINGS.beyond
+    empty = Observed()
+    observe(assessor, stranger, {"a": {"Parotid_L": Volume(np.zeros_like(half), stranger.geometry)}}, empty)
+    assert (empty.missed, empty.unseen) == (1, len(held))
+
+
+def test_cases_without_the_structures_teach_nothing(stranger):
+    grid = stranger.geometry
+    made = claims_of(stranger.without_structures(), grid, NAMES, step=1, beyond=2, variants=2, families=["shift"], seed=0)
+    assert made == []
