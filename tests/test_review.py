@@ -21,7 +21,7 @@ from oncontour import report
 from oncontour.case import Case
 from oncontour.geometry import Geometry
 from oncontour.ops.checks import CODES, Finding, findings
-from oncontour.report.review import SEVERITY, sentence, spots, strips
+from oncontour.report.review import SEVERITY, TITLES, sentence, spots, strips
 from oncontour.report.scene import scene
 from oncontour.volume import Volume
 from tests.test_report import HOSTILE, make, record_of
@@ -98,7 +98,7 @@ def test_slices_far_apart_are_different_places() -> None:
 
 
 def test_every_code_has_a_rank() -> None:
-    assert set(SEVERITY) == set(CODES)
+    assert set(SEVERITY) == set(TITLES) > set(CODES)
     assert SEVERITY["side"] == min(SEVERITY.values())
 
 
@@ -183,6 +183,41 @@ def test_scores_for_json_are_json_without_volumes(tmp_path: Path) -> None:
     assert said["structures"]["Parotid_L"]["slices"][4]["dsc"] == 0.58
     assert report.scores_of(make(BOXES)) == {}
     assert report.write_scores(case, tmp_path / "scores.csv").read_text() == report.scores_csv(case)
+
+
+def test_an_rtstruct_says_what_was_predicted_and_is_valid(tmp_path: Path, dciodvfy: Any) -> None:
+    """In ROIObservationDescription: a standard attribute, no private one; the contours are the same with it and without."""
+    from oncontour.io import read, write
+    from oncontour.io.rtstruct import read_rtstruct, write_rtstruct
+
+    write(make({}), tmp_path / "dicom", format="dicom")
+    bare = read(tmp_path / "dicom")
+    boxes = scored()
+    case = scores(bare.with_masks(boxes.masks), {"Parotid_L": LEFT}, {"Parotid_L": [ISLAND]})
+    text = report.observations(case)
+    assert text == {
+        "Parotid_L": "5 of 7 slices to review. Lowest predicted DSC 0.58, at least 0.45 (90 %) at z 127.0 mm. "
+        "Predicted by boxes-quality abababababab. Brainstem has 1 piece apart from the rest."
+    }
+    path = write_rtstruct(case, tmp_path / "with.dcm", observations=text)
+    assert dciodvfy(path) == []
+    import pydicom
+
+    data = pydicom.dcmread(path)
+    told = {one.ROIName: number for one, number in zip(data.StructureSetROISequence, data.RTROIObservationsSequence, strict=True)}
+    assert told["Parotid_L"].ROIObservationDescription == text["Parotid_L"]
+    assert "ROIObservationDescription" not in told["Brainstem"]
+    assert not any(element.tag.is_private for element in data.iterall())
+    before, after = (read_rtstruct(one)[0] for one in (write_rtstruct(case, tmp_path / "without.dcm"), path))
+    assert list(before) == list(after) == list(BOXES)
+    assert all(np.array_equal(a, b) for name in BOXES for a, b in zip(before[name], after[name], strict=True))
+
+
+def test_observations_of_what_was_not_scored() -> None:
+    case = make(BOXES)
+    case = case.with_scores({"assess": report.unscored(case, {"Brainstem": [ISLAND]}, "There is no model.")})
+    assert report.observations(case) == {"Brainstem": "Quality not scored: There is no model. Brainstem has 1 piece apart from the rest."}
+    assert report.observations(make(BOXES)) == {}
 
 
 def test_error_maps_reach_the_page_where_they_belong() -> None:

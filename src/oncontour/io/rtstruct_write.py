@@ -70,6 +70,7 @@ class _Structure:
     kind: str
     colour: Colour
     contours: Contours
+    observation: str = ""
 
 
 def write_rtstruct(
@@ -85,6 +86,7 @@ def write_rtstruct(
     names: Mapping[str, str] | None = None,
     colours: Mapping[str, Colour] | None = None,
     holes: Literal["xor", "keyhole"] = "xor",
+    observations: Mapping[str, str] | None = None,
 ) -> Path:
     """Write ``structures`` of ``case`` (default: all) as one RTSTRUCT that refers to the case's DICOM series; gives ``path``.
 
@@ -92,7 +94,8 @@ def write_rtstruct(
     Every contour refers to its image. The structure set is UNAPPROVED. ``label`` (16 characters) and ``description`` name it,
     ``generation`` (64 characters) says of each structure what drew it (model, version), ``algorithm`` how; ``names`` and ``colours``
     override the ROI's name and colour by structure. ``holes``: "xor" writes a hole as a contour of its own, as planning systems read it;
-    "keyhole" joins it to its outline.
+    "keyhole" joins it to its outline. ``observations``: a text (1024 characters) by structure, such as what was predicted of its quality,
+    as ROIObservationDescription: people read it in the planning system, programs pass over it.
 
     ``existing``: an RTSTRUCT to add to. What it holds stays byte for byte, except that the whole becomes a new, UNAPPROVED instance;
     new structures get new numbers, and a name that is taken gets ^2. It keeps its transfer syntax; a new file is implicit VR little
@@ -112,7 +115,7 @@ def write_rtstruct(
     if base is not None:
         _check_theirs(base, source)
     chosen = list(case.structures if structures is None else structures)
-    found = _structures(case, chosen, source, base, names or {}, colours or {}, holes)
+    found = _structures(case, chosen, source, base, names or {}, colours or {}, holes, observations or {})
     made = _Encoder(source, found, label, description, generation, algorithm)
     data = made.new() if base is None else made.added_to(base)
     with writing(path) as temporary:
@@ -131,6 +134,7 @@ def _structures(
     names: Mapping[str, str],
     colours: Mapping[str, Colour],
     holes: Literal["xor", "keyhole"],
+    observations: Mapping[str, str],
 ) -> list[_Structure]:
     slices = slices_of(source)
     numbers, taken = _used(base)
@@ -140,7 +144,7 @@ def _structures(
         name = _free(names.get(key, key), taken)
         taken.add(name)
         colour = colours.get(key) or contours.colour or colour_of(n)
-        out.append(_Structure(max(numbers, default=0) + 1 + n, name, interpreted_type(key), colour, contours))
+        out.append(_Structure(max(numbers, default=0) + 1 + n, name, interpreted_type(key), colour, contours, observations.get(key, "")))
     return out
 
 
@@ -308,6 +312,8 @@ class _Encoder:
             d = Dataset()
             d.ObservationNumber = d.ReferencedROINumber = one.number
             d.RTROIInterpretedType, d.ROIInterpreter = one.kind, ""
+            if one.observation:
+                set_attributes(d, {"ROIObservationDescription": one.observation})
             out.append(d)
         return out
 

@@ -21,7 +21,7 @@ from typing import Any
 from oncontour.case import Case
 from oncontour.files import write_text
 from oncontour.palette import COLOURS, colour_of
-from oncontour.report.export import scores_csv, write_scores
+from oncontour.report.export import observations, scores_csv, write_scores
 from oncontour.report.review import scores_of, unscored
 from oncontour.report.structures import Row, rows, warnings
 
@@ -29,6 +29,7 @@ __all__ = [
     "COLOURS",
     "Row",
     "colour_of",
+    "observations",
     "page",
     "rows",
     "scores_csv",

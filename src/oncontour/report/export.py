@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from oncontour.case import Case
 from oncontour.files import write_text
@@ -36,6 +38,26 @@ def write_scores(case: Case, path: Path | str) -> Path:
     """Write ``scores_csv(case)`` to ``path``, whole or not at all."""
     write_text(path, scores_csv(case))
     return Path(path)
+
+
+def observations(case: Case) -> dict[str, str]:
+    """A text for each structure in ``case.scores["assess"]``, for the ROIObservationDescription of an RTSTRUCT: what was predicted, and
+    what the rules found. No patient, no file, no path; cut to 1024 characters where it is written."""
+    scores = case.scores.get("assess", {})
+    return {strip.name: _observation(strip, scores) for strip in strips(case)} if scores else {}
+
+
+def _observation(strip: Strip, scores: Mapping[str, Any]) -> str:
+    worst = strip.worst
+    if strip.scored and worst is not None:
+        flagged = sum(cell.flagged for cell in strip.cells)
+        bound = "" if worst.lower is None else f", at least {worst.lower:.2f} ({100 * float(scores.get('coverage') or 0):.0f} %)"
+        model = f"{scores.get('model')} {str(scores.get('sha256'))[:12]}"
+        said = f"{flagged} of {len(strip.cells)} slices to review. Lowest predicted DSC {worst.dsc:.2f}{bound} at z {worst.z_mm:.1f} mm. "
+        said += f"Predicted by {model}."
+    else:
+        said = f"Quality not scored: {strip.why or 'no score'}"
+    return " ".join([said, *(one.text for one in strip.findings)])
 
 
 def _line(case: Case, strip: Strip, cell: Cell) -> list[str | int]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from oncontour.case import Case
 from oncontour.geometry import Geometry
-from oncontour.ops.checks import CODES, Finding
+from oncontour.ops.checks import CODES, Finding, unchecked
 from oncontour.ops.checks.finding import box_of, runs
 from oncontour.volume import Volume
 
@@ -26,14 +26,19 @@ SEVERITY: dict[str, float] = {
     "outside": 0.3,
     "position": 0.35,
     "gap": 0.4,
+    "missed": 0.4,
     "isolated": 0.45,
     "overlap": 0.5,
     "island": 0.55,
     "volume": 0.6,
     "cut": 0.7,
     "sliver": 0.78,
+    "wide": 0.79,
+    "unchecked": 0.9,
 }
 """The DSC that a finding is ranked with among predicted ones: a wrong side comes first, a sliver last."""
+TITLES: dict[str, str] = {**CODES, "missed": "goes on past its end", "wide": "too wide to score", "unchecked": "rules not checked"}
+"""code -> its title: those of the rules, and those of the model's own remarks."""
 BRIDGE = 1
 """Flagged slices with so many unflagged ones between them are one place to look at."""
 LEAST_ERROR = 26
@@ -148,11 +153,11 @@ def words(case: Case, shown: Geometry, colours: Mapping[str, Sequence[int]]) -> 
         "coverage": scores.get("coverage"),
         "model": scores.get("model"),
         "refused": scores.get("refused"),
-        "codes": CODES,
+        "codes": TITLES,
         "strips": [_strip_words(strip, number, colours) for strip in table],
         "spots": [_spot_words(spot, number, colours) for spot in spots(table)],
         "not_scored": [{"name": strip.name, "why": strip.why or "no score"} for strip in table if not strip.scored],
-        "unchecked": list(scores.get("unchecked", ())),
+        "unchecked": list(scores["unchecked"] if "unchecked" in scores else unchecked(case)),
         "maps": [made for name, volume in scores.get("error_maps", {}).items() if (made := _map(name, volume, shown))],
         "sentence": sentence(table),
         "findings": list(dict.fromkeys(one.text for strip in table for one in strip.findings)),
