@@ -23,8 +23,8 @@ from oncontour.files import check_writable, sweep, writing_folder
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
 
-RTSTRUCT, PAGE, RECORD, MASKS = "rtstruct.dcm", "report.html", "report.json", "masks"
-"""Names inside a result folder; ``masks`` holds NIfTI files where the CT came without DICOM."""
+RTSTRUCT, PAGE, RECORD, MASKS, SCORES = "rtstruct.dcm", "report.html", "report.json", "masks", "scores.csv"
+"""Names inside a result folder; ``masks`` holds NIfTI files where the CT came without DICOM, ``scores.csv`` the quality of each slice."""
 
 DEFAULT_MODELS: dict[str, str] = {"head_neck": "hn-organs"}
 """Region of the body (``ops.body.region``) -> the shipped model that is used without being asked for."""
@@ -128,7 +128,7 @@ def check_out(out: Path, source: Path, overwrite: bool) -> None:
     check_writable(out.parent)
     if not out.exists():
         return
-    strangers = sorted(file.name for file in out.iterdir() if file.name not in (RTSTRUCT, PAGE, RECORD, MASKS))
+    strangers = sorted(file.name for file in out.iterdir() if file.name not in (RTSTRUCT, PAGE, RECORD, MASKS, SCORES))
     if strangers:
         raise OutputError(
             f"the folder holds other things ({', '.join(strangers[:3])})", where=str(out), hint="choose a new folder as --out"
@@ -275,6 +275,8 @@ def _write(
     with writing_folder(out) as folder:
         with clock("write"):
             written = _write_contours(case, rows, record, folder, add_to)
+            if "assess" in case.scores:
+                written.append(report.write_scores(case, folder / SCORES))
         record["files"] = {path.relative_to(folder).as_posix(): _sha256(path.read_bytes()) for path in written}
         with clock("report"):
             record["timings_s"], record["peak_memory_mb"] = clock.so_far(), peak_memory_mb()
@@ -305,6 +307,7 @@ def _write_contours(case: Case, rows: list[report.Row], record: Mapping[str, Any
         generation=f"oncontour {record['versions'].get('oncontour', '')}",
         existing=add_to,
         colours={row.name: row.colour for row in rows},
+        observations=report.observations(case),
     )
     return [written]
 
@@ -331,6 +334,7 @@ def _record(
         "tidy": tidied,
         "warnings": [text for one in models for text in one.get("warnings", ())] + report.warnings(rows),
         "structures": [row.as_dict() for row in rows],
+        **({"assess": report.scores_of(case)} if "assess" in case.scores else {}),
         "versions": versions(),
     }
 
