@@ -24,6 +24,7 @@ NETS: dict[str, str] = {
     "resunet": "oncontour.nets.residual:ResidualUNet",
     "quality": "oncontour.nets.quality:QualityNet",
     "quality_cnn": "oncontour.nets.quality:QualityCNN",
+    "dosefusion": "oncontour.nets.dosefusion:DoseFusion",
 }
 
 

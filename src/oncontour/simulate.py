@@ -1,0 +1,257 @@
+"""``oncontour simulate outcomes``: a cohort of virtual patients with a known risk, made of real dose distributions (``dose.outcomes``)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oncontour.dose.outcomes import HOSPITALS, TITLE, Hospital, Toxicity
+from oncontour.errors import CohortError, ConfigError
+from oncontour.progress import Progress
+
+if TYPE_CHECKING:
+    from oncontour.case import Case
+    from oncontour.dose.outcomes import Anatomy, Exposure, Truth, Virtual
+    from oncontour.io.outcomes import Outcomes
+
+TABLE, RECORD = "outcomes.csv", "simulation.json"
+FACTS = ("chemo", "age")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A virtual patient with what is true of it."""
+
+    hospital: Hospital
+    virtual: Virtual
+    facts: Mapping[str, Any]
+    exposure: Exposure
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """``outcomes`` as they would be recorded, ``truth`` behind them, ``made`` in the same order, what DVHs know of the spatial terms."""
+
+    outcomes: Outcomes
+    truths: tuple[Truth, ...]
+    made: tuple[Made, ...]
+    seen: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        from oncontour.dose.outcomes import bayes_auc
+        from oncontour.metrics.classify import auc
+
+        head = f"{'hospital':<10}{'originals':>10}{'patients':>10}{'known':>8}{'events':>8}{'Bayes AUC':>11}{'NTCP AUC':>10}"
+        lines = []
+        for truth in self.truths:
+            name = truth.toxicity.name
+            lines += [f"{TITLE.upper()}: {name}", "", head, "-" * len(head)]
+            for hospital in self.outcomes.hospitals:
+                rows = [(p, m) for p, m in zip(self.outcomes.people, self.made, strict=True) if p.hospital == hospital]
+                known = [(p, m) for p, m in rows if name in p.outcomes]
+                events = sum(p.outcomes[name] for p, _ in known)
+                best = bayes_auc(_array(p.risks[name] for p, _ in rows))
+                model = auc([m.exposure.ntcp for _, m in known], [p.outcomes[name] for p, _ in known]) if known else float("nan")
+                originals = len({p.source for p, _ in rows})
+                lines.append(f"{hospital:<10}{originals:>10}{len(rows):>10}{len(known):>8}{events:>8}{best:>11.3f}{model:>10.3f}")
+            lines.append("")
+        told = ", ".join(f"{term} {share:.2f}" for term, share in self.seen.items())
+        lines.append(f"Part of the variance of each spatial term that DVH figures know (R squared): {told}")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def outcomes(
+    cohort: Path,
+    *,
+    out: Path,
+    toxicities: list[Toxicity] | None = None,
+    hospitals: list[Hospital] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> str:
+    """Simulated outcomes: virtual patients from a cohort's real doses, with a risk that is known because it was made up.
+
+    A published NTCP model gives the risk of a structure's dose; a spatial term that no DVH can see is added (dose to the left wall less
+    that to the right), and clinical facts. Prescription, mirroring and set-up make many virtual patients of one original; hospitals differ
+    in prescription, noise, dose grid, case mix and prevalence, and share no original patient. OUT gets outcomes.csv (which
+    'oncontour train risk' takes like a table of real outcomes) and simulation.json (everything that was made up).
+
+    Nothing learned from this may be used on patients.
+
+    Examples:
+        oncontour simulate outcomes COHORT --out OUT
+        oncontour simulate outcomes COHORT --out OUT --seed 7 --config examples/simulation.yaml
+
+    Args:
+        cohort: folder (or CSV) of patients with dose and structures
+        out: folder to make
+        toxicities: what is simulated; esophagitis by default
+        hospitals: where; a home hospital and two that differ by default
+        seed: everything random follows from it
+        progress: called with the fraction done
+    """
+    from oncontour.files import write_text, writing_folder
+    from oncontour.io.cohort import Cohort
+    from oncontour.io.outcomes import write_outcomes
+
+    patients = Cohort.open(cohort)
+    made = simulate(_cases(patients, progress), toxicities or [Toxicity()], hospitals or list(HOSPITALS), seed)
+    with writing_folder(out) as folder:
+        write_outcomes(made.outcomes, folder / TABLE)
+        write_text(folder / RECORD, json.dumps(record(made, hospitals or HOSPITALS, seed), indent=1) + "\n")
+    return f"{made}\n\n{TABLE}, {RECORD} in {out}"
+
+
+def simulate(
+    cases: Iterable[Case],
+    toxicities: Sequence[Toxicity],
+    hospitals: Sequence[Hospital],
+    seed: int,
+    *,
+    places: Mapping[str, str] | None = None,
+) -> Simulation:
+    """Virtual patients of ``cases``, each original in one hospital: by ``places`` (original -> hospital), else by the hospitals' shares.
+
+    The first hospital is home: spatial terms are scaled on it. Originals without one of the structures, or whose structure has no dose, are
+    named in the notes. Raises CohortError where a hospital would be without patients.
+    """
+    from oncontour.dose.outcomes import DVH_FIGURES, Anatomy, Truth, exposure, seen_by_dvh
+    from oncontour.errors import OncontourError
+    from oncontour.io.outcomes import Outcomes, Person
+
+    _check(toxicities, hospitals)
+    usable, notes = [], []
+    for case in cases:
+        try:
+            patient = Anatomy.of(case, [t.structure for t in toxicities])
+            for toxicity in toxicities:
+                exposure(patient, toxicity)
+            usable.append(patient)
+        except OncontourError as error:
+            notes.append(f"{case.id} was left out: {error.what}")
+    place = dict(places) if places is not None else _places([case.id for case in usable], hospitals, seed)
+    tables: dict[str, list[list[Made]]] = {toxicity.name: [] for toxicity in toxicities}
+    for hospital in hospitals:
+        mine = [case for case in usable if place.get(case.id) == hospital.name]
+        if not mine:
+            raise CohortError(f"hospital {hospital.name} would be without patients: {len(usable)} of the cohort can be used")
+        for toxicity in toxicities:
+            tables[toxicity.name].append([one for case in mine for one in _made(case, hospital, toxicity, seed)])
+    truths, risks, known = [], [], []
+    for number, toxicity in enumerate(toxicities):
+        truth = Truth(toxicity).fitted([m.exposure for m in tables[toxicity.name][0]])
+        risk, drawn = [], []
+        for hospital, rows in zip(hospitals, tables[toxicity.name], strict=True):
+            truth, here = truth.at(hospital, _array(truth.predictor(m.exposure, m.facts) for m in rows))
+            risk.append(here)
+            drawn.append(_record(here, hospital, seed + 7919 * number))
+        truths.append(truth)
+        risks.append([float(v) for part in risk for v in part])
+        known.append([float(v) for part in drawn for v in part])
+    first = [m for rows in tables[toxicities[0].name] for m in rows]
+    people = []
+    for n, m in enumerate(first):
+        told = {t.name: known[a][n] > 0.5 for a, t in enumerate(toxicities) if known[a][n] == known[a][n]}
+        true = {t.name: risks[a][n] for a, t in enumerate(toxicities)}
+        name = f"{m.hospital.name}-{m.virtual.id}"
+        people.append(Person(name, told, m.facts, m.virtual.original, m.hospital.name, _how(m.virtual), true))
+    home = tables[toxicities[0].name][0]
+    table = _array([[m.exposure.figures[name] for name in DVH_FIGURES] for m in home])
+    seen = {
+        "wall": seen_by_dvh(_array(m.exposure.wall_gy for m in home), table),
+        "ring": seen_by_dvh(_array(m.exposure.ring_share for m in home), table),
+    }
+    made = Outcomes(tuple(people), tuple(t.name for t in toxicities), FACTS, simulated=True)
+    return Simulation(made, tuple(truths), tuple(first), seen, tuple(notes))
+
+
+def record(simulation: Simulation, hospitals: Sequence[Hospital], seed: int) -> dict[str, Any]:
+    """Everything that was made up, for simulation.json."""
+    from oncontour.dose.outcomes import bayes_auc
+
+    people = simulation.outcomes.people
+    best = {
+        t.toxicity.name: {
+            h: bayes_auc(_array(p.risks[t.toxicity.name] for p in people if p.hospital == h)) for h in simulation.outcomes.hospitals
+        }
+        for t in simulation.truths
+    }
+    return {
+        "title": TITLE,
+        "seed": seed,
+        "patients": len(people),
+        "hospitals": [asdict(h) for h in hospitals],
+        "truth": [asdict(t) for t in simulation.truths],
+        "bayes_auc": best,
+        "r_squared_of_spatial_terms_on_dvh_figures": dict(simulation.seen),
+        "notes": list(simulation.notes),
+    }
+
+
+def _cases(patients: Any, progress: Progress | None) -> Iterator[Case]:
+    from oncontour.errors import InputError
+
+    for n, id in enumerate(patients.ids):
+        try:
+            yield patients[id]
+        except InputError as error:
+            sys.stderr.write(f"{id} was left out: {error}\n")
+        if progress is not None:
+            progress((n + 1) / len(patients))
+
+
+def _check(toxicities: Sequence[Toxicity], hospitals: Sequence[Hospital]) -> None:
+    for what, names in (("toxicities", [t.name for t in toxicities]), ("hospitals", [h.name for h in hospitals])):
+        if not names or len(set(names)) != len(names):
+            raise ConfigError(f"{what} need different names, one at least, not {names}")
+    if sum(h.share for h in hospitals) > 1 + 1e-9:
+        raise ConfigError(f"shares of the original patients sum to 1 at most, not {[h.share for h in hospitals]}")
+
+
+def _places(ids: Sequence[str], hospitals: Sequence[Hospital], seed: int) -> dict[str, str]:
+    import numpy as np
+
+    order = [sorted(ids)[n] for n in np.random.default_rng([seed, 11]).permutation(len(ids))]
+    ends = np.rint(np.cumsum([h.share for h in hospitals]) * len(ids)).astype(int)
+    starts = [0, *ends[:-1]]
+    return {id: h.name for h, a, b in zip(hospitals, starts, ends, strict=True) for id in order[a:b]}
+
+
+def _made(patient: Anatomy, hospital: Hospital, toxicity: Toxicity, seed: int) -> Iterator[Made]:
+    from oncontour.dose.outcomes import draw, exposure
+
+    for number in range(hospital.variants):
+        virtual, facts = draw(hospital, patient.id, number, seed)
+        yield Made(hospital, virtual, facts, exposure(patient.treated(virtual), toxicity))
+
+
+def _how(virtual: Virtual) -> dict[str, float]:
+    x, y, z = virtual.shift_mm
+    return {
+        "scale": virtual.scale,
+        "shift_x_mm": x,
+        "shift_y_mm": y,
+        "shift_z_mm": z,
+        "mirrored": float(virtual.mirrored),
+        "noise_gy": virtual.noise_gy,
+        "grid_mm": virtual.grid_mm,
+        "seed": float(virtual.seed),
+        "number": float(virtual.number),
+    }
+
+
+def _record(risk: Any, hospital: Hospital, seed: int) -> Any:
+    from oncontour.dose.outcomes import record as recorded
+
+    return recorded(risk, hospital, seed)
+
+
+def _array(values: Any) -> Any:
+    import numpy as np
+
+    return np.array(list(values), dtype=np.float64)

@@ -1,0 +1,50 @@
+"""From a table of outcomes and a cohort to the cases that a risk model sees: real patients as they are, virtual ones as they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from oncontour.case import Case
+from oncontour.dose.outcomes import Virtual
+from oncontour.errors import OncontourError
+from oncontour.io.outcomes import Outcomes, Person
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oncontour.io.cohort import Cohort
+
+
+def cases(outcomes: Outcomes, cohort: Cohort | Mapping[str, Case], skip: list[str] | None = None) -> Iterator[tuple[Person, Case]]:
+    """Each person with the case that a model sees, originals read once, in the order of originals.
+
+    ``facts`` of the case get ``outcomes``, ``original``, ``simulated`` and the person's facts. A person whose patient cannot be read, or is
+    not in the cohort, goes to ``skip`` as a sentence; without it the error is raised.
+    """
+    by_source: dict[str, list[Person]] = {}
+    for person in outcomes.people:
+        by_source.setdefault(person.source, []).append(person)
+    for source, people in by_source.items():
+        try:
+            original = cohort[source]
+        except OncontourError as error:
+            if skip is None:
+                raise
+            skip.append(f"{source} ({len(people)} rows) was left out: {error}")
+            continue
+        for person in people:
+            yield person, as_case(person, original, simulated=outcomes.simulated)
+
+
+def as_case(person: Person, original: Case, *, simulated: bool) -> Case:
+    """``original`` as this person."""
+    case = original
+    if person.made:
+        m = person.made
+        shift = (m["shift_x_mm"], m["shift_y_mm"], m["shift_z_mm"])
+        made = Virtual(person.source, int(m["number"]), m["scale"], shift, bool(m["mirrored"]), m["noise_gy"], m["grid_mm"], int(m["seed"]))
+        case = made.apply(original)
+    known = {"outcomes": dict(person.outcomes), "original": person.source, "simulated": simulated}
+    return replace(case, id=person.id, facts={**case.facts, **person.facts, **known})
