@@ -92,7 +92,7 @@ function startReview(words) {
 
   const legend = [["good", "0.95 and more"], ["medium", "0.80 to 0.95"], ["bad", "below 0.80"], ["none", "not scored"], ["none marked", "a rule found something"]];
   const scored = strips.some((strip) => strip.scored);
-  for (const [kind, text] of legend.slice(scored ? 0 : 3)) $("legend").append(element("span", {}, element("b", { className: `cell ${kind}` }), ` ${text}`));
+  for (const [kind, text] of legend.slice(scored ? 0 : 3)) $("legend").append(element("span", {}, element("b", { className: `cell ${kind}` }), text));
   if (scored) $("legend").prepend(element("span", { textContent: "Predicted DSC of a slice:" }));
 
   // ---- places to look at
@@ -103,7 +103,7 @@ function startReview(words) {
     const button = element("button", { type: "button", className: "spot", data: { spot: n } },
       element("span", { className: "rank", textContent: n + 1 }), swatch(spot.colour),
       element("span", { className: "what" }, element("strong", { textContent: spot.name }), element("em", { textContent: place(spot) }), element("span", { className: "why", textContent: why, title: why })),
-      element("span", { className: "score" }, element("strong", { textContent: score }), element("em", { textContent: bound })));
+      element("span", { className: spot.dsc !== null && spot.dsc >= 0.8 ? "score quiet" : "score" }, element("strong", { textContent: score }), element("em", { textContent: bound })));
     button.addEventListener("click", () => visit(n));
     const item = element("li", {}, button);
     $("spots").append(item);
