@@ -38,8 +38,8 @@ def demo(*, out: Path = Path("demo-out"), source: Source = "auto", progress: Pro
         oncontour demo --out some-folder --source phantom
 
     Args:
-        out: where dicom, truth and result go; what an earlier demo left there is replaced
-        source: auto, or only this one
+        out: folder in which dicom, truth and result are put; those of an earlier demo are replaced
+        source: where the patient comes from; auto: the first of the three that has one
         progress: called with the fraction done
     """
     case, words = patient(source)

@@ -142,6 +142,8 @@ def test_what_is_a_cohort(tmp_path: Path) -> None:
         make_series(tmp_path / f"one/{number}", rows=4, columns=4, offsets=(0, 1), patient_id="the same")
     assert is_cohort(tmp_path / "many")
     assert is_cohort(tmp_path / "clinic")
+    patients(tmp_path / "study/train", "c")
+    assert is_cohort(tmp_path / "study")  # of cohorts: ``Cohort.open`` says which there are
     assert not is_cohort(tmp_path / "one")
     assert not is_cohort(tmp_path / "many/a")
     assert not is_cohort(tmp_path / "none")

@@ -153,7 +153,9 @@ def judge(
             if progress:
                 progress((n + 1) / len(patients.ids))
     if not found.rows:
-        first = f"; the first: {found.failures[0].patient}: {found.failures[0].reason}" if found.failures else ""
+        first = (
+            "; the first: " + f"{found.failures[0].patient}: {found.failures[0].reason}".split(". Way out:")[0] if found.failures else ""
+        )
         wanted = f" with any of {', '.join(structures)}" if structures else ""
         raise CohortError(
             f"none of {len(patients.ids)} patients{wanted} could be judged{first}",

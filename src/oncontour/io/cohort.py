@@ -126,7 +126,9 @@ def is_cohort(path: Path | str) -> bool:
     if not path.is_dir() or _is_patient(path):
         return False
     folders = _folders(path)[:20]
-    return any(_is_patient(p) for p in folders) or len({_patient_below(p) for p in folders} - {None}) > 1
+    if any(_is_patient(p) for p in folders) or _cohorts(folders):  # a folder of cohorts is told by Cohort.open
+        return True
+    return len({_patient_below(p) for p in folders} - {None}) > 1
 
 
 def _largest_remainder(shares: np.ndarray[tuple[int], np.dtype[np.float64]], total: int) -> list[int]:
@@ -149,14 +151,18 @@ def _is_patient(folder: Path) -> bool:
     return is_layout(folder) or is_openkbp(folder)
 
 
+def _cohorts(folders: Sequence[Path]) -> bool:
+    """Whether each of them is no patient and holds patients."""
+    return bool(folders) and all(not _is_patient(p) and any(_is_patient(q) for q in _folders(p)[:3]) for p in folders)
+
+
 def _from_folder(path: Path) -> Cohort:
     if _is_patient(path):
         raise CohortError("this is one patient, not a folder of patients", where=str(path), hint="give the folder above it")
     folders = _folders(path)
-    nested = [p for p in folders if not _is_patient(p) and any(_is_patient(q) for q in _folders(p)[:3])]
-    if nested and len(nested) == len(folders):
-        names = ", ".join(p.name for p in nested[:5])
-        raise CohortError(f"a folder of cohorts ({names}), not of patients", where=str(path), hint=f"give one of them: {nested[0]}")
+    if _cohorts(folders):
+        names = ", ".join(p.name for p in folders[:5])
+        raise CohortError(f"a folder of cohorts ({names}), not of patients", where=str(path), hint=f"give one of them: {folders[0]}")
     return Cohort({p.name: p for p in folders}, str(path))
 
 
