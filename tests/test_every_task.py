@@ -8,6 +8,7 @@ import torch
 
 from oncontour.phantom import head_neck
 from oncontour.tasks import TASKS, task_class
+from oncontour.tasks.assess import AssessSettings
 from oncontour.tasks.contour import ContourSettings
 from oncontour.tasks.task import load_task, save_model
 from oncontour.train import TrainSettings, fit
@@ -19,6 +20,14 @@ SMALL = {
         spacing_mm=(6.0, 5.0, 5.0),
         window=(16, 32, 32),
         draws=16,
+    ),
+    "assess": AssessSettings(
+        structures=("Bone_Mandible", "Parotid_L", "Parotid_R"),
+        net_options={"width": 16, "depth": 1, "stem": (4, 8, 8)},
+        spacing_mm=(6.0, 5.0, 5.0),
+        window=(32, 32),
+        variants=3,
+        draws=32,
     ),
 }
 
@@ -57,6 +66,21 @@ def test_watching_draws_do_not_depend_on_the_dice(task, cases):
     assert task.plan(samples, np.random.default_rng(1), train=False) == task.plan(samples, np.random.default_rng(2), train=False)
 
 
+@pytest.mark.parametrize("task", sorted(set(TASKS) - {"contour"}), indirect=True)
+def test_survives_its_file_and_answers_on_the_case_s_grid(task, cases, tmp_path: Path):
+    outcome = fit(task, cases[:3], tmp_path, TrainSettings(epochs=1, batch=8, validation=0, threads=1))
+    loaded, unseen = load_task(outcome.model), cases[3]
+    answer = loaded.predict(unseen)
+    assert answer.geometry.same_grid(unseen.geometry)
+    assert answer.id == unseen.id
+    assert set(answer.structures) == set(unseen.structures)
+    again = tmp_path / "again.safetensors"
+    save_model(loaded, again, half=False)
+    repeated = load_task(again).predict(unseen)
+    assert repeated.scores[task.name]["structures"] == answer.scores[task.name]["structures"]
+
+
+@pytest.mark.parametrize("task", ["contour"], indirect=True)
 def test_learns_a_phantom_survives_its_file_and_answers_on_the_case_s_grid(task, cases, tmp_path: Path):
     outcome = fit(task, cases[:3], tmp_path, TrainSettings(epochs=14, batch=2, learning_rate=8e-3, validation=0, threads=1))
     loaded = load_task(outcome.model)

@@ -181,7 +181,7 @@ def sums(mask: Tensor, wrong: Tensor) -> Tensor:
     """(n, 4) what a mask (n, j, i) and the chance of each pixel to be wrong add up to: see SUMS."""
     area, out_of, into = mask.sum(dim=(1, 2)), (mask * wrong).sum(dim=(1, 2)), ((1 - mask) * wrong).sum(dim=(1, 2))
     right = area - out_of
-    parts = [out_of / (area + 1), into / (area + 1), 2 * right / (2 * right + out_of + into + 1)]
+    parts = [out_of / (area + 1), into / (area + 1), 2 * right / (2 * right + out_of + into + 0.01)]
     return torch.cat([_size(mask), torch.stack(parts, dim=1)], dim=1)
 
 

@@ -1,0 +1,198 @@
+"""The commands: assess anybody's contours, draw a cohort with several models, calibrate on one's own patients; and what they refuse."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oncontour import cli
+from oncontour.assess import assess, calibrate, read
+from oncontour.card import read_card
+from oncontour.errors import CohortError, ConfigError, GeometryError, InputError, ModelError, OutputError, TrainingError
+from oncontour.io.claims import claims_about, sources, with_claims
+from oncontour.io.cohort import Cohort
+from oncontour.io.nifti import write_image
+from oncontour.phantom import head_neck
+from oncontour.predict import confidences, predict
+from oncontour.tasks.assess import AssessSettings, AssessTask
+from oncontour.tasks.contour import ContourSettings, ContourTask
+from oncontour.tasks.task import save_model
+from oncontour.train import TrainSettings, fit
+from tests.phantoms import cohort, patient
+
+NAMES = ("Bone_Mandible", "Parotid_L", "Parotid_R")
+SHAPE = {"spacing_mm": (6, 5, 5), "shape": (32, 48, 48)}
+TINY = AssessSettings(
+    NAMES,
+    net_options={"width": 16, "depth": 1, "stem": (4, 8, 8)},
+    spacing_mm=(6, 5, 5),
+    window=(32, 32),
+    variants=2,
+    draws=32,
+    coverage=0.5,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Four patients to learn from and two new ones, a quality model, a contour model and what it draws in strangers."""
+    out = tmp_path_factory.mktemp("quality")
+    cohort(out / "known", 4, **SHAPE)
+    cohort(out / "new", 2, seed=20, **SHAPE)
+    known = Cohort.open(out / "known")
+    task = ContourTask(
+        ContourSettings(
+            NAMES, net="unet", net_options={"base": 4, "levels": 3}, window=(1, 48, 48), spacing_mm=(6, 5, 5), draws=16, mask_body=False
+        )
+    )
+    recipe = TrainSettings(epochs=2, batch=8, learning_rate=5e-3, validation=0, threads=1)
+    fit(task, [known[id] for id in known.ids[:2]], out / "seg", recipe, name="seg", snapshots=[1])
+    predict(out / "known", out=out / "claims", model=[str(out / "seg" / "seg.safetensors")], hu_shift=[0, 80], backend="torch", threads=1)
+    quality = TrainSettings(epochs=1, batch=8, validation=0.5, threads=1)
+    cases = with_claims((known[id] for id in known.ids), [out / "claims"])
+    fit(AssessTask(TINY), list(cases), out / "quality", quality, name="quality", region="head and neck")
+    return out
+
+
+def model(folder: Path) -> str:
+    return str(folder / "quality" / "quality.safetensors")
+
+
+def test_a_half_trained_model_is_kept_and_knows_its_patients(folder):
+    early = read_card(folder / "seg" / "seg-epoch1.safetensors")
+    assert early.made["trained_on"] == ["phantom-000", "phantom-001"]
+    assert early.sha256 != read_card(folder / "seg" / "seg.safetensors").sha256
+
+
+def test_only_strangers_are_drawn(folder):
+    assert sorted(p.name for p in (folder / "claims").iterdir()) == ["seg", "seg+80HU"]
+    drawn = Cohort.open(folder / "claims" / "seg")
+    assert drawn.ids == ("phantom-002", "phantom-003")
+    assert set(drawn["phantom-002"].masks) == set(NAMES)
+    case = drawn["phantom-002"]
+    sure = confidences(folder / "claims" / "seg")
+    for name in NAMES:
+        slices = np.flatnonzero(case.mask(name).array.any(axis=(1, 2)))
+        assert {k for patient, structure, k in sure if (patient, structure) == ("phantom-002", name)} == set(slices.tolist())
+    assert all(0.3 < p <= 1 for p in sure.values())
+    text = predict(folder / "known", out=folder / "claims", model=[str(folder / "seg" / "seg.safetensors")], backend="torch")
+    assert text == "seg: 2 of 4 patients drawn, 2 left out as it learned from them"
+
+
+def test_a_model_that_does_not_say_whom_it_knows_draws_only_when_told(folder, tmp_path):
+    card = read_card(folder / "seg" / "seg.safetensors")
+    from oncontour.tasks.task import load_task
+
+    path = tmp_path / "silent.safetensors"
+    save_model(load_task(folder / "seg" / "seg.safetensors"), path, replace(card, made={}))
+    with pytest.raises(ModelError, match="does not say which patients"):
+        predict(folder / "new", out=tmp_path / "a", model=[str(path)])
+    assert "2 of 2" in predict(folder / "new", out=tmp_path / "a", model=[str(path)], seen=True, backend="torch")
+    with pytest.raises(ConfigError, match="one name"):
+        predict(folder / "new", out=tmp_path / "a", model=[str(path), str(path)], seen=True)
+
+
+def test_claims_meet_their_patient(folder):
+    known = Cohort.open(folder / "known")
+    found = claims_about(known["phantom-002"], sources([folder / "claims"]))
+    assert set(found) == {"seg", "seg+80HU"}
+    assert found["seg"]["Parotid_L"].geometry.same_grid(known["phantom-002"].geometry)
+    assert claims_about(known["phantom-000"], sources([folder / "claims"])) == {}
+    with pytest.raises(CohortError, match="no such folder"):
+        sources([folder / "nowhere"])
+    with pytest.raises(CohortError, match="two segmenters"):
+        sources([folder / "claims", folder / "claims"])
+
+
+def test_assess_writes_scores_page_and_record(folder, tmp_path, capsys):
+    new = folder / "new" / "phantom-020"
+    words = ["assess", str(new), str(new), "--out", str(tmp_path / "out"), "--model", model(folder), "--structures", "Parotid_L,Brainstem"]
+    assert cli.main([*words, "--backend", "torch"]) == 0
+    told = capsys.readouterr().out
+    assert "not made for Brainstem" in told
+    rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").open(encoding="utf-8")))
+    held = np.flatnonzero(Cohort.open(folder / "new")["phantom-020"].mask("Parotid_L").array.any(axis=(1, 2)))
+    assert len([r for r in rows if r["structure"] == "Parotid_L" and r["dsc"]]) >= len(held)
+    record = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert record["assess"]["model"] == "quality"
+    assert set(record["assess"]["structures"]) == {"Parotid_L", "Brainstem"}
+    assert record["models"][0]["sha256"] == read_card(model(folder)).sha256
+    assert "Parotid_L" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert cli.main(words) == OutputError.exit_code
+    assert "a result already" in capsys.readouterr().err
+    assert cli.main([*words, "--overwrite"]) == 0
+
+
+def test_without_a_model_the_rules_alone_are_told(folder, tmp_path):
+    from oncontour.card import shipped
+
+    if "hn-quality" in shipped():
+        pytest.skip("hn-quality is shipped: there is always a model")
+    new = folder / "new" / "phantom-020"
+    done = assess(new, new, out=tmp_path / "out")
+    assert all(not one["scored"] for one in done.case.scores["assess"]["structures"].values())
+    assert "No quality model" in str(done)
+
+
+def test_what_assess_refuses(folder, tmp_path):
+    new = folder / "new" / "phantom-020"
+    with pytest.raises(InputError, match="no such"):
+        assess(new, tmp_path / "nothing", out=tmp_path / "out")
+    bare = patient(tmp_path / "bare", head_neck(1, (6, 5, 5), 1.0, (32, 48, 48)).without_structures())
+    with pytest.raises(InputError, match="no contours"):
+        assess(new, bare, out=tmp_path / "out")
+    with pytest.raises(ConfigError, match="no contour of Rectum"):
+        assess(new, new, out=tmp_path / "out", structures=["Rectum"])
+    with pytest.raises(ModelError, match="not contour quality"):
+        assess(new, new, out=tmp_path / "out", model="hn-organs")
+    with pytest.raises(OutputError, match="made from"):
+        assess(new, new, out=new)
+    case = Cohort.open(folder / "new")["phantom-020"]
+    shifted = case.mask("Parotid_L").geometry.crop((1, 0, 0), (32, 48, 48))
+    write_image(case.mask("Parotid_L").to(shifted), tmp_path / "other" / "masks" / "Parotid_L.nii.gz")
+    with pytest.raises(GeometryError, match="lies on"):
+        read(new, tmp_path / "other")
+    assert not (tmp_path / "out").exists()
+
+
+def test_calibrate_writes_a_model_with_a_new_bound(folder, tmp_path, capsys):
+    out = tmp_path / "ours.safetensors"
+    drawn = predict(folder / "new", out=tmp_path / "claims", model=[str(folder / "seg" / "seg.safetensors")], backend="torch")
+    assert "2 of 2" in drawn
+    words = ["calibrate", model(folder), str(folder / "new"), "--claims", str(tmp_path / "claims"), "--out", str(out), "--coverage", "0.6"]
+    assert cli.main([*words, "--method", "pooled", "--backend", "torch"]) == 0
+    told = capsys.readouterr().out
+    assert "2 patients" in told
+    made = read_card(out).made["calibration"]
+    assert (made["patients"], made["coverage"], made["method"]) == (2, 0.6, "pooled")
+    assert read_card(out).name == "quality-calibrated"
+    with pytest.raises(TrainingError, match="too few"):
+        calibrate(model(folder), folder / "new", out=out, claims=[tmp_path / "claims"], backend="torch")
+    with pytest.raises(InputError, match="learned from"):
+        calibrate(model(folder), folder / "known", out=out, claims=[folder / "claims"], backend="torch")
+    with pytest.raises(ConfigError, match="safetensors"):
+        calibrate(model(folder), folder / "new", out=tmp_path / "x.bin", claims=[tmp_path / "claims"])
+
+
+def test_train_assess_from_the_command_line(folder, tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        "settings:\n  structures: [Parotid_L]\n  spacing_mm: [6, 5, 5]\n  window: [32, 32]\n  variants: 2\n  draws: 8\n"
+        "  net_options: {width: 16, depth: 1, stem: [4, 8, 8]}\ntraining: {epochs: 1, batch: 8, threads: 1}\n"
+    )
+    out = tmp_path / "run"
+    words = ["train", "assess", str(folder / "known"), "--claims", str(folder / "claims"), "--out", str(out), "--config", str(config)]
+    assert cli.main(words) == 0
+    card = read_card(out / "model.safetensors")
+    assert (card.task, card.structures) == ("assess", ["Parotid_L"])
+
+
+def test_the_example_is_a_setting_of_this_version():
+    parser = cli.make_parser("train assess", cli.load("train assess"))
+    root = Path(__file__).parents[1]
+    parsed = cli.parse(parser, ["C", "--out", "O", "--config", str(root / "examples" / "hn-quality.yaml")], "train assess")
+    assert parsed["settings"].held_out_families == ("leak",)
+    assert len(AssessTask(parsed["settings"]).settings.structures) == 8
