@@ -118,7 +118,9 @@ def test_image_files_among_dicom(tmp_path: Path) -> None:
     """A stray one is passed over; a CT in both forms is nobody's guess."""
     made = make_series(tmp_path, offsets=[0, 2, 4])
     write_image(box(), tmp_path / "thumbnail.nrrd")
-    assert read(tmp_path).source.series_uid == made.series_uid
+    case = read(tmp_path)
+    assert case.source.series_uid == made.series_uid
+    assert case.facts["notes"] == ("passed over: 1 file(s) that are no DICOM",)
     write_image(patient().ct, tmp_path / "ct.nii.gz")
     with pytest.raises(InputError, match="it is not told which is meant"):
         read(tmp_path)

@@ -17,7 +17,7 @@ from oncontour.io.seg import read_seg, write_seg
 from oncontour.io.series import read_series
 from oncontour.io.source import DicomSource
 from oncontour.volume import Volume
-from tests.dicom_cases import PATIENT_POSITIONS, make_series
+from tests.dicom_cases import PATIENT_POSITIONS, make_series, save
 from tests.io.test_series_enhanced import enhanced
 
 NAMES = ("Parotid_L", "SpinalCord", "PTV_7000", "Odd thing")
@@ -115,6 +115,17 @@ def test_what_is_written_is_valid(data: Path, tmp_path: Path, dciodvfy: Callable
         path = write_seg(masks, tmp_path / "s.dcm", source=source)
         assert dciodvfy(path) == []
         assert all(np.array_equal(m.array, array) for m in read_seg(path, geometry=image.geometry).masks.values())
+
+
+def test_single_bits_in_big_endian_are_refused(tmp_path: Path) -> None:
+    """Read as they stand they may be another mask: bytes may or may not be swapped."""
+    image, source = series(tmp_path / "ct")
+    path = write_seg(some_masks(image.geometry), tmp_path / "s.dcm", source=source)
+    dataset = pydicom.Dataset()
+    dataset.update(pydicom.dcmread(path))
+    save(dataset, path, "1.2.840.10008.1.2.2")
+    with pytest.raises(FormatError, match="big endian"):
+        read_seg(path)
 
 
 def test_masks_that_cannot_be_written(tmp_path: Path) -> None:

@@ -153,9 +153,7 @@ def judge(
             if progress:
                 progress((n + 1) / len(patients.ids))
     if not found.rows:
-        first = (
-            "; the first: " + f"{found.failures[0].patient}: {found.failures[0].reason}".split(". Way out:")[0] if found.failures else ""
-        )
+        first = "".join(f"; the first: {f.patient}: {f.reason.split('. Way out:')[0]}" for f in found.failures[:1])
         wanted = f" with any of {', '.join(structures)}" if structures else ""
         raise CohortError(
             f"none of {len(patients.ids)} patients{wanted} could be judged{first}",

@@ -19,7 +19,7 @@ from oncontour.errors import InputError, OutputError, StructureError
 from oncontour.files import writing_folder
 from oncontour.io.dicomparse import read_header
 from oncontour.io.nifti import is_image
-from oncontour.io.scan import SeriesFiles, scan
+from oncontour.io.scan import SeriesFiles, passed_over, scan
 from oncontour.io.source import DicomSource
 from oncontour.volume import Volume
 
@@ -64,7 +64,7 @@ def read_dicom(
     files = scan(folder)
     series, left_out = choose(files, str(folder), series_uid=series_uid, prefer_referenced=True)
     volume, source, remarks = read_series(series)
-    found = _Found({series.modality.lower(): volume}, notes=[*left_out, *remarks])
+    found = _Found({series.modality.lower(): volume}, notes=[*left_out, *passed_over(folder, files), *remarks])
     found.notes += _of_another_patient(files, series, source)
     _add_structures(found, [f for f in files if f.kind == "RTSTRUCT"], source, structure_set_uid)
     _add_segments(found, [f for f in files if f.kind == "SEG"], source, volume)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -127,6 +127,12 @@ def scan(folder: Path | str) -> list[SeriesFiles]:
         groups.setdefault((kind, f"{path}" if alone else file.plain("SeriesInstanceUID")), []).append(file)
     found = [_series(kind, tuple(files)) for (kind, _), files in groups.items()]
     return sorted(found, key=lambda s: (s.kind != "image", s.modality, s.series_uid, str(s.path)))
+
+
+def passed_over(folder: Path | str, found: Sequence[SeriesFiles]) -> tuple[str, ...]:
+    """A note on how many files below ``folder`` are none of those that ``scan`` found there: they may be slices that were damaged."""
+    count = sum(1 for _ in _files(Path(folder))) - sum(len(series.files) for series in found)
+    return (f"passed over: {count} file(s) that are no DICOM",) if count else ()
 
 
 def holds_dicom(folder: Path, looks: int = 200) -> bool:

@@ -21,7 +21,7 @@ from oncontour.errors import FormatError, InputError, LimitError, SeriesError, S
 from oncontour.files import writing
 from oncontour.geometry import Floats, Geometry
 from oncontour.io.attributes import set_attributes
-from oncontour.io.dicomfile import MAX_VOXELS, NATIVE, DicomFile, Header
+from oncontour.io.dicomfile import EXPLICIT_BIG, MAX_VOXELS, NATIVE, DicomFile, Header
 from oncontour.io.dicomparse import opening, read_header
 from oncontour.io.layout import map_names
 from oncontour.io.pixels import stored_values
@@ -246,6 +246,8 @@ def _bits(file: DicomFile, count: int, rows: int, columns: int) -> Any:
     size, need = rows * columns, (count * rows * columns + 7) // 8
     if file.pixels is None or file.transfer_syntax_uid not in NATIVE:
         raise FormatError("no uncompressed pixel data: the file is cut short or compressed", where=file.where)
+    if file.transfer_syntax_uid == EXPLICIT_BIG:  # whether the bits lie in words or in bytes is told by a VR that writers get wrong
+        raise FormatError("single bits in big endian, retired from DICOM in 2006", where=file.where, hint="convert it with dcmconv +te")
     with opening(file) as stream:
         stream.seek(file.pixels.offset)
         content = np.frombuffer(stream.read(need), np.uint8)
