@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "assess": ("oncontour.assess:assess", "how right is each slice of these contours? scores, bound, findings"),
     "train contour": ("oncontour.train:contour", "train a contouring model on a cohort"),
     "train assess": ("oncontour.train:assess", "train a contour quality model on a cohort"),
+    "train risk": ("oncontour.train:risk", "train a risk model on a cohort with dose and outcomes"),
     "predict": ("oncontour.predict:predict", "contours of many patients by several models, as files"),
     "calibrate": ("oncontour.assess:calibrate", "a quality model's bound and gate from one's own patients"),
     "evaluate": ("oncontour.evaluate:evaluate", "judge contours against the truth: tidy CSV, statistics, figures"),
@@ -33,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("oncontour.reproduce:reproduce", "repeat a paper on a cohort and print its table beside ours"),
     "info": ("oncontour.card:info", "what a model file says of itself"),
     "dvh": ("oncontour.plan:dvh", "what a plan gives to its structures: table, CSV, JSON and plot"),
+    "risk": ("oncontour.risk:risk", "the risk of a toxicity from a plan, and where it comes from"),
+    "simulate outcomes": ("oncontour.simulate:outcomes", "virtual patients with a known, made-up risk, from real doses"),
     "features": ("oncontour.features:features", "IBSI features of a cohort, on dose and CT: one table, with robustness"),
     "demo": ("oncontour.demo:demo", "the main job on one real patient, with the truth beside it"),
 }

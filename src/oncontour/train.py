@@ -29,12 +29,14 @@ from torch.utils.data import DataLoader, Dataset
 from oncontour import __version__
 from oncontour.card import Card, checked_card, find
 from oncontour.case import Case
+from oncontour.dose.select import Selection
 from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, TrainingError
 from oncontour.files import write_text
 from oncontour.nets.grow import grow
 from oncontour.nets.unet import UNet3d
 from oncontour.tasks.assess import AssessSettings, AssessTask
 from oncontour.tasks.contour import ContourSettings, ContourTask
+from oncontour.tasks.risk import SIMULATED, RiskSettings, RiskTask, prepared
 from oncontour.tasks.task import Draw, Task, load_task, load_weights, save_model, seeded
 
 
@@ -78,6 +80,10 @@ class TrainSettings:
         """Adam at 0.005, factor 0.8 after 5 epochs without gain, 200 epochs, batch 8 (Xue et al. 2020, section 2.3)."""
         recipe = cls(epochs=200, batch=8, learning_rate=5e-3, schedule="plateau", weight_decay=0.0, gradient_limit=0.0)
         return replace(recipe, **changes)
+
+
+RISK_TRAINING = TrainSettings(epochs=30, batch=32, learning_rate=3e-3, weight_decay=1e-2, validation=0.15)
+"""Of a risk model, by default."""
 
 
 class Draws(Dataset[dict[str, Tensor]]):
@@ -514,3 +520,64 @@ def assess(
     outcome = fit(task, cases, out, replace(training, **chosen), name=name, data=data, licence=licence, limits=limits, region=region)
     lines = [*outcome.notes, f"trained in {outcome.seconds / 60:.1f} min: {outcome.model}"]
     return "\n".join(lines)
+
+
+def risk(
+    cohort: Path,
+    *,
+    outcomes: Path,
+    out: Path,
+    settings: RiskSettings,
+    selection: Selection = Selection(),  # noqa: B008  (frozen: one value for all calls)
+    training: TrainSettings = RISK_TRAINING,
+    hospital: str | None = None,
+    name: str = "model",
+    data: str = "",
+    licence: str = "",
+    limits: str = "",
+    epochs: int | None = None,
+    seed: int | None = None,
+) -> str:
+    """Train a risk model on a cohort with dose and contours, and a table of outcomes.
+
+    OUTCOMES is a CSV: a column patient (a folder of the cohort), a column of 0 and 1 for each toxicity (empty where nobody knows), columns
+    of facts. Tables made by 'oncontour simulate outcomes' are taken alike; the model then says that its outcomes were simulated wherever it
+    is used. Dosiomic features are chosen, and everything is standardised, by the training patients. Patients held back
+    (training.validation; virtual patients of one original stay together) watch the loss and recalibrate the probabilities.
+    Writes OUT/NAME.safetensors, OUT/tripod.md (what a reader must know of the model) and logs.
+
+    Examples:
+        oncontour train risk COHORT --outcomes OUT/outcomes.csv --out runs/risk --hospital home --settings.facts chemo,age
+        oncontour train risk COHORT --outcomes outcomes.csv --out runs/risk --settings.toxicities esophagitis_g2 --epochs 40
+
+    Args:
+        cohort: folder with one folder a patient (images, structures, dose), or a CSV with columns patient,path
+        outcomes: table of outcomes and facts
+        out: folder of the run
+        settings: what the model is: toxicities, organ, net, window, region, contrast
+        selection: how dosiomic features are chosen
+        training: how it is trained
+        hospital: only the patients of this hospital of the table
+        name: of the model file
+        data: what it is trained on, for the card
+        licence: of the weights, for the card
+        limits: what the model is not for, for the card
+        epochs: instead of training.epochs
+        seed: instead of training.seed
+    """
+    from oncontour.io.cohort import Cohort
+    from oncontour.io.outcomes import read_outcomes
+    from oncontour.report.tripod import tripod
+    from oncontour.tasks.people import gather
+
+    changes: dict[str, Any] = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+    table = read_outcomes(outcomes, settings.toxicities, settings.facts)
+    table = table if hospital is None else table.of(hospital)
+    settings = replace(settings, toxicities=table.toxicities)
+    patients, notes = gather(table, Cohort.open(cohort), settings.view, features=settings.dosiomics)
+    task = RiskTask(prepared(settings, patients, selection))
+    limits = " ".join(text for text in (SIMULATED if task.settings.simulated else "", limits) if text)
+    done = fit(task, patients, out, replace(training, **changes), name=name, data=data, licence=licence, limits=limits)  # type: ignore[arg-type]
+    write_text(out / "tripod.md", tripod(done.card, patients))
+    head = [SIMULATED] if task.settings.simulated else []
+    return "\n".join([*head, *notes, *done.notes, f"trained in {done.seconds / 60:.1f} min: {done.model}"])

@@ -141,6 +141,8 @@ class Virtual:
         if "dose" not in case.images:
             raise InputError("a virtual patient is made of a dose, and there is none", where=f"case {case.id}")
         dose = self.recorded_dose(case.images["dose"])
+        if case.geometry.same_grid(case.images["dose"].geometry):
+            dose = dose.to(case.geometry)  # masks lie on the dose's own grid, which must not move away from them
         images, masks, contours = {**case.images, "dose": dose}, case.masks, case.contours
         if self.mirrored:
             images = {name: _mirror(image) for name, image in images.items()}

@@ -7,6 +7,7 @@ from importlib import import_module
 TASKS: dict[str, str] = {
     "contour": "oncontour.tasks.contour:ContourTask",
     "assess": "oncontour.tasks.assess:AssessTask",
+    "risk": "oncontour.tasks.risk:RiskTask",
 }
 
 

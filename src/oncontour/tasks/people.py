@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from oncontour.case import Case
 from oncontour.dose.outcomes import Virtual
-from oncontour.errors import OncontourError
+from oncontour.errors import CohortError, OncontourError
 from oncontour.io.outcomes import Outcomes, Person
+from oncontour.progress import Progress
+from oncontour.tasks.risk_patient import Patient, View, patient_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,3 +50,21 @@ def as_case(person: Person, original: Case, *, simulated: bool) -> Case:
         case = made.apply(original)
     known = {"outcomes": dict(person.outcomes), "original": person.source, "simulated": simulated}
     return replace(case, id=person.id, facts={**case.facts, **person.facts, **known})
+
+
+def gather(
+    outcomes: Outcomes, cohort: Cohort | Mapping[str, Case], view: View, *, features: bool = True, progress: Progress | None = None
+) -> tuple[list[Patient], list[str]]:
+    """(what a net is given of each person, sentences on those who were left out). Raises CohortError where nobody is left."""
+    skipped: list[str] = []
+    found: list[Patient] = []
+    for n, (person, case) in enumerate(cases(outcomes, cohort, skipped)):
+        try:
+            found.append(patient_of(case, view, features=features))
+        except OncontourError as error:
+            skipped.append(f"{person.id} was left out: {error}")
+        if progress is not None:
+            progress((n + 1) / len(outcomes.people))
+    if not found:
+        raise CohortError("no patient of the table can be used", where=outcomes.where, hint="; ".join(skipped[:3]))
+    return found, skipped

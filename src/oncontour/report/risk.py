@@ -1,0 +1,104 @@
+"""Where a risk comes from: CT, dose and the model's sensitivity in three planes, and the sentence that belongs on top.
+
+figure = draw(case)      a matplotlib figure of ``case.scores["risk"]``;   text(case)   the same in words
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from oncontour.case import Case
+from oncontour.errors import InputError
+from oncontour.volume import Volume
+
+SIMULATED = "SIMULATED OUTCOMES: the model learned from outcomes that were made up; it says nothing about this patient"
+RESEARCH = "For research; not validated for this patient"
+LINES_GY = (20, 30, 45, 60)
+
+
+def headline(case: Case) -> str:
+    """What must stand above every number of this risk."""
+    return SIMULATED if _scores(case)["simulated"] else RESEARCH
+
+
+def text(case: Case) -> str:
+    """The risk as lines: headline, probabilities with intervals, published models, DVH figures, notes."""
+    s = _scores(case)
+    width = max([len("toxicity"), *(len(name) for name in s["toxicities"])])
+    lines = [headline(case), "", f"{'toxicity':<{width}}  {'risk':>7}  {'members agree within':<22}  flagged at"]
+    lines.append("-" * len(lines[-1]))
+    for name, one in s["toxicities"].items():
+        within = "-" if one["low"] is None else f"{100 * one['low']:.1f} to {100 * one['high']:.1f} %"
+        at = "-" if one["threshold"] is None else f"{100 * one['threshold']:.1f} %: {'yes' if one['flagged'] else 'no'}"
+        lines.append(f"{name:<{width}}  {100 * one['probability']:>5.1f} %  {within:<22}  {at}")
+    lines += ["", "Published models beside it:"]
+    lines += [f"  {100 * one['probability']:5.1f} %  {one['endpoint']} ({one['source']})" for one in s["reference"].values()] or [
+        "  none applies"
+    ]
+    figures = ", ".join(f"{name} {value:.1f}" for name, value in s["figures"].items())
+    lines += ["", f"{s['structure']}: {figures}", *(f"note: {note}" for note in s["notes"])]
+    return "\n".join(lines)
+
+
+def draw(case: Case) -> Any:
+    """Three planes through the organ: CT in grey, isodoses as lines, log odds a Gy in colour (red: more dose here, more risk)."""
+    from matplotlib.figure import Figure
+
+    s = _scores(case)
+    slope: Volume = s["sensitivity"]
+    grid = slope.geometry
+    dose = case.images["dose"].to(grid).array
+    ct = case.images["ct"].to(grid, fill=-1024).array if "ct" in case.images else np.zeros(grid.shape)
+    organ = case.mask(s["structure"]).map(lambda a: a.astype(np.float32)).to(grid).array
+    inside = np.argwhere(organ >= 0.5)
+    middle = [round(float(v)) for v in inside.mean(axis=0)] if len(inside) else [n // 2 for n in grid.shape]
+    most = float(np.abs(slope.array).max()) or 1.0
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    axes = figure.subplots(1, 3)
+    shown = None
+    for axis, (name, cut, upright) in zip(axes, _planes(middle), strict=True):
+        spacing = [grid.spacing_mm[n] for n in range(3) if not isinstance(cut[n], int)]
+        extent = (0, ct[cut].shape[1] * spacing[1], ct[cut].shape[0] * spacing[0], 0)
+        pictures = [np.asarray(a[cut], float)[::-1] if upright else np.asarray(a[cut], float) for a in (ct, slope.array, dose, organ)]
+        axis.imshow(pictures[0], cmap="gray", vmin=-200, vmax=300, extent=extent)
+        shown = axis.imshow(pictures[1], cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.55, extent=extent)
+        _lines(axis, pictures[2], LINES_GY, extent, "#d98a00")
+        _lines(axis, pictures[3], (0.5,), extent, "#111111")
+        axis.set_title(name, fontsize=9)
+        axis.set_axis_off()
+    if shown is not None:
+        figure.colorbar(shown, ax=axes, shrink=0.7, label="log odds a Gy and voxel")
+    risks = ", ".join(f"{name} {100 * one['probability']:.0f} %" for name, one in s["toxicities"].items())
+    figure.suptitle(f"{headline(case)}\n{risks}; lines: {', '.join(map(str, LINES_GY))} Gy; black: {s['structure']}", fontsize=9)
+    return figure
+
+
+def svg(case: Case) -> str:
+    """The figure as one ``<svg>`` element for an HTML page."""
+    import io
+
+    out = io.StringIO()
+    draw(case).savefig(out, format="svg")
+    words = out.getvalue()
+    return words[words.index("<svg") :]
+
+
+def _planes(middle: list[int]) -> list[tuple[str, Any, bool]]:
+    k, j, i = middle
+    every = slice(None)
+    return [("axial", (k, every, every), False), ("coronal", (every, j, every), True), ("sagittal", (every, every, i), True)]
+
+
+def _lines(axis: Any, picture: Any, levels: Any, extent: Any, colour: str) -> None:
+    inside = [level for level in levels if picture.min() < level < picture.max()]
+    if inside:
+        axis.contour(picture, levels=inside, colors=colour, linewidths=0.8, extent=extent, origin="upper")
+
+
+def _scores(case: Case) -> dict[str, Any]:
+    if "risk" not in case.scores:
+        raise InputError("no risk was predicted", where=f"case {case.id}")
+    scores: dict[str, Any] = case.scores["risk"]
+    return scores

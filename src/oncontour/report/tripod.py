@@ -1,0 +1,101 @@
+"""What a reader must know of a prediction model, after TRIPOD+AI (Collins et al., BMJ 2024;385:e078378), from the model's own card.
+
+``tripod(card, patients)`` is Markdown: every item that the card and the cohort can answer is answered, the others say that they are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from oncontour.card import Card
+
+TITLE = "Simulated outcomes"
+_NOT = "Not answered by the model itself."
+
+
+class Patientlike(Protocol):
+    """What is counted of a patient."""
+
+    @property
+    def original(self) -> str: ...
+
+    @property
+    def outcomes(self) -> Mapping[str, bool]: ...
+
+    @property
+    def features(self) -> Mapping[str, float]: ...
+
+
+def tripod(card: Card, patients: Sequence[Patientlike], performance: str = "") -> str:
+    """The report as Markdown; its title says where outcomes were simulated. ``performance``: a table, where the model was judged."""
+    s, made = card.settings, card.made
+    simulated = bool(made.get("simulated_outcomes") or s.get("simulated"))
+    head = f"# {TITLE}: risk model {card.name}" if simulated else f"# Risk model {card.name}"
+    told = made.get("risk", {}).get("toxicities", {})
+    training = made.get("training", {})
+    rows = [
+        ("1 Title", f"A prediction model for {', '.join(s['toxicities'])} from dose, structures and facts of the patient."),
+        ("3 Background", "The outcomes were made up: nothing here is about patients." if simulated else _NOT),
+        ("5 Data", card.data or _NOT),
+        ("6 Participants", _participants(patients)),
+        ("7 Data preparation", _preparation(s)),
+        ("8 Outcome", _outcomes(s, patients, simulated)),
+        ("9 Predictors", _predictors(s)),
+        ("10 Sample size", f"{made.get('patients', '?')} original patients; no calculation was made beforehand."),
+        ("11 Missing data", "Unknown outcomes and organs take part in nothing; features and facts that are not known count as average."),
+        ("12 Model", _model(s, training)),
+        ("13 Class imbalance", "None corrected for: probabilities are meant to be believed."),
+        ("14 Fairness", _NOT),
+        ("15 Output", "; ".join(_output(name, one) for name, one in told.items()) or _NOT),
+        ("16 Training and evaluation", f"{len(made.get('held_back_patients', []))} originals were held back to watch and recalibrate."),
+        (
+            "18 Open science",
+            f"Weights SHA-256 {card.sha256[:16] or '?'}; licence {card.licence or 'not told'}; seed {training.get('seed', '?')}.",
+        ),
+        ("23 Performance", performance or _NOT),
+        ("26 Limitations", card.limits or _NOT),
+        ("27 Use", "For research. Not a medical device."),
+    ]
+    lines = [head, "", "Items of TRIPOD+AI that a model and its card can answer.", "", "| item | answer |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {item} | {_cell(answer)} |" for item, answer in rows)]) + "\n"
+
+
+def _participants(patients: Sequence[Patientlike]) -> str:
+    originals = len({p.original for p in patients})
+    return f"{len(patients)} patients of {originals} originals." if originals < len(patients) else f"{len(patients)} patients."
+
+
+def _preparation(s: Mapping[str, Any]) -> str:
+    k, j, i = s["spacing_mm"]
+    return f"Windows of {'x'.join(str(n) for n in s['window'])} voxels (k, j, i) of {k:g} x {j:g} x {i:g} mm round {s['structure']}."
+
+
+def _outcomes(s: Mapping[str, Any], patients: Sequence[Patientlike], simulated: bool) -> str:
+    parts = []
+    for name in s["toxicities"]:
+        known = [p.outcomes[name] for p in patients if name in p.outcomes]
+        parts.append(f"{name}: {sum(known)} events among {len(known)} of whom it is known")
+    return ("SIMULATED. " if simulated else "") + "; ".join(parts) + "."
+
+
+def _predictors(s: Mapping[str, Any]) -> str:
+    images = "dose, mask of the organ" + (", CT" if s["ct"] else "")
+    features = f"; {len(s['features'])} features chosen in the training fold: {', '.join(s['features'])}" if s["features"] else ""
+    facts = f"; facts: {', '.join(s['facts'])}" if s["facts"] else ""
+    return images + features + facts + "."
+
+
+def _model(s: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    net = f"{s['members']} nets {s['net']} {s['net_options'] or ''}; region {s['region']}, gate {s['gate']}, contrast {s['contrast']}"
+    return f"{net}; {training.get('epochs', '?')} epochs of AdamW, rate {training.get('learning_rate', '?')}."
+
+
+def _output(name: str, one: Mapping[str, Any]) -> str:
+    at = "none" if one.get("threshold") is None else f"{one['threshold']:.3f}"
+    again = one.get("recalibration", {})
+    return f"{name}: probability, threshold {at} (Youden, training), recalibrated on {again.get('patients', 0)} patients"
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).replace("|", "/").split())

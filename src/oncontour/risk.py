@@ -1,0 +1,137 @@
+"""``oncontour risk``: a patient with dose and contours becomes probabilities, the published models beside them, and a map."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oncontour.errors import InputError, ModelError, OutputError
+from oncontour.progress import Progress
+
+if TYPE_CHECKING:
+    from oncontour.case import Case
+
+RECORD, MAP, DVH = "risk.json", "risk.png", "dvh.png"
+FILES = (RECORD, MAP, DVH)
+SCHEMA = "oncontour-risk-1"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The case with ``scores["risk"]``, and the files that were written."""
+
+    case: Case
+    files: tuple[Path, ...] = field(default=())
+
+    def __str__(self) -> str:
+        from oncontour.report.risk import text
+
+        where = f"\n\n{', '.join(path.name for path in self.files)} in {self.files[0].parent}" if self.files else ""
+        return text(self.case) + where
+
+
+def risk(
+    patient: Path,
+    *,
+    model: str,
+    out: Path | None = None,
+    facts: dict[str, float] | None = None,
+    dose: list[str] | None = None,
+    series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Found:
+    """The risk of a toxicity from a plan: probability with the spread of the model's members, and the published models beside it.
+
+    The folder holds a CT, an RTSTRUCT and an RTDOSE; folders of NIfTI files and OpenKBP patients are read too. With --out also risk.json,
+    the map of where the risk comes from (log odds a Gy, over CT and dose), and the organ's DVH. There is no model by default: one that
+    learned from simulated outcomes says so above every number.
+
+    Examples:
+        oncontour risk DICOM_FOLDER --model runs/risk/model.safetensors
+        oncontour risk DICOM_FOLDER --model runs/risk/model.safetensors --out OUT --facts '{"chemo": 1, "age": 64}'
+
+    Args:
+        patient: folder with images, structures and dose
+        model: path of a risk model, made by 'oncontour train risk'
+        out: folder to make for risk.json, risk.png and dvh.png
+        facts: of the patient, by the names that the model was trained with; unknown ones count as average
+        dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several
+        series_uid: SeriesInstanceUID of the images, where the folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT, where the folder holds several
+        overwrite: replace OUT where it is an earlier result
+        progress: called with the fraction done
+    """
+    from dataclasses import replace
+
+    from oncontour.io import read
+
+    if out is not None:
+        check_out(out, patient, overwrite)
+    task = load(model)
+    case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=dose or ())
+    case = replace(case, facts={**case.facts, **(facts or {})})
+    found = Found(task.predict(case, progress))
+    return found if out is None else write(found, out)
+
+
+def load(model: str | Path) -> Any:
+    """The risk task in a model file. Raises ModelError where the model is made for something else."""
+    from oncontour.card import find, read_card
+    from oncontour.tasks.task import load_task
+
+    path = find(model)
+    task = read_card(path).task
+    if task != "risk":
+        raise ModelError(f"this model is made to {task}, not to tell a risk", where=str(path), hint="give one from 'oncontour train risk'")
+    return load_task(path)
+
+
+def record(case: Case) -> dict[str, Any]:
+    """``scores["risk"]`` for programs, titled as simulated where it is; without maps and the patient's name."""
+    from oncontour.report.risk import headline
+
+    scores = {key: value for key, value in case.scores["risk"].items() if key not in ("sensitivity", "region")}
+    return {"schema": SCHEMA, "title": headline(case), **scores}
+
+
+def check_out(out: Path, source: Path, overwrite: bool) -> None:
+    """Refuse an OUT that would cost somebody something. Raises OutputError, InputError."""
+    if not source.exists():
+        raise InputError("there is no such file or folder", where=str(source), hint="check the path of the patient")
+    here, there = out.resolve(), source.resolve()
+    if here == there or here in there.parents:
+        raise OutputError("the result would replace the patient itself", where=str(out), hint="choose another --out")
+    if out.exists() and not out.is_dir():
+        raise OutputError("this is a file, not a folder", where=str(out), hint="choose another --out")
+    found = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    strangers = [name for name in found if name not in FILES]
+    if strangers:
+        raise OutputError(
+            f"the folder holds other things ({', '.join(strangers[:3])})", where=str(out), hint="choose a new folder as --out"
+        )
+    if found and not overwrite:
+        raise OutputError("there is a result already", where=str(out), hint="choose another --out, or replace it with --overwrite")
+
+
+def write(found: Found, out: Path) -> Found:
+    """Write FILES into folder ``out``, which appears whole or not at all."""
+    from dataclasses import replace
+
+    from oncontour.dose.dvh import dvh
+    from oncontour.files import write_text, writing, writing_folder
+    from oncontour.report.dvh import draw as draw_dvh
+    from oncontour.report.risk import draw, headline
+
+    case = found.case
+    name = case.scores["risk"]["structure"]
+    with writing_folder(out) as folder:
+        write_text(folder / RECORD, json.dumps(record(case), indent=1, allow_nan=False) + "\n")
+        curves = {name: dvh(case.images["dose"], case.mask(name), name=name)}
+        for path, figure in ((folder / MAP, draw(case)), (folder / DVH, draw_dvh(curves, title=headline(case)))):
+            with writing(path) as temporary:
+                figure.savefig(temporary, format="png", dpi=130)
+    return replace(found, files=tuple(out / file for file in FILES))

@@ -1,0 +1,185 @@
+"""What a risk model is given of a case: windows of dose, CT and structure round one organ, dosiomics and DVH figures, facts, outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from oncontour.case import Case
+from oncontour.dose.cells import check
+from oncontour.dose.dosiomics import Settings, extract
+from oncontour.dose.dvh import DVH, dvh
+from oncontour.dose.outcomes import DVH_FIGURES
+from oncontour.dose.region import Processing
+from oncontour.errors import DoseError, InputError
+from oncontour.geometry import Geometry
+from oncontour.ops.intensity import window as grey
+from oncontour.volume import Volume
+
+Array = NDArray[Any]
+Region = Literal["structure", "isodose", "ring"]
+MOST_GY = 300.0
+"""A dose with more than this in the organ is not in Gy."""
+FULL_GY = 80.0
+"""What the net sees as 1."""
+RING_MM = 10.0
+FAMILIES = ("loc", "stat", "ih", "ivh", "cm", "rlm", "szm", "dzm", "ngt", "ngl")
+"""Dosiomics without shape: shape says who the patient is, not what the dose is."""
+DOSIOMICS = Settings(Processing((3.0, 3.0, 3.0), keep=(0.0, None)), bin_width=1.0, ivh_width=0.1, families=FAMILIES)
+TARGETS = ("PTV", "CTV", "GTV", "ITV")
+
+
+@dataclass(frozen=True)
+class View:
+    """Which windows are cut: ``structure`` in the middle, ``size`` (k, j, i) voxels of ``spacing_mm``, ``margin`` voxels more on each side
+    (so that training can shift), with CT where ``ct``; ``region`` what the decoder is to find.
+    """
+
+    structure: str
+    spacing_mm: tuple[float, float, float]
+    size: tuple[int, int, int]
+    margin: int = 0
+    ct: bool = False
+    region: Region = "structure"
+    isodose_gy: float = 40.0
+
+    def grid(self, centre_mm: Any, margin: int | None = None) -> Geometry:
+        """Upright, round ``centre_mm`` (x, y, z)."""
+        more = 2 * (self.margin if margin is None else margin)
+        shape = (self.size[0] + more, self.size[1] + more, self.size[2] + more)
+        at = Geometry.regular(shape, self.spacing_mm)
+        return Geometry.regular(shape, self.spacing_mm, (np.asarray(centre_mm) - at.centre_mm).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """``image`` (channels, k, j, i): dose / 80 Gy, the structure's coverage, and CT where asked; ``region`` (k, j, i) coverage, None where
+    the region is not known (organ not contoured, no target); ``features`` by name, none where the organ is not contoured; ``outcomes``
+    hold what is known.
+    """
+
+    id: str
+    original: str
+    image: NDArray[np.float16]
+    region: NDArray[np.float16] | None
+    features: Mapping[str, float]
+    facts: Mapping[str, float]
+    outcomes: Mapping[str, bool]
+    grid: Geometry
+    simulated: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+
+def patient_of(case: Case, view: View, *, features: bool = True, strict: bool = False) -> Patient:
+    """What the net is given of ``case``; with ``strict`` the organ must be contoured.
+
+    Raises DoseError where there is no dose, it cannot be used (NaN, negative, centigray, 0 throughout), or the organ lies outside it;
+    InputError where ``strict`` and the organ is not contoured.
+    """
+    dose = usable_dose(case)
+    mask = _organ(case, view.structure, strict)
+    centre = _hottest_mm(dose) if mask is None else mask.geometry.points(np.argwhere(mask.array).mean(axis=0))
+    one = None if mask is None else organ_dvh(case, dose, mask, view.structure)
+    grid = view.grid(centre)
+    channels: list[Array] = [np.clip(dose.to(grid).array / FULL_GY, 0, 1.5)]
+    inside = np.zeros(grid.shape) if mask is None else _coverage(mask, grid)
+    channels.append(inside)
+    if view.ct:
+        channels.append(grey(case.ct.to(grid, fill=-1024).array.astype(np.float32), -200, 300))
+    known = dict(case.facts)
+    return Patient(
+        case.id,
+        str(known.get("original") or case.id),
+        np.stack(channels).astype(np.float16),
+        _region(case, view, dose, grid, None if mask is None else inside),
+        features_of(dose, mask, one) if features and mask is not None and one is not None else {},
+        {name: float(value) for name, value in known.items() if isinstance(value, int | float) and not isinstance(value, bool)},
+        dict(known.get("outcomes", {})),
+        grid,
+        bool(known.get("simulated", False)),
+        tuple(note for note in [one.note if one else f"{view.structure} is not contoured"] if note),
+    )
+
+
+def usable_dose(case: Case) -> Volume:
+    """images["dose"]. Raises DoseError where there is none (saying why, where the reader knows), or it is NaN, negative or 0 throughout."""
+    if "dose" not in case.images:
+        said = [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
+        why = f": {'; '.join(said)}" if said else ""
+        raise DoseError(f"no dose to use{why}", where=f"case {case.id}", hint="add the RTDOSE that was calculated on these images")
+    dose = case.images["dose"]
+    check(dose.array, f"case {case.id}")
+    if not dose.array.any():
+        raise DoseError("the dose is 0 everywhere", where=f"case {case.id}")
+    return dose
+
+
+def organ_dvh(case: Case, dose: Volume, mask: Volume, name: str) -> DVH:
+    """The organ's DVH. Raises DoseError where more than half of the organ lies outside the dose, or the numbers look like centigray."""
+    one = dvh(dose, mask, name=name, cells_wanted=2**14)
+    if one.missing_cc > 0.5 * one.volume_cc:
+        raise DoseError(
+            one.note or f"{name} has no dose",
+            where=f"case {case.id}",
+            hint="make sure that dose and structures are of one patient and one frame of reference",
+        )
+    highest = max(one.max_gy, float(dose.array.max()))
+    if highest > MOST_GY:
+        raise DoseError(
+            f"the dose reaches {highest:.0f} Gy: the numbers look like centigray", where=f"case {case.id}", hint="store it in Gy"
+        )
+    return one
+
+
+def features_of(dose: Volume, mask: Volume, one: DVH) -> dict[str, float]:
+    """DVH figures and dosiomics of the organ by name; what is not defined is NaN."""
+    return {**{name: one.figure(name) for name in DVH_FIGURES}, **extract(dose, mask, DOSIOMICS)}
+
+
+def _organ(case: Case, name: str, strict: bool) -> Volume | None:
+    if name in case.structures:
+        mask = case.mask(name)
+        if mask.array.any():
+            return mask
+    if strict:
+        told = ", ".join(case.structures) or "none"
+        raise InputError(
+            f"the model looks at {name}, which is not contoured (there are: {told})",
+            where=f"case {case.id}",
+            hint="contour it, or let oncontour run do it",
+        )
+    return None
+
+
+def _region(case: Case, view: View, dose: Volume, grid: Geometry, organ: Array | None) -> NDArray[np.float16] | None:
+    """What the decoder is to find; None where it is not known."""
+    if view.region == "structure":
+        return None if organ is None else organ.astype(np.float16)
+    if view.region == "isodose":
+        return (dose.to(grid).array >= view.isodose_gy).astype(np.float16)
+    targets = [name for name in case.structures if name.upper().startswith(TARGETS)]
+    if not targets:
+        return None
+    inside = np.zeros(grid.shape, bool)
+    for name in targets:
+        inside |= case.mask(name, grid).array
+    if not inside.any():
+        return np.zeros(grid.shape, np.float16)
+    away = ndimage.distance_transform_edt(~inside, grid.spacing_mm)
+    return np.asarray((away > 0) & (away <= RING_MM), np.float16)
+
+
+def _coverage(mask: Volume, grid: Geometry) -> Array:
+    """How much of each voxel of ``grid`` the organ covers."""
+    return np.asarray(Volume(mask.array.astype(np.float32), mask.geometry).to(grid).array)
+
+
+def _hottest_mm(dose: Volume) -> Array:
+    """Where the window goes when the organ is not contoured: the middle of what receives half of the largest dose."""
+    hot = dose.array >= 0.5 * dose.array.max()
+    return dose.geometry.points(np.argwhere(hot).mean(axis=0))

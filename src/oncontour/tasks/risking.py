@@ -1,0 +1,147 @@
+"""From a trained risk task and a case to probabilities, the published models beside them, and the map of where the risk comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from oncontour.case import Case
+from oncontour.dose.dvh import DVH, dvh
+from oncontour.dose.ntcp import MODELS, applicable
+from oncontour.metrics.probability import Recalibration, logit, sigmoid
+from oncontour.tasks.risk_patient import FULL_GY, Patient, patient_of, usable_dose
+from oncontour.tasks.task import Draw, Progress
+from oncontour.volume import Volume
+
+if TYPE_CHECKING:
+    from oncontour.tasks.risk import RiskTask
+
+LEVEL = 0.9
+"""Of the interval from the members' spread."""
+
+
+def predict(task: RiskTask, case: Case, progress: Progress | None = None) -> Case:
+    """``case`` with ``scores["risk"]``:
+
+        {"model", "sha256", "simulated": bool, "structure",
+         "toxicities": {NAME: {"probability", "low", "high" (None with one member), "members": [...], "threshold", "flagged",
+                               "recalibrated": patients it was done on}},
+         "reference": {published model: {"probability", "endpoint", "source"}}, "figures": {DVH figure: Gy, % or cc},
+         "features": {chosen feature: value or None}, "notes": [...],
+         "sensitivity": Volume (log odds of the first toxicity a Gy in each voxel of the window), "region": Volume (map, 0 to 1) or None}
+
+    Raises what ``patient_of`` raises, strictly.
+    """
+    s = task.settings
+    patient = patient_of(case, s.view, features=True, strict=True)
+    sample = task.sample(patient)
+    members = task.by_member([sample])[:, 0, :]
+    if progress is not None:
+        progress(0.5)
+    toxicities = {name: _toxicity(task, name, members[:, t]) for t, name in enumerate(s.toxicities)}
+    sensitivity, region = maps(task, patient)
+    if progress is not None:
+        progress(1.0)
+    card = task.card()
+    scores = {
+        "model": card.name,
+        "sha256": card.sha256,
+        "simulated": bool(s.simulated or card.made.get("simulated_outcomes", False)),
+        "structure": s.structure,
+        "toxicities": toxicities,
+        "reference": reference(case),
+        "figures": {name: patient.features[name] for name in _figures(patient)},
+        "features": {name: _known(patient.features.get(name)) for name in s.features},
+        "notes": [*patient.notes, *_unknown(task, patient)],
+        "sensitivity": sensitivity,
+        "region": region,
+    }
+    return case.with_scores({"risk": scores})
+
+
+def maps(task: RiskTask, patient: Patient) -> tuple[Volume, Volume | None]:
+    """(d log odds / d Gy of the first toxicity in every voxel, mean over members; the region's map or None), on the window's grid.
+
+    Features and facts stay as they are: it is what the image says.
+    """
+    s = task.settings
+    task.eval()
+    sample = task.sample(patient)
+    item = {key: value[None] for key, value in task.item([sample], Draw(0, (0.0, 0.0, 0.0), None)).items()}
+    slope, found = np.zeros(s.window), np.zeros(s.window)
+    image = item["image"].requires_grad_(True)
+    for member in task.net.children():
+        answer = member.fuse(image, item["features"], item["facts"])  # type: ignore[operator]
+        (grad,) = torch.autograd.grad(answer.risk[0, 0], image)
+        slope += grad[0, 0].double().numpy() / FULL_GY / s.members
+        if answer.region is not None:
+            found += torch.sigmoid(answer.region)[0, 0].detach().double().numpy() / s.members
+    first, last = [s.shift] * 3, [s.shift + n for n in s.window]
+    grid = patient.grid.crop(first, last)
+    return Volume(slope.astype(np.float32), grid), Volume(found.astype(np.float32), grid) if s.region != "none" else None
+
+
+def reference(case: Case) -> dict[str, dict[str, Any]]:
+    """Every published model that has all it needs: what a model is to be read beside."""
+    dose = usable_dose(case)
+    wanted = dict.fromkeys(name for model in MODELS.values() for name in model.needs)
+    found: dict[str, DVH] = {}
+    for name in wanted:
+        if name in case.structures:
+            found[name] = dvh(dose, case.masks[name] if name in case.masks else case.contours[name], name=name, cells_wanted=2**14)
+    risks = applicable(found, case.facts)
+    return {name: {"probability": p, "endpoint": MODELS[name].endpoint, "source": MODELS[name].source} for name, p in risks.items()}
+
+
+def interval(members: Any, again: Recalibration) -> tuple[float | None, float | None]:
+    """LEVEL of Student's t on the log odds of the members, recalibrated; None from fewer than two."""
+    z = again.intercept + again.slope * logit(members)
+    n = len(z)
+    if n < 2:
+        return None, None
+    wide = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * float(z.std(ddof=1)) / np.sqrt(n)
+    low, high = sigmoid([z.mean() - wide, z.mean() + wide])
+    return float(low), float(high)
+
+
+def _toxicity(task: RiskTask, name: str, members: Any) -> dict[str, Any]:
+    again = task.recalibration(name)
+    told = task.found.get("toxicities", {}).get(name, {})
+    probability = float(again(members.mean()))
+    low, high = interval(members, again)
+    threshold = told.get("threshold")
+    return {
+        "probability": probability,
+        "low": None if low is None else min(low, probability),
+        "high": None if high is None else max(high, probability),
+        "members": [float(v) for v in again(members)],
+        "threshold": threshold,
+        "flagged": None if threshold is None else probability >= threshold,
+        "recalibrated": told.get("recalibration", {}).get("patients", 0),
+    }
+
+
+def _figures(patient: Patient) -> list[str]:
+    from oncontour.dose.outcomes import DVH_FIGURES
+
+    return [name for name in DVH_FIGURES if name in patient.features]
+
+
+def _unknown(task: RiskTask, patient: Patient) -> list[str]:
+    s = task.settings
+    out = []
+    for name in s.features:
+        value = patient.features.get(name, np.nan)
+        if not np.isfinite(value):
+            out.append(f"Feature {name} is not defined here (NaN): the training patients' median stands in for it.")
+    absent = [name for name in s.facts if name not in patient.facts]
+    if absent:
+        out.append(f"Not known of the patient: {', '.join(absent)}. The training patients' mean stands in.")
+    return out
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)
