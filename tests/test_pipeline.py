@@ -136,6 +136,13 @@ def test_several_models_the_first_that_offers_a_structure_draws_it(nifti: Path, 
     assert [one["structures"] for one in result.record["models"]] == [list(NAMES), ["Larynx"]]
 
 
+def test_what_a_model_does_not_say_of_itself_is_a_warning(nifti: Path) -> None:
+    """Somebody else's net that does not say which way its voxels run may swap left and right: that belongs where people look."""
+    model = {"name": "theirs", "sha256": "0", "structures": ["Parotid_L"], "notes": ["the model does not say which way its voxels run"]}
+    record = pipeline._record(read(nifti), [], [model], {}, [])
+    assert record["warnings"] == ["theirs: the model does not say which way its voxels run"]
+
+
 def test_no_result_names_the_patient(nifti: Path, model: Path, tmp_path: Path) -> None:
     """Not even where the file's name does, which the reader's remark repeats."""
     named = tmp_path / "DOE^JANE 19500102.nii.gz"

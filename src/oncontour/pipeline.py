@@ -332,7 +332,7 @@ def _record(
         "models": [{key: value for key, value in one.items() if key != "tidied"} for one in models],
         "settings": dict(settings),
         "tidy": tidied,
-        "warnings": [text for one in models for text in one.get("warnings", ())] + report.warnings(rows),
+        "warnings": [f"{one['name']}: {text}" for one in models for text in one.get("notes", ())] + report.warnings(rows),
         "structures": [row.as_dict() for row in rows],
         **({"assess": report.scores_of(case)} if "assess" in case.scores else {}),
         "versions": versions(),
