@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from oncontour.errors import OutputError
+from oncontour.errors import OncontourError, OutputError
 
 
 @contextmanager
@@ -63,6 +63,10 @@ def _beside(path: Path, make: Callable[[Path], Path]) -> Iterator[Path]:
         yield temporary
     except OSError as error:
         raise as_output_error(error, path) from error
+    except OncontourError as error:
+        if temporary is None or str(temporary) not in error.where:
+            raise
+        raise type(error)(error.what, where=error.where.replace(str(temporary), str(path)), hint=error.hint) from error
     except Exception as error:
         if _means_full(error):
             raise as_output_error(OSError(errno.ENOSPC, "No space left on device"), path) from error

@@ -322,8 +322,9 @@ def test_what_dicom_cannot_hold_leaves_nothing_behind(tmp_path: Path) -> None:
     bad_ct = case.with_images({"ct": Volume(np.full(GRID.shape, 40_000, np.int32), GRID)})
     no_image = Case("p", masks={"a": box()})
     for bad in (bad_dose, bad_ct, no_image):
-        with pytest.raises(InputError):
+        with pytest.raises(InputError) as error:
             write(bad, tmp_path / "out")
+        assert ".part" not in str(error.value)  # what was being written has the name that was asked for
     assert list(tmp_path.iterdir()) == []
 
 

@@ -227,6 +227,12 @@ def test_names_colours_and_long_contours(case: Case, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.contours["Heart"].polygons[0], circle, atol=5.1e-4)
 
 
+def test_a_name_that_dicom_would_take_for_two(case: Case, tmp_path: Path) -> None:
+    """A backslash separates values (PS3.5 6.2): what other tools read would be ["Eye", "L"]."""
+    path = write_rtstruct(case, tmp_path / "r.dcm", structures=["GTV1", "Parotid_L"], names={"GTV1": "Eye\\L", "Parotid_L": "\\"})
+    assert [roi.ROIName for roi in pydicom.dcmread(path).StructureSetROISequence] == ["Eye L", "ROI 2"]
+
+
 def test_a_case_without_dicom_cannot_be_written(tmp_path: Path) -> None:
     grid = Geometry.regular((4, 4, 4))
     case = Case("nifti", masks={"GTV1": Volume(np.ones(grid.shape, bool), grid)})

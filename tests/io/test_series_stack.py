@@ -95,6 +95,16 @@ def test_a_lone_hole_without_instance_numbers_is_refused(tmp_path: Path) -> None
         read_series(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "says"), [((1, 2, 3, 1, 2), "several series in one"), ((1, 3, 5, 7, 9), "steps of 2"), ((9, 8, 7, 6, 5), "")]
+)
+def test_numbers_that_make_an_even_series_doubtful_are_noted(tmp_path: Path, numbers: tuple[int, ...], says: str) -> None:
+    make_series(tmp_path, offsets=[0, 2, 4, 6, 8], numbers=numbers)
+    notes = read_series(tmp_path)[2]
+    assert len(notes) == bool(says)
+    assert all(says in note for note in notes)
+
+
 def test_images_in_acquisition_tells_of_half_a_series(tmp_path: Path) -> None:
     make_series(tmp_path, change=lambda d, n: setattr(d, "ImagesInAcquisition", 22))
     assert "ImagesInAcquisition says 22 images, 11 are here" in read_series(tmp_path)[2][0]

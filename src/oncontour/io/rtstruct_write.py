@@ -23,7 +23,7 @@ from oncontour.case import Case
 from oncontour.contours import Contours, Slices
 from oncontour.errors import InputError, StructureError
 from oncontour.files import writing
-from oncontour.io.attributes import set_attributes
+from oncontour.io.attributes import fitted, set_attributes
 from oncontour.io.dicomfile import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from oncontour.io.elements import element, item, replaced
 from oncontour.io.names import interpreted_type
@@ -141,7 +141,7 @@ def _structures(
     out = []
     for n, key in enumerate(chosen):
         contours = _contours(case, key, slices, holes)
-        name = _free(names.get(key, key), taken)
+        name = _free(fitted("ROIName", names.get(key, key)) or f"ROI {n + 1}", taken)
         taken.add(name)
         colour = colours.get(key) or contours.colour or colour_of(n)
         out.append(_Structure(max(numbers, default=0) + 1 + n, name, interpreted_type(key), colour, contours, observations.get(key, "")))

@@ -83,9 +83,11 @@ def stack(planes: Sequence[Plane], where: str) -> Stack:
             f"{planes[0].file.plain('Modality') or 'series'} of {len(planes)} slice", where=where, hint="a volume needs 2 or more"
         )
     offsets = offsets_mm(planes)
-    step, index, notes = _along_normal(offsets, [p.number for p in planes], where)
+    numbers = [p.number for p in planes]
+    step, index, notes = _along_normal(offsets, numbers, where)
     depth = int(index[-1]) + 1
     one = planes[0]
+    counted = _counting(numbers)
     if len(notes) and depth * one.rows * one.columns > MAX_UNEVEN_VOXELS:
         raise SeriesError(
             f"slices are uneven (gaps of {_gaps(offsets)} mm) and the grid they fit on, {depth} slices of {step:.4g} mm, is too large",
@@ -94,8 +96,8 @@ def stack(planes: Sequence[Plane], where: str) -> Stack:
     drift = _drift(planes, offsets)
     if np.abs(drift).max() <= ON_GRID_MM:
         geometry = _geometry(one, one.position_mm, (depth, one.rows, one.columns), step)
-        return Stack(geometry, index, None, notes)
-    return _upright(planes, drift, depth, step, index, notes)
+        return Stack(geometry, index, None, (*notes, *counted))
+    return _upright(planes, drift, depth, step, index, (*notes, *counted))
 
 
 def _geometry(one: Plane, origin: Floats, shape: tuple[int, int, int], step: float) -> Geometry:
@@ -133,6 +135,15 @@ def _along_normal(offsets: Floats, numbers: list[int | None], where: str) -> tup
         f"the {int(index[-1]) + 1 - count} grid slices between them are interpolated linearly"
     )
     return step, index, (note,)
+
+
+def _counting(numbers: list[int | None]) -> tuple[str, ...]:
+    """A note where InstanceNumbers say that this may be several series in one, or a part of one, though the slices lie evenly."""
+    known = np.unique([n for n in numbers if n is not None])
+    if len(known) < sum(n is not None for n in numbers):
+        return ("InstanceNumbers are there more than once: these may be several series in one",)
+    jump = int(np.diff(known).min()) if len(known) == len(numbers) > 2 else 1
+    return (f"InstanceNumbers go in steps of {jump}: the slices between may be missing",) if jump > 1 else ()
 
 
 def _gaps(offsets: Floats) -> str:
