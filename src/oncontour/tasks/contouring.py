@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from oncontour.case import Case, LabelMasks
 from oncontour.engine import Backend, Engine
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
     from oncontour.card import Card
     from oncontour.tasks.contour import ContourTask
+
+
+_AIR_VOXELS = 4
+"""Left around the patient."""
 
 
 class Contours(Protocol):
@@ -104,8 +109,8 @@ class Contourer:
         s = self.task.settings
         ct = case.ct.to(grid, fill=AIR_HU)
         if s.mask_body and not is_masked(ct):
-            inside = body_mask(ct).array
-            ct = ct.map(lambda hu: hu * inside + (~inside) * AIR_HU)
+            inside = body_mask(ct)
+            ct = _around(ct.map(lambda hu: hu * inside.array + (~inside.array) * AIR_HU), inside)
         return ct.map(lambda hu: window(hu, *s.hu))
 
     def _record(self, grid: Geometry, blend: str, tidied: tuple[str, ...]) -> dict[str, Any]:
@@ -123,6 +128,17 @@ class Contourer:
             "tidy": asdict(self.rules),
             "tidied": list(tidied),
         }
+
+
+def _around(ct: Volume, body: Volume) -> Volume:
+    """``ct`` cut to the patient and a few voxels of air: nothing is to be found beyond, and windows there cost as much as others."""
+    found = ndimage.find_objects(body.array.astype(np.uint8))
+    if not found:
+        return ct
+    start = [max(0, part.start - _AIR_VOXELS) for part in found[0]]
+    stop = [min(size, part.stop + _AIR_VOXELS) for part, size in zip(found[0], ct.array.shape, strict=True)]
+    k, j, i = (slice(a, b) for a, b in zip(start, stop, strict=True))
+    return Volume(np.ascontiguousarray(ct.array[k, j, i]), ct.geometry.crop(start, stop))
 
 
 def contour(task: ContourTask, case: Case, progress: Progress | None = None) -> Case:
