@@ -45,7 +45,14 @@ def folder(tmp_path_factory) -> Path:
     known = Cohort.open(out / "known")
     task = ContourTask(
         ContourSettings(
-            NAMES, net="unet", net_options={"base": 4, "levels": 3}, window=(1, 48, 48), spacing_mm=(6, 5, 5), draws=16, mask_body=False
+            NAMES,
+            net="unet",
+            net_options={"base": 4, "levels": 3},
+            window=(1, 48, 48),
+            spacing_mm=(6, 5, 5),
+            draws=16,
+            mask_body=False,
+            threshold=0.001,
         )
     )
     recipe = TrainSettings(epochs=2, batch=8, learning_rate=5e-3, validation=0, threads=1)
@@ -77,7 +84,8 @@ def test_only_strangers_are_drawn(folder):
     for name in NAMES:
         slices = np.flatnonzero(case.mask(name).array.any(axis=(1, 2)))
         assert {k for patient, structure, k in sure if (patient, structure) == ("phantom-002", name)} == set(slices.tolist())
-    assert all(0.3 < p <= 1 for p in sure.values())
+    assert sure
+    assert all(0 < p <= 1 for p in sure.values())
     text = predict(folder / "known", out=folder / "claims", model=[str(folder / "seg" / "seg.safetensors")], backend="torch")
     assert text == "seg: 2 of 4 patients drawn, 2 left out as it learned from them"
 
@@ -160,8 +168,11 @@ def test_what_assess_refuses(folder, tmp_path):
 
 def test_calibrate_writes_a_model_with_a_new_bound(folder, tmp_path, capsys):
     out = tmp_path / "ours.safetensors"
-    drawn = predict(folder / "new", out=tmp_path / "claims", model=[str(folder / "seg" / "seg.safetensors")], backend="torch")
-    assert "2 of 2" in drawn
+    for id in ("phantom-020", "phantom-021"):
+        case = Cohort.open(folder / "new")[id]
+        for name in NAMES:
+            off = case.mask(name).map(lambda m: np.roll(m, 1, axis=2))
+            write_image(off, tmp_path / "claims" / "clinic" / id / "masks" / f"{name}.nii.gz")
     words = ["calibrate", model(folder), str(folder / "new"), "--claims", str(tmp_path / "claims"), "--out", str(out), "--coverage", "0.6"]
     assert cli.main([*words, "--method", "pooled", "--backend", "torch"]) == 0
     told = capsys.readouterr().out
