@@ -207,3 +207,25 @@ def test_the_example_is_a_setting_of_this_version():
     parsed = cli.parse(parser, ["C", "--out", "O", "--config", str(root / "examples" / "hn-quality.yaml")], "train assess")
     assert parsed["settings"].held_out_families == ("leak",)
     assert len(AssessTask(parsed["settings"]).settings.structures) == 8
+
+
+# ---- real patients
+
+
+@pytest.mark.parametrize(
+    ("place", "shows"), [("dicom/LUNG1-001", "thorax"), ("pelvis-abdomen-ct", "abdomen"), ("lung-ct-pair/3DCT_lung_baseline.mha", "thorax")]
+)
+def test_a_real_chest_and_a_real_pelvis_are_refused_by_name(folder, data, place, shows):
+    from oncontour.io import read as read_case
+    from oncontour.tasks.assessing import refusal
+
+    why, _ = refusal(read_case(data / place), read_card(model(folder)))
+    assert why is not None
+    assert f"another part of the body, {shows}" in why
+
+
+def test_a_real_head_and_neck_is_not_refused(folder, data):
+    from oncontour.tasks.assessing import refusal
+
+    case = Cohort.open(data / "openkbp" / "validation")["pt_201"]
+    assert refusal(case, read_card(model(folder))) == (None, "head_neck")

@@ -21,6 +21,7 @@ from oncontour.case import Case
 from oncontour.errors import TrainingError
 from oncontour.metrics.conformal import Method, covered, offset
 from oncontour.metrics.overlap import overlap
+from oncontour.metrics.slices import slice_scores
 from oncontour.tasks.assess import AssessTask, Table, dsc_and_low
 from oncontour.tasks.assessing import Assessor, Work
 from oncontour.tasks.claims import SEGMENTER, Claim
@@ -97,6 +98,7 @@ def _one(assessor: Assessor, work: Work, source: str, name: str, truth: Volume, 
     case, seen = work.case, assessor.measure(work, name)
     shared = overlap(truth, mask)
     each = shared.slice_dsc
+    _, apart = slice_scores(truth.array, mask.array, case.geometry.spacing_mm[1:])
     rows = seen.rows
     flipped = float(case.geometry.reorient().axes[0] @ case.geometry.axes[0]) < 0
     count, pixel = case.geometry.shape[0], case.geometry.spacing_mm[1] * case.geometry.spacing_mm[2]
@@ -116,7 +118,7 @@ def _one(assessor: Assessor, work: Work, source: str, name: str, truth: Volume, 
                 low=float(seen.low[n]),
                 lower=float(lower[n]),
                 outline_mm=float(seen.outline_mm[n]),
-                true_outline_mm=np.nan,
+                true_outline_mm=float(apart[at]),
                 present=float(seen.present[n]),
                 claimed=bool(rows.claimed[n]),
                 inside=bool(rows.below_mm[n] >= 0 and rows.above_mm[n] >= 0),
