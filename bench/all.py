@@ -1,6 +1,6 @@
 """Every bench in this folder, one after the other, into bench/results.md: what was printed, on which machine, when.
 
-python bench/all.py [NAME ...]      by default all; names without .py
+python bench/all.py [NAME ...]      by default all; names without .py, whose sections alone are then made anew
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ RESULTS = HERE / "results.md"
 
 def main() -> int:
     names = sys.argv[1:] or sorted(path.stem for path in HERE.glob("*.py") if path.stem != "all" and not path.stem.startswith("_"))
-    parts = [f"# Measured\n\n{machine()}\n\nMade by `python bench/all.py`; what each bench does stands at the head of its file.\n"]
+    head = f"# Measured\n\n{machine()}\n\nMade by `python bench/all.py`; what each bench does stands at the head of its file.\n"
+    parts = sections() if sys.argv[1:] else {}
     failed = 0
     for name in names:
         print(f"--- {name}", flush=True)
@@ -30,9 +31,15 @@ def main() -> int:
             else f"{done.stdout.strip()}\nended with status {done.returncode}: {last_line(done.stderr)}"
         )
         print(said, flush=True)
-        parts.append(f"## {name}\n\n```\n{said.replace(str(HERE.parent), '.')}\n```\n")
-        RESULTS.write_text("\n".join(parts), encoding="utf-8")
+        parts[name] = f"## {name}\n\n```\n{said.replace(str(HERE.parent), '.')}\n```\n"
+        RESULTS.write_text("\n".join([head, *(parts[key] for key in sorted(parts))]), encoding="utf-8")
     return 1 if failed else 0
+
+
+def sections() -> dict[str, str]:
+    """bench -> its section in the results that are there."""
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    return {part.split("\n", 1)[0]: "## " + part.rstrip() + "\n" for part in text.split("\n## ")[1:]}
 
 
 def last_line(text: str) -> str:
