@@ -11,6 +11,7 @@ from oncontour.errors import ConfigError
 PAPERS: dict[str, str] = {
     "deeplab-npc-2020": "oncontour.reproduce.deeplab_npc_2020:reproduce",
     "quality-2026": "oncontour.reproduce.quality_2026:reproduce",
+    "dosiomics-2025": "oncontour.reproduce.dosiomics_2025:reproduce",
 }
 """key -> "module:function"; the function takes (cohort, out, **settings) and gives the text to print."""
 

@@ -11,7 +11,7 @@ from oncontour.dose.outcomes import Virtual
 from oncontour.errors import CohortError, OncontourError
 from oncontour.io.outcomes import Outcomes, Person
 from oncontour.progress import Progress
-from oncontour.tasks.risk_patient import Patient, View, patient_of
+from oncontour.tasks.risk_patient import Patient, View, around, patient_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from oncontour.io.cohort import Cohort
 
 
-def cases(outcomes: Outcomes, cohort: Cohort | Mapping[str, Case], skip: list[str] | None = None) -> Iterator[tuple[Person, Case]]:
+def cases(
+    outcomes: Outcomes, cohort: Cohort | Mapping[str, Case], skip: list[str] | None = None, view: View | None = None
+) -> Iterator[tuple[Person, Case]]:
     """Each person with the case that a model sees, originals read once, in the order of originals.
 
     ``facts`` of the case get ``outcomes``, ``original``, ``simulated`` and the person's facts. A person whose patient cannot be read, or is
     not in the cohort, goes to ``skip`` as a sentence; without it the error is raised.
+    With ``view`` virtual patients are cut to what it can show, which is much less work.
     """
     by_source: dict[str, list[Person]] = {}
     for person in outcomes.people:
@@ -36,6 +39,8 @@ def cases(outcomes: Outcomes, cohort: Cohort | Mapping[str, Case], skip: list[st
                 raise
             skip.append(f"{source} ({len(people)} rows) was left out: {error}")
             continue
+        if view is not None and any(person.made for person in people):
+            original = around(original, view)
         for person in people:
             yield person, as_case(person, original, simulated=outcomes.simulated)
 
@@ -58,7 +63,7 @@ def gather(
     """(what a net is given of each person, sentences on those who were left out). Raises CohortError where nobody is left."""
     skipped: list[str] = []
     found: list[Patient] = []
-    for n, (person, case) in enumerate(cases(outcomes, cohort, skipped)):
+    for n, (person, case) in enumerate(cases(outcomes, cohort, skipped, view)):
         try:
             found.append(patient_of(case, view, features=features))
         except OncontourError as error:

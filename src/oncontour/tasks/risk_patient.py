@@ -106,6 +106,32 @@ def patient_of(case: Case, view: View, *, features: bool = True, strict: bool = 
     )
 
 
+def around(case: Case, view: View) -> Case:
+    """``case`` cut to the organ and what any window round it can show, set-up included; as it is where the organ is not contoured."""
+    if view.structure not in case.structures:
+        return case
+    mask = case.mask(view.structure)
+    held = np.argwhere(mask.array)
+    if not len(held):
+        return case
+    reach = 30.0 + max(n * s for n, s in zip(view.size, view.spacing_mm, strict=True)) / 2
+    ends = mask.geometry.points([held.min(axis=0), held.max(axis=0)])
+    low, high = ends.min(axis=0) - reach, ends.max(axis=0) + reach
+    box = [[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
+
+    def cut(grid: Geometry) -> Geometry:
+        corners = grid.voxels(box)
+        first = np.clip(np.floor(corners.min(axis=0)), 0, np.asarray(grid.shape) - 1).astype(int)
+        last = np.clip(np.ceil(corners.max(axis=0)) + 1, first + 1, grid.shape).astype(int)
+        return grid.crop(first.tolist(), last.tolist())
+
+    images = {name: image.to(cut(image.geometry)) for name, image in case.images.items()}
+    grid = cut(case.geometry)
+    targets = [name for name in case.structures if name.upper().startswith(TARGETS)]
+    masks = {name: case.mask(name, grid) for name in dict.fromkeys((view.structure, *targets))}
+    return Case(case.id, images, masks, {}, case.facts)
+
+
 def usable_dose(case: Case) -> Volume:
     """images["dose"]. Raises DoseError where there is none (saying why, where the reader knows), or it is NaN, negative or 0 throughout."""
     if "dose" not in case.images:
