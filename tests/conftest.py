@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 
 for _name, _value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MPLBACKEND": "Agg"}.items():
     os.environ.setdefault(_name, _value)  # before torch, numba or matplotlib are imported: one thread, no window
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background, and so deaf to Ctrl-C as would be every process the tests start; those that test it need to hear it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
