@@ -281,6 +281,17 @@ def test_any_mask_comes_back_voxel_for_voxel(voxels: NDArray[np.bool_], holes: s
     assert all(len(polygon) >= 3 for polygon in contours)
 
 
+@pytest.mark.parametrize("gone", [[1], [2], [1, 3], [1, 2], [1, 2, 4]])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_empty_slices_stay_empty(gone: list[int], mirrored: bool) -> None:
+    """What lies between two contours is theirs only where no slice without contours is known to lie there."""
+    voxels = np.ones((6, 3, 3), bool)
+    voxels[gone] = False
+    axes = np.eye(3)[::-1] * ([[-1.0], [1.0], [1.0]] if mirrored else 1.0)
+    grid = Geometry.regular(voxels.shape, (3, 1.3, 0.9), (10, -20, 5.5), axes)
+    np.testing.assert_array_equal(fill(trace(Volume(voxels, grid)), grid).array, voxels)
+
+
 def test_every_pattern_of_4_by_4_comes_back() -> None:
     patterns = ((np.arange(65536)[:, None] >> np.arange(16)) & 1).astype(bool).reshape(256, 256, 4, 4)
     apart = np.zeros((256, 256, 5, 5), bool)

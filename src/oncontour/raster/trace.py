@@ -37,11 +37,11 @@ class _Loops:
 def trace(mask: Volume, *, slices: Slices | None = None, holes: Holes = "xor", colour: tuple[int, int, int] | None = None) -> Contours:
     """Closed polygons round a mask (bool, or coverage cut at one half), one set a slice, with the area of the mask there.
 
-    Without ``slices`` the planes are the grid's own k planes. With them (uneven, tilted: the ``Slices`` of the series) polygons lie exactly
-    on those planes, and their area in a plane is the mean area of the mask over the slab that its slice stands for: the sum of
-    area x slab is the mask's volume. Where a slice stands for one plane of voxels, reading the contours back (``fill``) gives the same
-    voxels, diagonal neighbours and single pixels included. Holes are polygons of their own (XOR); ``holes="keyhole"`` joins each to
-    the outline round it by a channel without width. An empty mask gives no polygons.
+    Without ``slices`` the planes are the grid's own k planes, and the contours carry those. With them (uneven, tilted: the ``Slices`` of
+    the series) polygons lie exactly on those planes, and their area in a plane is the mean area of the mask over the slab that its slice
+    stands for: the sum of area x slab is the mask's volume. Where a slice stands for one plane of voxels, reading the contours back
+    (``fill``) gives the same voxels, diagonal neighbours and single pixels included. Holes are polygons of their own (XOR);
+    ``holes="keyhole"`` joins each to the outline round it by a channel without width. An empty mask gives no polygons.
     Raises GeometryError where the mask has channels.
     """
     voxels = mask.binary().array
@@ -53,7 +53,13 @@ def trace(mask: Volume, *, slices: Slices | None = None, holes: Holes = "xor", c
         polygons = _on_slices(_holes(_loops_oblique(pixels, mask.geometry, slices), holes), slices)
     else:
         polygons = _on_grid(pixels, mask.geometry, across or 0, slices, holes)
-    return Contours(tuple(polygons), colour, slices)
+    return Contours(tuple(polygons), colour, slices or _own_slices(mask.geometry))
+
+
+def _own_slices(grid: Geometry) -> Slices:
+    """The grid's own k planes: with them the contours know that an empty slice lies between two, and is not to be bridged."""
+    origins = grid.points([(k, 0, 0) for k in range(grid.shape[0])])
+    return Slices(origins, grid.axes[2], grid.axes[1], grid.spacing_mm[1:], grid.shape[1:])
 
 
 def _holes(loops: list[_Loops], how: Holes) -> list[_Loops]:
