@@ -122,6 +122,7 @@ def test_nothing_to_learn_from_is_said(cases, tmp_path):
     task = ContourTask(ContourSettings(**{**SETTINGS.__dict__, "structures": ("Kidney_L",)}))
     with pytest.raises(TrainingError, match="no case has anything"):
         fit(task, cases, tmp_path, QUICK)
+    assert not (tmp_path / "settings.json").exists(), "the corrected settings may take the same folder"
 
 
 def test_settings_out_of_range_are_refused():

@@ -31,7 +31,7 @@ from oncontour.card import Card, checked_card, find
 from oncontour.case import Case
 from oncontour.dose.select import Selection
 from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, TrainingError
-from oncontour.files import write_text
+from oncontour.files import check_writable, write_text
 from oncontour.nets.grow import grow
 from oncontour.nets.unet import UNet3d
 from oncontour.tasks.assess import AssessSettings, AssessTask
@@ -255,11 +255,13 @@ def fit(
     """
     out, began = Path(out), time.monotonic()
     started = None if start is None else _starting(task, start)
-    resume = _prepare_folder(out, task, settings, started)
+    record = _record(task, settings, started)
+    resume = _resumed(out, record)
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     samples, notes = _gather(task, cases)
+    write_text(out / "settings.json", json.dumps(record, indent=1))
     watched = _held_back([s.case_id for s in samples], settings)
     lesson = Lesson(task, settings, [s for s in samples if s.case_id not in watched], [s for s in samples if s.case_id in watched])
     if resume is None:
@@ -321,22 +323,22 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _prepare_folder(out: Path, task: Task[Any], settings: TrainSettings, started: dict[str, str] | None) -> Path | None:
-    """Write (or compare) the run's settings; the checkpoint to resume from, if any."""
-    wanted = _plain({"task": task.name, "task_settings": task.card().settings, "training": asdict(settings)})
-    if started:
-        wanted["started_from"] = started
-    record = out / "settings.json"
-    if record.exists():
-        found = json.loads(record.read_text(encoding="utf-8"))
-        differs = sorted(_differences(found, wanted))
+def _record(task: Task[Any], settings: TrainSettings, started: dict[str, str] | None) -> dict[str, Any]:
+    """What settings.json holds: everything that makes this run what it is."""
+    wanted = {"task": task.name, "task_settings": task.card().settings, "training": asdict(settings)}
+    return dict(_plain(wanted | ({"started_from": started} if started else {})))
+
+
+def _resumed(out: Path, record: dict[str, Any]) -> Path | None:
+    """The checkpoint to go on from, if any. Raises OutputError when OUT holds a run of other settings or cannot be written."""
+    check_writable(out)
+    settings, last = out / "settings.json", out / "checkpoints" / "last.ckpt"
+    if settings.exists():
+        differs = sorted(_differences(json.loads(settings.read_text(encoding="utf-8")), record))
         if differs:
             raise OutputError(
                 f"the folder holds another run (different: {', '.join(differs)})", where=str(out), hint="choose another --out"
             )
-    else:
-        write_text(record, json.dumps(wanted, indent=1))
-    last = out / "checkpoints" / "last.ckpt"
     return last if last.exists() else None
 
 
@@ -361,7 +363,10 @@ def _gather(task: Task[Any], cases: Iterator[Case] | Sequence[Case]) -> tuple[li
             notes.append(f"{case.id} was left out: it has none of the wanted structures")
         samples += made
     if not samples:
-        raise TrainingError("no case has anything to learn from", hint="; ".join(notes[:3]) or "check the names of the structures")
+        raise TrainingError(
+            f"no case has anything to learn from ({'; '.join(notes[:3]) or 'there is none'})",
+            hint="name structures that the patients have",
+        )
     return samples, notes
 
 

@@ -69,7 +69,7 @@ def _dies(path: Path) -> object:
 )
 def test_the_judge_tells_findings_from_answers(tmp_path: Path, reader, kind: str, says: str) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "a").write_text("a")
-    verdict = judge(reader, tmp_path / "a", seconds=0.5)
+    verdict = judge(reader, tmp_path / "a", seconds=2.0)
     assert (verdict.kind, verdict.is_finding) == (kind, kind not in ("read", "refused"))
     assert says in verdict.detail
 
