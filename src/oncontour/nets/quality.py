@@ -135,7 +135,8 @@ class QualityNet(nn.Module):
         self.norm = nn.GroupNorm(1, width)
         self.drop = nn.Dropout(dropout)
         counted = 0 if mask_channel is None else len(SUMS) if self.maps else 1
-        self.number = nn.Sequential(nn.Linear(width + counted, width), nn.ReLU(inplace=True), nn.Linear(width, numbers)) if numbers else None
+        joined = (nn.Linear(width + counted, width), nn.ReLU(inplace=True), nn.Linear(width, numbers))
+        self.number = nn.Sequential(*joined) if numbers else None
         self.decoder = Decoder(width, (a, b, c), self.maps) if self.maps else None
 
     def answers(self, x: Tensor) -> Answers:
