@@ -1,5 +1,6 @@
 """What every row of TASKS must do; a new task is tested by having a row and a small setting here."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from oncontour.phantom import head_neck
 from oncontour.tasks import TASKS, task_class
 from oncontour.tasks.assess import AssessSettings
 from oncontour.tasks.contour import ContourSettings
+from oncontour.tasks.risk import RiskSettings
 from oncontour.tasks.task import load_task, save_model
 from oncontour.train import TrainSettings, fit
 
@@ -29,12 +31,14 @@ SMALL = {
         variants=3,
         draws=32,
     ),
+    "risk": RiskSettings(toxicities=("xerostomia",), net_options={"widths": (4, 8, 8, 8), "embedding": 8}, window=(8, 16, 16)),
 }
 
 
 @pytest.fixture(scope="module")
 def cases():
-    return [head_neck(seed, (6, 5, 5), 1.0, (32, 48, 48)) for seed in range(4)]
+    made = [head_neck(seed, (6, 5, 5), 1.0, (32, 48, 48)) for seed in range(4)]
+    return [replace(case, facts={**case.facts, "outcomes": {"xerostomia": n % 2 == 0}}) for n, case in enumerate(made)]
 
 
 @pytest.fixture(params=sorted(TASKS))

@@ -16,7 +16,7 @@ from oncontour.progress import Progress
 if TYPE_CHECKING:
     from oncontour.case import Case
     from oncontour.dose.outcomes import Anatomy, Exposure, Truth, Virtual
-    from oncontour.io.outcomes import Outcomes
+    from oncontour.io.outcomes import Outcomes, Person
 
 TABLE, RECORD = "outcomes.csv", "simulation.json"
 FACTS = ("chemo", "age")
@@ -29,7 +29,8 @@ class Made:
     hospital: Hospital
     virtual: Virtual
     facts: Mapping[str, Any]
-    exposure: Exposure
+    exposures: Mapping[str, Exposure]
+    """by toxicity"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Simulation:
                 known = [(p, m) for p, m in rows if name in p.outcomes]
                 events = sum(p.outcomes[name] for p, _ in known)
                 best = bayes_auc(_array(p.risks[name] for p, _ in rows))
-                model = auc([m.exposure.ntcp for _, m in known], [p.outcomes[name] for p, _ in known]) if known else float("nan")
+                model = auc([m.exposures[name].ntcp for _, m in known], [p.outcomes[name] for p, _ in known]) if known else float("nan")
                 originals = len({p.source for p, _ in rows})
                 lines.append(f"{hospital:<10}{originals:>10}{len(rows):>10}{len(known):>8}{events:>8}{best:>11.3f}{model:>10.3f}")
             lines.append("")
@@ -120,11 +121,35 @@ def simulate(
     The first hospital is home: spatial terms are scaled on it. Originals without one of the structures, or whose structure has no dose, are
     named in the notes. Raises CohortError where a hospital would be without patients.
     """
-    from oncontour.dose.outcomes import DVH_FIGURES, Anatomy, Truth, exposure, seen_by_dvh
-    from oncontour.errors import OncontourError
-    from oncontour.io.outcomes import Outcomes, Person
+    from oncontour.io.outcomes import Outcomes
 
     _check(toxicities, hospitals)
+    usable, notes = _usable(cases, toxicities)
+    place = dict(places) if places is not None else _places([patient.id for patient in usable], hospitals, seed)
+    rows: dict[str, list[Made]] = {}
+    for hospital in hospitals:
+        mine = [patient for patient in usable if place.get(patient.id) == hospital.name]
+        rows[hospital.name] = [one for patient in mine for one in _made(patient, hospital, toxicities, seed)]
+        if not rows[hospital.name]:
+            raise CohortError(f"hospital {hospital.name} would be without patients: {len(usable)} of the cohort can be used")
+        lost = len(mine) * hospital.variants - len(rows[hospital.name])
+        notes += (
+            [f"{hospital.name}: {lost} virtual patients were not made, as the set-up moved their organ out of the dose"] if lost else []
+        )
+    told = [_told(toxicity, hospitals, rows, seed + 7919 * number) for number, toxicity in enumerate(toxicities)]
+    everyone = [m for hospital in hospitals for m in rows[hospital.name]]
+    people = tuple(_person(m, [(t.toxicity.name, risk[n], known[n]) for t, risk, known in told]) for n, m in enumerate(everyone))
+    made = Outcomes(people, tuple(t.name for t in toxicities), FACTS, simulated=True)
+    return Simulation(
+        made, tuple(truth for truth, _, _ in told), tuple(everyone), _seen(rows[hospitals[0].name], toxicities[0]), tuple(notes)
+    )
+
+
+def _usable(cases: Iterable[Case], toxicities: Sequence[Toxicity]) -> tuple[list[Anatomy], list[str]]:
+    """(who can be treated, a sentence on each who cannot)."""
+    from oncontour.dose.outcomes import Anatomy, exposure
+    from oncontour.errors import OncontourError
+
     usable, notes = [], []
     for case in cases:
         try:
@@ -134,40 +159,46 @@ def simulate(
             usable.append(patient)
         except OncontourError as error:
             notes.append(f"{case.id} was left out: {error.what}")
-    place = dict(places) if places is not None else _places([case.id for case in usable], hospitals, seed)
-    tables: dict[str, list[list[Made]]] = {toxicity.name: [] for toxicity in toxicities}
+    return usable, notes
+
+
+def _told(
+    toxicity: Toxicity, hospitals: Sequence[Hospital], rows: Mapping[str, Sequence[Made]], seed: int
+) -> tuple[Truth, list[float], list[float]]:
+    """(truth scaled at home, risk of everybody, outcome of everybody: NaN where nobody recorded it)."""
+    from oncontour.dose.outcomes import Truth
+    from oncontour.dose.outcomes import record as recorded
+
+    name = toxicity.name
+    truth = Truth(toxicity).fitted([m.exposures[name] for m in rows[hospitals[0].name]])
+    risks: list[float] = []
+    known: list[float] = []
     for hospital in hospitals:
-        mine = [case for case in usable if place.get(case.id) == hospital.name]
-        if not mine:
-            raise CohortError(f"hospital {hospital.name} would be without patients: {len(usable)} of the cohort can be used")
-        for toxicity in toxicities:
-            tables[toxicity.name].append([one for case in mine for one in _made(case, hospital, toxicity, seed)])
-    truths, risks, known = [], [], []
-    for number, toxicity in enumerate(toxicities):
-        truth = Truth(toxicity).fitted([m.exposure for m in tables[toxicity.name][0]])
-        risk, drawn = [], []
-        for hospital, rows in zip(hospitals, tables[toxicity.name], strict=True):
-            truth, here = truth.at(hospital, _array(truth.predictor(m.exposure, m.facts) for m in rows))
-            risk.append(here)
-            drawn.append(_record(here, hospital, seed + 7919 * number))
-        truths.append(truth)
-        risks.append([float(v) for part in risk for v in part])
-        known.append([float(v) for part in drawn for v in part])
-    first = [m for rows in tables[toxicities[0].name] for m in rows]
-    people = []
-    for n, m in enumerate(first):
-        told = {t.name: known[a][n] > 0.5 for a, t in enumerate(toxicities) if known[a][n] == known[a][n]}
-        true = {t.name: risks[a][n] for a, t in enumerate(toxicities)}
-        name = f"{m.hospital.name}-{m.virtual.id}"
-        people.append(Person(name, told, m.facts, m.virtual.original, m.hospital.name, _how(m.virtual), true))
-    home = tables[toxicities[0].name][0]
-    table = _array([[m.exposure.figures[name] for name in DVH_FIGURES] for m in home])
-    seen = {
-        "wall": seen_by_dvh(_array(m.exposure.wall_gy for m in home), table),
-        "ring": seen_by_dvh(_array(m.exposure.ring_share for m in home), table),
+        truth, here = truth.at(hospital, _array(truth.predictor(m.exposures[name], m.facts) for m in rows[hospital.name]))
+        risks += here.tolist()
+        known += recorded(here, hospital, seed).tolist()
+    return truth, risks, known
+
+
+def _person(made: Made, told: Sequence[tuple[str, float, float]]) -> Person:
+    from oncontour.io.outcomes import Person
+
+    outcomes = {name: known > 0.5 for name, _, known in told if known == known}
+    risks = {name: risk for name, risk, _ in told}
+    v = made.virtual
+    return Person(f"{made.hospital.name}-{v.id}", outcomes, made.facts, v.original, made.hospital.name, _how(v), risks)
+
+
+def _seen(home: Sequence[Made], toxicity: Toxicity) -> dict[str, float]:
+    """Spatial term -> R squared on DVH figures."""
+    from oncontour.dose.outcomes import DVH_FIGURES, seen_by_dvh
+
+    found = [m.exposures[toxicity.name] for m in home]
+    table = _array([e.figures[name] for name in DVH_FIGURES] for e in found)
+    return {
+        "wall": seen_by_dvh(_array(e.wall_gy for e in found), table),
+        "ring": seen_by_dvh(_array(e.ring_share for e in found), table),
     }
-    made = Outcomes(tuple(people), tuple(t.name for t in toxicities), FACTS, simulated=True)
-    return Simulation(made, tuple(truths), tuple(first), seen, tuple(notes))
 
 
 def record(simulation: Simulation, hospitals: Sequence[Hospital], seed: int) -> dict[str, Any]:
@@ -222,12 +253,17 @@ def _places(ids: Sequence[str], hospitals: Sequence[Hospital], seed: int) -> dic
     return {id: h.name for h, a, b in zip(hospitals, starts, ends, strict=True) for id in order[a:b]}
 
 
-def _made(patient: Anatomy, hospital: Hospital, toxicity: Toxicity, seed: int) -> Iterator[Made]:
+def _made(patient: Anatomy, hospital: Hospital, toxicities: Sequence[Toxicity], seed: int) -> Iterator[Made]:
     from oncontour.dose.outcomes import draw, exposure
+    from oncontour.errors import DoseError
 
     for number in range(hospital.variants):
         virtual, facts = draw(hospital, patient.id, number, seed)
-        yield Made(hospital, virtual, facts, exposure(patient.treated(virtual), toxicity))
+        treated = patient.treated(virtual)
+        try:
+            yield Made(hospital, virtual, facts, {t.name: exposure(treated, t) for t in toxicities})
+        except DoseError:
+            continue
 
 
 def _how(virtual: Virtual) -> dict[str, float]:
@@ -243,12 +279,6 @@ def _how(virtual: Virtual) -> dict[str, float]:
         "seed": float(virtual.seed),
         "number": float(virtual.number),
     }
-
-
-def _record(risk: Any, hospital: Hospital, seed: int) -> Any:
-    from oncontour.dose.outcomes import record as recorded
-
-    return recorded(risk, hospital, seed)
 
 
 def _array(values: Any) -> Any:

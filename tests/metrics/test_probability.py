@@ -41,6 +41,17 @@ def test_calibration_by_counting():
     assert Recalibration.fit(p, y, slope=False).slope == 1
 
 
+def test_far_off_probabilities_are_brought_back():
+    """Cubed probabilities: a plain Newton's step from slope 1 overshoots and never comes back."""
+    rng = np.random.default_rng(0)
+    risk = sigmoid(2 * rng.normal(size=300))
+    had = rng.random(300) < risk
+    again = Recalibration.fit(risk**3, had)
+    assert brier(again(risk**3), had) < brier(risk**3, had) - 0.02
+    assert calibration(again(risk**3), had).slope == pytest.approx(1, abs=1e-4)
+    assert again(risk**3).mean() == pytest.approx(had.mean(), abs=1e-6)
+
+
 def test_net_benefit_by_pencil():
     """At 0.25 odds are 1/3; flagged are three of four, two of them events."""
     (one,) = decision_curve([0.9, 0.5, 0.3, 0.1], [1, 1, 0, 0], thresholds=[0.25])

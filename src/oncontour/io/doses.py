@@ -14,7 +14,14 @@ from oncontour.io.source import DicomSource
 from oncontour.volume import Volume
 
 _SAME_PLACE_MM = 0.01
-_PLAN = ("SOPClassUID", "SOPInstanceUID", "FractionGroupSequence", "NumberOfFractionsPlanned", "DoseReferenceSequence", "TargetPrescriptionDose")
+_PLAN = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "FractionGroupSequence",
+    "NumberOfFractionsPlanned",
+    "DoseReferenceSequence",
+    "TargetPrescriptionDose",
+)
 
 
 def read_doses(

@@ -1,9 +1,9 @@
 """A table of outcomes: one CSV for real patients and for simulated ones.
 
 ``patient`` names who (a folder of the cohort); every toxicity is a column of 0 and 1, empty (or NA) where nobody knows; facts of the
-patient (age, chemo) are columns of numbers. Columns that only a simulation has: ``original`` (the cohort's patient that a virtual one was made of),
-``hospital``, how it was made, and ``NAME_risk``, the true risk. A table with a ``NAME_risk`` or an ``original`` is simulated, and whatever
-is made of it says so.
+patient (age, chemo) are columns of numbers. Columns that only a simulation has: ``original`` (the cohort's patient that a virtual one
+was made of), ``hospital``, how it was made, and ``NAME_risk``, the true risk. A table with a ``NAME_risk`` or an ``original`` is
+simulated, and whatever is made of it says so.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 _EDGE = 1e-6
 """Probabilities are kept this far from 0 and 1 where their logit is taken."""
 _STEPS = 100
+_RIDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -131,23 +132,33 @@ def sigmoid(z: ArrayLike) -> Floats:
 
 
 def _logistic(z: Floats, t: Floats, slope: float | None = None) -> tuple[float, float]:
-    """Maximum likelihood (intercept, slope) of t on z by Newton's steps, a hair of ridge where the classes separate."""
+    """Maximum likelihood (intercept, slope) of t on z by Newton's steps, halved until they help; a hair of ridge where classes separate."""
     at, steep = 0.0, 1.0 if slope is None else slope
+    best = _cost(at, steep, z, t)
     for _ in range(_STEPS):
         q = sigmoid(at + steep * z)
         w = np.maximum(q * (1 - q), 1e-9)
-        g = np.array([(t - q).sum(), (z * (t - q)).sum() - 1e-6 * steep])
-        if slope is not None:
-            step = np.array([g[0] / w.sum(), 0.0])
+        g = np.array([(t - q).sum(), (z * (t - q)).sum() - _RIDGE * steep])
+        if slope is None:
+            step = np.linalg.solve(np.array([[w.sum(), (w * z).sum()], [(w * z).sum(), (w * z * z).sum() + _RIDGE]]), g)
         else:
-            h = np.array([[w.sum(), (w * z).sum()], [(w * z).sum(), (w * z * z).sum() + 1e-6]])
-            step = np.linalg.solve(h, g)
-        size = float(np.abs(step).max())
-        step *= min(1.0, 2.0 / max(size, 1e-12))
+            step = np.array([g[0] / w.sum(), 0.0])
+        while True:
+            now = _cost(at + float(step[0]), steep + float(step[1]), z, t)
+            if now <= best or np.abs(step).max() < 1e-10:
+                break
+            step = step / 2
         at, steep = at + float(step[0]), steep + float(step[1])
-        if size < 1e-10:
+        best = min(best, now)
+        if np.abs(step).max() < 1e-9:
             break
     return at, steep
+
+
+def _cost(at: float, steep: float, z: Floats, t: Floats) -> float:
+    """Cross-entropy, and the ridge."""
+    x = at + steep * z
+    return float((np.logaddexp(0, x) - t * x).sum() + _RIDGE / 2 * steep**2)
 
 
 def _pair(p: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:

@@ -155,7 +155,7 @@ class DoseFusion(nn.Module):
             padded = F.pad(x, (0, 0, 0, 0, 1, 1), mode="replicate")
             x = torch.cat([padded[:, :, :-2], padded[:, :, 1:-1], padded[:, :, 2:]], dim=1)
         if self.kind != "3d":
-            x = x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            x = x.transpose(1, 2).flatten(0, 1)
         e = self.encoder
         x = e.act(e.bn1(e.conv1(x)))
         out = []
@@ -176,6 +176,6 @@ def _pool(levels: Sequence[Tensor], chance: Tensor | None) -> tuple[Tensor, Tens
         return torch.cat(means, dim=1), levels[0].new_ones(len(levels[0]), 1)
     out = []
     for level in levels:
-        here = F.adaptive_avg_pool2d(chance, level.shape[2:]) if level.ndim == 4 else F.adaptive_avg_pool3d(chance, level.shape[2:])
+        here = F.interpolate(chance, size=level.shape[2:], mode="area")
         out.append((level * here).sum(dim=axes) / here.sum(dim=axes).clamp(min=1e-3))
     return torch.cat(out, dim=1), chance.mean(dim=axes)

@@ -37,7 +37,7 @@ def text(case: Case) -> str:
     lines += [f"  {100 * one['probability']:5.1f} %  {one['endpoint']} ({one['source']})" for one in s["reference"].values()] or [
         "  none applies"
     ]
-    figures = ", ".join(f"{name} {value:.1f}" for name, value in s["figures"].items())
+    figures = ", ".join(f"{name} {value:.1f}" for name, value in s["structures"][s["structure"]].items())
     lines += ["", f"{s['structure']}: {figures}", *(f"note: {note}" for note in s["notes"])]
     return "\n".join(lines)
 

@@ -112,10 +112,10 @@ def reproduce(
     _same_run(out, {"recipe": repr(recipe), "seed": seed, "folds": folds, "outcomes": outcomes, "wall": wall, "variants": variants})
     found = {scene.name: _columns(scene, chosen, recipe, out, folds, seed, workers) for scene in made}
     text = tables(found, recipe, chosen, draws=draws, simulated=any(scene.outcomes.simulated for scene in made))
-    if any(row.name == FULL for row in chosen):
-        _final(made[0], recipe, out, seed, text)
     write_text(out / "measured.csv", as_csv(found))
     write_text(out / "table.md", text)
+    if any(row.name == FULL for row in chosen):
+        _final(made[0], recipe, out, seed, text)
     sys.stderr.write(f"{(time.monotonic() - began) / 60:.1f} min\n")
     return text
 

@@ -282,13 +282,6 @@ class RiskTask(Task[Sample]):
         told = self.found.get("toxicities", {}).get(toxicity, {}).get("recalibration", {})
         return Recalibration(float(told.get("intercept", 0.0)), float(told.get("slope", 1.0)))
 
-    def start_afresh(self) -> None:
-        """Members differ by where they begin."""
-        for module in self.net.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-
 
 def prepared(settings: RiskSettings, patients: Sequence[Patient], selection: Any = None) -> RiskSettings:
     """``settings`` with features chosen, and features and facts standardised, by these training patients and nobody else.
@@ -299,7 +292,7 @@ def prepared(settings: RiskSettings, patients: Sequence[Patient], selection: Any
 
     first = settings.toxicities[0]
     known = [p for p in patients if first in p.outcomes and p.features]
-    out = replace(settings, simulated=any(p.simulated for p in patients))
+    out = replace(settings, simulated=settings.simulated or any(p.simulated for p in patients))
     if settings.dosiomics:
         chosen = select(
             [p.features for p in known], [p.outcomes[first] for p in known], [p.original for p in known], selection or Selection()

@@ -15,7 +15,7 @@ from oncontour.dose.cells import check
 from oncontour.dose.dosiomics import Settings, extract
 from oncontour.dose.dvh import DVH, dvh
 from oncontour.dose.outcomes import DVH_FIGURES
-from oncontour.dose.region import Processing
+from oncontour.dose.region import MARGIN_MM, Processing
 from oncontour.errors import DoseError, InputError
 from oncontour.geometry import Geometry
 from oncontour.ops.intensity import window as grey
@@ -163,8 +163,16 @@ def organ_dvh(case: Case, dose: Volume, mask: Volume, name: str) -> DVH:
 
 
 def features_of(dose: Volume, mask: Volume, one: DVH) -> dict[str, float]:
-    """DVH figures and dosiomics of the organ by name; what is not defined is NaN."""
-    return {**{name: one.figure(name) for name in DVH_FIGURES}, **extract(dose, mask, DOSIOMICS)}
+    """DVH figures and dosiomics of the organ by name; what is not defined is NaN.
+
+    *Differs* from ``oncontour features``: the voxels that dosiomics is counted in are centred on the organ, not on the image, so that how
+    much of the patient was scanned changes nothing.
+    """
+    held = np.argwhere(mask.array)
+    room = np.ceil(MARGIN_MM / np.asarray(mask.geometry.spacing_mm)).astype(int)
+    box = mask.geometry.crop((held.min(axis=0) - room).tolist(), (held.max(axis=0) + 1 + room).tolist())
+    grid = box.resample(DOSIOMICS.processing.spacing_mm or box.spacing_mm)
+    return {**{name: one.figure(name) for name in DVH_FIGURES}, **extract(dose, mask, DOSIOMICS, grid)}
 
 
 def _organ(case: Case, name: str, strict: bool) -> Volume | None:

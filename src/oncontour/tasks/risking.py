@@ -29,7 +29,7 @@ def predict(task: RiskTask, case: Case, progress: Progress | None = None) -> Cas
         {"model", "sha256", "simulated": bool, "structure",
          "toxicities": {NAME: {"probability", "low", "high" (None with one member), "members": [...], "threshold", "flagged",
                                "recalibrated": patients it was done on}},
-         "reference": {published model: {"probability", "endpoint", "source"}}, "figures": {DVH figure: Gy, % or cc},
+         "reference": {published model: {"probability", "endpoint", "source"}}, "structures": {NAME: {DVH figure: Gy or %}},
          "features": {chosen feature: value or None}, "notes": [...],
          "sensitivity": Volume (log odds of the first toxicity a Gy in each voxel of the window), "region": Volume (map, 0 to 1) or None}
 
@@ -53,7 +53,7 @@ def predict(task: RiskTask, case: Case, progress: Progress | None = None) -> Cas
         "structure": s.structure,
         "toxicities": toxicities,
         "reference": reference(case),
-        "figures": {name: patient.features[name] for name in _figures(patient)},
+        "structures": {s.structure: {name: patient.features[name] for name in _figures(patient)}},
         "features": {name: _known(patient.features.get(name)) for name in s.features},
         "notes": [*patient.notes, *_unknown(task, patient)],
         "sensitivity": sensitivity,

@@ -1,0 +1,155 @@
+"""dosiomics-2025: the tables by pencil, folds that never mix originals, and the command from end to end."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oncontour.errors import CohortError, ConfigError, OutputError
+from oncontour.reproduce.dosiomics_2025 import PLAIN, PUBLISHED, SPATIAL, _places, reproduce
+from oncontour.reproduce.risk_rows import ROWS, chosen_rows
+from oncontour.reproduce.risk_tables import (
+    Column,
+    area,
+    auc_table,
+    best_dvh,
+    calibration_table,
+    decision_table,
+    difference,
+    pair_table,
+    recalibrated,
+    verdict,
+)
+from tests.phantoms import cohort
+
+FOLDER = Path(__file__).parents[1] / "papers" / "dosiomics-2025"
+TINY = {
+    "variants": 6,
+    "folds": 2,
+    "epochs": 1,
+    "batch": 8,
+    "net_options": {"widths": (4, 8, 8, 8), "embedding": 8},
+    "window": (8, 16, 16),
+    "draws": 20,
+}
+
+
+def test_their_numbers_are_those_of_published_csv():
+    rows = {row["cohort"]: row for row in csv.DictReader(io.StringIO((FOLDER / "published.csv").read_text()))}
+    assert {name: tuple(float(row[key]) for key in ("value", "low", "high")) for name, row in rows.items()} == PUBLISHED
+
+
+@pytest.fixture(scope="module")
+def column():
+    """300 patients of 60 originals; the mean dose knows little, the net nearly all of the true risk."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=300) * 2
+    risk = 1 / (1 + np.exp(-z))
+    outcome = rng.random(300) < risk
+    known = 1 / (1 + np.exp(-(z + 0.3 * rng.normal(size=300))))
+    little = 1 / (1 + np.exp(-(0.4 * z + rng.normal(size=300))))
+    originals = tuple(f"p{n // 5}" for n in range(300))
+    return Column("home", originals, outcome, risk, {"mean dose": little, "all": known}, {"mean dose": 0.5, "all": 0.5})
+
+
+def test_auc_with_its_bayes_and_pairs(column):
+    found = area(column, "all", 200)
+    assert found.clusters == 60
+    assert found.low < found.mean < found.high
+    (line,) = [line for line in auc_table([column], 100) if line.startswith("| all")]
+    assert f"**{found.mean:.3f}**" in line
+    assert f"Bayes {column.bayes:.3f}" in line
+    assert difference(column, "all", "mean dose", 200).low > 0
+    assert best_dvh(column, ["mean dose"]) == "mean dose"
+    assert len(pair_table([column], "mean dose", 50)) == 3
+
+
+def test_the_verdict_follows_the_numbers(column):
+    (better,) = verdict([column], "mean dose", "all", 200)
+    assert "better than mean dose (paired interval above 0): all" in better
+    assert f"below the Bayes AUC of {column.bayes:.3f}" in better
+    same = Column(
+        "home", column.originals, column.outcome, None, {"mean dose": column.rows["mean dose"], "all": column.rows["mean dose"]}, {}
+    )
+    assert verdict([same], "mean dose", "all", 100) == ["- home: no row beats mean dose."]
+    assert np.isnan(same.bayes)
+
+
+def test_decisions_and_calibration(column):
+    lines = decision_table([column])
+    assert len(lines) == 4
+    p, y = column.rows["all"], column.outcome
+    sensitivity = (p[y] >= 0.5).mean()
+    assert f"0.50 | {sensitivity:.2f} |" in lines[3]
+    worse = Column("third", column.originals, y, None, {"all": p**3}, {})
+    (line,) = calibration_table([worse], ["all"])[2:]
+    before, after = (float(line.split("|")[n]) for n in (5, 8))
+    assert after < before, "Brier: cubed probabilities are far too low, and recalibration mends that"
+
+
+def test_recalibration_is_judged_on_other_originals(column):
+    """Nobody's own outcome moves its own probability: one original's outcomes turned round change only the other half."""
+    p, y = column.rows["all"], column.outcome.copy()
+    before = recalibrated(p, y, column.originals)
+    first = np.array([name == "p0" for name in column.originals])
+    y[first] = ~y[first]
+    after = recalibrated(p, y, column.originals)
+    assert (before[first] == after[first]).all()
+    assert (before != after).any()
+
+
+def test_originals_have_one_hospital():
+    parts = {f"t{n}": "train" for n in range(8)} | {f"v{n}": "validation" for n in range(3)}
+    found = _places(parts, 0)
+    assert {found[id] for id in parts if id.startswith("v")} == {"third"}
+    assert sum(place == "second" for place in found.values()) == 2
+    alone = _places({f"t{n}": "train" for n in range(10)}, 0)
+    assert sorted(alone.values()) == ["home"] * 6 + ["second"] * 2 + ["third"] * 2
+    with pytest.raises(CohortError, match="three hospitals"):
+        _places({"a": "train"}, 0)
+
+
+def test_rows_by_name():
+    assert [row.name for row in chosen_rows(["all", "LKB"])] == ["LKB", "all"]
+    assert len(ROWS) == 10
+    with pytest.raises(ConfigError, match="unknown rows"):
+        chosen_rows(["x"])
+
+
+def test_from_end_to_end_and_on_again(tmp_path):
+    """Every row on phantoms, once; a second start does nothing anew; other settings are refused."""
+    patients = tmp_path / "cohort"
+    cohort(patients / "train", 6)
+    cohort(patients / "validation", 2, seed=6)
+    text = reproduce(patients, tmp_path / "out", scenes=(SPATIAL,), **TINY)
+    assert text.startswith("# Simulated outcomes: ")
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert all("Simulated outcomes" in line for line in headings)
+    table = text.split("### ")[0]
+    assert all(f"| {row.name} |" in table for row in ROWS)
+    assert table.count("Bayes") == 3 * len(ROWS)
+    assert (tmp_path / "out" / "tripod.md").read_text().startswith("# Simulated outcomes")
+    folds = sorted((tmp_path / "out" / "with-the-spatial-term" / "all").glob("fold?.json"))
+    judged = [set(json.loads(fold.read_text())["home"]) for fold in folds]
+    originals = [{name.split("-v")[0] for name in fold} for fold in judged]
+    assert len(folds) == 2
+    assert not originals[0] & originals[1]
+    written = [fold.stat().st_mtime_ns for fold in folds]
+    assert reproduce(patients, tmp_path / "out", scenes=(SPATIAL,), **TINY) == text
+    assert [fold.stat().st_mtime_ns for fold in folds] == written
+    with pytest.raises(OutputError, match="other settings"):
+        reproduce(patients, tmp_path / "out", scenes=(PLAIN,), **{**TINY, "epochs": 2})
+
+
+def test_real_outcomes_have_no_bayes_and_no_such_title(tmp_path):
+    patients = cohort(tmp_path / "cohort", 6)
+    table = tmp_path / "real.csv"
+    table.write_text("patient,late,age\n" + "".join(f"phantom-00{n},{n % 2},{60 + n}\n" for n in range(6)))
+    rows = ["mean dose", "DVH logistic"]
+    text = reproduce(patients, tmp_path / "out", outcomes=str(table), toxicity="late", facts=("age",), rows=rows, **TINY)
+    assert "imulated" not in text
+    assert "Bayes" not in text
+    assert "home (6, 3 events)" in text
