@@ -69,12 +69,12 @@ def test_auc_with_its_bayes_and_pairs(column):
 
 def test_the_verdict_follows_the_numbers(column):
     (better,) = verdict([column], "mean dose", "all", 200)
-    assert "better than mean dose (paired interval above 0): all" in better
+    assert "better than mean dose (paired interval above 0, corrected for 1 rows): all" in better
     assert f"below the Bayes AUC of {column.bayes:.3f}" in better
     same = Column(
         "home", column.originals, column.outcome, None, {"mean dose": column.rows["mean dose"], "all": column.rows["mean dose"]}, {}
     )
-    assert verdict([same], "mean dose", "all", 100) == ["- home: no row beats mean dose."]
+    assert verdict([same], "mean dose", "all", 100) == ["- home: no row beats mean dose (paired interval above 0, corrected for 1 rows)."]
     assert np.isnan(same.bayes)
 
 

@@ -141,6 +141,29 @@ def test_one_patient_s_risk_with_its_files(patients, model, tmp_path, capsys):
     assert cli.main([*words, "--overwrite"]) == 0
 
 
+def test_from_dicom_and_with_a_dose_of_another_frame(patients, model, tmp_path, capsys):
+    """The same patient as DICOM gives the same risk; with an RTDOSE of another frame of reference there is none, and it is said why."""
+    import pydicom
+
+    from oncontour.io import read, write
+    from oncontour.risk import load
+
+    folder = tmp_path / "dicom"
+    case = read(patients / "phantom-000")
+    write(case, folder, format="dicom")
+    task = load(model / "model.safetensors")
+    risks = [task.predict(one).scores["risk"]["toxicities"]["esophagitis_g2"]["probability"] for one in (case, read(folder))]
+    assert risks[1] == pytest.approx(risks[0], abs=0.03)
+    dose = pydicom.dcmread(folder / "RTDOSE.dcm")
+    dose.FrameOfReferenceUID = "1.2.3.4"
+    dose.save_as(folder / "RTDOSE.dcm")
+    assert cli.main(["risk", str(folder), "--model", str(model / "model.safetensors")]) == 2
+    told = capsys.readouterr().err
+    assert "no dose to use" in told
+    assert "frame of reference" in told
+    assert told.count("\n") == 1
+
+
 def test_a_table_of_one_class_and_a_model_for_something_else(patients, model, tmp_path, capsys):
     table = tmp_path / "real.csv"
     table.write_text("patient,late\n" + "".join(f"phantom-00{n},1\n" for n in range(5)))

@@ -40,10 +40,10 @@ def area(column: Column, row: str, draws: int) -> Interval:
     return bootstrap(lambda n: auc(p[n], y[n]), column.originals, draws=draws)
 
 
-def difference(column: Column, row: str, against: str, draws: int) -> Interval:
+def difference(column: Column, row: str, against: str, draws: int, level: float = 0.95) -> Interval:
     """AUC of ``row`` less that of ``against``, both on the same resampled originals."""
     a, b, y = column.rows[row], column.rows[against], column.outcome
-    return bootstrap(lambda n: auc(a[n], y[n]) - auc(b[n], y[n]), column.originals, draws=draws)
+    return bootstrap(lambda n: auc(a[n], y[n]) - auc(b[n], y[n]), column.originals, level=level, draws=draws)
 
 
 def best_dvh(home: Column, dvh_rows: Sequence[str]) -> str:
@@ -131,13 +131,16 @@ def recalibrated(p: Floats, y: NDArray[np.bool_], originals: Sequence[str], seed
 
 
 def verdict(columns: Sequence[Column], against: str, full: str, draws: int) -> list[str]:
-    """What the table says, in sentences computed from it."""
+    """What the table says, in sentences computed from it: a row beats another where the paired interval, corrected for as many rows
+    (Bonferroni), lies above 0.
+    """
     rows = [row for row in columns[0].rows if row != against]
-    each = partial(difference, against=against, draws=draws)
+    each = partial(difference, against=against, draws=max(draws, 40 * len(rows)), level=1 - 0.05 / max(1, len(rows)))
     out = []
     for c in columns:
         better = [row for row in rows if each(c, row).low > 0]
-        named = f"better than {against} (paired interval above 0): {', '.join(better)}" if better else f"no row beats {against}"
+        corrected = f"paired interval above 0, corrected for {len(rows)} rows"
+        named = f"better than {against} ({corrected}): {', '.join(better)}" if better else f"no row beats {against} ({corrected})"
         out.append(f"- {c.hospital}: {named}.")
         if full in c.rows and c.risk is not None:
             short = c.bayes - auc(c.rows[full], c.outcome)

@@ -137,7 +137,9 @@ def usable_dose(case: Case) -> Volume:
     if "dose" not in case.images:
         said = [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
         why = f": {'; '.join(said)}" if said else ""
-        raise DoseError(f"no dose to use{why}", where=f"case {case.id}", hint="add the RTDOSE that was calculated on these images")
+        raise DoseError(
+            f"no dose to use{why}", where=f"case {case.id}", hint="add the RTDOSE calculated on these images, in their frame of reference"
+        )
     dose = case.images["dose"]
     check(dose.array, f"case {case.id}")
     if not dose.array.any():
