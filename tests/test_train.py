@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 
 from oncontour.case import Case
 from oncontour.errors import ConfigError, ModelError, OutputError, TrainingError
+from oncontour.ops.augment import Ranges
 from oncontour.phantom import head_neck
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.task import load_task
@@ -116,6 +118,35 @@ def test_another_run_in_the_folder_is_refused_and_left_alone(cases, tmp_path):
     with pytest.raises(OutputError, match=r"training\.epochs"):
         fit(ContourTask(SETTINGS), cases, tmp_path, TrainSettings(epochs=2, batch=2, threads=1))
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_a_setting_that_is_newer_than_the_run_is_its_default(cases, tmp_path):
+    """A run begun before ``mirror``, ``augment.tilt_deg`` and ``workers`` came resumes at their defaults, and at nothing else."""
+    fit(ContourTask(SETTINGS), cases, tmp_path, replace(QUICK, epochs=1))
+    record = json.loads((tmp_path / "settings.json").read_text())
+    for part, key in (
+        (record["task_settings"], "mirror"),
+        (record["task_settings"]["augment"], "tilt_deg"),
+        (record["training"], "workers"),
+    ):
+        del part[key]
+    old = json.dumps(record)
+    (tmp_path / "settings.json").write_text(old)
+    for changed, named in ((replace(SETTINGS, mirror=True), "mirror"), (replace(SETTINGS, augment=Ranges(tilt_deg=7)), "tilt_deg")):
+        with pytest.raises(OutputError, match=named):
+            fit(ContourTask(changed), cases, tmp_path, replace(QUICK, epochs=1))
+    assert (tmp_path / "settings.json").read_text() == old
+    fit(ContourTask(SETTINGS), cases, tmp_path, replace(QUICK, epochs=1))
+    assert json.loads((tmp_path / "settings.json").read_text())["task_settings"]["mirror"] is False
+
+
+def test_a_setting_without_a_default_is_never_made_up(cases, tmp_path):
+    fit(ContourTask(SETTINGS), cases, tmp_path, replace(QUICK, epochs=1))
+    record = json.loads((tmp_path / "settings.json").read_text())
+    del record["task_settings"]["structures"]
+    (tmp_path / "settings.json").write_text(json.dumps(record))
+    with pytest.raises(OutputError, match=r"task_settings\.structures"):
+        fit(ContourTask(SETTINGS), cases, tmp_path, replace(QUICK, epochs=1))
 
 
 def test_nothing_to_learn_from_is_said(cases, tmp_path):

@@ -13,7 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -256,7 +256,7 @@ def fit(
     out, began = Path(out), time.monotonic()
     started = None if start is None else _starting(task, start)
     record = _record(task, settings, started)
-    resume = _resumed(out, record)
+    resume = _resumed(out, record, {"task_settings": getattr(task, "settings", None), "training": settings})
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -329,17 +329,35 @@ def _record(task: Task[Any], settings: TrainSettings, started: dict[str, str] | 
     return dict(_plain(wanted | ({"started_from": started} if started else {})))
 
 
-def _resumed(out: Path, record: dict[str, Any]) -> Path | None:
-    """The checkpoint to go on from, if any. Raises OutputError when OUT holds a run of other settings or cannot be written."""
+def _resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path | None:
+    """The checkpoint to go on from, if any. Raises OutputError when OUT holds a run of other settings or cannot be written.
+
+    ``made_of`` are the settings behind parts of ``record``: one that came after OUT was begun counts as its default there.
+    """
     check_writable(out)
     settings, last = out / "settings.json", out / "checkpoints" / "last.ckpt"
     if settings.exists():
-        differs = sorted(_differences(json.loads(settings.read_text(encoding="utf-8")), record))
+        held = json.loads(settings.read_text(encoding="utf-8"))
+        differs = sorted(_differences(held | {key: _completed(held[key], made_of[key]) for key in made_of if key in held}, record))
         if differs:
             raise OutputError(
                 f"the folder holds another run (different: {', '.join(differs)})", where=str(out), hint="choose another --out"
             )
     return last if last.exists() else None
+
+
+def _completed(held: Any, settings: Any) -> Any:
+    """``held``, what was written of a dataclass of settings, with the defaults of those fields that it does not have."""
+    if not (isinstance(held, dict) and is_dataclass(settings)):
+        return held
+    out = dict(held)
+    for one in fields(settings):
+        if one.name in held:
+            out[one.name] = _completed(held[one.name], getattr(settings, one.name))
+        elif one.default is not MISSING or one.default_factory is not MISSING:
+            default = one.default_factory() if one.default_factory is not MISSING else one.default
+            out[one.name] = _plain(asdict(default) if is_dataclass(default) and not isinstance(default, type) else default)
+    return out
 
 
 def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
