@@ -7,7 +7,7 @@ absent is not background. Training windows are cut, moved and turned in one inte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -62,8 +62,10 @@ class ContourSettings:
     """predicting: what lies outside the patient becomes air first, unless the CT was masked before we got it"""
     mirror: bool = False
     """predicting: the mean of what the net says of the image and of its mirror image, sides swapped back; twice the time"""
-    threshold: float = 0.5
-    """probability from which a voxel is inside"""
+    threshold: float | tuple[float, ...] = 0.5
+    """probability from which a voxel is inside: one, or one for each structure"""
+    tune_threshold: bool = False
+    """after training, choose the threshold of each structure from the patients held back (``tasks/thresholds.py``)"""
 
     def __post_init__(self) -> None:
         for name in ("structures", "spacing_mm", "window", "hu"):
@@ -72,6 +74,11 @@ class ContourSettings:
             raise ConfigError(f"a model contours 1 to 32 different structures, not {list(self.structures)}")
         if self.hu[0] >= self.hu[1]:
             raise ConfigError(f"the HU range runs from low to high, not {self.hu}")
+        if not isinstance(self.threshold, float | int):
+            object.__setattr__(self, "threshold", tuple(self.threshold))
+        each = self.threshold if isinstance(self.threshold, tuple) else (self.threshold,) * len(self.structures)
+        if len(each) != len(self.structures) or not all(0 < t < 1 for t in each):
+            raise ConfigError(f"threshold is a probability, or one for each of {len(self.structures)} structures, not {self.threshold}")
         if not 0 < self.hardest <= 1:
             raise ConfigError(f"hardest is a part of the voxels, above 0 and up to 1, not {self.hardest}")
 
@@ -216,8 +223,6 @@ class ContourTask(Task[Sample]):
         return {"image": x[None], "masks": y, "known": torch.from_numpy(known.astype(np.float32))}
 
     def _draw(self, rng: np.random.Generator) -> Move:
-        from dataclasses import replace
-
         move = self.settings.augment.draw(rng, flat=self.flat)
         return move if self._mirror is not None else replace(move, flip_left_right=False)
 
@@ -234,6 +239,17 @@ class ContourTask(Task[Sample]):
             bce = bce.topk(max(1, round(self.settings.hardest * bce.shape[2])), sorted=False).values
         bce = (bce.mean(2) * known.flatten(1)).sum() / known.sum().clamp(min=1)
         return 1 - mean_dsc + bce, {"dsc": float(mean_dsc.detach()), "bce": float(bce.detach())}
+
+    def finish(self, train: Sequence[Sample], held_back: Sequence[Sample]) -> dict[str, Any]:
+        """With ``settings.tune_threshold`` the thresholds are chosen and set; the card tells from how many patients and what they gain."""
+        if not self.settings.tune_threshold:
+            return {}
+        from oncontour.tasks.thresholds import tuned
+
+        self.eval()
+        thresholds, told = tuned(self, train, held_back)
+        self.settings = replace(self.settings, threshold=thresholds)
+        return {"thresholds": told}
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
         from oncontour.tasks.contouring import contour
