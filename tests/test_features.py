@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from oncontour import cli
 from oncontour.case import Case
@@ -191,17 +192,33 @@ def test_bins_in_the_wrong_unit_are_said_for_each_patient(cohort: Path, tmp_path
         features(cohort, out=tmp_path / "f.csv", bin_gy=0.001, images=["dose"], jobs=1)
 
 
-def test_parquet_or_how_to_get_it(cohort: Path, tmp_path: Path) -> None:
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        with pytest.raises(ConfigError, match=r"pip install pyarrow, or --out features\.csv"):
-            features(cohort, out=tmp_path / "f.parquet", jobs=1)
-        return
-    features(cohort, out=tmp_path / "f.parquet", families=["stat"], jobs=1)
-    features(cohort, out=tmp_path / "f.csv", families=["stat"], jobs=1)
-    rows = parquet.read_table(tmp_path / "f.parquet").to_pylist()
-    assert [row["stat_mean"] for row in rows] == [float(row["stat_mean"]) for row in table(tmp_path / "f.csv")]
+def test_parquet_holds_what_the_csv_holds(tmp_path: Path) -> None:
+    """Every value bit for bit, undefined ones as null; numbers are numbers; columns say what they are; resumed as the CSV is."""
+    small = GRID.crop((0, 0, 0), (8, 14, 7))
+    dose = Volume(np.full(small.shape, 50.0, np.float32), small)
+    for seed in (1, 2):
+        write_patient(tmp_path / "people" / f"p{seed}", person(seed))
+    write_patient(tmp_path / "people" / "p3", Case("p3", {"ct": person(3).ct, "dose": dose}, {"Larynx": block(4, 8, 5)}))
+    words = ["features", str(tmp_path / "people"), "--jobs", "1"]
+    assert cli.main([*words, "--out", str(tmp_path / "f.parquet")]) == 0
+    assert cli.main([*words, "--out", str(tmp_path / "f.csv")]) == 0
+    found = parquet.read_table(tmp_path / "f.parquet")
+    written = table(tmp_path / "f.csv")
+    assert found.column_names == [*written[0]]
+    assert [{name: "" if value is None else str(value) for name, value in row.items()} for row in found.to_pylist()] == written
+    assert any(row["stat_mean"] is None for row in found.to_pylist())
+    kinds = {name: str(found.schema.field(name).type) for name in found.column_names}
+    assert [kinds[name] for name in BEFORE] == ["string", "string", "string", "int64", "int64", "string"]
+    assert set(kinds.values()) == {"string", "int64", "double"}
+    said = found.schema.field("morph_volume").metadata
+    assert said == {b"ibsi": b"HCUG.RNU0", b"words": b"morphology: volume of the mesh, mm3"}
+    assert json.loads(found.schema.metadata[b"oncontour"])["settings"]["dose"]["bin_width"] == 1.0
+    assert (tmp_path / "f.columns.csv").exists()
+    write_patient(tmp_path / "people" / "p4", person(4))
+    assert "(3 of them from an earlier run)" in features(tmp_path / "people", out=tmp_path / "f.parquet", jobs=1)
+    again = parquet.read_table(tmp_path / "f.parquet")
+    assert again.slice(0, found.num_rows).equals(found)
+    assert {row["patient"] for row in again.to_pylist()} == {"p1", "p2", "p3", "p4"}
 
 
 # ---- processes

@@ -99,7 +99,7 @@ def features(
 
     Args:
         cohort: folder of patient folders, or a CSV with the columns patient,path
-        out: the table, .csv or .parquet (which needs the package pyarrow)
+        out: the table, .csv or .parquet
         images: which of dose and ct; both where a patient has both unless said
         structures: only these (TG-263 names); every structure of each patient unless said
         spacing_mm: edge of the cubes that features are computed on; 0 keeps each image's own voxels
@@ -141,20 +141,12 @@ def features(
 def _check(out: Path, perturb: int, jobs: int, spacing_mm: float) -> None:
     if out.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"a table is written as .csv or .parquet, not {out.suffix or out.name!r}", hint="--out features.csv")
-    if out.suffix == ".parquet" and not _has_pyarrow():
-        raise ConfigError("writing .parquet needs the package pyarrow", hint="pip install pyarrow, or --out features.csv")
     if perturb < 0 or perturb == 1:
         raise ConfigError(f"an agreement needs two perturbations or more (0 for none), not {perturb}")
     if jobs < 0:
         raise ConfigError(f"processes are counted from 1 (0 for as many as there are processors), not {jobs}")
     if not (math.isfinite(spacing_mm) and (spacing_mm == 0 or spacing_mm >= 0.1)):
         raise ConfigError(f"a spacing is 0.1 mm or more (0 for the image's own), not {spacing_mm}")
-
-
-def _has_pyarrow() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("pyarrow") is not None
 
 
 def _settings(
@@ -399,7 +391,7 @@ def _write(out: Path, plan: Plan, found: dict[str, Part], names: str) -> None:
     ]
     columns = [*BEFORE, *called.values()]
     if out.suffix == ".parquet":
-        _write_parquet(out, columns, rows)
+        _write_parquet(out, rows, called, plan.describe())
     else:
         write_text(out, _as_csv(columns, rows))
     translated = [{"column": called[tag], "short": tag, "ibsi": code(tag), "words": words(tag)} for tag in tags]
@@ -452,14 +444,20 @@ def _as_csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
     return stream.getvalue()
 
 
-def _write_parquet(out: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    from importlib import import_module
+def _write_parquet(out: Path, rows: Sequence[Row], called: dict[str, str], told: dict[str, Any]) -> None:
+    """Text, whole numbers and double precision as such, null where a feature is not defined; columns know their identifier and words."""
+    import pyarrow
+    from pyarrow import parquet
 
+    from oncontour.dose.names import code, words
     from oncontour.files import writing
 
-    arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    kinds = {"voxels": pyarrow.int64(), "voxels_used": pyarrow.int64()}
+    before = [pyarrow.field(name, kinds.get(name, pyarrow.string())) for name in BEFORE]
+    after = [pyarrow.field(called[tag], pyarrow.float64(), metadata={"ibsi": code(tag), "words": words(tag)}) for tag in called]
+    schema = pyarrow.schema([*before, *after], metadata={"oncontour": json.dumps(told)})
     with writing(out) as temporary:
-        parquet.write_table(arrow.table({name: [row[name] for row in rows] for name in columns}), temporary)
+        parquet.write_table(pyarrow.Table.from_pylist(rows, schema), temporary)
 
 
 def _told(out: Path, plan: Plan, found: dict[str, Part], done: int) -> str:
