@@ -30,13 +30,14 @@ from oncontour import __version__
 from oncontour.card import Card, checked_card, find
 from oncontour.case import Case
 from oncontour.dose.select import Selection
-from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, TrainingError
+from oncontour.errors import ConfigError, GeometryError, InputError, ModelError, OncontourError, OutputError, TrainingError
 from oncontour.files import check_writable, write_text
 from oncontour.nets.grow import grow
 from oncontour.nets.unet import UNet3d
 from oncontour.tasks.assess import AssessSettings, AssessTask
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.risk import SIMULATED, RiskSettings, RiskTask, prepared
+from oncontour.tasks.risk_patient import Patient
 from oncontour.tasks.task import Draw, Task, load_task, load_weights, save_model, seeded
 
 
@@ -262,7 +263,7 @@ def fit(
         torch.set_num_threads(settings.threads)
     samples, notes = _gather(task, cases)
     write_text(out / "settings.json", json.dumps(record, indent=1))
-    watched = _held_back([s.case_id for s in samples], settings)
+    watched = held_back([s.case_id for s in samples], settings)
     lesson = Lesson(task, settings, [s for s in samples if s.case_id not in watched], [s for s in samples if s.case_id in watched])
     if resume is None:
         torch.manual_seed(settings.seed)
@@ -388,7 +389,8 @@ def _gather(task: Task[Any], cases: Iterator[Case] | Sequence[Case]) -> tuple[li
     return samples, notes
 
 
-def _held_back(ids: list[str], settings: TrainSettings) -> set[str]:
+def held_back(ids: Sequence[str], settings: TrainSettings) -> set[str]:
+    """Which of these patients ``fit`` learns nothing from (``settings.validation`` of them): the same ids, the same answer."""
     patients = sorted(set(ids))
     count = round(settings.validation * len(patients)) if len(patients) > 1 else 0
     chosen = seeded(settings.seed, 3).permutation(len(patients))[:count]
@@ -434,7 +436,7 @@ def read_cases(cohort: Any) -> Iterator[Case]:
     for patient in cohort.ids:
         try:
             yield cohort[patient]
-        except InputError as error:
+        except (InputError, GeometryError) as error:
             sys.stderr.write(f"{patient} was left out: {error}\n")
 
 
@@ -545,6 +547,13 @@ def assess(
     return "\n".join(lines)
 
 
+def learned_from(patients: Sequence[Patient], toxicities: Sequence[str], training: TrainSettings) -> list[Patient]:
+    """Those whom ``fit`` will learn a risk from (an outcome is known, and they are not held back): they alone choose and standardise."""
+    known = [p for p in patients if any(name in p.outcomes for name in toxicities)]
+    kept = held_back([p.original for p in known], training)
+    return [p for p in known if p.original not in kept]
+
+
 def risk(
     cohort: Path,
     *,
@@ -597,10 +606,11 @@ def risk(
     table = read_outcomes(outcomes, settings.toxicities, settings.facts)
     table = table if hospital is None else table.of(hospital)
     settings = replace(settings, toxicities=table.toxicities)
+    training = replace(training, **changes)
     patients, notes = gather(table, Cohort.open(cohort), settings.view, features=settings.dosiomics)
-    task = RiskTask(prepared(settings, patients, selection))
+    task = RiskTask(prepared(settings, learned_from(patients, settings.toxicities, training), selection))
     limits = " ".join(text for text in (SIMULATED if task.settings.simulated else "", limits) if text)
-    done = fit(task, patients, out, replace(training, **changes), name=name, data=data, licence=licence, limits=limits)  # type: ignore[arg-type]
+    done = fit(task, patients, out, training, name=name, data=data, licence=licence, limits=limits)  # type: ignore[arg-type]
     write_text(out / "tripod.md", tripod(done.card, patients))
     head = [SIMULATED] if task.settings.simulated else []
     return "\n".join([*head, *notes, *done.notes, f"trained in {done.seconds / 60:.1f} min: {done.model}"])

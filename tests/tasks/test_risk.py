@@ -222,8 +222,12 @@ def test_settings_that_cannot_be(case):
         RiskSettings(("a", "a"))
     with pytest.raises(ModelError, match="does not take these options"):
         RiskTask(RiskSettings(("a",), net="unet3d"))
+    one = patient_of(case, SETTINGS.view)
+    other = replace(one, outcomes={"a": False, "b": True})
     with pytest.raises(ConfigError, match="not known of anybody"):
-        prepared(replace(SETTINGS, facts=("age_at_diagnosis",)), [patient_of(case, SETTINGS.view)])
+        prepared(replace(SETTINGS, facts=("age_at_diagnosis",)), [one, other])
+    with pytest.raises(ConfigError, match="a: 2 of the 2 training patients of whom it is known had it, which teaches nothing"):
+        prepared(SETTINGS, [one, one])
 
 
 # ---- learning, answering

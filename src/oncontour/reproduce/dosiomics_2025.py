@@ -7,12 +7,14 @@ and once without, where no row can beat the DVH model. What is faithful and what
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,16 +26,17 @@ from oncontour.case import Case
 from oncontour.dose.learn import grouped_folds
 from oncontour.dose.outcomes import HOSPITALS, TITLE, Toxicity
 from oncontour.dose.select import Selection
-from oncontour.errors import CohortError, InputError, OutputError
+from oncontour.errors import CohortError, OncontourError, OutputError, TrainingError
 from oncontour.files import write_text
 from oncontour.io.cohort import Cohort
-from oncontour.io.outcomes import Outcomes, check_both, read_outcomes
+from oncontour.io.outcomes import Outcomes, read_outcomes
 from oncontour.metrics.classify import youden
 from oncontour.nets.dosefusion import RESNET34
 from oncontour.report.tripod import tripod
 from oncontour.reproduce.risk_rows import FULL, Recipe, Row, chosen_rows, learn
 from oncontour.reproduce.risk_tables import (
     Column,
+    area,
     auc_table,
     best_dvh,
     calibration_table,
@@ -45,7 +48,7 @@ from oncontour.simulate import FACTS, record, simulate
 from oncontour.tasks.people import gather
 from oncontour.tasks.risk import RiskSettings, RiskTask, prepared
 from oncontour.tasks.risk_patient import Patient
-from oncontour.train import TrainSettings, fit
+from oncontour.train import TrainSettings, fit, learned_from
 
 PUBLISHED = {"internal": (0.88, 0.76, 0.95), "external 1": (0.82, 0.65, 0.96), "external 2": (0.83, 0.74, 0.92)}
 """Their best row: AUC and 95 % interval; 101, 57 and 95 patients."""
@@ -109,13 +112,15 @@ def reproduce(
     else:
         made = [_real(everyone, Path(outcomes), toxicity, facts, settings)]
     chosen = chosen_rows(rows)
-    _same_run(out, {"recipe": repr(recipe), "seed": seed, "folds": folds, "outcomes": outcomes, "wall": wall, "variants": variants})
+    who = {scene.name: _who(scene) for scene in made}
+    told = {"recipe": repr(recipe), "seed": seed, "folds": folds, "outcomes": outcomes, "wall": wall, "variants": variants}
+    _same_run(out, {**told, "who": who})
     found = {scene.name: _columns(scene, chosen, recipe, out, folds, seed, workers) for scene in made}
     text = tables(found, recipe, chosen, draws=draws, simulated=any(scene.outcomes.simulated for scene in made))
     write_text(out / "measured.csv", as_csv(found))
     write_text(out / "table.md", text)
     if any(row.name == FULL for row in chosen):
-        _final(made[0], recipe, out, seed, text)
+        _final(made[0], found[made[0].name], recipe, out, seed, draws)
     sys.stderr.write(f"{(time.monotonic() - began) / 60:.1f} min\n")
     return text
 
@@ -125,7 +130,8 @@ def _settings(
 ) -> RiskSettings:
     if mode == "paper":
         options = {**RESNET34, "kind": "2.5d", **(net_options or {})}
-        return RiskSettings(("x",), STRUCTURE, net_options=options, spacing_mm=(3.0, 3.0, 3.0), window=(32, 48, 48), region=region)
+        spacing, size = (3.0, 3.0, 3.0), (32, 48, 48)
+        return RiskSettings(("x",), STRUCTURE, net_options=options, spacing_mm=spacing, window=size, region=region, members=members)
     k, j, i = (int(n) for n in window)
     dk, dj, di = (float(s) for s in spacing_mm)
     return RiskSettings(
@@ -159,7 +165,7 @@ def _organ_cases(everyone: Mapping[str, Cohort]) -> Iterator[tuple[str, Case]]:
                     kept = {name: case.images[name] for name in ("dose", "ct") if name in case.images}
                     targets = [name for name in case.structures if name.upper().startswith("PTV")]
                     yield part, Case(id, kept, {name: case.mask(name) for name in (STRUCTURE, *targets)}, facts={"part": part})
-            except InputError as error:
+            except OncontourError as error:
                 sys.stderr.write(f"{id} was left out: {error}\n")
 
 
@@ -214,18 +220,25 @@ def _real(everyone: Mapping[str, Cohort], table: Path, toxicity: str, facts: Seq
     told = read_outcomes(table, [toxicity], facts)
     paths = {id: cohort.path(id) for cohort in everyone.values() for id in cohort.ids}
     listed, notes = gather(told, Cohort(paths), settings.view)
-    sys.stderr.write("".join(f"{note}\n" for note in notes))
+    without = [f"{p.id} was left out: {STRUCTURE} is not contoured, and the comparison needs its dose" for p in listed if not p.features]
+    sys.stderr.write("".join(f"{note}\n" for note in (*notes, *without)))
     return _scene(REAL if not told.simulated else f"{TITLE} of a table", told, {p.id: p for p in listed if p.features})
 
 
 def _scene(name: str, outcomes: Outcomes, gathered: Mapping[str, Patient]) -> Scene:
-    for hospital in outcomes.hospitals:
-        check_both(outcomes.of(hospital), outcomes.toxicities[0])
+    """Those of the table who can be used and whose outcome is known. Raises CohortError where a hospital has one kind of them only."""
+    toxicity = outcomes.toxicities[0]
     people: dict[str, list[Patient]] = {}
     for person in outcomes.people:
-        if person.id in gathered and outcomes.toxicities[0] in person.outcomes:
+        if person.id in gathered and toxicity in person.outcomes:
             people.setdefault(person.hospital or "home", []).append(replace(gathered[person.id], outcomes=person.outcomes))
-    return Scene(name, outcomes, {hospital: tuple(listed) for hospital, listed in people.items()})
+    order = dict.fromkeys(person.hospital or "home" for person in outcomes.people)
+    for hospital in order:
+        had = [p.outcomes[toxicity] for p in people.get(hospital, [])]
+        if len(set(had)) < 2:
+            what = f"{sum(had)} of the {len(had)} patients of {hospital} who can be used had {toxicity}: no model can be judged there"
+            raise CohortError(what, where=outcomes.where, hint="add patients, or leave the hospital out of the table")
+    return Scene(name, outcomes, {hospital: tuple(people[hospital]) for hospital in order})
 
 
 # ---- folds
@@ -258,23 +271,37 @@ def _begin(work: _Work) -> None:
 
 
 def _do(job: _Job) -> dict[str, Any]:
-    """Probabilities of who was kept apart and of everybody at the other hospitals; kept in the job's folder for the next start."""
+    """Probabilities of who was kept apart and of everybody at the other hospitals; kept in the job's folder for the next start.
+
+    Raises what the row's learning raises, with the name of row and fold.
+    """
     path = job.folder / f"fold{job.fold}.json"
     if path.exists():
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return kept
-    work = _WORK[0]
+    try:
+        found = _judged(job, _WORK[0])
+    except OncontourError as error:
+        where = f"{job.scene}: {job.row.name}, fold {job.fold + 1}" + (f", {error.where}" if error.where else "")
+        raise type(error)(error.what, where=where, hint=error.hint) from error
+    write_text(path, json.dumps(found))
+    return found
+
+
+def _judged(job: _Job, work: _Work) -> dict[str, Any]:
     hospitals = work.patients[job.scene]
     home, *others = hospitals
     learned, apart = grouped_folds([p.original for p in hospitals[home]], work.folds, work.seed)[job.fold]
     train = [hospitals[home][int(n)] for n in learned]
-    predict = learn(job.row, work.recipe, train, job.folder / f"fold{job.fold}", job.seed + job.fold)
     y = [p.outcomes[work.recipe.toxicity] for p in train]
+    if len(set(y)) < 2:
+        what = f"{sum(y)} of the {len(y)} training patients of this fold had {work.recipe.toxicity}: there is nothing to tell apart"
+        raise CohortError(what, hint="take fewer folds, or more patients")
+    predict = learn(job.row, work.recipe, train, job.folder / f"fold{job.fold}", job.seed + job.fold)
     judged = [hospitals[home][int(n)] for n in apart]
-    found: dict[str, Any] = {"threshold": youden(predict(train), y), "home": _as_dict(judged, predict(judged))}
+    found: dict[str, Any] = {"threshold": youden(predict(train), y), home: _as_dict(judged, predict(judged))}
     for other in others:
         found[other] = _as_dict(hospitals[other], predict(hospitals[other]))
-    write_text(path, json.dumps(found))
     return found
 
 
@@ -296,28 +323,30 @@ def _columns(scene: Scene, rows: Sequence[Row], recipe: Recipe, out: Path, folds
             )
 
     if workers > 1:
-        with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (work,)) as pool:
-            for n, (job, answer) in enumerate(zip(jobs, pool.map(_do, jobs), strict=True)):
-                told(n, job)
-                done.append(answer)
+        try:
+            with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (work,)) as pool:
+                for n, (job, answer) in enumerate(zip(jobs, pool.map(_do, jobs), strict=True)):
+                    told(n, job)
+                    done.append(answer)
+        except BrokenProcessPool as error:
+            what = f"one of {workers} processes ended without an answer after {len(done)} of {len(jobs)} folds (out of memory, or killed)"
+            raise TrainingError(what, where=scene.name, hint="start again, with fewer workers: finished folds are kept") from error
     else:
         _begin(work)
         for n, job in enumerate(jobs):
             done.append(_do(job))
             told(n, job)
-    return [_column(scene, hospital, n == 0, rows, jobs, done) for n, hospital in enumerate(scene.patients)]
+    return [_column(scene, hospital, rows, jobs, done) for hospital in scene.patients]
 
 
-def _column(
-    scene: Scene, hospital: str, home: bool, rows: Sequence[Row], jobs: Sequence[_Job], done: Sequence[Mapping[str, Any]]
-) -> Column:
+def _column(scene: Scene, hospital: str, rows: Sequence[Row], jobs: Sequence[_Job], done: Sequence[Mapping[str, Any]]) -> Column:
     patients = scene.patients[hospital]
     name = scene.outcomes.toxicities[0]
     found: dict[str, Any] = {}
     thresholds = {}
     for row in rows:
         mine = [answer for job, answer in zip(jobs, done, strict=True) if job.row.name == row.name]
-        parts = [answer["home" if home else hospital] for answer in mine]
+        parts = [answer[hospital] for answer in mine]
         found[row.name] = np.array([np.mean([part[p.id] for part in parts if p.id in part]) for p in patients], np.float64)
         thresholds[row.name] = float(np.mean([answer["threshold"] for answer in mine]))
     risks = {p.id: p.risks.get(name) for p in scene.outcomes.people}
@@ -328,25 +357,40 @@ def _column(
 
 
 def _same_run(out: Path, wanted: Mapping[str, Any]) -> None:
-    """Raise OutputError where OUT holds a run of other settings, whose folds must not be mixed with these."""
+    """Raise OutputError where OUT holds a run of other settings or patients, whose folds must not be mixed with these.
+
+    Scenes may come one by one: "who" holds those of before, too.
+    """
     path = out / "settings.json"
-    text = json.dumps(wanted, indent=1)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise OutputError("the folder holds a run of other settings", where=str(out), hint="choose another --out")
-    write_text(path, text)
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    differs = [key for key, value in wanted.items() if key != "who" and key in kept and kept[key] != json.loads(json.dumps(value))]
+    who = kept.get("who", {})
+    differs += [f"patients or outcomes {name}" for name, told in wanted["who"].items() if who.get(name, told) != told]
+    if differs:
+        what = f"the folder holds a run of other settings (different: {', '.join(differs)})"
+        raise OutputError(what, where=str(out), hint="choose another --out")
+    write_text(path, json.dumps({**wanted, "who": {**who, **wanted["who"]}}, indent=1))
 
 
-def _final(scene: Scene, recipe: Recipe, out: Path, seed: int, text: str) -> None:
+def _who(scene: Scene) -> str:
+    """A digest of hospitals, patients and outcomes of a scene."""
+    listed = sorted((hospital, p.id, sorted(p.outcomes.items())) for hospital, people in scene.patients.items() for p in people)
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+
+
+def _final(scene: Scene, columns: Sequence[Column], recipe: Recipe, out: Path, seed: int, draws: int) -> None:
     """The full model of all of home, its card and its TRIPOD+AI report."""
     (full,) = chosen_rows([FULL])
     home = next(iter(scene.patients.values()))
     settings = replace(recipe.settings, toxicities=(recipe.toxicity,), facts=recipe.facts, **full.changes)
-    task = RiskTask(prepared(settings, home, recipe.selection))
     training = replace(recipe.training, seed=seed, validation=0.15)
+    task = RiskTask(prepared(settings, learned_from(home, settings.toxicities, training), recipe.selection))
     data = f"{len(home)} patients of {len({p.original for p in home})} originals, {scene.name}"
     done = fit(task, list(home), out / "model", training, name="risk", data=data, limits=task.card().limits)  # type: ignore[arg-type]
-    lines = [line for line in text.splitlines() if line.startswith(f"| {FULL} |")]
-    write_text(out / "tripod.md", tripod(done.card, home, " ".join(lines[:1])))
+    areas = [(c.hospital, area(c, FULL, draws)) for c in columns]
+    judged = "; ".join(f"{hospital}: AUC {a.mean:.3f} [{a.low:.3f}-{a.high:.3f}]" for hospital, a in areas)
+    judged = f"Not of this model but of the nets of the folds, each on patients it did not learn from ({scene.name}): {judged}."
+    write_text(out / "tripod.md", tripod(done.card, home, judged))
 
 
 # ---- tables
@@ -362,7 +406,8 @@ def tables(found: Mapping[str, Sequence[Column]], recipe: Recipe, rows: Sequence
         "Published (Yu et al. 2025, real patients, another disease site): "
         + "; ".join(f"{name} {a:.2f} [{low:.2f}-{high:.2f}]" for name, (a, low, high) in PUBLISHED.items()),
         "",
-        "Intervals: 95 %, original patients resampled; DeLong's (which takes virtual patients of one original for strangers) beside it.",
+        "Intervals: 95 %, original patients resampled, and widened for how few they are (Student's t)"
+        + ("; DeLong's, which takes virtual patients of one original for strangers, beside it." if simulated else "; DeLong's beside it."),
         "",
     ]
     dvh_rows = [row.name for row in rows if row.kind == "dvh"]

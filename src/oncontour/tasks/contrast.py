@@ -4,7 +4,8 @@
 ``by_patient``  a patient's dose image and its dosiomics together, those of different patients apart (InfoNCE both ways: Radford et al.
                 2021): one reading of "dosiomics-guided".
 
-Embeddings are unit vectors (n, e). A patient whose outcome is not known takes no part in the first, as anchor, positive or negative.
+Embeddings are unit vectors (n, e). A patient whose outcome is not known takes no part in the first, as anchor, positive or negative; one
+without dosiomics (organ not contoured) none in the second.
 """
 
 from __future__ import annotations
@@ -37,8 +38,15 @@ def by_outcome(z: Tensor, outcomes: Tensor, known: Tensor, temperature: float = 
     return total / max(count, 1)
 
 
-def by_patient(image: Tensor, features: Tensor, temperature: float = 0.2) -> Tensor:
-    """Half the sum of cross-entropies of finding a patient's dosiomics by its image, and its image by its dosiomics. One patient: 0."""
+def by_patient(image: Tensor, features: Tensor, temperature: float = 0.2, known: Tensor | None = None) -> Tensor:
+    """Half the sum of cross-entropies of finding a patient's dosiomics by its image, and its image by its dosiomics.
+
+    ``known`` (n,) of 0 and 1: whose dosiomics there are, by default everybody's. Fewer than two: 0.
+    """
+    if known is not None:
+        image, features = image[known > 0], features[known > 0]
+    if len(image) < 2:
+        return image.new_zeros(())
     similar = image @ features.T / temperature
     own = torch.arange(len(image), device=image.device)
     return (F.cross_entropy(similar, own) + F.cross_entropy(similar.T, own)) / 2

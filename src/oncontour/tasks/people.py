@@ -34,15 +34,22 @@ def cases(
     for source, people in by_source.items():
         try:
             original = cohort[source]
+            if view is not None and any(person.made for person in people):
+                original = around(original, view)
         except OncontourError as error:
             if skip is None:
                 raise
-            skip.append(f"{source} ({len(people)} rows) was left out: {error}")
+            skip.append(f"{source} ({len(people)} row{'s' * (len(people) > 1)}) was left out: {error}")
             continue
-        if view is not None and any(person.made for person in people):
-            original = around(original, view)
         for person in people:
-            yield person, as_case(person, original, simulated=outcomes.simulated)
+            try:
+                case = as_case(person, original, simulated=outcomes.simulated)
+            except OncontourError as error:
+                if skip is None:
+                    raise
+                skip.append(f"{person.id} was left out: {error}")
+                continue
+            yield person, case
 
 
 def as_case(person: Person, original: Case, *, simulated: bool) -> Case:

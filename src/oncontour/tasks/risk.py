@@ -206,6 +206,7 @@ class RiskTask(Task[Sample]):
             "region": torch.from_numpy(region[None]),
             "region_known": torch.tensor([float(patient.region is not None)]),
             "features": torch.from_numpy(sample.features),
+            "features_known": torch.tensor(float(bool(patient.features))),
             "facts": torch.from_numpy(sample.facts),
             "outcome": torch.from_numpy(np.where(known, sample.outcomes, 0).astype(np.float32)),
             "known": torch.from_numpy(known.astype(np.float32)),
@@ -229,7 +230,7 @@ class RiskTask(Task[Sample]):
         if s.contrast in ("outcome", "both"):
             out["contrast"] = s.contrast_weight * by_outcome(answer.image, batch["outcome"], batch["known"], s.temperature)
         if s.contrast in ("modal", "both") and answer.features is not None:
-            out["modal"] = s.contrast_weight * by_patient(answer.image, answer.features, s.temperature)
+            out["modal"] = s.contrast_weight * by_patient(answer.image, answer.features, s.temperature, batch["features_known"])
         return out
 
     def finish(self, train: Sequence[Sample], held_back: Sequence[Sample]) -> dict[str, Any]:
@@ -286,10 +287,16 @@ class RiskTask(Task[Sample]):
 def prepared(settings: RiskSettings, patients: Sequence[Patient], selection: Any = None) -> RiskSettings:
     """``settings`` with features chosen, and features and facts standardised, by these training patients and nobody else.
 
-    ``selection`` is a ``dose.select.Selection``. The first toxicity chooses. Raises InputError where nothing can be chosen.
+    ``selection`` is a ``dose.select.Selection``. The first toxicity chooses. Raises InputError where nothing can be chosen, ConfigError
+    where a fact is not known of anybody or all these patients, or none, had a toxicity.
     """
     from oncontour.dose.select import Selection, select
 
+    for name in settings.toxicities:
+        events = [p.outcomes[name] for p in patients if name in p.outcomes]
+        if len(set(events)) < 2:
+            told = f"{sum(events)} of the {len(events)} training patients of whom it is known had it"
+            raise ConfigError(f"{name}: {told}, which teaches nothing", hint="add patients, or hold fewer back (training.validation)")
     first = settings.toxicities[0]
     known = [p for p in patients if first in p.outcomes and p.features]
     out = replace(settings, simulated=settings.simulated or any(p.simulated for p in patients))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,7 +24,9 @@ from oncontour.volume import Volume
 Array = NDArray[Any]
 Region = Literal["structure", "isodose", "ring"]
 MOST_GY = 300.0
-"""A dose with more than this in the organ is not in Gy."""
+"""A dose with more than this anywhere is not in Gy."""
+LEAST_GY = 5.0
+"""A dose with no more than this anywhere is doubted aloud: a single fraction, or divided by 100."""
 FULL_GY = 80.0
 """What the net sees as 1."""
 RING_MM = 10.0
@@ -98,12 +100,22 @@ def patient_of(case: Case, view: View, *, features: bool = True, strict: bool = 
         np.stack(channels).astype(np.float16),
         _region(case, view, dose, grid, None if mask is None else inside),
         features_of(dose, mask, one) if features and mask is not None and one is not None else {},
-        {name: float(value) for name, value in known.items() if isinstance(value, int | float) and not isinstance(value, bool)},
+        {name: float(value) for name, value in known.items() if isinstance(value, int | float) and np.isfinite(value)},
         dict(known.get("outcomes", {})),
         grid,
         bool(known.get("simulated", False)),
-        tuple(note for note in [one.note if one else f"{view.structure} is not contoured"] if note),
+        tuple(_notes(view, dose, one)),
     )
+
+
+def _notes(view: View, dose: Volume, one: DVH | None) -> Iterator[str]:
+    if one is None:
+        yield f"{view.structure} is not contoured"
+    elif one.note:
+        yield one.note
+    highest = float(dose.array.max())
+    if highest < LEAST_GY:
+        yield f"The dose reaches {highest:.3g} Gy only: is this the whole treatment's dose, in Gy?"
 
 
 def around(case: Case, view: View) -> Case:
@@ -133,7 +145,9 @@ def around(case: Case, view: View) -> Case:
 
 
 def usable_dose(case: Case) -> Volume:
-    """images["dose"]. Raises DoseError where there is none (saying why, where the reader knows), or it is NaN, negative or 0 throughout."""
+    """images["dose"]. Raises DoseError where there is none (saying why, where the reader knows), or it is NaN, negative, 0 throughout or
+    in centigray.
+    """
     if "dose" not in case.images:
         said = [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
         why = f": {'; '.join(said)}" if said else ""
@@ -143,23 +157,22 @@ def usable_dose(case: Case) -> Volume:
     dose = case.images["dose"]
     check(dose.array, f"case {case.id}")
     if not dose.array.any():
-        raise DoseError("the dose is 0 everywhere", where=f"case {case.id}")
+        raise DoseError("the dose is 0 everywhere", where=f"case {case.id}", hint="export the dose again")
+    highest = float(dose.array.max())
+    if highest > MOST_GY:
+        what = f"the dose reaches {highest:.0f} Gy, more than the {MOST_GY:.0f} Gy of any plan: the numbers look like centigray"
+        raise DoseError(what, where=f"case {case.id}", hint="store it in Gy")
     return dose
 
 
 def organ_dvh(case: Case, dose: Volume, mask: Volume, name: str) -> DVH:
-    """The organ's DVH. Raises DoseError where more than half of the organ lies outside the dose, or the numbers look like centigray."""
+    """The organ's DVH. Raises DoseError where more than half of the organ lies outside the dose."""
     one = dvh(dose, mask, name=name, cells_wanted=2**14)
     if one.missing_cc > 0.5 * one.volume_cc:
         raise DoseError(
             one.note or f"{name} has no dose",
             where=f"case {case.id}",
             hint="make sure that dose and structures are of one patient and one frame of reference",
-        )
-    highest = max(one.max_gy, float(dose.array.max()))
-    if highest > MOST_GY:
-        raise DoseError(
-            f"the dose reaches {highest:.0f} Gy: the numbers look like centigray", where=f"case {case.id}", hint="store it in Gy"
         )
     return one
 

@@ -10,7 +10,8 @@ from scipy import stats
 
 from oncontour.case import Case
 from oncontour.dose.dvh import DVH, dvh
-from oncontour.dose.ntcp import MODELS, applicable
+from oncontour.dose.ntcp import MODELS, Lkb, Logistic, applicable
+from oncontour.errors import LimitError, StructureError
 from oncontour.metrics.probability import Recalibration, logit, sigmoid
 from oncontour.tasks.risk_patient import FULL_GY, Patient, patient_of, usable_dose
 from oncontour.tasks.task import Draw, Progress
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 LEVEL = 0.9
 """Of the interval from the members' spread."""
+MISSING = 0.05
+"""Part of an organ that may lie outside the dose for a published model to be told of it."""
+FAR = 4.0
+"""Standard deviations of the training patients beyond which a feature or a fact is doubted aloud."""
 
 
 def predict(task: RiskTask, case: Case, progress: Progress | None = None) -> Case:
@@ -43,6 +48,7 @@ def predict(task: RiskTask, case: Case, progress: Progress | None = None) -> Cas
         progress(0.5)
     toxicities = {name: _toxicity(task, name, members[:, t]) for t, name in enumerate(s.toxicities)}
     sensitivity, region = maps(task, patient)
+    found, doubts = reference(case)
     if progress is not None:
         progress(1.0)
     card = task.card()
@@ -52,10 +58,10 @@ def predict(task: RiskTask, case: Case, progress: Progress | None = None) -> Cas
         "simulated": bool(s.simulated or card.made.get("simulated_outcomes", False)),
         "structure": s.structure,
         "toxicities": toxicities,
-        "reference": reference(case),
+        "reference": found,
         "structures": {s.structure: {name: patient.features[name] for name in _figures(patient)}},
         "features": {name: _known(patient.features.get(name)) for name in s.features},
-        "notes": [*patient.notes, *_unknown(task, patient)],
+        "notes": [*patient.notes, *_unknown(task, patient), *doubts, interval_told(s.members)],
         "sensitivity": sensitivity,
         "region": region,
     }
@@ -84,16 +90,39 @@ def maps(task: RiskTask, patient: Patient) -> tuple[Volume, Volume | None]:
     return Volume(slope.astype(np.float32), grid), Volume(found.astype(np.float32), grid) if s.region != "none" else None
 
 
-def reference(case: Case) -> dict[str, dict[str, Any]]:
-    """Every published model that has all it needs: what a model is to be read beside."""
+def reference(case: Case) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """(every published model that has all it needs: what a model is to be read beside; sentences on structures it goes without).
+
+    A structure of which more than MISSING has no dose, or that cannot be filled, is not used: its mean would be that of a part.
+    """
     dose = usable_dose(case)
-    wanted = dict.fromkeys(name for model in MODELS.values() for name in model.needs)
     found: dict[str, DVH] = {}
-    for name in wanted:
-        if name in case.structures:
-            found[name] = dvh(dose, case.masks[name] if name in case.masks else case.contours[name], name=name, cells_wanted=2**14)
+    notes = []
+    for name in _organs():
+        if name not in case.structures:
+            continue
+        try:
+            one = dvh(dose, case.masks[name] if name in case.masks else case.contours[name], name=name, cells_wanted=2**14)
+        except (StructureError, LimitError) as error:
+            notes.append(f"No published model of {name}: {error.what}.")
+            continue
+        if one.dosed_cc and one.missing_cc <= MISSING * one.volume_cc:
+            found[name] = one
+        else:
+            notes.append(f"No published model of {name}: {one.note}.")
     risks = applicable(found, case.facts)
-    return {name: {"probability": p, "endpoint": MODELS[name].endpoint, "source": MODELS[name].source} for name, p in risks.items()}
+    told = {name: {"probability": p, "endpoint": MODELS[name].endpoint, "source": MODELS[name].source} for name, p in risks.items()}
+    return told, notes
+
+
+def interval_told(members: int) -> str:
+    """What the interval beside a probability is, and what it is not."""
+    if members < 2:
+        return "One net answers: there is no interval."
+    return (
+        f"The interval is where {members} nets of different beginnings agree ({100 * LEVEL:.0f} %, Student's t on log odds): chance in "
+        "training, not how far this patient may differ from those it learned from."
+    )
 
 
 def interval(members: Any, again: Recalibration) -> tuple[float | None, float | None]:
@@ -130,7 +159,19 @@ def _figures(patient: Patient) -> list[str]:
     return [name for name in DVH_FIGURES if name in patient.features]
 
 
+def _organs() -> dict[str, None]:
+    """Structures that a published model may ask for, other names of them too."""
+    parts = []
+    for model in MODELS.values():
+        if isinstance(model, Lkb):
+            parts.append(model.part)
+        elif isinstance(model, Logistic):
+            parts += [part for term in model.terms for part in term.parts]
+    return dict.fromkeys(name for part in parts for name in (*part.structures, *part.alternatives))
+
+
 def _unknown(task: RiskTask, patient: Patient) -> list[str]:
+    """A sentence on what is not known of the patient, and on what lies far from all that the model learned from."""
     s = task.settings
     out = []
     for name in s.features:
@@ -140,6 +181,17 @@ def _unknown(task: RiskTask, patient: Patient) -> list[str]:
     absent = [name for name in s.facts if name not in patient.facts]
     if absent:
         out.append(f"Not known of the patient: {', '.join(absent)}. The training patients' mean stands in.")
+    seen = (
+        (patient.features, s.features, s.feature_centre, s.feature_scale, "median"),
+        (patient.facts, s.facts, s.fact_centre, s.fact_scale, "mean"),
+    )
+    for values, names, centres, scales, what in seen:
+        for name, centre, scale in zip(names, centres, scales, strict=False):
+            value = values.get(name, np.nan)
+            if abs(value - centre) > FAR * scale:
+                away = abs(value - centre) / scale
+                where = f"{away:.1f} SD from the training patients' {what} ({centre:.4g})"
+                out.append(f"{name} is {value:.4g}, {where}: nothing like it was learned.")
     return out
 
 
