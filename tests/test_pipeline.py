@@ -14,7 +14,7 @@ import pytest
 import torch
 from pydicom.dataset import Dataset
 
-from oncontour import files, pipeline
+from oncontour import files, pipeline, result
 from oncontour.card import read_card
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError, ModelError, OutputError, StructureError
@@ -57,16 +57,18 @@ def whole(out: Path) -> bool:
 
 
 def run(source: Path, out: Path, model: Path, **settings: object) -> pipeline.Result:
-    return pipeline.run(source, out=out, model=[str(model)], backend="torch", threads=1, **settings)  # type: ignore[arg-type]
+    """Without the assessment, which most of these tests have nothing to do with."""
+    chosen = {"assess": False, "backend": "torch", "threads": 1, **settings}
+    return pipeline.run(source, out=out, model=[str(model)], **chosen)  # type: ignore[arg-type]
 
 
 def test_a_result_says_everything_about_itself(nifti: Path, model: Path, tmp_path: Path) -> None:
     told: list[float] = []
-    result = run(nifti, tmp_path / "out", model, truth=nifti, progress=told.append)
+    done = run(nifti, tmp_path / "out", model, truth=nifti, progress=told.append)
     out = tmp_path / "out"
     assert whole(out)
     record = json.loads((out / "report.json").read_text())
-    assert record["schema"] == pipeline.SCHEMA
+    assert record["schema"] == result.SCHEMA
     assert [row["name"] for row in record["structures"]] == list(NAMES)
     assert all(0 <= row["dsc"] <= 1 for row in record["structures"])
     (one,) = record["models"]
@@ -78,8 +80,8 @@ def test_a_result_says_everything_about_itself(nifti: Path, model: Path, tmp_pat
     assert any("left aside" in note for note in record["input"]["notes"])
     assert told == sorted(told)
     assert told[-1] == pytest.approx(1.0)
-    assert "DSC" in str(result)
-    assert record["structures"][0]["volume_cc"] == pytest.approx(result.rows[0].volume_cc)
+    assert "DSC" in str(done)
+    assert record["structures"][0]["volume_cc"] == pytest.approx(done.rows[0].volume_cc)
 
 
 def test_masks_of_a_nifti_ct_come_back_as_nifti_on_its_grid(nifti: Path, model: Path, tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_several_models_the_first_that_offers_a_structure_draws_it(nifti: Path, 
 def test_what_a_model_does_not_say_of_itself_is_a_warning(nifti: Path) -> None:
     """Somebody else's net that does not say which way its voxels run may swap left and right: that belongs where people look."""
     model = {"name": "theirs", "sha256": "0", "structures": ["Parotid_L"], "notes": ["the model does not say which way its voxels run"]}
-    record = pipeline._record(read(nifti), [], [model], {}, [])
+    record = result.record(read(nifti), [], [model], {}, [])
     assert record["warnings"] == ["theirs: the model does not say which way its voxels run"]
 
 

@@ -5,27 +5,23 @@ read (io) -> score (tasks.assessing) -> scores.csv, report.html, report.json, al
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from oncontour import pipeline, report
+from oncontour import report, result, scoring
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError, OutputError
-from oncontour.files import sweep, writing_folder
-from oncontour.pipeline import PAGE, RECORD
+from oncontour.errors import ConfigError, InputError
+from oncontour.files import writing_folder
 from oncontour.progress import Progress
+from oncontour.result import PAGE, RECORD, SCORES
 from oncontour.volume import Volume
 
 if TYPE_CHECKING:
     from oncontour.tasks.assessing import Assessor
     from oncontour.tasks.calibrating import Observed
 
-SCORES = "scores.csv"
-DEFAULT_MODEL = "hn-quality"
-"""The shipped quality model; it refuses what it was not made for."""
 DEFAULT_CONTOURER = "hn-organs"
 
 
@@ -38,7 +34,7 @@ class Assessment:
     out: Path
 
     def __str__(self) -> str:
-        return "\n".join([*summary(self.case), f"{', '.join(self.record['files'])} and {RECORD} in {self.out}"])
+        return "\n".join([*scoring.summary(self.case), f"{', '.join(self.record['files'])} and {RECORD} in {self.out}"])
 
 
 def assess(
@@ -78,42 +74,18 @@ def assess(
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
-    clock = pipeline._Clock()
-    check_out(out, (ct, contours), overwrite)
+    clock = result.Clock()
+    result.check_out(out, (ct, contours), (SCORES, PAGE, RECORD), overwrite=overwrite, of="what it is made from")
     with clock("read"):
         case = pick(read(ct, contours, series_uid), structures)
     with clock("assess"):
-        scored, models = score(case, model, backend=backend, threads=threads, progress=progress)
+        scored, models = scoring.score(case, scoring.load(model, backend=backend, threads=threads), progress)
     rows = report.rows(scored)
-    notes = [pipeline._anonymous(note, ct, scored) for note in scored.facts.get("notes", ())]
-    record = pipeline._record(scored, rows, models, {"structures": structures, "backend": backend, "threads": threads}, notes)
-    record["assess"] = report.scores_of(scored)
+    notes = [result.anonymous(note, ct, scored) for note in scored.facts.get("notes", ())]
+    record = result.record(scored, rows, models, {"structures": structures, "backend": backend, "threads": threads}, notes)
     with writing_folder(out) as folder:
-        report.write_scores(scored, folder / SCORES)
-        record["files"] = {SCORES: pipeline._sha256((folder / SCORES).read_bytes())}
-        record["timings_s"], record["peak_memory_mb"] = clock.so_far(), pipeline.peak_memory_mb()
-        report.write(record, scored, rows, folder / PAGE)
-        record["files"][PAGE] = pipeline._sha256((folder / PAGE).read_bytes())
-        (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        result.finish(folder, record, scored, rows, [report.write_scores(scored, folder / SCORES)], clock)
     return Assessment(scored, record, out)
-
-
-def check_out(out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
-    """Refuse, before any work, an OUT that would cost somebody something. Raises OutputError, InputError."""
-    sweep(out)
-    for path in inputs:
-        if not path.exists():
-            raise InputError("there is no such file or folder", where=str(path), hint="check the path")
-        here, there = out.resolve(), path.resolve()
-        if here == there or here in there.parents:
-            raise OutputError("the result would replace what it is made from", where=str(out), hint="choose another --out")
-    if not out.exists():
-        return
-    strangers = sorted(f.name for f in out.iterdir() if f.name not in (SCORES, PAGE, RECORD)) if out.is_dir() else [out.name]
-    if strangers:
-        raise OutputError(f"there are other things ({', '.join(strangers[:3])})", where=str(out), hint="choose a new folder as --out")
-    if not overwrite and any(out.iterdir()):
-        raise OutputError("there is a result already", where=str(out), hint="choose another --out, or replace it with --overwrite")
 
 
 def read(ct: Path, contours: Path, series_uid: str | None = None) -> Case:
@@ -145,53 +117,6 @@ def pick(case: Case, structures: Sequence[str] | None) -> Case:
         masks={name: case.masks[name] for name in structures if name in case.masks},
         contours={name: case.contours[name] for name in structures if name in case.contours},
     )
-
-
-def score(
-    case: Case,
-    model: str | None,
-    *,
-    backend: Literal["auto", "torch", "openvino"] = "auto",
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[Case, list[dict[str, Any]]]:
-    """(the case with ``scores["assess"]``, what is recorded of the model). Without ``model`` the shipped one, where there is one: else the
-    findings of the rule checks alone."""
-    from oncontour.card import shipped
-
-    if model is None and DEFAULT_MODEL not in shipped():
-        from oncontour.ops.checks import findings
-
-        why = "No quality model is installed; the rule checks were made."
-        return case.with_scores({"assess": report.unscored(case, findings(case), why)}), []
-    from dataclasses import asdict
-
-    from oncontour.tasks.assessing import load_assessor
-
-    assessor = load_assessor(model or DEFAULT_MODEL, backend=backend, threads=threads)
-    card = asdict(assessor.card)
-    kept = {
-        key: card[key] for key in ("name", "task", "structures", "spacing_mm", "region", "data", "licence", "metrics", "limits", "sha256")
-    }
-    return assessor.predict(case, progress), [{**kept, "backend": backend}]
-
-
-def summary(case: Case) -> list[str]:
-    """The result in a few lines: a line a structure, the worst slice of each."""
-    found = case.scores["assess"]
-    lines = [f"not scored: {found['refused']}"] if found["refused"] else []
-    for name, one in found["structures"].items():
-        codes = sorted({finding["code"] for finding in one["findings"]})
-        told = f"; findings: {', '.join(codes)}" if codes else ""
-        rated = [s for s in one["slices"] if s["dsc"] is not None]
-        if not one["scored"]:
-            lines += [f"{name:<16}not scored: {one['why']}{told}" for _ in range(not found["refused"])]
-        elif rated:
-            worst = min(rated, key=lambda s: float(s["dsc"]))
-            flagged = sum(s["class"] == "bad" or bool(s["findings"]) for s in one["slices"])
-            place = f"worst DSC {worst['dsc']:.2f} at z {worst['z_mm']:.1f} mm"
-            lines.append(f"{name:<16}{flagged} of {len(one['slices'])} slices to look at; {place}{told}")
-    return lines
 
 
 # ---- a clinic's own patients

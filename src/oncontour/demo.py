@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -14,6 +15,7 @@ from oncontour import pipeline
 from oncontour.case import Case
 from oncontour.errors import InputError
 from oncontour.progress import Progress
+from oncontour.result import PAGE
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible")
 """What the patient must have contours of, so that the table has no gaps."""
@@ -25,13 +27,30 @@ GIT_TIMEOUT_S = 90
 
 Source = Literal["auto", "data", "git", "phantom"]
 
+RISK = (
+    "Risk: no model is shipped, as no public patients have both dose and outcome. Train one on yours: oncontour train risk COHORT "
+    "--outcomes OUTCOMES.csv --out RUN; then oncontour run ... --risk RUN/model.safetensors"
+)
 
-def demo(*, out: Path = Path("demo-out"), source: Source = "auto", progress: Progress | None = None) -> pipeline.Result:
-    """Contour one patient whose truth is known, exactly as a clinic would, and show how well it went.
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What the demo has to show: the result of its run, and what is said of it at the end."""
+
+    result: pipeline.Result
+    said: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n\n".join([str(self.result), *self.said])
+
+
+def demo(*, out: Path = Path("demo-out"), source: Source = "auto", risk: str | None = None, progress: Progress | None = None) -> Shown:
+    """Contour one patient whose truth is known, exactly as a clinic would, and show how well it went and where to look.
 
     The patient is a real one (OpenKBP validation set) from $ONCONTOUR_DATA, else from ../shared/data, else from the public OpenKBP
-    repository by git, else the built-in phantom; the first line says which. It is written as DICOM (CT, RTDOSE), and 'oncontour run' does
-    the rest. At the end stands a table: structure, volume, and DSC against the truth.
+    repository by git, else the built-in phantom; the first line says which. It is written as DICOM (CT, the planner's targets, RTDOSE), and
+    'oncontour run' does the rest. At the end stand a table (structure, volume, DSC against the truth), the places that deserve a person's
+    time, worst first, what the dose gives to each structure, and where the report is.
 
     Examples:
         oncontour demo
@@ -40,6 +59,7 @@ def demo(*, out: Path = Path("demo-out"), source: Source = "auto", progress: Pro
     Args:
         out: folder in which dicom, truth and result are put; those of an earlier demo are replaced
         source: where the patient comes from; auto: the first of the three that has one
+        risk: path of a risk model, made by 'oncontour train risk', to tell the patient's risk by
         progress: called with the fraction done
     """
     case, words = patient(source)
@@ -47,9 +67,10 @@ def demo(*, out: Path = Path("demo-out"), source: Source = "auto", progress: Pro
     dicom, truth, result = out / "dicom", out / "truth", out / "result"
     write_patient(case, dicom, truth)
     _say(f"Written as DICOM: {dicom}. What a clinic would type: oncontour run {dicom} --out {result}")
-    pipeline.check_out(result, dicom, overwrite=True)
+    pipeline.guard(result, dicom, overwrite=True)
     model = None if words.startswith("real") else [pipeline.DEFAULT_MODELS["head_neck"]]
-    return pipeline.run(dicom, out=result, model=model, truth=truth, overwrite=True, progress=progress)
+    done = pipeline.run(dicom, out=result, model=model, truth=truth, risk=risk, overwrite=True, progress=progress)
+    return Shown(done, (*(() if risk else (RISK,)), f"Open this in a browser, and press N for the next place to look at: {result / PAGE}"))
 
 
 def patient(source: Source = "auto") -> tuple[Case, str]:
@@ -74,10 +95,13 @@ def patient(source: Source = "auto") -> tuple[Case, str]:
 
 
 def write_patient(case: Case, dicom: Path, truth: Path) -> None:
-    """Images as DICOM, structures in the NIfTI layout."""
+    """As DICOM what a planner has before the organs are drawn: images, dose and targets; all structures in the NIfTI layout."""
     from oncontour.io import write
+    from oncontour.report.dvh import is_target
 
-    write(case.without_structures(), dicom, format="dicom")
+    targets = {name: case.mask(name) for name in case.structures if is_target(name)}
+    images = case.without_structures()
+    write(images.with_masks(targets) if targets else images, dicom, format="dicom")
     write(case, truth, format="nifti")
 
 

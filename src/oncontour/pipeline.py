@@ -1,51 +1,62 @@
-"""The main job: a CT folder becomes contours, a report for people and a report for programs, all three or nothing.
+"""The main job: a CT folder becomes contours, judged slice by slice, a report for people and one for programs, all or nothing.
 
-read (io) -> choose models -> predict (tasks) -> write RTSTRUCT (io), report.html, report.json
+read (io) -> choose models -> predict (tasks) -> score (scoring) -> dose and risk, where they are (plan, risk)
+    -> write RTSTRUCT (io), scores.csv, report.html, report.json
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from oncontour import report
+from oncontour import report, scoring
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError, ModelError, OutputError
-from oncontour.files import check_writable, sweep, writing_folder
+from oncontour.errors import ConfigError, InputError, ModelError, OncontourError
+from oncontour.files import writing_folder
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
+from oncontour.result import PAGE, RECORD, SCORES, Clock, anonymous, card_words, check_out, finish, pseudonym, record
+from oncontour.volume import Volume
 
-RTSTRUCT, PAGE, RECORD, MASKS, SCORES = "rtstruct.dcm", "report.html", "report.json", "masks", "scores.csv"
-"""Names inside a result folder; ``masks`` holds NIfTI files where the CT came without DICOM, ``scores.csv`` the quality of each slice."""
+if TYPE_CHECKING:
+    from oncontour.plan import Plan
+
+RTSTRUCT, MASKS = "rtstruct.dcm", "masks"
+"""Names inside a result folder; ``masks`` holds NIfTI files where the CT came without DICOM."""
+FILES = (RTSTRUCT, MASKS, SCORES, PAGE, RECORD)
 
 DEFAULT_MODELS: dict[str, str] = {"head_neck": "hn-organs"}
 """Region of the body (``ops.body.region``) -> the shipped model that is used without being asked for."""
-
-SCHEMA = "oncontour-report-1"
+WORST = 5
+"""Places to look at that are told on the screen."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a run gave: the case with its masks, a row a structure, what ``report.json`` holds, and where it all lies."""
+    """What a run gave: the case with its masks and scores, a row a structure, what ``report.json`` holds, where it all lies, and what the
+    plan gives to the structures, where there is a dose."""
 
     case: Case
     rows: list[report.Row]
     record: Mapping[str, Any]
     out: Path
+    plan: Plan | None = None
 
     def __str__(self) -> str:
-        lines = [report.table(self.rows), ""]
-        lines += [f"warning: {text}" for text in self.record["warnings"]]
-        lines.append(f"{', '.join(self.record['files'])} and {RECORD} in {self.out}")
-        return "\n".join(lines)
+        blocks = [report.table(self.rows)]
+        if "assess" in self.case.scores:
+            blocks.append("\n".join(report.worst(self.case, WORST)))
+        if self.plan is not None:
+            blocks.append(str(self.plan))
+        if "risk" in self.case.scores:
+            from oncontour.report.risk import text
+
+            blocks.append(text(self.case))
+        warnings = [f"warning: {text}" for text in self.record["warnings"]]
+        blocks.append("\n".join([*warnings, f"{', '.join(self.record['files'])} and {RECORD} in {self.out}"]))
+        return "\n\n".join(blocks)
 
 
 def run(
@@ -57,6 +68,12 @@ def run(
     series_uid: str | None = None,
     truth: Path | None = None,
     add_to: Path | None = None,
+    assess: bool = True,
+    quality: str | None = None,
+    risk: str | None = None,
+    facts: dict[str, float] | None = None,
+    dose: list[str] | None = None,
+    unit: Literal["Gy", "cGy"] = "Gy",
     backend: Literal["auto", "torch", "openvino"] = "auto",
     threads: int | None = None,
     tidy: Tidy = Tidy(),  # noqa: B008  (frozen: one value for all calls; its fields become --tidy.NAME)
@@ -64,18 +81,22 @@ def run(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Result:
-    """Contour a CT: an RTSTRUCT, report.html and report.json in a new folder.
+    """Contour a CT and say where to look: an RTSTRUCT, report.html, scores.csv and report.json in a new folder.
 
     The CT folder may be messy: other series, localizers and stray files are left aside and named in the report. Without --model the
-    shipped model for the region of the body is used. OUT appears whole at the end or not at all; a folder that is there stays as it is
-    unless --overwrite is given, and even then until the new one is complete. No result holds the patient's name or birth date except the
-    RTSTRUCT, which must.
+    shipped model for the region of the body is used. Every slice of every contour is then assessed: by the shipped quality model or
+    --quality, or by the rules alone where there is none; --assess false leaves it out. With an RTDOSE of this CT in the folder there are
+    DVHs too, and the risk by --risk MODEL; without a dose that can be used there are contours all the same, and a sentence why.
+
+    OUT appears whole at the end or not at all; a folder that is there stays as it is unless --overwrite is given, and even then until
+    the new one is complete. No result holds the patient's name or birth date except the RTSTRUCT, which must.
 
     Examples:
         oncontour run CT_FOLDER --out OUT
         oncontour run CT_FOLDER --out OUT --structures Parotid_L,Parotid_R
         oncontour run CT_FOLDER --out OUT --model hn-organs --model my-target.safetensors
         oncontour run CT_FOLDER --out OUT --truth RTSTRUCT_FOLDER --overwrite
+        oncontour run CT_FOLDER --out OUT --quality our-quality.safetensors --risk our-risk.safetensors --facts '{"age": 64}'
 
     Args:
         ct_folder: folder with a CT series (DICOM), or a folder or file in NIfTI, NRRD or MetaImage
@@ -85,6 +106,12 @@ def run(
         series_uid: SeriesInstanceUID of the CT, where the folder holds several
         truth: contours to compare with (a patient's folder, or an RTSTRUCT of this CT); DSC then stands in the tables
         add_to: an RTSTRUCT of this CT whose structures the new file keeps, byte for byte; the new ones come after them
+        assess: how right is each slice? predicted, and looked at by rules
+        quality: name of a shipped quality model or path of one; the shipped one by default
+        risk: path of a risk model, made by 'oncontour train risk'; none by default
+        facts: of the patient, by the names that the risk model was trained with
+        dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several
+        unit: what the numbers of the dose are; cGy where a file says Gy and holds centigray
         backend: what computes the nets
         threads: CPU threads for the nets; all by default
         tidy: what is cleaned up after the net, each switchable
@@ -92,49 +119,49 @@ def run(
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
-    started = _Clock()
-    check_out(out, ct_folder, overwrite)
-    with started("read"):
-        case = _read(ct_folder, series_uid)
+    if quality and not assess:
+        raise ConfigError("a quality model is named, and --assess false leaves it out", hint="leave out one of the two")
+    clock = Clock()
+    guard(out, ct_folder, overwrite)
+    with clock("read"):
+        case = _in_gy(_read(ct_folder, series_uid, dose), unit)
         known = None if truth is None else _read_truth(truth, case)
-    settings = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy)}
-    notes = [_anonymous(note, ct_folder, case) for note in (*case.facts.get("notes", ()), *_other_structures(case))]
-    with started("contour"):
+    assessor = scoring.load(quality, backend=backend, threads=threads) if assess else None
+    risk_model = None if risk is None else _load_risk(risk)
+    settings = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess, "facts": facts}
+    notes = [anonymous(note, ct_folder, case) for note in (*case.facts.get("notes", ()), *_other_structures(case))]
+    with clock("contour"):
         chosen = model or [default_model(case)]
         if not model:
             notes.append(f"{chosen[0]} was chosen because of the region that the CT shows.")
-        contoured, models = contour(
-            case, chosen, structures, settings={"backend": backend, "rules": tidy, "threads": threads}, trust=trust, progress=progress
+        drawn, models = contour(
+            case,
+            chosen,
+            structures,
+            settings={"backend": backend, "rules": tidy, "threads": threads},
+            trust=trust,
+            progress=_part(progress, 0.0, 0.8 if assess else 1.0),
         )
-    rows = report.rows(contoured, truth=known)
-    record = _record(case, rows, models, settings, notes)
-    _write(contoured, rows, record, out, add_to=add_to, overwrite=overwrite, clock=started)
-    return Result(contoured, rows, record, out)
+    if assess:
+        with clock("assess"):
+            drawn, judges = scoring.score(drawn, assessor, _part(progress, 0.8, 1.0))
+            models += judges
+    dosed = Dosed(drawn)
+    if "dose" in case.images or risk_model or _of_dose(case):
+        with clock("dose"):
+            dosed = look_at_dose(drawn, case, risk_model, facts)
+    if progress is not None:
+        progress(1.0)
+    rows = report.rows(dosed.case, truth=known)
+    told = record(case, rows, models, settings, notes)
+    _complete(told, dosed, ct_folder)
+    _write(dosed, rows, told, out, add_to=add_to, overwrite=overwrite, clock=clock)
+    return Result(dosed.case, rows, told, out, dosed.plan)
 
 
-def check_out(out: Path, source: Path, overwrite: bool) -> None:
-    """Refuse, before any work is done, an OUT that would cost somebody something. Raises OutputError, InputError.
-
-    Only what an earlier run made is ever replaced, and nothing that the CT folder lies in.
-    """
-    sweep(out)
-    if not source.exists():
-        raise InputError("there is no such file or folder", where=str(source), hint="check the path of the CT folder")
-    here, there = out.resolve(), source.resolve()
-    if here == there or here in there.parents:
-        raise OutputError("the result would replace the CT itself", where=str(out), hint="choose another --out")
-    if out.exists() and not out.is_dir():
-        raise OutputError("this is a file, not a folder", where=str(out), hint="choose another --out")
-    check_writable(out.parent)
-    if not out.exists():
-        return
-    strangers = sorted(file.name for file in out.iterdir() if file.name not in (RTSTRUCT, PAGE, RECORD, MASKS, SCORES))
-    if strangers:
-        raise OutputError(
-            f"the folder holds other things ({', '.join(strangers[:3])})", where=str(out), hint="choose a new folder as --out"
-        )
-    if not overwrite and any(out.iterdir()):
-        raise OutputError("there is a result already", where=str(out), hint="choose another --out, or replace it with --overwrite")
+def guard(out: Path, source: Path, overwrite: bool) -> None:
+    """``check_out`` for a run's result: only what an earlier run made is ever replaced, and nothing that the CT folder lies in."""
+    check_out(out, [source], FILES, overwrite=overwrite, of="the CT")
 
 
 def default_model(case: Case) -> str:
@@ -176,32 +203,30 @@ def contour(
         predicted = one.predict(bare, progress=_share(progress, n, len(loaded)))
         whole = len(names) == len(predicted.masks)
         drawn = drawn.with_masks(predicted.masks if whole else {name: predicted.masks[name] for name in names})
-        card = asdict(one.card)
-        kept = {key: card[key] for key in ("name", "task", "spacing_mm", "region", "data", "licence", "metrics", "limits", "sha256")}
-        records.append({**kept, **predicted.scores.get("contour", {}), "structures": list(names)})
+        records.append({**card_words(asdict(one.card)), **predicted.scores.get("contour", {}), "structures": list(names)})
     return drawn, records
-
-
-def pseudonym(case: Case) -> str:
-    """A name for the case that says nothing of the patient: from the hash of the series' UID, which is unique and means nothing.
-
-    Not from the patient's number: there are few enough of those to try them all.
-    """
-    return "P-" + _sha256(_series(case).encode())[:10]
 
 
 # ---- steps
 
 
-def _read(folder: Path, series_uid: str | None) -> Case:
+def _read(folder: Path, series_uid: str | None, doses: Sequence[str] | None) -> Case:
     from oncontour.io import read
 
-    case = read(folder, series_uid=series_uid) if series_uid else read(folder)
+    case = read(folder, series_uid=series_uid, doses=doses or (), lenient=not doses)
     if "ct" not in case.images:
         raise InputError(
             f"no CT is here, only {', '.join(case.images) or 'contours'}", where=str(folder), hint="give the folder of a CT series"
         )
     return case
+
+
+def _in_gy(case: Case, unit: str) -> Case:
+    """The case with its dose in Gy, where the numbers are told to be centigray."""
+    if unit == "Gy" or "dose" not in case.images:
+        return case
+    notes = tuple(note for note in case.facts.get("notes", ()) if "centigray" not in note)
+    return replace(case.with_images({"dose": case.images["dose"].map(lambda gy: gy / 100)}), facts={**case.facts, "notes": notes})
 
 
 def _read_truth(path: Path, case: Case) -> Case:
@@ -246,48 +271,135 @@ def _assign(offered: Sequence[Sequence[str]], wanted: Sequence[str] | None) -> l
 
 
 def _share(progress: Progress | None, n: int, of: int) -> Progress | None:
-    return None if progress is None else lambda fraction: progress((n + fraction) / of)
+    return _part(progress, n / of, (n + 1) / of)
 
 
-def _anonymous(note: str, source: Path, case: Case) -> str:
-    """A reader's remark without what may name the patient: where the files lie, and the patient's own attributes."""
-    import re
-
-    attributes = getattr(case.source, "patient", {})
-    told = [str(attributes.get(keyword, "")) for keyword in ("PatientName", "PatientID", "PatientBirthDate")]
-    told += [part for value in told for part in re.split(r"[\^= ,]+", value)]
-    told += [str(source.resolve()), str(source), *([source.name] if source.is_file() else ())]
-    for word in sorted({word for word in told if len(word) > 2}, key=len, reverse=True):
-        note = re.sub(re.escape(word), "[...]", note, flags=re.IGNORECASE)
-    return note
+def _part(progress: Progress | None, begin: float, end: float) -> Progress | None:
+    """What tells ``progress`` of a step that is its part from ``begin`` to ``end``."""
+    return None if progress is None else lambda fraction: progress(begin + (end - begin) * fraction)
 
 
 def _other_structures(case: Case) -> list[str]:
-    if not case.structures:
-        return []
-    return [f"Contours that came with the CT were left aside: {', '.join(case.structures)}."]
+    """What becomes of contours that came with the CT."""
+    from oncontour.report.dvh import is_target
+
+    targets = [name for name in case.structures if is_target(name)] if "dose" in case.images else []
+    others = [name for name in case.structures if name not in targets]
+    said = [f"Contours that came with the CT were left aside: {', '.join(others)}."] if others else []
+    return said + ([f"Targets that came with the CT stand in the DVH as they were drawn: {', '.join(targets)}."] if targets else [])
+
+
+# ---- dose
+
+
+@dataclass(frozen=True, eq=False)
+class Dosed:
+    """The case (with ``scores["risk"]`` where there is one), what the plan gives to its structures, and why something of that is not
+    there."""
+
+    case: Case
+    plan: Plan | None = None
+    why: tuple[str, ...] = ()
+
+
+def look_at_dose(drawn: Case, came: Case, risk_model: Any = None, facts: Mapping[str, float] | None = None) -> Dosed:
+    """The DVHs of the structures in ``drawn`` and of the targets that ``came`` with the CT, and the risk by ``risk_model``, if any.
+
+    Nothing is raised for a dose that cannot be used: it is said, and the contours are there all the same.
+    """
+    from oncontour.plan import evaluate
+
+    wanted = "No DVH and no risk" if risk_model else "No DVH"
+    if "dose" not in came.images:
+        return Dosed(drawn, why=(_sentence(f"{wanted}: {'; '.join(_of_dose(came)) or 'there is no dose with this CT'}"),))
+    whole = _with_targets(drawn, came)
+    plan, why = None, []
+    try:
+        plan = evaluate(whole)
+    except OncontourError as error:
+        why.append(_sentence(f"No DVH: {error.what}", error.hint))
+    if risk_model is not None:
+        try:
+            found = risk_model.predict(replace(whole, facts={**whole.facts, **(facts or {})})).scores["risk"]
+            drawn = drawn.with_scores({"risk": found})
+        except OncontourError as error:
+            why.append(_sentence(f"No risk: {error.what}", error.hint))
+    return Dosed(drawn, plan, tuple(dict.fromkeys(why)))
+
+
+def _load_risk(model: str) -> Any:
+    from oncontour.risk import load
+
+    return load(model)
+
+
+def _with_targets(drawn: Case, came: Case) -> Case:
+    """``drawn`` and the targets that ``came`` has and nobody drew anew; without the reader's remarks, which stand elsewhere."""
+    from oncontour.report.dvh import is_target
+
+    names = [name for name in came.structures if is_target(name) and name not in drawn.structures]
+    masks: dict[str, Volume] = {name: came.masks[name] for name in names if name in came.masks}
+    contours = {name: came.contours[name] for name in names if name in came.contours}
+    whole = (drawn.with_masks(masks) if masks else drawn).with_contours(contours)
+    return replace(whole, facts={key: value for key, value in whole.facts.items() if key != "notes"})
+
+
+def _of_dose(case: Case) -> list[str]:
+    """What the reader said of the dose."""
+    return [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
+
+
+def _sentence(what: str, hint: str = "") -> str:
+    return what + (f". Way out: {hint}" if hint else "") + "."
+
+
+def _complete(told: dict[str, Any], dosed: Dosed, source: Path) -> None:
+    """What the dose gives, into the record."""
+    case = dosed.case
+    if dosed.plan is not None:
+        from oncontour.plan import record as plan_record
+
+        told["dose"] = {**plan_record(dosed.plan), "id": told["case"]}
+    if "risk" in case.scores:
+        from oncontour.risk import record as risk_record
+
+        told["risk"] = risk_record(case)
+    told["warnings"] += [anonymous(why, source, case) for why in dosed.why]
+
+
+def _figures(dosed: Dosed) -> dict[str, str]:
+    """The pictures of the report, as SVG."""
+    figures = {}
+    if dosed.plan is not None:
+        from oncontour.report.dvh import svg
+
+        prescriptions = {name: target.prescription_gy for name, target in dosed.plan.targets.items()}
+        figures["dvh"] = svg(dosed.plan.dvhs, prescriptions_gy=prescriptions)
+    if "risk" in dosed.case.scores:
+        from oncontour.report.risk import svg as risk_svg
+
+        figures["risk"] = risk_svg(dosed.case)
+    return figures
+
+
+# ---- writing
 
 
 def _write(
-    case: Case, rows: list[report.Row], record: dict[str, Any], out: Path, *, add_to: Path | None, overwrite: bool, clock: _Clock
+    dosed: Dosed, rows: list[report.Row], told: dict[str, Any], out: Path, *, add_to: Path | None, overwrite: bool, clock: Clock
 ) -> None:
     """All files into a hidden folder, which then becomes ``out`` in one step."""
+    case = dosed.case
     with writing_folder(out) as folder:
         with clock("write"):
-            written = _write_contours(case, rows, record, folder, add_to)
+            written = _write_contours(case, rows, told, folder, add_to)
             if "assess" in case.scores:
                 written.append(report.write_scores(case, folder / SCORES))
-        record["files"] = {path.relative_to(folder).as_posix(): _sha256(path.read_bytes()) for path in written}
-        with clock("report"):
-            record["timings_s"], record["peak_memory_mb"] = clock.so_far(), peak_memory_mb()
-            report.write(record, case, rows, folder / PAGE)
-        record["timings_s"], record["peak_memory_mb"] = clock.so_far(), peak_memory_mb()
-        record["files"][PAGE] = _sha256((folder / PAGE).read_bytes())
-        (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        check_out(out, folder, overwrite)  # another run may have finished meanwhile
+        finish(folder, told, case, rows, written, clock, _figures(dosed))
+        guard(out, folder, overwrite)  # another run may have finished meanwhile
 
 
-def _write_contours(case: Case, rows: list[report.Row], record: Mapping[str, Any], folder: Path, add_to: Path | None) -> list[Path]:
+def _write_contours(case: Case, rows: list[report.Row], told: Mapping[str, Any], folder: Path, add_to: Path | None) -> list[Path]:
     """The RTSTRUCT; where the CT was no DICOM, a mask file a structure."""
     if case.source is None:
         if add_to is not None:
@@ -298,94 +410,16 @@ def _write_contours(case: Case, rows: list[report.Row], record: Mapping[str, Any
         return [write_image(case.mask(row.name), folder / MASKS / f"{file_name(row.name)}.nii.gz") for row in rows]
     from oncontour.io.rtstruct import write_rtstruct
 
-    described = "Draft by oncontour, to be reviewed. " + "; ".join(f"{one['name']} {one['sha256'][:12]}" for one in record["models"])
+    drawers = [one for one in told["models"] if one["task"] == "contour"]
+    described = "Draft by oncontour, to be reviewed. " + "; ".join(f"{one['name']} {one['sha256'][:12]}" for one in drawers)
     written = write_rtstruct(
         case,
         folder / RTSTRUCT,
         structures=[row.name for row in rows],
         description=described,
-        generation=f"oncontour {record['versions'].get('oncontour', '')}",
+        generation=f"oncontour {told['versions'].get('oncontour', '')}",
         existing=add_to,
         colours={row.name: row.colour for row in rows},
         observations=report.observations(case),
     )
     return [written]
-
-
-def _record(
-    case: Case, rows: Sequence[report.Row], models: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], notes: Sequence[str]
-) -> dict[str, Any]:
-    """What ``report.json`` holds; nothing in it names the patient."""
-    tidied = [line for one in models for line in one.get("tidied", ())]
-    return {
-        "schema": SCHEMA,
-        "case": pseudonym(case),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "input": {
-            "modality": "CT",
-            "shape": list(case.ct.geometry.shape),
-            "spacing_mm": list(case.ct.geometry.spacing_mm),
-            "series_uid_sha256": _sha256(_series(case).encode()),
-            "voxels_sha256": _sha256(case.ct.array.tobytes()),
-            "notes": list(notes),
-        },
-        "models": [{key: value for key, value in one.items() if key != "tidied"} for one in models],
-        "settings": dict(settings),
-        "tidy": tidied,
-        "warnings": [f"{one['name']}: {text}" for one in models for text in one.get("notes", ())] + report.warnings(rows),
-        "structures": [row.as_dict() for row in rows],
-        **({"assess": report.scores_of(case)} if "assess" in case.scores else {}),
-        "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the result depends on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": sys.version.split()[0]}
-    for name in ("oncontour", "numpy", "scipy", "torch", "openvino", "pydicom", "monai"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def peak_memory_mb() -> float:
-    """The most memory this process has held at once, in MB; 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return 0.0
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(used / (1e6 if sys.platform == "darwin" else 1e3), 1)
-
-
-def _series(case: Case) -> str:
-    """What is unique to the image: its series' UID, else its voxels."""
-    uid = str(getattr(case.source, "series_uid", "") or "")
-    return uid or _sha256(case.ct.array.tobytes())
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-@dataclass
-class _Clock:
-    """Seconds that each named step took."""
-
-    started: float = field(default_factory=time.perf_counter)
-    steps: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.steps[step] = round(time.perf_counter() - begun, 3)
-
-    def so_far(self) -> dict[str, float]:
-        return {**self.steps, "total": round(time.perf_counter() - self.started, 3)}

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from oncontour.errors import ConfigError, DoseError, InputError, LimitError, OutputError, StructureError
+from oncontour.errors import ConfigError, DoseError, InputError, LimitError, StructureError
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -131,9 +131,10 @@ def dvh(
         progress: called with the fraction done
     """
     from oncontour.io import read
+    from oncontour.result import check_out
 
     if out is not None:
-        check_out(out, patient, overwrite)
+        check_out(out, [patient], FILES, overwrite=overwrite, of="the patient")
     case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=dose or ())
     plan = evaluate(
         case,
@@ -193,23 +194,6 @@ def evaluate(
     if ntcp and not risks:
         notes.append("no published model has all that it needs here (structures, and facts of the patient)")
     return Plan(case.id, dvhs, tuple(str(p) for p in parsed), table, targets, risks, tuple(dict.fromkeys(notes)))
-
-
-def check_out(out: Path, source: Path, overwrite: bool) -> None:
-    """Refuse an OUT that would cost somebody something: a file, a folder with other things, or an earlier result without ``overwrite``."""
-    here, there = out.resolve(), source.resolve()
-    if here == there or here in there.parents:
-        raise OutputError("the result would replace the patient itself", where=str(out), hint="choose another --out")
-    if out.exists() and not out.is_dir():
-        raise OutputError("this is a file, not a folder", where=str(out), hint="choose another --out")
-    found = sorted(path.name for path in out.iterdir()) if out.exists() else []
-    strangers = [name for name in found if name not in FILES]
-    if strangers:
-        raise OutputError(
-            f"the folder holds other things ({', '.join(strangers[:3])})", where=str(out), hint="choose a new folder as --out"
-        )
-    if found and not overwrite:
-        raise OutputError("there is a result already", where=str(out), hint="choose another --out, or replace it with --overwrite")
 
 
 def write(plan: Plan, out: Path) -> Plan:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oncontour.errors import InputError, ModelError, OutputError
+from oncontour.errors import ModelError
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -68,9 +68,10 @@ def risk(
     from dataclasses import replace
 
     from oncontour.io import read
+    from oncontour.result import check_out
 
     if out is not None:
-        check_out(out, patient, overwrite)
+        check_out(out, [patient], FILES, overwrite=overwrite, of="the patient")
     task = load(model)
     case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=dose or ())
     case = replace(case, facts={**case.facts, **(facts or {})})
@@ -96,25 +97,6 @@ def record(case: Case) -> dict[str, Any]:
 
     scores = {key: value for key, value in case.scores["risk"].items() if key not in ("sensitivity", "region")}
     return {"schema": SCHEMA, "title": headline(case), **scores}
-
-
-def check_out(out: Path, source: Path, overwrite: bool) -> None:
-    """Refuse an OUT that would cost somebody something. Raises OutputError, InputError."""
-    if not source.exists():
-        raise InputError("there is no such file or folder", where=str(source), hint="check the path of the patient")
-    here, there = out.resolve(), source.resolve()
-    if here == there or here in there.parents:
-        raise OutputError("the result would replace the patient itself", where=str(out), hint="choose another --out")
-    if out.exists() and not out.is_dir():
-        raise OutputError("this is a file, not a folder", where=str(out), hint="choose another --out")
-    found = sorted(path.name for path in out.iterdir()) if out.exists() else []
-    strangers = [name for name in found if name not in FILES]
-    if strangers:
-        raise OutputError(
-            f"the folder holds other things ({', '.join(strangers[:3])})", where=str(out), hint="choose a new folder as --out"
-        )
-    if found and not overwrite:
-        raise OutputError("there is a result already", where=str(out), hint="choose another --out, or replace it with --overwrite")
 
 
 def write(found: Found, out: Path) -> Found:

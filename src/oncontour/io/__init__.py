@@ -18,6 +18,7 @@ def read(
     series_uid: str | None = None,
     structure_set_uid: str | None = None,
     doses: Sequence[str | Path] = (),
+    lenient: bool = False,
 ) -> Case:
     """The patient at ``path``, whatever of these it is: a folder of images with ``masks`` (``io/layout.py``), an OpenKBP folder of CSVs,
     a single image file, or a folder of DICOM (stray image files in it are passed over; a CT in both forms is refused).
@@ -25,8 +26,9 @@ def read(
     ``id`` is by default the name of the folder or file: a PatientID is patient data and stays out of ids. ``series_uid`` picks one of
     several image series, ``structure_set_uid`` (a SOPInstanceUID) one of several RTSTRUCTs, ``doses`` (SOPInstanceUIDs or files) one of
     several RTDOSEs, or some to be added up (DICOM only). Remarks for the user are in ``case.facts["notes"]``, names of structures that no
-    TG-263 name is known for in ``case.facts["unmapped"]``, and what the files call each structure in ``case.facts["names"]``. Raises
-    InputError (or one of its kinds) in one sentence.
+    TG-263 name is known for in ``case.facts["unmapped"]``, and what the files call each structure in ``case.facts["names"]``. With
+    ``lenient`` structures and a dose that cannot be read are left out and noted: for who wants the images in any case. Raises InputError
+    (or one of its kinds) in one sentence.
     """
     path = Path(path)
     if not path.exists():
@@ -40,11 +42,11 @@ def read(
     if path.is_file() and is_image(path):
         return _read_single(path, id)
     if is_layout(path) and not holds_dicom(path):
-        return read_layout(path, id=id)
+        return read_layout(path, id=id, lenient=lenient)
     check_not_both(path)
     if is_openkbp(path):
         return read_openkbp(path, id=id)
-    return read_dicom(path, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=doses)
+    return read_dicom(path, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=doses, lenient=lenient)
 
 
 def write(case: Case, out: Path | str, *, format: str = "dicom") -> list[Path]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from oncontour.case import Case
-from oncontour.errors import InputError
+from oncontour.errors import InputError, OncontourError
 from oncontour.files import writing_folder
 from oncontour.io.names import to_tg263
 from oncontour.io.nifti import SUFFIXES, is_image, read_image, write_image
@@ -41,22 +41,29 @@ def check_not_both(folder: Path) -> None:
         )
 
 
-def read_layout(folder: Path | str, *, id: str | None = None) -> Case:
+def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = False) -> Case:
     """The patient in ``folder``; ``id`` is by default the folder's name.
 
     ``facts["names"]`` has the file's name of every mask (TG-263 name -> name in the file system), so that ``write_layout`` can give it
     back; ``facts["unmapped"]`` the masks whose names no TG-263 name is known for (they keep their own). In a mask, 0 (below 0.5 in
     files of real numbers) is outside. Raises InputError where there is no image, or two files of one name, what ``read_image`` raises, and
-    GeometryError for a mask that is not on the CT's grid.
+    GeometryError for a mask that is not on the CT's grid; with ``lenient`` a dose that cannot be read is left out and noted.
     """
     folder = Path(folder)
     if not is_layout(folder):
         raise InputError("no image files (ct.nii.gz, masks/NAME.nii.gz, ...)", where=str(folder))
-    images = {image_name(name): read_image(path) for name, path in _by_name(folder).items()}
+    images, said = {}, []
+    for name, path in _by_name(folder).items():
+        try:
+            images[image_name(name)] = read_image(path)
+        except OncontourError as error:
+            if not lenient or image_name(name) != "dose":
+                raise
+            said.append(f"the dose cannot be used: {error.what} [{path.name}]")
     found = _by_name(folder / MASKS)
     names, unmapped, notes = map_names(found)
     masks = {name: _as_mask(read_image(found[original])) for name, original in names.items()}
-    facts: dict[str, Any] = {"names": names, "unmapped": unmapped, "notes": notes}
+    facts: dict[str, Any] = {"names": names, "unmapped": unmapped, "notes": (*notes, *said)}
     return Case(id or folder.resolve().name, images, masks, facts=facts)
 
 

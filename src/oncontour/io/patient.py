@@ -6,7 +6,8 @@ What belongs is told by UIDs alone (DICOM PS3.3 C.7.4.1 frame of reference, C.8.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from oncontour.case import Case
 from oncontour.contours import Contours
-from oncontour.errors import InputError, OutputError, StructureError
+from oncontour.errors import InputError, OncontourError, OutputError, StructureError
 from oncontour.files import writing_folder
 from oncontour.io.dicomparse import read_header
 from oncontour.io.nifti import is_image
@@ -47,6 +48,7 @@ def read_dicom(
     series_uid: str | None = None,
     structure_set_uid: str | None = None,
     doses: Sequence[str | Path] = (),
+    lenient: bool = False,
 ) -> Case:
     """The CT (else MR) series in ``folder`` with the RTSTRUCT, SEG and RTDOSE that belong to it; ``id`` is by default the folder's name.
 
@@ -55,7 +57,8 @@ def read_dicom(
     reference; ``doses`` (SOPInstanceUIDs or files) names others, added up where there are several. The RTPLAN of the dose tells
     ``facts["fractions"]`` and ``facts["prescription_gy"]``. What is left out is noted. Raises what ``read_series``,
     ``read_structure_set``, ``read_seg``, ``read_rtdose`` and ``read_doses`` raise, and StructureError where two structure sets are
-    equally new or the named one is not there.
+    equally new or the named one is not there. With ``lenient`` what is wrong with structures, segments or dose is noted and they are left
+    out: the images are there all the same.
     """
     from oncontour.io.choose import choose
     from oncontour.io.series import read_series
@@ -66,9 +69,13 @@ def read_dicom(
     volume, source, remarks = read_series(series)
     found = _Found({series.modality.lower(): volume}, notes=[*left_out, *passed_over(folder, files), *remarks])
     found.notes += _of_another_patient(files, series, source)
-    _add_structures(found, [f for f in files if f.kind == "RTSTRUCT"], source, structure_set_uid)
-    _add_segments(found, [f for f in files if f.kind == "SEG"], source, volume)
-    planned = _add_dose(found, files, source, doses)
+    planned: dict[str, Any] = {}
+    with _bearing(found, "the structures", lenient):
+        _add_structures(found, [f for f in files if f.kind == "RTSTRUCT"], source, structure_set_uid)
+    with _bearing(found, "the segments", lenient):
+        _add_segments(found, [f for f in files if f.kind == "SEG"], source, volume)
+    with _bearing(found, "the dose", lenient):
+        planned = _add_dose(found, files, source, doses)
     facts: dict[str, Any] = {**planned, "names": found.names, "unmapped": tuple(found.unmapped), "notes": tuple(dict.fromkeys(found.notes))}
     return Case(id or folder.resolve().name, found.images, found.masks, found.contours, facts=facts, source=source)
 
@@ -210,6 +217,17 @@ def _of_another_patient(files: Sequence[SeriesFiles], series: SeriesFiles, sourc
 def _of_others(files: Iterable[SeriesFiles], kind: str) -> list[str]:
     names = ", ".join(f.path.name for f in files)
     return [f"{kind} of other images left out: {names}"] if names else []
+
+
+@contextmanager
+def _bearing(found: _Found, what: str, lenient: bool) -> Iterator[None]:
+    """With ``lenient`` an error inside becomes a note."""
+    try:
+        yield
+    except OncontourError as error:
+        if not lenient:
+            raise
+        found.notes.append(f"{what} cannot be used: {error.what}" + (f" [{error.where}]" if error.where else ""))
 
 
 def _add_structures(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, uid: str | None) -> None:

@@ -4,7 +4,8 @@
     review.py      quality strips and the places to look at            export.py   the scores as CSV
     template.html, style.css, viewer.js, review.js    the page
 
-Where the case has ``scores["assess"]`` the page is a review: the worst slice stands first, and keys lead from one to the next.
+Where the case has ``scores["assess"]`` the page is a review: the worst slice stands first, and keys lead from one to the next. Where the
+record has ``dose`` or ``risk`` they stand below the images, each with its picture.
 
 The page says nothing that ``report.json`` (the ``record``) does not say, except the images and the contours themselves.
 """
@@ -21,8 +22,8 @@ from typing import Any
 from oncontour.case import Case
 from oncontour.files import write_text
 from oncontour.palette import COLOURS, colour_of
-from oncontour.report.export import observations, scores_csv, write_scores
-from oncontour.report.review import scores_of, unscored
+from oncontour.report.export import observations, scores_csv, worst, write_scores
+from oncontour.report.review import scores_of, title, unscored
 from oncontour.report.structures import Row, rows, warnings
 
 __all__ = [
@@ -35,8 +36,10 @@ __all__ = [
     "scores_csv",
     "scores_of",
     "table",
+    "title",
     "unscored",
     "warnings",
+    "worst",
     "write",
     "write_scores",
 ]
@@ -55,13 +58,14 @@ _MODEL_WORDS = (
 )
 
 
-def write(record: Mapping[str, Any], case: Case, table: list[Row], path: Path | str) -> Path:
-    """Write the page of ``case`` to ``path``, whole or not at all. ``record`` is what report.json holds."""
-    write_text(path, page(record, case, table))
+def write(record: Mapping[str, Any], case: Case, table: list[Row], path: Path | str, figures: Mapping[str, str] | None = None) -> Path:
+    """Write the page of ``case`` to ``path``, whole or not at all. ``record`` is what report.json holds; ``figures``: "dvh" and "risk", as
+    SVG."""
+    write_text(path, page(record, case, table, figures))
     return Path(path)
 
 
-def page(record: Mapping[str, Any], case: Case, table: list[Row]) -> str:
+def page(record: Mapping[str, Any], case: Case, table: list[Row], figures: Mapping[str, str] | None = None) -> str:
     """The HTML of the report."""
     from jinja2 import Environment, select_autoescape
     from markupsafe import Markup
@@ -77,9 +81,14 @@ def page(record: Mapping[str, Any], case: Case, table: list[Row]) -> str:
         messages=_messages(record, table, shown.review),
         review=shown.review,
         shown=f"{shown.words['step_mm'][1]:.2g} × {shown.words['step_mm'][2]:.2g} mm",
+        dose=_dose(record["dose"]) if record.get("dose") else None,
+        risk=record.get("risk"),
+        figures={name: Markup(_inline(svg)) for name, svg in (figures or {}).items()},
+        drawn=len(_drawers(record)) > 0,
         with_dsc=any(row.dsc is not None for row in table),
         model_facts=_model_facts,
         span=_span,
+        percent=_percent,
         quality_facts=_quality_facts(case),
         run_facts=_run_facts(record),
         style=Markup(_part("style.css")),
@@ -123,13 +132,51 @@ def _messages(record: Mapping[str, Any], table: Sequence[Row], review: Mapping[s
     return [text for text in record["warnings"] if text not in told]
 
 
+def _inline(svg: str) -> str:
+    """``svg`` as an element of the page: without the addresses of those who made the format and the library."""
+    import re
+
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return re.sub(r"""\s(xmlns(:\w+)?)=(["']).*?\3""", "", svg)
+
+
+def _drawers(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The models that drew; the others judged."""
+    return [one for one in record["models"] if one.get("task", "contour") == "contour"]
+
+
 def _sentence(record: Mapping[str, Any]) -> str:
     found = sum(1 for row in record["structures"] if row["slices"])
-    models = len(record["models"])
+    models, modality = len(_drawers(record)), record["input"]["modality"]
     if not models:
-        return f"{found} of {len(record['structures'])} structures have contours on this {record['input']['modality']}; drawn elsewhere."
+        return f"{found} of {len(record['structures'])} structures have contours on this {modality}; drawn elsewhere."
     by = "one model" if models == 1 else f"{models} models"
-    return f"{found} of {len(record['structures'])} structures were found on this {record['input']['modality']} by {by}."
+    return f"{found} of {len(record['structures'])} structures were found on this {modality} by {by}."
+
+
+def _dose(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of the DVH figures and of the targets, as text; colours are those of the plot."""
+    figures = list(dict.fromkeys(key for one in told["structures"].values() for key in one["figures"]))
+    rows = [
+        {
+            "name": name,
+            "colour": colour_of(n),
+            "cells": [_number(one["volume_cc"]), *(_number(one["figures"].get(key)) for key in figures)],
+            "missing": one["missing_cc"] > 0.005 * max(one["volume_cc"], 1e-9),
+        }
+        for n, (name, one) in enumerate(told["structures"].items())
+    ]
+    shown = ("prescription_gy", "v95_percent", "d95_gy", "homogeneity", "paddick", "rtog", "gradient")
+    targets = [{"name": name, "cells": [_number(one[key]) for key in shown]} for name, one in told["targets"].items()]
+    return {"figures": figures, "rows": rows, "targets": targets, "notes": told["notes"]}
+
+
+def _percent(chance: float | None) -> str:
+    return "–" if chance is None else f"{100 * chance:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
 def _image(record: Mapping[str, Any]) -> str:

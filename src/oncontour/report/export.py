@@ -1,4 +1,4 @@
-"""The scores as a table for programs and spreadsheets: one line a slice of a structure."""
+"""The scores outside the page: a table with a line a slice, the worst places in words, a text for each structure in the RTSTRUCT."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from oncontour.case import Case
 from oncontour.files import write_text
-from oncontour.report.review import Cell, Strip, strips
+from oncontour.geometry import Geometry
+from oncontour.report.review import Cell, Spot, Strip, sentence, spots, strips
 
 COLUMNS = ("structure", "slice", "z_mm", "dsc", "lower_bound", "class", "surface_mm", "flagged", "findings")
 
@@ -40,6 +41,34 @@ def write_scores(case: Case, path: Path | str) -> Path:
     return Path(path)
 
 
+def worst(case: Case, most: int) -> list[str]:
+    """How much there is to look at, and the ``most`` worst places in words, numbered as the page numbers them; why nothing was scored."""
+    scores, table = case.scores["assess"], strips(case)
+    found = spots(table)
+    lines = [f"Not scored: {scores['refused']}"] if scores.get("refused") else []
+    if not lines and not any(strip.scored for strip in table):
+        lines = list(dict.fromkeys(strip.why for strip in table if strip.why))
+    lines.append(sentence(table))
+    lines += [f"  {n}. {_place(case.geometry, spot)}" for n, spot in enumerate(found[:most], start=1)]
+    return lines + ([f"  and {len(found) - most} more"] if len(found) > most else [])
+
+
+def _place(grid: Geometry, spot: Spot) -> str:
+    said = " ".join(spot.texts) or "The predicted overlap is low."
+    if spot.dsc is not None:
+        said += f" Predicted DSC {spot.dsc:.2f}" + ("." if spot.lower is None else f", at least {spot.lower:.2f}.")
+    if spot.first is None or spot.last is None:
+        return f"{spot.name}: {said}"
+    ends = sorted({slice_number(grid, spot.first), slice_number(grid, spot.last)})
+    where = f"slice {ends[0]}" if len(ends) == 1 else f"slices {ends[0]} to {ends[1]}"
+    return f"{spot.name}, {where}: {said}"
+
+
+def slice_number(grid: Geometry, k: int) -> int:
+    """From 1 at the most inferior plane of ``grid``, as the page's viewer counts."""
+    return k + 1 if float(grid.axes[0, 2]) >= 0 else grid.shape[0] - k
+
+
 def observations(case: Case) -> dict[str, str]:
     """A text for each structure in ``case.scores["assess"]``, for the ROIObservationDescription of an RTSTRUCT: what was predicted, and
     what the rules found. No patient, no file, no path; cut to 1024 characters where it is written."""
@@ -61,10 +90,8 @@ def _observation(strip: Strip, scores: Mapping[str, Any]) -> str:
 
 
 def _line(case: Case, strip: Strip, cell: Cell) -> list[str | int]:
-    grid = case.geometry
-    number = cell.k + 1 if float(grid.axes[0, 2]) >= 0 else grid.shape[0] - cell.k
     numbers = [f"{cell.z_mm:.2f}", _number(cell.dsc, 3), _number(cell.lower, 3), cell.quality or "", _number(cell.surface_mm, 2)]
-    return [_safe(strip.name), number, *numbers, int(cell.flagged), _safe("; ".join(cell.codes))]
+    return [_safe(strip.name), slice_number(case.geometry, cell.k), *numbers, int(cell.flagged), _safe("; ".join(cell.codes))]
 
 
 def _number(value: float | None, digits: int) -> str:

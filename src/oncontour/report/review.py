@@ -120,6 +120,11 @@ def spots(table: Iterable[Strip]) -> list[Spot]:
     return sorted(found, key=lambda spot: spot.risk)
 
 
+def title(code: str) -> str:
+    """What a finding's ``code`` is called."""
+    return TITLES.get(code, code)
+
+
 def scores_of(case: Case) -> dict[str, Any]:
     """``case.scores["assess"]`` without its volumes, ready for JSON (``assess`` in ``report.json``); empty where there is none."""
     return {key: _plain(value) for key, value in case.scores.get("assess", {}).items() if key != "error_maps"}
@@ -156,7 +161,7 @@ def words(case: Case, shown: Geometry, colours: Mapping[str, Sequence[int]]) -> 
         "codes": TITLES,
         "strips": [_strip_words(strip, number, colours) for strip in table],
         "spots": [_spot_words(spot, number, colours) for spot in spots(table)],
-        "not_scored": [{"name": strip.name, "why": strip.why or "no score"} for strip in table if not strip.scored],
+        "not_scored": _not_scored(table),
         "unchecked": list(scores["unchecked"] if "unchecked" in scores else unchecked(case)),
         "maps": [made for name, volume in scores.get("error_maps", {}).items() if (made := _map(name, volume, shown))],
         "sentence": sentence(table),
@@ -261,6 +266,15 @@ def _strip_words(strip: Strip, number: _Numbering, colours: Mapping[str, Sequenc
         ],
         "findings": [{"code": one.code, "text": one.text} for one in strip.findings],
     }
+
+
+def _not_scored(table: Sequence[Strip]) -> list[dict[str, Any]]:
+    """Why structures are not scored, each reason once: ``names`` is empty where it is that of all."""
+    reasons: dict[str, list[str]] = {}
+    for strip in table:
+        if not strip.scored:
+            reasons.setdefault(strip.why or "no score", []).append(strip.name)
+    return [{"names": names if len(names) < len(table) or len(table) == 1 else [], "why": why} for why, names in reasons.items()]
 
 
 def _spot_words(spot: Spot, number: _Numbering, colours: Mapping[str, Sequence[int]]) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from oncontour.case import Case
 from oncontour.engine import Backend, Engine
-from oncontour.errors import ModelError, OncontourError
+from oncontour.errors import ModelError
 from oncontour.geometry import Geometry
 from oncontour.ops.body import region
+from oncontour.ops.checks import findings_or_why
 from oncontour.ops.intensity import AIR_HU
 from oncontour.tasks.assess import CUTS, NUMBERS, pictures
 from oncontour.tasks.claims import Packed, Rows, Scan, rows_of
@@ -129,7 +130,7 @@ class Assessor:
                 if progress is not None:
                     progress((n + 1) / len(names))
             refused = self._strange(measured) if self.use_gate else None
-        found = findings_of(case, names)
+        found = findings_or_why(case, names)
         structures: dict[str, Any] = {}
         maps: dict[str, Volume] = {}
         for name in names:
@@ -298,16 +299,6 @@ def _outside(case: Case, name: str) -> bool:
     points = np.concatenate([np.asarray(p) for p in case.contours[name].polygons])
     at = case.geometry.voxels(points)
     return not bool(((at >= -0.5) & (at <= np.asarray(case.geometry.shape) - 0.5)).all(axis=1).any())
-
-
-def findings_of(case: Case, names: Sequence[str]) -> dict[str, list[Any]]:
-    """The rule findings of every structure; a structure that the rules cannot read has its error as one."""
-    from oncontour.ops.checks import Finding, findings
-
-    try:
-        return findings(case, names)
-    except OncontourError as error:
-        return {name: [Finding("unchecked", f"The rule checks could not be made: {error}")] for name in names}
 
 
 # ---- what is told

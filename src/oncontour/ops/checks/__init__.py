@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oncontour.case import Case
+from oncontour.errors import OncontourError
 from oncontour.ops.checks import place
 from oncontour.ops.checks.finding import CODES, Finding, Seen, see
 from oncontour.ops.checks.ranges import (
@@ -33,6 +34,7 @@ __all__ = [
     "Range",
     "Ranges",
     "findings",
+    "findings_or_why",
     "ranges_of",
     "read_ranges",
     "shipped_ranges",
@@ -68,6 +70,15 @@ def findings(case: Case, names: Sequence[str] | None = None, ranges: Ranges | No
             found += place.cut(seen, known is not None and known.at_the_end > OFTEN)
         out[name] = sorted(found, key=lambda one: list(CODES).index(one.code))
     return out
+
+
+def findings_or_why(case: Case, names: Sequence[str] | None = None) -> dict[str, list[Finding]]:
+    """``findings``; where they cannot be made, the reason as the finding ``unchecked`` of every structure."""
+    try:
+        return findings(case, names)
+    except OncontourError as error:
+        told = Finding("unchecked", f"The rule checks could not be made: {error}")
+        return {name: [told] for name in (case.structures if names is None else names)}
 
 
 def unchecked(case: Case, names: Sequence[str] | None = None, ranges: Ranges | None = None) -> list[str]:

@@ -1,0 +1,82 @@
+"""How right contours are, told without a truth: by a quality model where there is one, else by the rules alone.
+
+load(model)            the model, the shipped one by default; None where none is shipped
+score(case, model)     the case with ``scores["assess"]``
+summary(case)          that in a few lines
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from oncontour import report, result
+from oncontour.case import Case
+from oncontour.engine import Backend
+from oncontour.progress import Progress
+
+if TYPE_CHECKING:
+    from oncontour.tasks.assessing import Assessor
+
+DEFAULT_MODEL = "hn-quality"
+"""The shipped quality model; it refuses what it was not made for."""
+WITHOUT = "No quality model is installed: only the rules have looked at these contours."
+
+
+def load(model: str | None = None, *, backend: Backend = "auto", threads: int | None = None) -> Assessor | None:
+    """The quality model ``model`` (a file or a shipped name), by default the shipped one; None where none is named and none is shipped.
+
+    Raises ModelError where the model is made for something else.
+    """
+    from oncontour.card import shipped
+
+    if model is None and DEFAULT_MODEL not in shipped():
+        return None
+    from oncontour.tasks.assessing import load_assessor
+
+    return load_assessor(model or DEFAULT_MODEL, backend=backend, threads=threads)
+
+
+def score(case: Case, assessor: Assessor | None, progress: Progress | None = None) -> tuple[Case, list[dict[str, Any]]]:
+    """(the case with ``scores["assess"]``, what is recorded of the model): without a model the findings of the rules alone."""
+    if assessor is None:
+        from oncontour.ops.checks import findings_or_why
+
+        return case.with_scores({"assess": report.unscored(case, findings_or_why(case), WITHOUT)}), []
+    from dataclasses import asdict
+
+    scored = assessor.predict(case, progress)
+    return scored, [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend}]
+
+
+def summary(case: Case) -> list[str]:
+    """The result in a few lines: what was not scored and why, each reason once; and a line for each structure that was, or has findings."""
+    found = case.scores["assess"]
+    structures: Mapping[str, Any] = found["structures"]
+    lines = [f"not scored: {found['refused']}"] if found["refused"] else _reasons(structures)
+    for name, one in structures.items():
+        codes = ", ".join(dict.fromkeys(report.title(finding["code"]) for finding in one["findings"]))
+        rated = [s for s in one["slices"] if s["dsc"] is not None]
+        if one["scored"] and rated:
+            worst = min(rated, key=lambda s: float(s["dsc"]))
+            flagged = sum(s["class"] == "bad" or bool(s["findings"]) for s in one["slices"])
+            place = f"worst DSC {worst['dsc']:.2f} at z {worst['z_mm']:.1f} mm"
+            lines.append(f"{name:<16}{flagged} of {len(one['slices'])} slices to look at; {place}{f'; findings: {codes}' if codes else ''}")
+        elif codes:
+            lines.append(f"{name:<16}findings: {codes}")
+    return lines
+
+
+def _reasons(structures: Mapping[str, Any]) -> list[str]:
+    """Why structures are not scored: a reason that all share stands alone."""
+    why: dict[str, list[str]] = {}
+    for name, one in structures.items():
+        if not one["scored"]:
+            why.setdefault(one["why"], []).append(name)
+    if len(structures) in map(len, why.values()):
+        return list(why)
+    return [f"not scored: {_some(names)}: {reason}" for reason, names in why.items()]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
