@@ -156,11 +156,13 @@ def _sentence(record: Mapping[str, Any]) -> str:
 
 def _dose(told: Mapping[str, Any]) -> dict[str, Any]:
     """The tables of the DVH figures and of the targets, as text; colours are those of the plot."""
+    from oncontour.report.dvh import ink
+
     figures = list(dict.fromkeys(key for one in told["structures"].values() for key in one["figures"]))
     rows = [
         {
             "name": name,
-            "colour": colour_of(n),
+            "colour": ink(n),
             "cells": [_number(one["volume_cc"]), *(_number(one["figures"].get(key)) for key in figures)],
             "missing": one["missing_cc"] > 0.005 * max(one["volume_cc"], 1e-9),
         }
@@ -212,9 +214,13 @@ def _run_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _plain(value: Any) -> str:
-    """A value in words: ``a: 1, b: 2``; ``a, b``."""
+    """A value in words: ``a: 1, b: 2``; ``a, b``; a mean with its interval as people write it."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_plain(inner)}" for key, inner in value.items())
+        if {"mean", "interval_95", "patients"} <= set(value):
+            low, high = value["interval_95"]
+            return f"{value['mean']:.2f} ({low:.2f} to {high:.2f}, {value['patients']} patients)"
+        between = "; " if any(isinstance(inner, Mapping) for inner in value.values()) else ", "
+        return between.join(f"{str(key).replace('_', ' ')}: {_plain(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_plain(inner) for inner in value)
     if isinstance(value, float):

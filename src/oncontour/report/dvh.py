@@ -14,12 +14,14 @@ import numpy as np
 
 from oncontour.dose.dvh import DVH
 from oncontour.files import writing
-from oncontour.palette import colour_of
+from oncontour.palette import Colour, colour_of
 
 DASHES: tuple[Any, ...] = ((0, (5, 1.6)), (0, (1.4, 1.2)), (0, (7, 1.5, 1.4, 1.5)), (0, (3, 1)), (0, (9, 2)))
 """Of organs: after twelve colours have been used up, and for eyes that see none, the dashes still differ."""
 TARGETS = ("PTV", "CTV", "GTV", "ITV")
 POINTS = 800
+MOST_LIGHT = 0.62
+"""Of a curve, where white is 1."""
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -30,6 +32,14 @@ _STYLE: Any = {
     "svg.hashsalt": "oncontour",
     "figure.facecolor": "white",
 }
+
+
+def ink(position: int) -> Colour:
+    """The colour of the curve at ``position``: that of the structure, dark enough for white paper."""
+    red, green, blue = colour_of(position)
+    light = (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
+    part = min(1.0, MOST_LIGHT / light)
+    return round(part * red), round(part * green), round(part * blue)
 
 
 def is_target(name: str) -> bool:
@@ -89,7 +99,7 @@ def _curve(axis: Any, name: str, one: DVH, position: int, absolute: bool) -> Non
     edges = np.linspace(one.min_gy, one.max_gy, POINTS)
     above = np.interp(edges, one.edges_gy, one.above_cc)
     whole = 1.0 if absolute else one.dosed_cc / 100
-    colour = "#{:02x}{:02x}{:02x}".format(*colour_of(position))
+    colour = "#{:02x}{:02x}{:02x}".format(*ink(position))
     target = is_target(name)
     axis.plot(
         np.concatenate([[0.0], edges, edges[-1:]]),

@@ -61,6 +61,8 @@ def _place(grid: Geometry, spot: Spot) -> str:
         return f"{spot.name}: {said}"
     ends = sorted({slice_number(grid, spot.first), slice_number(grid, spot.last)})
     where = f"slice {ends[0]}" if len(ends) == 1 else f"slices {ends[0]} to {ends[1]}"
+    if len(ends) > 1 and spot.dsc is not None and spot.k is not None:
+        where += f", worst {slice_number(grid, spot.k)}"
     return f"{spot.name}, {where}: {said}"
 
 

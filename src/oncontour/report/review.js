@@ -23,7 +23,8 @@ function startReview(words) {
   const titles = (codes) => codes.map((code) => words.codes[code] || code).join(", ");
   const place = (spot) => {
     if (spot.first === null) return spot.at === null ? "" : "as a whole";
-    return spot.first === spot.last ? `slice ${spot.first + 1}` : `slices ${spot.first + 1}–${spot.last + 1}`;
+    if (spot.first === spot.last) return `slice ${spot.first + 1}`;
+    return `slices ${spot.first + 1}–${spot.last + 1}` + (spot.dsc === null || spot.at === null ? "" : `, worst ${spot.at + 1}`);
   };
 
   // ---- strips

@@ -41,6 +41,8 @@ TITLES: dict[str, str] = {**CODES, "missed": "goes on past its end", "wide": "to
 """code -> its title: those of the rules, and those of the model's own remarks."""
 BRIDGE = 1
 """Flagged slices with so many unflagged ones between them are one place to look at."""
+ALIKE = 0.15
+"""Slices of one place differ by no more in their rank: where all of a structure is flagged, its worst part still stands out."""
 LEAST_ERROR = 26
 """Error probabilities (of 255) below this are not shown: a tenth."""
 
@@ -94,7 +96,8 @@ class Strip:
 
 @dataclass(frozen=True)
 class Spot:
-    """Neighbouring flagged slices of one structure: a place to look at. ``k`` is the worst of them; None: the structure as a whole."""
+    """Neighbouring flagged slices of one structure, about equally bad: a place to look at. ``k`` is the worst of them; None: the structure
+    as a whole."""
 
     name: str
     first: int | None
@@ -165,7 +168,7 @@ def words(case: Case, shown: Geometry, colours: Mapping[str, Sequence[int]]) -> 
         "unchecked": list(scores["unchecked"] if "unchecked" in scores else unchecked(case)),
         "maps": [made for name, volume in scores.get("error_maps", {}).items() if (made := _map(name, volume, shown))],
         "sentence": sentence(table),
-        "findings": list(dict.fromkeys(one.text for strip in table for one in strip.findings)),
+        "findings": list(dict.fromkeys(_named(strip.name, one.text) for strip in table for one in strip.findings)),
     }
 
 
@@ -206,13 +209,33 @@ def _cell(row: Mapping[str, Any], told: Sequence[Finding]) -> Cell:
 
 
 def _runs(strip: Strip) -> list[Spot]:
-    """Flagged slices that follow one another, as places."""
+    """Flagged slices that follow one another, about equally bad, as places."""
     at = {cell.k: cell for cell in strip.cells}
     flagged = [cell.k for cell in strip.cells if cell.flagged]
     bridged = set(flagged) | {
         k + n for k in flagged for n in range(1, BRIDGE + 1) if any(k + m in flagged for m in range(n + 1, BRIDGE + 2))
     }
-    return [_spot(strip, first, last, [at[k] for k in range(first, last + 1) if k in at]) for first, last in runs(bridged)]
+    stretches = [[at[k] for k in range(first, last + 1) if k in at] for first, last in runs(bridged)]
+    return [_spot(strip, part[0].k, part[-1].k, part) for stretch in stretches for part in _alike(stretch)]
+
+
+def _alike(cells: Sequence[Cell]) -> list[Sequence[Cell]]:
+    """``cells`` cut into stretches: the worst with its neighbours that are ALIKE, then what is left on either side."""
+    flagged = [n for n, cell in enumerate(cells) if cell.flagged]
+    if not flagged:
+        return []
+    worst = min(flagged, key=lambda n: cells[n].risk)
+    limit = cells[worst].risk + ALIKE
+    begin = end = worst
+    for n in reversed([n for n in flagged if n < worst]):
+        if cells[n].risk > limit:
+            break
+        begin = n
+    for n in [n for n in flagged if n > worst]:
+        if cells[n].risk > limit:
+            break
+        end = n
+    return [*_alike(cells[:begin]), cells[begin : end + 1], *_alike(cells[end + 1 :])]
 
 
 def _spot(strip: Strip, first: int, last: int, cells: Sequence[Cell]) -> Spot:
@@ -266,6 +289,10 @@ def _strip_words(strip: Strip, number: _Numbering, colours: Mapping[str, Sequenc
         ],
         "findings": [{"code": one.code, "text": one.text} for one in strip.findings],
     }
+
+
+def _named(name: str, text: str) -> str:
+    return text if name in text else f"{name}: {text}"
 
 
 def _not_scored(table: Sequence[Strip]) -> list[dict[str, Any]]:

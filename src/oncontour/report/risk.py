@@ -16,6 +16,8 @@ from oncontour.volume import Volume
 SIMULATED = "SIMULATED OUTCOMES: the model learned from outcomes that were made up; it says nothing about this patient"
 RESEARCH = "For research; not validated for this patient"
 LINES_GY = (20, 30, 45, 60)
+FINE_MM = 1.5
+"""Of the picture's voxels: the model's own may be coarser."""
 
 
 def headline(case: Case) -> str:
@@ -43,36 +45,46 @@ def text(case: Case) -> str:
 
 
 def draw(case: Case) -> Any:
-    """Three planes through the organ: CT in grey, isodoses as lines, log odds a Gy in colour (red: more dose here, more risk)."""
+    """Three planes through the organ: CT in grey, isodoses as lines, log odds a Gy in colour (red: more dose here, more risk), the
+    stronger the less of the CT shines through."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     s = _scores(case)
     slope: Volume = s["sensitivity"]
-    grid = slope.geometry
+    grid = slope.geometry.resample([min(FINE_MM, n) for n in slope.geometry.spacing_mm])
     dose = case.images["dose"].to(grid).array
     ct = case.images["ct"].to(grid, fill=-1024).array if "ct" in case.images else np.zeros(grid.shape)
     organ = case.mask(s["structure"]).map(lambda a: a.astype(np.float32)).to(grid).array
+    odds = slope.to(grid).array
     inside = np.argwhere(organ >= 0.5)
     middle = [round(float(v)) for v in inside.mean(axis=0)] if len(inside) else [n // 2 for n in grid.shape]
-    most = float(np.abs(slope.array).max()) or 1.0
-    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
-    axes = figure.subplots(1, 3)
-    shown = None
-    for axis, (name, cut, upright) in zip(axes, _planes(middle), strict=True):
-        spacing = [grid.spacing_mm[n] for n in range(3) if not isinstance(cut[n], int)]
-        extent = (0, ct[cut].shape[1] * spacing[1], ct[cut].shape[0] * spacing[0], 0)
-        pictures = [np.asarray(a[cut], float)[::-1] if upright else np.asarray(a[cut], float) for a in (ct, slope.array, dose, organ)]
-        axis.imshow(pictures[0], cmap="gray", vmin=-200, vmax=300, extent=extent)
-        shown = axis.imshow(pictures[1], cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.55, extent=extent)
-        _lines(axis, pictures[2], LINES_GY, extent, "#d98a00")
-        _lines(axis, pictures[3], (0.5,), extent, "#111111")
-        axis.set_title(name, fontsize=9)
-        axis.set_axis_off()
-    if shown is not None:
-        figure.colorbar(shown, ax=axes, shrink=0.7, label="log odds a Gy and voxel")
-    risks = ", ".join(f"{name} {100 * one['probability']:.0f} %" for name, one in s["toxicities"].items())
-    figure.suptitle(f"{headline(case)}\n{risks}; lines: {', '.join(map(str, LINES_GY))} Gy; black: {s['structure']}", fontsize=9)
+    most = float(np.abs(odds).max()) or 1.0
+    with rc_context({"font.family": "DejaVu Sans"}):
+        figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+        axes = figure.subplots(1, 3)
+        for axis, (name, cut, upright) in zip(axes, _planes(middle), strict=True):
+            spacing = [grid.spacing_mm[n] for n in range(3) if not isinstance(cut[n], int)]
+            extent = (0, ct[cut].shape[1] * spacing[1], ct[cut].shape[0] * spacing[0], 0)
+            pictures = [np.asarray(a[cut], float)[::-1] if upright else np.asarray(a[cut], float) for a in (ct, odds, dose, organ)]
+            axis.imshow(pictures[0], cmap="gray", vmin=-200, vmax=300, extent=extent)
+            axis.imshow(pictures[1], cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.75 * np.sqrt(np.abs(pictures[1]) / most), extent=extent)
+            _lines(axis, pictures[2], LINES_GY, extent, "#d98a00")
+            _lines(axis, pictures[3], (0.5,), extent, "#00b283")
+            axis.set_title(name, fontsize=9)
+            axis.set_axis_off()
+        _scale(figure, axes, most)
+        risks = ", ".join(f"{name} {100 * one['probability']:.0f} %" for name, one in s["toxicities"].items())
+        lines = f"orange: {', '.join(map(str, LINES_GY))} Gy; green: {s['structure']}"
+        figure.suptitle(f"{headline(case)}\n{risks}; {lines}", fontsize=9)
     return figure
+
+
+def _scale(figure: Any, axes: Any, most: float) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure.colorbar(ScalarMappable(Normalize(-most, most), "RdBu_r"), ax=axes, shrink=0.7, label="log odds a Gy and voxel")
 
 
 def svg(case: Case) -> str:
