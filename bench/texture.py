@@ -1,7 +1,9 @@
 """Dosiomics: all texture families of a sphere of 92,000 voxels at 32 levels, beside mirp where it is installed; and a cohort of patients.
 
-    python bench/texture.py [--jobs 2] [--patients 33] [--without-cohort]
+    python bench/texture.py [--jobs 2] [--patients 33] [--without-cohort] [--mirp PYTHON]
 
+mirp is no dependency; it is measured where PYTHON (else $ONCONTOUR_MIRP, else this Python) has it, each side in a process of its own:
+    python -m venv mirp && mirp/bin/pip install mirp && ONCONTOUR_MIRP=mirp/bin/python python bench/texture.py
 Seconds are of this process's own CPU (``time.process_time``), so that a busy machine changes them less; wall time is given beside.
 The cohort is OpenKBP's validation patients at $ONCONTOUR_DATA (else ../shared/data): 7 organs, dose and CT, every family.
 """
@@ -9,18 +11,24 @@ The cohort is OpenKBP's validation patients at $ONCONTOUR_DATA (else ../shared/d
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import resource
+import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from oncontour.dose.dosiomics import Settings, extract, measure
+from oncontour.dose.names import FAMILIES
 from oncontour.dose.region import Processing, prepare
 from oncontour.geometry import Geometry
 from oncontour.volume import Volume
@@ -29,14 +37,42 @@ ORGANS = ("Brainstem", "SpinalCord", "Parotid_R", "Parotid_L", "Esophagus", "Lar
 TEXTURES = ("cm", "rlm", "szm", "dzm", "ngt", "ngl")
 RADIUS = 28.0
 """In voxels: 92,000 of them lie inside."""
+SAME = 1e-6
+FAMILIES_OF_MIRP = {"cm": "glcm", "rlm": "glrlm", "szm": "glszm", "dzm": "gldzm", "ngt": "ngtdm", "ngl": "ngldm"}
+NAMES_OF_MIRP = {"morph": "morphology", "loc": "local_intensity", "stat": "statistics", "ih": "intensity_histogram", "ivh": "ivh"}
+AGGREGATIONS_OF_MIRP = {
+    "2d_average": "2D_avg",
+    "2d_slice_merge": "2D_comb",
+    "2.5d_direction_merge": "2_5D_avg",
+    "2.5d_volume_merge": "2_5D_comb",
+    "3d_average": "3D_avg",
+    "3d_volume_merge": "3D_comb",
+}
+ENDINGS_OF_MIRP = {
+    "_2.5d_d_mrg": "_2_5D_avg",
+    "_2.5d_v_mrg": "_2_5D_comb",
+    "_2d_s_mrg": "_2D_comb",
+    "_2d_avg": "_2D_avg",
+    "_3d_v_mrg": "_3D_comb",
+    "_3d_avg": "_3D_avg",
+    "_2.5d": "_2_5D",
+    "_2d": "_2D",
+    "_3d": "_3D",
+}
+SAMPLED = (
+    "IBSI sums over all pairs of voxels, as ours does; mirp from 1000 voxels on takes the mean over random samples of 100 voxels up to a "
+    "standard error of 0.002, and the consensus on Moran's I is held to 0.0003 (configurations A and C)"
+)
+WHY = {"morph_moran_i": SAMPLED, "morph_geary_c": SAMPLED}
+"""Start of a column -> who follows IBSI where the two differ."""
 
 
-def sphere() -> tuple[Volume, Volume]:
-    """Smooth noise and a sphere in it, 1 mm voxels."""
-    grid = Geometry.regular((64, 64, 64))
+def sphere(edge: int = 64, radius: float = RADIUS) -> tuple[Volume, Volume]:
+    """Smooth noise on ``edge`` cubed voxels of 1 mm, and a sphere in it."""
+    grid = Geometry.regular((edge,) * 3)
     noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=grid.shape), 1.5)
-    at = np.indices(grid.shape) - 31.5
-    return Volume(1000 * noise, grid), Volume((at**2).sum(axis=0) <= RADIUS**2, grid)
+    at = np.indices(grid.shape) - (edge - 1) / 2
+    return Volume(1000 * noise, grid), Volume((at**2).sum(axis=0) <= radius**2, grid)
 
 
 def timed(work: Callable[[], object], times: int) -> tuple[float, float]:
@@ -58,44 +94,106 @@ def one_structure() -> None:
         measure(region, chosen)  # compile, or read what was compiled
         cpu, wall = timed(lambda chosen=chosen: measure(region, chosen), 5)
         print(f"{title:<24} {cpu:7.3f} s of CPU, {wall:7.3f} s on the wall")
-    print(f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+    print(f"peak memory of the process {peak_mb():.0f} MB")
 
 
-def peer() -> None:
-    """mirp on the same arrays: seconds, ratio, and how far its values lie from ours."""
-    try:
-        from mirp import extract_features
-    except ImportError:
-        print("mirp is not installed here: not measured (it is no dependency; in an environment of its own, pip install mirp)")
+def peak_mb() -> float:
+    """Of this program alone: the kernel's ru_maxrss begins at what the process was forked from."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+
+def mine(arrays: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """Our side in a process of its own, as ``_mirp.py`` is theirs: seconds after compilation, memory, values."""
+    loaded = np.load(arrays)
+    grid = Geometry.regular(loaded["image"].shape)
+    image, mask = Volume(loaded["image"], grid), Volume(loaded["mask"], grid)
+    settings = Settings(bins=asked["bins"], families=tuple(asked["families_ours"]), aggregations=tuple(asked["aggregations"]))
+    before = peak_mb()
+    values = extract(image, mask, settings)
+    cpu, wall = timed(lambda: extract(image, mask, settings), 5)
+    return {"cpu": cpu, "wall": wall, "before_mb": before, "peak_mb": peak_mb(), "values": values}
+
+
+def peer(python: str) -> None:
+    """mirp on the same arrays, each in a process of its own: seconds, ratio, memory, and every value that both have."""
+    if subprocess.run([python, "-c", "import mirp"], capture_output=True, check=False).returncode:
+        print("mirp is not installed here: not measured (pip install mirp in an environment of its own, and --mirp PYTHON)")
         return
-    image, mask = sphere()
-    settings = Settings(bins=32, families=TEXTURES)
-    ours, _ = timed(lambda: extract(image, mask, settings), 3)
+    whole = {theirs: ["3d_volume_merge" if ours in ("cm", "rlm") else "3d"] for ours, theirs in FAMILIES_OF_MIRP.items()}
+    every = {t: [*AGGREGATIONS_OF_MIRP] if o in ("cm", "rlm") else ["2d", "2.5d", "3d"] for o, t in FAMILIES_OF_MIRP.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        large, small = Path(folder) / "large.npz", Path(folder) / "small.npz"
+        image, mask = sphere(80)
+        np.savez(large, image=np.round(image.array), mask=mask.array)
+        image, mask = sphere(40, 6.0)
+        np.savez(small, image=np.round(image.array), mask=mask.array)
+        for title, families, times in (("all textures, 3D", TEXTURES, 2), ("all 11 families", tuple(FAMILIES), 2)):
+            asked = {"bins": 32, "families_ours": families, "aggregations": ["3D_comb"], "methods": whole, "times": times}
+            ours, theirs = _both(python, large, asked)
+            print(
+                f"{title}: mirp {theirs['version']} {theirs['wall']:.2f} s ({theirs['cpu']:.2f} s of CPU, peak {_memory(theirs)}), "
+                f"ours {ours['wall']:.3f} s ({ours['cpu']:.3f} s of CPU, peak {_memory(ours)}): "
+                f"mirp / ours {theirs['wall'] / ours['wall']:.0f} ({theirs['cpu'] / ours['cpu']:.0f} of CPU)"
+            )
+        _compare(f"values of the sphere of {int(np.load(large)['mask'].sum())} voxels, 32 levels, 3D", ours["values"], theirs["values"])
+        asked = {"bins": 32, "families_ours": [*FAMILIES], "aggregations": [*AGGREGATIONS_OF_MIRP.values()], "methods": every, "times": 1}
+        ours, theirs = _both(python, small, asked)
+        title = f"values of a sphere of {int(np.load(small)['mask'].sum())} voxels, 32 levels, all six aggregations"
+        _compare(title, ours["values"], theirs["values"])
 
-    def theirs() -> dict[str, float]:
-        frame = extract_features(
-            image=np.asarray(image.array),
-            mask=mask.array.astype(np.int32),
-            base_discretisation_method="fixed_bin_number",
-            base_discretisation_n_bins=32,
-            base_feature_families=["glcm", "glrlm", "glszm", "gldzm", "ngtdm", "ngldm"],
-            **{f"{name}_spatial_method": "3d_volume_merge" for name in ("glcm", "glrlm")},
-            **{f"{name}_spatial_method": "3d" for name in ("glszm", "gldzm", "ngtdm", "ngldm")},
-        )[0]
-        return {name: float(frame[name].iloc[0]) for name in frame.columns if name.split("_")[0] in TEXTURES}
 
-    start = time.process_time()
-    values = theirs()
-    took = time.process_time() - start
-    mine = extract(image, mask, settings)
-    roots = {tag.removesuffix("_3D_comb").removesuffix("_3D"): tag for tag in mine}
-    apart = []
-    for name, value in values.items():
-        root = max((root for root in roots if name.startswith(root + "_")), key=len, default=None)
-        if root:
-            apart.append((abs(mine[roots[root]] - value) / max(abs(value), 1e-12), root))
-    far = f"largest relative difference of {len(apart)} values {max(apart)}" if apart else "no value in common"
-    print(f"mirp {took:.2f} s of CPU, mirp / ours {took / ours:.0f}; {far}")
+def _both(python: str, arrays: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(ours, theirs), one after the other."""
+    asked = asked | {"families": [FAMILIES_OF_MIRP.get(name, NAMES_OF_MIRP.get(name, name)) for name in asked["families_ours"]]}
+    here = Path(__file__)
+    out = []
+    for command in ([sys.executable, str(here), "--mine"], [python, str(here.with_name("_mirp.py"))]):
+        done = subprocess.run([*command, str(arrays), json.dumps(asked)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{command[1]} ended with {done.returncode}: {done.stderr[-2000:]}")
+        out.append(json.loads(done.stdout))
+    return out[0], out[1]
+
+
+def _memory(told: dict[str, Any]) -> str:
+    return f"{told['peak_mb']:.0f} MB, {told['peak_mb'] - told['before_mb']:.0f} above what was loaded"
+
+
+def _compare(title: str, ours: dict[str, float], theirs: dict[str, float]) -> None:
+    """Every value that both have: by family how far apart; those beyond SAME one by one, and why."""
+    values = {_as_ours(name): value for name, value in theirs.items()}
+    shared = [name for name in ours if name in values]
+    apart = {name: _apart(ours[name], values[name]) for name in shared}
+    differ = [name for name in shared if not apart[name] <= SAME]
+    print(f"{title}: {len(shared)} that both have, {len(shared) - len(differ)} equal to {SAME:g} relative")
+    for family in dict.fromkeys(name.split("_")[0] for name in shared):
+        same = [name for name in shared if name.split("_")[0] == family and name not in differ]
+        tags = dict.fromkeys(re.sub(r"_(2D|2_5D|3D)(_avg|_comb)?$", "", name).removeprefix(f"{family}_") for name in same)
+        far = max((apart[name] for name in same), default=0.0)
+        listed = f"  {family}: {len(same)} equal, at most {far:.0e} apart: {' '.join(tags)}"
+        print(textwrap.fill(listed, 140, subsequent_indent="    "))
+    for name in differ:
+        why = next((text for start, text in WHY.items() if name.startswith(start)), "not explained")
+        print(textwrap.fill(f"  differs: {name}: ours {ours[name]:.6g}, mirp {values[name]:.6g}: {why}", 140, subsequent_indent="    "))
+    alone = [" ".join(name for name in one if name not in other) or "none" for one, other in ((ours, values), (values, ours))]
+    print(textwrap.fill(f"  ours alone: {alone[0]}; mirp alone: {alone[1]}", 140, subsequent_indent="    "))
+
+
+def _apart(one: float, other: float) -> float:
+    """Relative difference; of two values that are rounding noise round 0, and of two that are not defined, 0."""
+    if (np.isnan(one) and np.isnan(other)) or abs(one - other) < 1e-12:
+        return 0.0
+    return abs(one - other) / max(abs(one), abs(other))
+
+
+def _as_ours(name: str) -> str:
+    """``cm_joint_max_d1_3d_v_mrg_fbn_n32`` is ``cm_joint_max_3D_comb``."""
+    name = re.sub(r"_fbn_n\d+|_d1(?=_)|_a0\.0", "", name)
+    for theirs, ours in ENDINGS_OF_MIRP.items():
+        if name.endswith(theirs):
+            return name.removesuffix(theirs) + ours
+    return name
 
 
 def cohort(jobs: int, patients: int) -> None:
@@ -124,9 +222,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--patients", type=int, default=33)
     parser.add_argument("--without-cohort", action="store_true")
+    parser.add_argument("--mirp", default=os.environ.get("ONCONTOUR_MIRP", sys.executable), metavar="PYTHON")
+    parser.add_argument("--mine", nargs=2, metavar=("ARRAYS", "ASKED"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.mine:
+        print(json.dumps(mine(Path(given.mine[0]), json.loads(given.mine[1]))))
+        return 0
     one_structure()
-    peer()
+    peer(given.mirp)
     if not given.without_cohort:
         cohort(given.jobs, given.patients)
     return 0

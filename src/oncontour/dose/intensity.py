@@ -149,17 +149,20 @@ def local_peaks(region: Region) -> Values:
     if not region.intensity.any():
         return {"loc_peak_loc": np.nan, "loc_peak_glob": np.nan}
     known = np.isfinite(region.image)
-    voxels = np.argwhere(region.intensity)
-    means = _sphere_means(*_running(region.image, known), voxels, _sphere_rows(region.spacing_mm))
+    rows = _sphere_rows(region.spacing_mm)
+    room = int(rows[:, 2].max()) + 1
+    means = _sphere_means(*_running(region.image, known, room), region.intensity, rows, room)[region.intensity]
     brightest = region.values == region.values.max()
     return {"loc_peak_loc": float(means[brightest].max()), "loc_peak_glob": float(means.max())}
 
 
-def _running(image: Floats, known: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.int64]]:
-    """Sums of known intensities, and how many, before each voxel of a row: (k, j, i + 1)."""
-    room = ((0, 0), (0, 0), (1, 0))
-    sums = np.pad(np.where(known, image, 0.0), room).cumsum(axis=2)
-    return sums, np.pad(known.astype(np.int64), room).cumsum(axis=2)
+def _running(image: Floats, known: NDArray[np.bool_], room: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Sums of known intensities, and how many, before each voxel of a row, going on for ``room`` voxels past either end."""
+    beyond = ((0, 0), (0, 0), (room, room))
+    sums = np.pad(np.where(known, image, 0.0).cumsum(axis=2), beyond, mode="edge")
+    counts = np.pad(known.astype(np.int64).cumsum(axis=2), beyond, mode="edge")
+    sums[..., :room], counts[..., :room] = 0, 0
+    return sums, counts
 
 
 def _sphere_rows(spacing_mm: tuple[float, float, float]) -> NDArray[np.int64]:
@@ -175,16 +178,32 @@ def _sphere_rows(spacing_mm: tuple[float, float, float]) -> NDArray[np.int64]:
 
 
 @njit(cache=True, nogil=True)
-def _sphere_means(sums: Floats, counts: NDArray[np.int64], voxels: NDArray[np.int64], rows: NDArray[np.int64]) -> Any:
-    nk, nj, ni = sums.shape
-    out = np.empty(len(voxels))
-    for n in range(len(voxels)):
-        total, many = 0.0, 0
-        for r in range(len(rows)):
-            k, j, half = voxels[n, 0] + rows[r, 0], voxels[n, 1] + rows[r, 1], rows[r, 2]
-            if 0 <= k < nk and 0 <= j < nj:
-                a, b = max(voxels[n, 2] - half, 0), min(voxels[n, 2] + half + 1, ni - 1)
-                total += sums[k, j, b] - sums[k, j, a]
-                many += counts[k, j, b] - counts[k, j, a]
-        out[n] = total / many
+def _sphere_means(sums: Floats, counts: NDArray[np.int64], inside: NDArray[np.bool_], rows: NDArray[np.int64], room: int) -> Any:
+    """Means round the voxels of each row from the first ``inside`` to the last, all at once; NaN elsewhere."""
+    nk, nj, ni = inside.shape
+    out = np.full(inside.shape, np.nan)
+    total, many = np.empty(ni), np.empty(ni, np.int64)
+    for k in range(nk):
+        for j in range(nj):
+            first, last = 0, ni
+            while first < ni and not inside[k, j, first]:
+                first += 1
+            while last > first and not inside[k, j, last - 1]:
+                last -= 1
+            if first == last:
+                continue
+            size = last - first
+            total[:size], many[:size] = 0.0, 0
+            for r in range(len(rows)):
+                at_k, at_j, half = k + rows[r, 0], j + rows[r, 1], rows[r, 2]
+                if 0 <= at_k < nk and 0 <= at_j < nj:
+                    low, high = first + room - half - 1, first + room + half
+                    before, until = sums[at_k, at_j, low : low + size], sums[at_k, at_j, high : high + size]
+                    without, filled = counts[at_k, at_j, low : low + size], counts[at_k, at_j, high : high + size]
+                    for n in range(size):
+                        total[n] += until[n] - before[n]
+                        many[n] += filled[n] - without[n]
+            for n in range(size):
+                if inside[k, j, first + n]:
+                    out[k, j, first + n] = total[n] / many[n]
     return out

@@ -307,9 +307,9 @@ def autocorrelation(image: Floats, mask: Mask, spacing_mm: tuple[float, float, f
     squares = float((away**2).sum())
     if squares <= 1e-12 * max(float((np.where(here, image[cut], 0.0) ** 2).sum()), 1e-300):
         return np.nan, np.nan
-    sizes = [fft.next_fast_len(2 * n - 1, real=True) for n in here.shape]
+    sizes = [2 * fft.next_fast_len(n, real=True) for n in here.shape]
     weights = _spectrum(sizes, here.shape, spacing_mm)
-    one, dev, sq = (fft.rfftn(part, sizes) for part in (here.astype(np.float64), away, away**2))
+    one, dev, sq = (_transform(part, sizes) for part in (here.astype(np.float64), away, away**2))
     last = sizes[2]
     pairs = _paired(weights, one, one, last)
     products = _paired(weights, dev, dev, last)
@@ -318,20 +318,31 @@ def autocorrelation(image: Floats, mask: Mask, spacing_mm: tuple[float, float, f
     return count / pairs * products / squares, (count - 1) / (2 * pairs) * apart / squares
 
 
+def _transform(part: Floats, sizes: list[int]) -> NDArray[np.complex128]:
+    """``fft.rfftn(part, sizes)`` in half the time: lines that are padding through and through are not transformed."""
+    return np.asarray(fft.fft(fft.fft(fft.rfft(part, sizes[2], axis=2), sizes[1], axis=1), sizes[0], axis=0))
+
+
 def _spectrum(sizes: list[int], shape: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> Floats:
-    """Transform of 1 / distance over every shift that two voxels of a box of ``shape`` can have; it is real, for shifts go both ways."""
+    """Transform of 1 / distance over every shift that two voxels of a box of ``shape`` can have (half of the last axis).
+
+    Shifts go both ways: the transform is real and even, a cosine transform of the shifts that go forward; ``sizes`` are even.
+    """
     squares = []
     for size, n, step in zip(sizes, shape, spacing_mm, strict=True):
-        shift = np.arange(size)
-        shift = np.where(shift > size // 2, shift - size, shift)
-        squares.append(np.where(np.abs(shift) < n, (shift * step) ** 2, np.inf))
+        shift = np.arange(size // 2 + 1)
+        squares.append(np.where(shift < n, (shift * step) ** 2, np.inf))
     distance = np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
     distance[0, 0, 0] = np.inf
-    return np.asarray(fft.rfftn(1 / distance).real)
+    forward = fft.dctn(1 / distance, type=1)
+    for axis in (0, 1):
+        back = np.flip(np.take(forward, range(1, forward.shape[axis] - 1), axis), axis)
+        forward = np.concatenate([forward, back], axis)
+    return np.asarray(forward)
 
 
 def _paired(weights: Floats, a: NDArray[np.complex128], b: NDArray[np.complex128], last: int) -> float:
     """The sum over all shifts of weight times correlation of a and b, from their half spectra (``last``: length of the halved axis)."""
     power = weights * (a.real * b.real + a.imag * b.imag)
-    twice = 2 * power.sum() - power[..., 0].sum() - (power[..., -1].sum() if last % 2 == 0 else 0.0)
+    twice = 2 * power.sum() - power[..., 0].sum() - power[..., -1].sum()
     return float(twice / (weights.shape[0] * weights.shape[1] * last))
