@@ -116,6 +116,14 @@ def test_one_bad_patient_never_stops_the_rest(cohort: Path, tmp_path: Path, caps
     assert "(1 of them from an earlier run)" in features(folder, out=out, families=["stat", "ih"], jobs=1)
 
 
+def test_centigray_is_doubted_where_the_structure_itself_receives_little(tmp_path: Path) -> None:
+    one = person(1)
+    dose = one.images["dose"].map(lambda gy: np.where(gy == gy.max(), 7000.0, gy).astype(np.float32))
+    write_patient(tmp_path / "people" / "p1", one.with_images({"dose": dose}))
+    told = features(tmp_path / "people", out=tmp_path / "f.csv", structures=["Esophagus"], images=["dose"], families=["loc"], jobs=1)
+    assert "Esophagus, dose: the dose reaches 7000 Gy elsewhere: is it centigray?" in told
+
+
 def test_everybody_bad_writes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "people"
     write_patient(folder / "p1", Case("p1", {"ct": person(1).ct}, {"Esophagus": block(4, 4)}))

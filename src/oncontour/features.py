@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from oncontour.case import Case
     from oncontour.dose.dosiomics import Settings
     from oncontour.io.cohort import Cohort
+    from oncontour.volume import Volume
 
 SCHEMA = "oncontour-features-1"
 MOST_GY = 300.0
@@ -206,7 +207,9 @@ def patient(path: Path, id: str, plan: Plan) -> list[Row]:
     case = read(path, id=id)
     images = [name for name in plan.settings if name in case.images]
     if not images:
-        raise CohortError(f"neither {' nor '.join(plan.settings)} among the images {sorted(case.images)}")
+        said = [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
+        why = f": {'; '.join(said)}" if said and "dose" in plan.settings else ""
+        raise CohortError(f"neither {' nor '.join(plan.settings)} among the images {sorted(case.images)}{why}")
     wanted = case.structures if plan.structures is None else [name for name in plan.structures if name in case.structures]
     if not wanted:
         asked = "no structures" if plan.structures is None else f"none of {', '.join(plan.structures)}; there are {list(case.structures)}"
@@ -226,6 +229,12 @@ def _check_unit(values: Floats, structure: str) -> None:
         raise DoseError(what, hint="export the dose in Gy")
 
 
+def _doubt(dose: Volume) -> str:
+    """What a structure of little dose does not show, and the whole dose does."""
+    highest = float(dose.array.max(initial=0))
+    return f"the dose reaches {highest:.0f} Gy elsewhere: is it centigray?" if highest > MOST_GY else ""
+
+
 def _rows(case: Case, structure: str, image: str, plan: Plan) -> Iterator[Row]:
     from oncontour.dose.dosiomics import measure
     from oncontour.dose.region import prepare
@@ -233,6 +242,7 @@ def _rows(case: Case, structure: str, image: str, plan: Plan) -> Iterator[Row]:
 
     settings = plan.settings[image]
     volume, mask = case.images[image], case.mask(structure)
+    doubt = _doubt(volume) if image == "dose" else ""
     changes = [Perturbation(), *(draws(plan.perturb, plan.seed, noise_sd=NOISE[image]) if plan.perturb else ())]
     for n, change in enumerate(changes):
         changed, moved, grid = change.apply(volume, mask, settings.processing.spacing_mm)
@@ -246,7 +256,7 @@ def _rows(case: Case, structure: str, image: str, plan: Plan) -> Iterator[Row]:
             "repetition": n,
             "voxels": voxels,
             "voxels_used": used,
-            "remark": _remark(voxels, used, image),
+            "remark": _remark(voxels, used, image) or doubt,
             "values": {name: value if math.isfinite(value) else None for name, value in measure(region, settings).items()},
         }
 
