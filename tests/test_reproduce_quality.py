@@ -1,6 +1,7 @@
 """quality-2026: tables by pencil, simple predictors, and the whole of it once on phantoms."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,17 @@ def test_tables_by_pencil():
     assert "| 0.500 (" in text.split("## Flagging")[1]
     assert "| target | +0.1000 | +0.1000 to +0.1000 | 6 |" in text
     assert "100.0%" in text.split("## The bound")[1]
+
+
+def test_each_held_out_segmenter_has_tables_of_its_own():
+    """The second is off by 0.3, not by 0.1, and draws an organ alone."""
+    first = rows("multi-task", [0.6, 0.8] * 3)
+    second = [replace(r, source="t") for r in rows("multi-task", [0.8, 0.6] * 3, structure="Brainstem")]
+    text = tables([*first, *second], target="PTV_7000", left={}, calibrations={})
+    assert "## DSC of a slice, target (PTV_7000), held-out segmenter s" in text
+    assert "| multi-task | 0.1000" in text.split("segmenter s")[1]
+    assert "| multi-task | 0.3000" in text.split("organs (Brainstem), held-out segmenter t")[1]
+    assert "target (PTV_7000), held-out segmenter t" not in text
 
 
 def test_rows_of_two_methods_are_paired():

@@ -133,15 +133,33 @@ def tables(rows: Sequence[Row], *, target: str, left: Mapping[str, int], calibra
     n = len({r.patient for r in rows})
     counts = ", ".join(f"{name}: {count}" for name, count in left.items())
     lines = [f"Patients judged: {n}. Slices left out: {counts}. Intervals: 95 %, patients resampled.", ""]
-    for name, some in groups:
-        shown = ", ".join(some)
-        lines += [f"## DSC of a slice, {name} ({shown}), held-out segmenter", "", *_errors(rows, methods, some, name == "target"), ""]
-        lines += [f"## Flagging, {name}, held-out segmenter", "", *_flags(rows, methods, HELD_OUT, some), ""]
+    for source in sorted({r.source for r in rows if r.kind == HELD_OUT}):
+        lines += _of_segmenter(
+            [r for r in rows if r.kind == HELD_OUT and r.source == source], source, methods, groups, target, calibrations
+        )
     for kind in sorted({r.kind for r in rows} - {HELD_OUT}):
         lines += [f"## Flagging, errors of the kind {kind}, all structures", "", *_flags(rows, methods, kind, structures), ""]
-    lines += ["## Several tasks against one", "", *_paired(rows, groups), ""]
-    lines += ["## The bound", "", *_bounds(rows, methods, groups, calibrations)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _of_segmenter(
+    rows: Sequence[Row],
+    source: str,
+    methods: Sequence[str],
+    groups: Sequence[tuple[str, Sequence[str]]],
+    target: str,
+    calibrations: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """What is said of the contours of one segmenter that nobody learned from."""
+    title, lines = f"held-out segmenter {source}", []
+    drawn = {r.structure for r in rows}
+    there = [(name, [s for s in some if s in drawn]) for name, some in groups]
+    there = [(name, some) for name, some in there if some]
+    for name, some in there:
+        lines += [f"## DSC of a slice, {name} ({', '.join(some)}), {title}", "", *_errors(rows, methods, some, name == "target"), ""]
+        lines += [f"## Flagging, {name}, {title}", "", *_flags(rows, methods, HELD_OUT, some), ""]
+    lines += [f"## Several tasks against one, {title}", "", *_paired(rows, there), ""]
+    return [*lines, f"## The bound, {title}", "", *_bounds(rows, methods, there, calibrations), ""]
 
 
 def _errors(rows: Sequence[Row], methods: Sequence[str], some: Sequence[str], target: bool) -> list[str]:
