@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from oncontour.card import read_card
 from oncontour.errors import CohortError, ConfigError
-from oncontour.reproduce.quality_2026 import ARMS, HEADS, arm_settings, planned, reproduce
+from oncontour.reproduce.quality_2026 import ARMS, HEADS, arm_settings, judged_models, parts, planned, reproduce
 from oncontour.reproduce.quality_tables import PUBLISHED, Row, recalibrated_coverage, select, simple_predictors, tables
 from oncontour.tasks.calibrating import Scored
 from tests.phantoms import cohort
@@ -101,7 +102,7 @@ def test_every_arm_is_a_model_and_the_held_out_family_is_never_learned():
         assert arm_settings(plan, arm).held_out_families == ("leak",)
     assert arm_settings(plan, ARMS[0]).heads == HEADS
     assert arm_settings(plan, ARMS[1]).heads == ("dsc",)
-    for wrong in ({"arms": ["x"]}, {"held_out_family": "x"}, {"recipes": ["x"]}, {"colour": 1}):
+    for wrong in ({"arms": ["x"]}, {"held_out_family": "x"}, {"recipes": ["x"]}, {"held_out": ["few"]}, {"colour": 1}):
         with pytest.raises(ConfigError):
             planned(wrong)
 
@@ -140,5 +141,9 @@ def test_the_whole_of_it_on_phantoms(tmp_path):
     assert "## Flagging, errors of the kind wrong_side" in text
     again = reproduce(tmp_path / "c", tmp_path / "out", **tiny)
     assert again == text
+    plan, (train, _) = planned({**tiny, "held_out": ["unet", "ours.safetensors"]}), parts(tmp_path / "c", None)
+    made, named = judged_models(plan, train, tmp_path / "out" / "segmenters")
+    assert named == "ours.safetensors"
+    assert set(read_card(made).made["trained_on"]) < set(train.ids)
     with pytest.raises(CohortError, match="train/"):
         reproduce(tmp_path, tmp_path / "o", **tiny)

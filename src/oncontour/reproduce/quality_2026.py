@@ -95,7 +95,7 @@ class Plan:
     structures: tuple[str, ...] = STRUCTURES
     target: str = "PTV_7000"
     held_out: tuple[str, ...] = ()
-    """contour models that are judged and that nobody learned from; without any, a DeepLabv3+ is trained for it"""
+    """what is judged and nobody learned from: contour models, or recipes not among ``recipes``; without any, a DeepLabv3+ is trained"""
     held_out_family: str = "leak"
     recipes: tuple[str, ...] = ()
     """some of the segmenters; all by default"""
@@ -146,6 +146,9 @@ def planned(settings: Mapping[str, Any]) -> Plan:
         raise ConfigError(f"unknown arms among {list(plan.arms)}", hint=f"choose from {names}")
     if set(plan.recipes) - {recipe.name for recipe in RECIPES}:
         raise ConfigError(f"unknown recipes among {list(plan.recipes)}", hint=f"choose from {[recipe.name for recipe in RECIPES]}")
+    both = set(plan.held_out) & set(plan.recipes or [recipe.name for recipe in RECIPES])
+    if both:
+        raise ConfigError(f"{sorted(both)} cannot be held out and learned from", hint="name the others under recipes")
     if plan.held_out_family not in FAMILIES:
         raise ConfigError(f"no family of errors {plan.held_out_family!r}", hint=f"choose from {sorted(FAMILIES)}")
     return plan
@@ -214,15 +217,18 @@ def claims(plan: Plan, train: Cohort, test: Cohort, models: Sequence[Path], out:
             strangers = [id for id in train.ids if id not in segmenter.trained_on]
             draw(whole, train, strangers, out / "train" / whole.name)
             draw(whole, test, test.ids, out / "test" / whole.name)
-    judged = list(plan.held_out) or [str(held_out_model(plan, train, out.parent / "segmenters"))]
-    for name in judged:
+    for name in judged_models(plan, train, out.parent / "segmenters"):
         for segmenter in load(name, [0.0], seen=True, overlap=0.25, backend="auto", threads=plan.threads):
             draw(_wide(segmenter), test, test.ids, out / HELD_OUT / segmenter.name)
 
 
-def held_out_model(plan: Plan, train: Cohort, out: Path) -> Path:
-    """A segmenter of all training patients that draws none of the masks that quality is learned from."""
-    return contourer(plan, Recipe(HELD_OUT, "deeplab", {"output_stride": 8}), train, out, HELD_OUT)[0]
+def judged_models(plan: Plan, train: Cohort, out: Path) -> list[str]:
+    """Segmenters that draw none of the masks that quality is learned from: those named; a recipe among them is trained on half of the
+    training patients; where none is named, a DeepLabv3+ of all of them."""
+    kinds = {recipe.name: recipe for recipe in RECIPES}
+    half = train.split([0.5, 0.5], plan.seed)[0]
+    named = [str(contourer(plan, kinds[name], half, out, f"{name}-a")[0]) if name in kinds else name for name in plan.held_out]
+    return named or [str(contourer(plan, Recipe(HELD_OUT, "deeplab", {"output_stride": 8}), train, out, HELD_OUT)[0])]
 
 
 def _wide(segmenter: Segmenter) -> Segmenter:
