@@ -153,7 +153,7 @@ def run(
     if progress is not None:
         progress(1.0)
     rows = report.rows(dosed.case, truth=known)
-    told = record(case, rows, models, settings, notes)
+    told = record(dosed.case, rows, models, settings, notes)
     _complete(told, dosed, ct_folder)
     _write(dosed, rows, told, out, add_to=add_to, overwrite=overwrite, clock=clock)
     return Result(dosed.case, rows, told, out, dosed.plan)

@@ -29,6 +29,11 @@ function startReview(words) {
 
   // ---- strips
 
+  // Below 0.80 the darker the worse, so that the worst part stands out where all of a structure is bad.
+  const depth = (dsc) => {
+    const p = Math.max(0, Math.min(1, (0.8 - dsc) / 0.5)), mix = (a, b) => Math.round(a + (b - a) * p);
+    return `rgb(${mix(246, 176)} ${mix(150, 30)} ${mix(84, 0)})`;
+  };
   const pointer = [];
   const cellOf = new Map(); // name -> slice -> { cell, node }
   const shownCells = (strip) => {
@@ -38,6 +43,7 @@ function startReview(words) {
       const node = element("b", { className: `cell ${kind}${cell.codes.length ? " marked" : ""}`, data: { s: cell.s } });
       node.style.left = `${cell.s * wide - wide / 2}%`;
       node.style.width = `calc(${wide}% + .3px)`;
+      if (kind === "bad" && cell.dsc !== null) node.style.background = depth(cell.dsc);
       found.set(cell.s, { cell, node });
       track.append(node);
     }
@@ -91,7 +97,7 @@ function startReview(words) {
     tip.style.top = `${event.clientY - box.top - tip.offsetHeight - 10}px`;
   }
 
-  const legend = [["good", "0.95 and more"], ["medium", "0.80 to 0.95"], ["bad", "below 0.80"], ["none", "not scored"], ["none marked", "a rule found something"]];
+  const legend = [["good", "0.95 and more"], ["medium", "0.80 to 0.95"], ["bad", "below 0.80, the darker the worse"], ["none", "not scored"], ["none marked", "a rule found something"]];
   const scored = strips.some((strip) => strip.scored);
   for (const [kind, text] of legend.slice(scored ? 0 : 3)) $("legend").append(element("span", {}, element("b", { className: `cell ${kind}` }), text));
   if (scored) $("legend").prepend(element("span", { textContent: "Predicted DSC of a slice:" }));
