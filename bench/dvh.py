@@ -1,64 +1,128 @@
-"""DVHs: error against solids in closed form, and time, beside the obvious way (voxel centres) and dicompyler-core where it is installed.
+"""DVHs: error against solids in closed form, and time, beside dicompyler-core where it is installed, and the obvious way (voxel centres).
 
-    python bench/dvh.py [--patients 2]
+    python bench/dvh.py [--patients 2] [--dicompyler PYTHON]
 
-The solids are spheres and cylinders of 0.1 to 100 cc, drawn as 100 slices, in doses that are linear or quadratic, on dose grids of 1, 2.5
-and 4 mm that lie off everything. The error of a curve is the largest difference in % of the volume at any dose; that of D98%, D50% and D2%
-the largest in % of the dose. Where a sphere's dose rises from its centre, its surface is one isodose: what the curve shows there is the
-steps of the 100 discs, which are drawn so. The obvious way fills the contours on the dose grid (voxel centres inside by half and more) and
-sorts the doses; "voxels 1 mm" does so on a grid of 1 mm with interpolated dose. With $ONCONTOUR_DATA (else ../shared/data) all structures
-of OpenKBP patients are timed as well.
+The solids are spheres, cylinders and cones of 0.1, 1 and 100 cc, drawn as discs on slices of 1 to 2.5 mm, in doses that are linear across
+or quadratic from the centre, on dose grids of 1, 2.5 and 4 mm that lie off everything. What the discs receive is known in closed form, so
+that no error is one of drawing. The error of a curve is the largest difference in % of the volume at any dose; that of the figures D98%,
+D50%, D2% and D0.03cc the largest in % of the dose. Voxel centres: contours filled on the dose grid (voxels inside by half and more).
+dicompyler-core gets the same solids as RTSTRUCT and RTDOSE, once as it is, once with a finer net (an eighth of a pixel). It is no dependency; it is measured where PYTHON (else $ONCONTOUR_DICOMPYLER, else this Python) has it:
+    python -m venv other && other/bin/pip install dicompyler-core "pydicom<3" "numpy<2" scikit-image
+With $ONCONTOUR_DATA (else ../shared/data) all structures of OpenKBP patients are timed as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from oncontour.case import Case
 from oncontour.contours import Contours
 from oncontour.dose.dvh import dvh
 from oncontour.geometry import Geometry
+from oncontour.io import write
 from oncontour.phantom import Cylinder, Sphere
 from oncontour.raster import fill
 from oncontour.volume import Volume
 
+Floats = NDArray[np.float64]
 CENTRE = np.array([1.3, -2.7, 3.1])
 LOW, HIGH = 60.0, 70.0
-Above = Callable[[np.ndarray], np.ndarray]
+SOLIDS, SIZES_CC, FIELDS, GRIDS_MM = ("sphere", "cylinder", "cone"), (0.1, 1.0, 100.0), ("linear", "quadratic"), (1.0, 2.5, 4.0)
+GY = np.linspace(LOW, HIGH, 201)
+FINE = np.linspace(LOW - 1, HIGH + 1, 12001)
+Above = Callable[[Floats], Floats]
 
 
-def solid(shape: str, cc: float, field: str) -> tuple[Contours, Callable[[np.ndarray], np.ndarray], Above]:
-    """Contours, dose as a function of points, and cc above doses."""
-    if shape == "sphere":
-        r = (cc * 750 / np.pi) ** (1 / 3)
-        body, half = Sphere(tuple(CENTRE), r), r
+@dataclass(frozen=True)
+class Drawn:
+    """A solid as discs round CENTRE: ``radius``, ``bottom`` and ``top`` (z from CENTRE) of each, in mm."""
+
+    contours: Contours
+    radius: Floats
+    bottom: Floats
+    top: Floats
+
+    @property
+    def cc(self) -> float:
+        return float(np.pi * self.radius**2 @ (self.top - self.bottom)) / 1000
+
+    def above(self, field: str) -> Above:
+        """cc that receive at least so much, for all discs."""
+        return self._right_of if field == "linear" else self._beyond
+
+    def field(self, name: str) -> Callable[[Floats], Floats]:
+        if name == "linear":
+            return lambda p: LOW + (HIGH - LOW) * ((p - CENTRE)[..., 0] / self.wide + 1) / 2
+        return lambda p: LOW + (HIGH - LOW) * ((p - CENTRE) ** 2).sum(-1) / self.far**2
+
+    @property
+    def wide(self) -> float:
+        return float(self.radius.max())
+
+    @property
+    def far(self) -> float:
+        return float(np.sqrt(self.radius**2 + np.maximum(self.bottom**2, self.top**2)).max())
+
+    def _right_of(self, gy: Floats) -> Floats:
+        """Segments of discs: x is at least so much."""
+        x = (2 * (gy - LOW) / (HIGH - LOW) - 1)[:, None] * self.wide
+        r = self.radius
+        x = np.clip(x, -r, r)
+        area = r * r * np.arccos(x / r) - x * np.sqrt(r * r - x * x)
+        return area @ (self.top - self.bottom) / 1000
+
+    def _beyond(self, gy: Floats) -> Floats:
+        """All but what lies within s of CENTRE: over the height of a disc the section min(r^2, s^2 - z^2) is a parabola in pieces."""
+        within = np.array([self._within(float(np.sqrt(max(g - LOW, 0) / (HIGH - LOW))) * self.far) for g in gy])
+        return self.cc - within / 1000
+
+    def _within(self, s: float) -> float:
+        """mm^3 of the discs within s of CENTRE, by Simpson's rule from bend to bend, which is exact for a parabola."""
+        r, low, high = self.radius, self.bottom, self.top
+        inner = np.sqrt(np.maximum(s * s - r * r, 0))
+        bends = np.sort([np.clip(z, low, high) for z in (low, high, np.full_like(r, -s), np.full_like(r, s), -inner, inner)], axis=0)
+        total = np.zeros_like(r)
+        for a, b in pairwise(bends):
+            middle, tiny = (a + b) / 2, 1e-9 * (b - a)
+            ends = (np.clip(s * s - z * z, 0, r * r) for z in (a + tiny, middle, b - tiny))
+            first, between, last = ends
+            total += (b - a) / 6 * (first + 4 * between + last)
+        return float(np.pi * total.sum())
+
+
+def solid(shape: str, cc: float) -> Drawn:
+    """As high as it is wide."""
+    r = (cc * {"sphere": 750, "cylinder": 500, "cone": 1500}[shape] / np.pi) ** (1 / 3)
+    count = max(5, int(np.ceil(2 * r / 2.5)))
+    edges = np.linspace(-r, r, count + 1)
+    middles = (edges[1:] + edges[:-1]) / 2 + CENTRE[2]
+    if shape == "cone":
+        radii = r * (1 - (middles - CENTRE[2] + r) / (2 * r))
+        polygons = [p for z, at in zip(middles, radii, strict=True) for p in Cylinder((*CENTRE[:2], z), at, 1.0).contours_at(z, 720)]
+        contours = Contours(tuple(polygons))
     else:
-        r = (cc * 500 / np.pi) ** (1 / 3)
-        body, half = Cylinder(tuple(CENTRE), r, 2 * r), r
-    step = 2 * half / 100
-    contours = body.contours(CENTRE[2] - half + step * (np.arange(100) + 0.5), 720)
+        body = Sphere(tuple(CENTRE), r) if shape == "sphere" else Cylinder(tuple(CENTRE), r, 2 * r)
+        contours = body.contours(middles, 720)
+    areas = np.array([_area(p[:, :2]) for p in contours.polygons])
+    return Drawn(contours, np.sqrt(areas / np.pi), edges[:-1], edges[1:])
 
-    def share(gy: np.ndarray) -> np.ndarray:
-        return np.clip((gy - LOW) / (HIGH - LOW), 0, 1)
 
-    if field == "linear":
-        dose = lambda p: LOW + (HIGH - LOW) * ((p - CENTRE)[..., 0] / r + 1) / 2  # noqa: E731
-
-        def above(gy: np.ndarray) -> np.ndarray:
-            x = (2 * share(gy) - 1) * r
-            if shape == "sphere":
-                return (4 / 3 * np.pi * r**3 - np.pi * (x + r) ** 2 * (2 * r - x) / 3) / 1000
-            return (np.pi * r * r - (r * r * (np.pi - np.arccos(x / r)) + x * np.sqrt(r * r - x * x))) * 2 * r / 1000
-
-        return contours, dose, above
-    if shape == "sphere":
-        return contours, lambda p: LOW + (HIGH - LOW) * ((p - CENTRE) ** 2).sum(-1) / r**2, lambda gy: cc * (1 - share(gy) ** 1.5)
-    return contours, lambda p: LOW + (HIGH - LOW) * ((p - CENTRE)[..., :2] ** 2).sum(-1) / r**2, lambda gy: cc * (1 - share(gy))
+def _area(p: Floats) -> float:
+    return abs(float(p[:, 0] @ np.roll(p[:, 1], -1) - p[:, 1] @ np.roll(p[:, 0], -1))) / 2
 
 
 def sampled(field: Callable[[np.ndarray], np.ndarray], spacing: float, reach: float) -> Volume:
@@ -67,44 +131,111 @@ def sampled(field: Callable[[np.ndarray], np.ndarray], spacing: float, reach: fl
     return Volume(field(grid.points(np.stack(np.indices(grid.shape), axis=-1))).astype(np.float32), grid)
 
 
-def by_voxels(dose: Volume, contours: Contours, spacing: float | None) -> Above:
+def by_voxels(dose: Volume, contours: Contours) -> Above:
     """The obvious way: (sorted doses of the voxels inside) -> cc above."""
-    grid = dose.geometry if spacing is None else dose.geometry.resample((spacing,) * 3)
-    inside = np.sort(dose.to(grid).array[fill(contours, grid).array])
-    return lambda gy: (len(inside) - np.searchsorted(inside, gy)) * grid.voxel_mm3 / 1000
+    inside = np.sort(dose.array[fill(contours, dose.geometry).array])
+    return lambda gy: (len(inside) - np.searchsorted(inside, gy)) * dose.geometry.voxel_mm3 / 1000
 
 
 def errors(found: Above, known: Above, cc: float) -> tuple[float, float]:
-    """(largest difference of the curve in % of the volume, of D98, D50 and D2 in % of the dose)."""
-    gy = np.linspace(LOW, HIGH, 201)
-    curve = 100 * float(np.abs(found(gy) - known(gy))[1:-1].max()) / cc
-    fine = np.linspace(LOW - 1, HIGH + 1, 12001)
-    mine, true = found(fine), known(fine)
+    """(largest difference of the curve in % of the volume, of D98%, D50%, D2% and D0.03cc in % of the dose; NaN where nothing is there)."""
+    curve = 100 * float(np.abs(found(GY) - known(GY))[1:-1].max()) / cc
+    mine, true = found(FINE), known(FINE)
     doses = []
-    for percent in (98, 50, 2):
-        there = mine >= percent / 100 * mine[0]
-        d = fine[there][-1] if there.any() and mine[0] > 0 else np.nan
-        doses.append(abs(d / fine[true >= percent / 100 * cc][-1] - 1))
+    for part in (0.98, 0.5, 0.02, 0.03 / cc):
+        wanted = min(0.03, mine[0]) if part == 0.03 / cc else part * mine[0]
+        there = mine >= wanted
+        d = FINE[there][-1] if there.any() and mine[0] > 0 else np.nan
+        doses.append(abs(d / FINE[true >= part * cc][-1] - 1))
     return curve, 100 * float(np.max(doses))
 
 
-def accuracy() -> None:
-    print("largest error: curve in % of the volume / D98, D50, D2 in % of the dose")
-    print(f"{'solid':<10}{'cc':>6} {'dose':<10}{'grid mm':>8}{'ours':>18}{'voxels':>18}{'voxels 1 mm':>18}")
-    for shape in ("sphere", "cylinder"):
-        for cc in (0.1, 1.0, 100.0):
-            for field in ("linear", "quadratic"):
-                for spacing in (1.0, 2.5, 4.0):
-                    contours, gy, above = solid(shape, cc, field)
-                    dose = sampled(gy, spacing, float(np.abs(np.concatenate(contours.polygons) - CENTRE).max()))
-                    one = dvh(dose, contours)
-                    ways = [
-                        lambda g, one=one: np.array([one.cc_above(float(v)) for v in g]),
-                        by_voxels(dose, contours, None),
-                        by_voxels(dose, contours, 1.0),
-                    ]
-                    told = ["{:>10.3f} /{:>6.3f}".format(*errors(way, above, cc)) for way in ways]
-                    print(f"{shape:<10}{cc:>6g} {field:<10}{spacing:>8g}" + "".join(told))
+@dataclass(frozen=True)
+class Row:
+    """One solid in one dose on one grid: what is known of it, and how far off are we, in which time, and voxel centres."""
+
+    title: str
+    drawn: Drawn
+    field: str
+    dose: Volume
+    ours: tuple[float, float]
+    voxels: tuple[float, float]
+    seconds: float
+
+    def errors(self, found: Above) -> tuple[float, float]:
+        return errors(found, self.drawn.above(self.field), self.drawn.cc)
+
+
+def row(shape: str, cc: float, field: str, spacing: float) -> Row:
+    drawn = solid(shape, cc)
+    known = drawn.above(field)
+    dose = sampled(drawn.field(field), spacing, float(np.abs(np.concatenate(drawn.contours.polygons) - CENTRE).max()))
+    start = time.perf_counter()
+    one = dvh(dose, drawn.contours)
+    seconds = time.perf_counter() - start
+    curve, figures = errors(lambda gy: np.array([one.cc_above(float(v)) for v in gy]), known, drawn.cc)
+    ours = max(curve, 100 * abs(one.volume_cc / drawn.cc - 1)), figures
+    voxels = errors(by_voxels(dose, drawn.contours), known, drawn.cc)
+    return Row(f"{shape:<9}{cc:>5g} {field:<10}{spacing:>4g}", drawn, field, dose, ours, voxels, seconds)
+
+
+def accuracy(python: str) -> None:
+    row("sphere", 0.1, "linear", 4.0)  # compile, or read what was compiled
+    rows = [row(*what) for what in product(SOLIDS, SIZES_CC, FIELDS, GRIDS_MM)]
+    peer = not subprocess.run([python, "-c", "import dicompylercore.dvhcalc"], capture_output=True, check=False).returncode
+    version, answers = dicompyler(python, rows) if peer else ("", [])
+    print("largest error: curve in % of the volume / D98%, D50%, D2%, D0.03cc in % of the dose")
+    heads = ["ours", "voxel centres", *([f"dicompyler-core {version}", "the same, finer"] if peer else [])]
+    print(f"{'solid':<9}{'cc':>5} {'dose':<8}{'mm':>6}" + "".join(f"{head:>24}" for head in heads))
+    for n, one in enumerate(rows):
+        told = [one.ours, one.voxels]
+        for answer in answers[2 * n : 2 * n + 2]:
+            curve = answer["above_cc"]
+            told.append(one.errors(lambda gy, c=curve: np.interp(gy, FINE, c)) if curve else None)
+        print(one.title + "".join(f"{_told(pair):>24}" for pair in told))
+    worst = np.max([one.ours for one in rows], axis=0)
+    print(f"the worst of ours: {worst[0]:.3f} % of the volume, {worst[1]:.3f} % of the dose (0.1 wanted)")
+    _times("ours", [one.seconds for one in rows])
+    if not peer:
+        print("dicompyler-core is not installed here: not measured (an environment of its own, and --dicompyler PYTHON)")
+        return
+    _times("dicompyler-core", [answer["seconds"] for answer in answers[::2]])
+    _times("dicompyler-core, finer", [answer["seconds"] for answer in answers[1::2]])
+    nothing = [answer["why"] for answer in answers if not answer["above_cc"]]
+    print(f"nothing came out of dicompyler-core {len(nothing)} times of {len(answers)}: {'; '.join(dict.fromkeys(nothing)) or 'never'}")
+
+
+def _told(one: tuple[float, float] | None) -> str:
+    return "nothing" if one is None else f"{one[0]:.3f} / {one[1]:.3f}"
+
+
+def _times(name: str, seconds: list[float]) -> None:
+    print(f"{name}: {np.median(seconds):.3f} s a structure in the median, {max(seconds):.2f} s at most")
+
+
+def dicompyler(python: str, rows: list[Row]) -> tuple[str, list[dict[str, Any]]]:
+    """Its version, and what it finds of every row, as it is and with a finer net."""
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [job for n, one in enumerate(rows) for job in _jobs(Path(folder) / str(n), one.drawn, one.dose)]
+        listed = Path(folder) / "jobs.json"
+        listed.write_text(json.dumps(jobs))
+        command = [python, str(Path(__file__).with_name("_dicompyler.py")), str(listed)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"_dicompyler.py ended with {done.returncode}: {done.stderr[-2000:]}")
+    answer = json.loads(done.stdout)
+    return answer["version"], answer["found"]
+
+
+def _jobs(folder: Path, drawn: Drawn, dose: Volume) -> list[dict[str, Any]]:
+    """RTSTRUCT and RTDOSE of one solid in ``folder``; what dicompyler-core is asked of them."""
+    step, slices = float(drawn.top[0] - drawn.bottom[0]), len(drawn.radius)
+    side = int(2 * drawn.wide) + 8
+    first = CENTRE + np.array([-side / 2, -side / 2, float(drawn.bottom[0]) + step / 2])
+    ct = Volume(np.zeros((slices, side, side), np.int16), Geometry.regular((slices, side, side), (step, 1.0, 1.0), first))
+    write(Case(folder.name, {"ct": ct, "dose": dose}, contours={"x": drawn.contours}), folder)
+    finer = {"use_structure_extents": True, "interpolation_resolution": dose.geometry.spacing_mm[0] / 8}
+    return [{"folder": str(folder), "gy": FINE.tolist(), "options": options} for options in ({}, finer)]
 
 
 def speed(patients: int) -> None:
@@ -133,40 +264,10 @@ def _voxels(dose: Volume, masks: dict[str, Volume]) -> float:
     return sum(len(d) for d in doses) * dose.geometry.voxel_mm3 / 1000
 
 
-def peer() -> None:
-    """dicompyler-core 0.5, where it is installed: the same solids through its own files."""
-    try:
-        from dicompylercore import dvhcalc  # noqa: F401
-    except ImportError:
-        print("dicompyler-core is not installed: not measured")
-        return
-    import tempfile
-
-    from dicompylercore import dvhcalc as theirs
-
-    from oncontour.case import Case
-    from oncontour.io import write
-
-    for cc in (0.1, 1.0, 100.0):
-        contours, gy, above = solid("sphere", cc, "linear")
-        dose = sampled(gy, 2.5, float(np.abs(np.concatenate(contours.polygons) - CENTRE).max()))
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "p"
-            write(
-                Case("p", {"ct": Volume(np.zeros(dose.geometry.shape, np.int16), dose.geometry), "dose": dose}, contours={"x": contours}),
-                out,
-            )
-            start = time.perf_counter()
-            found = theirs.get_dvh(str(out / "RTSTRUCT.dcm"), str(out / "RTDOSE.dcm"), 1)
-            seconds = time.perf_counter() - start
-        curve, at = errors(lambda g, f=found: np.interp(g, f.bins[:-1], f.absolute_volume(f.volume).counts), above, cc)
-        print(f"dicompyler-core, sphere of {cc:g} cc: {curve:.3f} / {at:.3f}, {seconds:.2f} s")
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=int, default=2)
+    parser.add_argument("--dicompyler", default=os.environ.get("ONCONTOUR_DICOMPYLER", sys.executable), metavar="PYTHON")
     arguments = parser.parse_args()
-    accuracy()
-    peer()
+    accuracy(arguments.dicompyler)
     speed(arguments.patients)

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from oncontour.contours import Contours, Slices
 from oncontour.dose.dvh import DVH, bed_gy, dvh, eqd2_gy, together
+from oncontour.dose.field import cut_square
 from oncontour.errors import ConfigError, DoseError, StructureError
 from oncontour.geometry import Geometry
 from oncontour.phantom import Cylinder, Sphere
@@ -223,6 +224,41 @@ def test_exact_on_an_oblique_dose_grid(solid: str) -> None:
     known = SOLIDS[solid](0.1)
     axes = Rotation.from_euler("xyz", (20, -15, 30), degrees=True).as_matrix()
     agrees(dvh(sampled(known.field, 2.5, 2 * reach_of(known), axes), known.contours), known)
+
+
+@pytest.mark.parametrize(("steep", "flat"), [(1.0, 0.0), (1.0, 0.3), (1.0, 1.0), (0.7, 0.69)])
+@pytest.mark.parametrize("area", [0.01, 0.2, 0.5, 0.8, 0.99])
+def test_what_a_line_cuts_off_a_square(area: float, steep: float, flat: float) -> None:
+    """Middle and spread against counting points of a fine net, ordered along the line's normal."""
+    at = (np.stack(np.meshgrid(np.arange(1000), np.arange(1000)), axis=-1).reshape(-1, 2) + 0.5) / 1000
+    held = at[np.argsort(at @ (steep, flat), kind="stable")[: round(area * len(at))]]
+    found = cut_square(area, steep, flat)
+    assert found[:2] == pytest.approx(held.mean(axis=0), abs=5e-4)
+    assert found[2:] == pytest.approx(np.sqrt(12 * held.var(axis=0)), abs=2e-3)
+
+
+@pytest.mark.parametrize("cc", [0.1, 1.0])
+@pytest.mark.parametrize("shape", ["ball", "cylinder", "cone"])
+def test_the_curve_of_discs_is_exact_at_every_dose(shape: str, cc: float) -> None:
+    """A stack of five discs in a dose that rises quadratically from their middle: no dose at which more than 0.1 % of the volume is wrong.
+
+    For the ball the outline nearly is an isodose. Volume within s of the middle: discs cut by a ball, summed up in thin slices.
+    """
+    r = (cc * {"ball": 750, "cylinder": 500, "cone": 1500}[shape] / PI) ** (1 / 3)
+    z = planes(-r, r, 5)
+    radius = {"ball": np.sqrt(r * r - z * z), "cylinder": np.full(5, r), "cone": r * (r - z) / (2 * r)}[shape]
+    drawn = [
+        Cylinder((CENTRE[0], CENTRE[1], CENTRE[2] + h), a, 1.0).contours_at(CENTRE[2] + h, 720) for h, a in zip(z, radius, strict=True)
+    ]
+    far = float(np.sqrt(radius**2 + (np.abs(z) + r / 5) ** 2).max())
+    dose = sampled(lambda p: rising(((p - CENTRE) ** 2).sum(-1) / far**2), 2.5, far)
+    one = dvh(dose, Contours(tuple(p for polygons in drawn for p in polygons)))
+    heights = (z[:, None] + (np.arange(4000) + 0.5) / 4000 * 2 * r / 5 - r / 5, 2 * r / 5 / 4000)
+    whole = float(2 * r / 5 * PI * (radius**2).sum()) / 1000
+    assert one.volume_cc == pytest.approx(whole, rel=2e-4)
+    for gy in np.linspace(LOW, HIGH, 101):
+        section = np.clip(unit(gy) * far**2 - heights[0] ** 2, 0, radius[:, None] ** 2)
+        assert one.cc_above(gy) == pytest.approx(whole - PI * section.sum() * heights[1] / 1000, abs=EXACT * whole), gy
 
 
 @pytest.mark.parametrize("along", ["x", "z"])

@@ -28,11 +28,15 @@ _LEAST_IN_A_DOSE_VOXEL = 2
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Voxels of one grid, some of them covered: ``coverage`` (k, j, i) in [0, 1], placed by the 4x4 ``affine`` (to LPS mm)."""
+    """Voxels of one grid, some of them covered: ``coverage`` (k, j, i) in [0, 1], placed by the 4x4 ``affine`` (to LPS mm).
+
+    ``drawn``: coverage is that of outlines in the plane, which say on which side of a voxel it lies.
+    """
 
     coverage: NDArray[np.float32]
     affine: Floats
     fine: tuple[int, int, int]
+    drawn: bool = False
 
     @property
     def voxel_cc(self) -> float:
@@ -92,7 +96,7 @@ def _filled(dose: Volume, blocks: list[Block], boundary: Floats, curved: bool, w
         size = int(np.count_nonzero(block.coverage > 0)) * int(np.prod(block.fine))
         out = np.empty(size), np.empty(size), np.empty(size)
         to_dose = np.ascontiguousarray((geometry.inverse @ block.affine)[:3])
-        found = field.cells_of(block.coverage, np.array(block.fine, np.int64), to_dose, gy, bend, *out)
+        found = field.cells_of(block.coverage, block.drawn, np.array(block.fine, np.int64), to_dose, gy, bend, *out)
         n = int(found[0])
         parts.append((out[0][:n], out[1][:n], out[2][:n] * block.voxel_cc))
         missing += float(found[1]) * block.voxel_cc
@@ -190,7 +194,7 @@ def _plane_block(planes: Any, plane: int, upright: Floats, step: float) -> Block
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = planes.normal * (high - low), upright[0] * step, upright[1] * step
     affine[:3, 3] = planes.normal * (low + high) / 2 + upright.T @ corner * step
-    return Block(coverage[None], affine, (max(1, int(np.ceil((high - low) / step - 1e-6))), 1, 1))
+    return Block(coverage[None], affine, (max(1, int(np.ceil((high - low) / step - 1e-6))), 1, 1), drawn=True)
 
 
 def _in_plane(normal: Floats, grid: Geometry) -> Floats:

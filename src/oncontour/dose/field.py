@@ -90,8 +90,59 @@ def values_at(voxels: Floats, dose: Array, bend: Array) -> Floats:
 
 
 @njit(cache=True, nogil=True)
-def cells_of(coverage: Array, fine: Ints, to_dose: Floats, dose: Array, bend: Array, gy: Array, width: Array, share: Array) -> Floats:
+def cut_square(area: float, steep: float, flat: float) -> tuple[float, float, float, float]:
+    """Where the part of a unit square lies that a straight line cuts off: middle (x, y) and extent (x, y) of it.
+
+    ``area`` in (0, 1) lies in the corner (0, 0), below ``steep`` x + ``flat`` y = const with ``steep`` >= ``flat`` >= 0. An extent is the
+    length of the even spread that has the same variance: 1 for the whole square.
+    """
+    a, b = steep, flat
+    part = min(area, 1 - area)
+    if part * 2 * a <= b:  # a triangle
+        edge_x, edge_y = np.sqrt(2 * part * b / a), np.sqrt(2 * part * a / b)
+        mean_x, mean_y, square_x, square_y = edge_x / 3, edge_y / 3, edge_x * edge_x / 6, edge_y * edge_y / 6
+    else:  # across the whole square: x from 0 to (h - b y) / a
+        h = a * part + b / 2
+        mean_x = (h * h - h * b + b * b / 3) / (2 * a * a * part)
+        square_x = (h**3 - 1.5 * h * h * b + h * b * b - b**3 / 4) / (3 * a**3 * part)
+        mean_y, square_y = (h / 2 - b / 3) / (a * part), (h / 3 - b / 4) / (a * part)
+    if area > 0.5:  # that was what is not cut off, seen from the other corner
+        square_x = (1 / 3 - part * (1 - 2 * mean_x + square_x)) / area
+        square_y = (1 / 3 - part * (1 - 2 * mean_y + square_y)) / area
+        mean_x, mean_y = (0.5 - part * (1 - mean_x)) / area, (0.5 - part * (1 - mean_y)) / area
+    return mean_x, mean_y, np.sqrt(max(12 * (square_x - mean_x**2), 0.0)), np.sqrt(max(12 * (square_y - mean_y**2), 0.0))
+
+
+@njit(cache=True, nogil=True)
+def _covered_part(layer: Array, j: int, i: int) -> tuple[float, float, float, float]:
+    """Middle (j, i) from that of the pixel, and extent (j, i), of the part of a pixel that its coverage means: cut off by a straight line
+    across the slope of coverage round it (Parker and Youngs 1992). The whole pixel where there is no slope."""
+    nj, ni = layer.shape
+    slope_j, slope_i = 0.0, 0.0
+    for b in range(-1, 2):
+        for c in range(-1, 2):
+            if (b or c) and 0 <= j + b < nj and 0 <= i + c < ni:
+                weight = float(layer[j + b, i + c]) * (1.0 if b and c else 2.0)
+                slope_j += b * weight
+                slope_i += c * weight
+    steep, flat = max(abs(slope_j), abs(slope_i)), min(abs(slope_j), abs(slope_i))
+    if steep < 1e-6:
+        return 0.0, 0.0, 1.0, 1.0
+    x, y, wide, high = cut_square(float(layer[j, i]), steep, flat)
+    if abs(slope_j) < abs(slope_i):
+        x, y, wide, high = y, x, high, wide
+    away_j, away_i = (0.5 - x) * np.sign(slope_j), (0.5 - y) * np.sign(slope_i)
+    return away_j, away_i, wide, high
+
+
+@njit(cache=True, nogil=True)
+def cells_of(
+    coverage: Array, drawn: bool, fine: Ints, to_dose: Floats, dose: Array, bend: Array, gy: Array, width: Array, share: Array
+) -> Floats:
     """Cut every covered voxel into fine[0] x fine[1] x fine[2] cells and say what each receives.
+
+    ``drawn``: coverage is that of outlines in the plane (j, i), each voxel one cell there: what of it is covered lies on the side of the
+    outline that is inside. Otherwise a voxel is evenly filled so far.
 
     ``to_dose`` (3, 4) takes a voxel (k, j, i, 1) of ``coverage`` to a fractional voxel of ``dose``. Written, cell by cell, are the dose in
     the middle ``gy``, how far it spreads across the cell ``width`` (for a dose that is linear there, the root of the summed squares of the
@@ -110,12 +161,15 @@ def cells_of(coverage: Array, fine: Ints, to_dose: Floats, dose: Array, bend: Ar
                 covered = float(coverage[k, j, i])
                 if covered <= 0:
                     continue
+                away_j, away_i, long_j, long_i = 0.0, 0.0, 1.0, 1.0
+                if drawn and covered < _WHOLE:
+                    away_j, away_i, long_j, long_i = _covered_part(coverage[k], j, i)
                 for a in range(fine[0]):
                     vk = k - 0.5 + (a + 0.5) / fine[0]
                     for b in range(fine[1]):
-                        vj = j - 0.5 + (b + 0.5) / fine[1]
+                        vj = j - 0.5 + (b + 0.5) / fine[1] + away_j
                         for c in range(fine[2]):
-                            vi = i - 0.5 + (c + 0.5) / fine[2]
+                            vi = i - 0.5 + (c + 0.5) / fine[2] + away_i
                             pk = to_dose[0, 0] * vk + to_dose[0, 1] * vj + to_dose[0, 2] * vi + to_dose[0, 3]
                             pj = to_dose[1, 0] * vk + to_dose[1, 1] * vj + to_dose[1, 2] * vi + to_dose[1, 3]
                             pi = to_dose[2, 0] * vk + to_dose[2, 1] * vj + to_dose[2, 2] * vi + to_dose[2, 3]
@@ -126,6 +180,7 @@ def cells_of(coverage: Array, fine: Ints, to_dose: Floats, dose: Array, bend: Ar
                             across, reach = 0.0, 0.0
                             for axis in range(3):
                                 change = gk * step[0, axis] + gj * step[1, axis] + gi * step[2, axis]
+                                change *= long_j if axis == 1 else long_i if axis == 2 else 1.0
                                 across += change * change
                                 reach += 0.5 * abs(change)
                             gy[count], width[count], share[count] = value, np.sqrt(across), covered * part
