@@ -131,7 +131,11 @@ def simulate(
         mine = [patient for patient in usable if place.get(patient.id) == hospital.name]
         rows[hospital.name] = [one for patient in mine for one in _made(patient, hospital, toxicities, seed)]
         if not rows[hospital.name]:
-            raise CohortError(f"hospital {hospital.name} would be without patients: {len(usable)} of the cohort can be used")
+            why = f" ({'; '.join(notes[:3])})" if notes else ""
+            raise CohortError(
+                f"hospital {hospital.name} would be without patients: {len(usable)} of the cohort can be used{why}",
+                hint="add patients with dose and structure, or take fewer hospitals or other shares",
+            )
         lost = len(mine) * hospital.variants - len(rows[hospital.name])
         notes += (
             [f"{hospital.name}: {lost} virtual patients were not made, as the set-up moved their organ out of the dose"] if lost else []
@@ -225,12 +229,12 @@ def record(simulation: Simulation, hospitals: Sequence[Hospital], seed: int) -> 
 
 
 def _cases(patients: Any, progress: Progress | None) -> Iterator[Case]:
-    from oncontour.errors import InputError
+    from oncontour.errors import OncontourError
 
     for n, id in enumerate(patients.ids):
         try:
             yield patients[id]
-        except InputError as error:
+        except OncontourError as error:
             sys.stderr.write(f"{id} was left out: {error}\n")
         if progress is not None:
             progress((n + 1) / len(patients))

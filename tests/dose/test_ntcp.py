@@ -74,6 +74,9 @@ def test_dysphagia_example() -> None:
     dvhs = head_and_neck(Cavity_Oral=45, Musc_Constrict_S=55, Musc_Constrict_M=50, Musc_Constrict_I=35)
     facts = {"baseline_dysphagia_grade": 0, "site": "pharynx"}
     assert MODELS["dysphagia-g2-lipp"].probability(dvhs, facts) == pytest.approx(0.25, abs=0.005)
+    with_two = [MODELS["dysphagia-g2-lipp"].probability(dvhs, {**facts, "baseline_dysphagia_grade": two}) for two in (2, 2.0, "2")]
+    by_hand = 1.35 + 1.298 + 0.475 + 0.4655 - 4.0536 - 0.6281 + 0.9382
+    assert with_two == [pytest.approx(logistic(by_hand), abs=1e-6)] * 3, "a grade of 2.0 is 2"
 
 
 def test_both_lungs_are_one_organ() -> None:

@@ -41,6 +41,16 @@ def test_pairs_compared():
     assert close.high - close.low < (delong(good, had).high - delong(good, had).low) / 3, "paired: what both share cancels"
 
 
+def test_a_pair_by_pencil():
+    """Second score: events at 2, 5, 1, none at 3, 0. Components above 0.5, 1, 0.5, below 1/3, 1; with the first's (see above) covariances
+    of 1/24 and -1/9. Variance of the difference: 1/18 + 5/36 + 2 (1/9 / 2 - 1/24 / 3) = 5/18; z = (1/6) / sqrt(5/18) = 1 / sqrt(10).
+    """
+    found = paired_delong([1, 3, 4, 0, 2], [2, 5, 1, 3, 0], [1, 1, 1, 0, 0])
+    assert found.difference == pytest.approx(5 / 6 - 2 / 3)
+    assert (found.high - found.low) / 2 == pytest.approx(1.959964 * np.sqrt(5 / 18), rel=1e-6)
+    assert found.p == pytest.approx(0.75183, abs=1e-5), "two-sided at 0.316228 standard deviations"
+
+
 def test_one_class_has_no_auc():
     assert np.isnan(delong([1, 2], [1, 1]).auc)
     assert np.isnan(paired_delong([1, 2], [2, 1], [0, 0]).difference)

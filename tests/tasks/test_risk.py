@@ -21,7 +21,7 @@ from oncontour.tasks.risk import RiskSettings, RiskTask, outcome_loss, prepared,
 from oncontour.tasks.risk_patient import around, patient_of
 from oncontour.tasks.risking import interval, predict
 from oncontour.tasks.task import Draw, load_task, save_model
-from oncontour.train import TrainSettings, fit
+from oncontour.train import TrainSettings, fit, held_back, learned_from
 from oncontour.volume import Volume
 
 NET = {"widths": (4, 8, 8, 8), "embedding": 8}
@@ -115,6 +115,19 @@ def test_contrast_between_image_and_dosiomics_by_pencil():
     assert by_patient(z, z, 0.5).item() == pytest.approx(np.log(1 + np.exp(-2)), abs=1e-6)
     assert by_patient(z, z.flip(0), 0.5).item() == pytest.approx(np.log(1 + np.exp(2)), abs=1e-6)
     assert by_patient(z[:1], z[:1], 0.5).item() == 0
+
+
+def test_a_patient_without_dosiomics_takes_no_part_in_their_contrast(case):
+    """An organ that is not contoured has no features: as average ones they would be drawn to the image, and pushed from others'."""
+    z = torch.nn.functional.normalize(torch.randn(4, 3), dim=1)
+    known = torch.tensor([1.0, 1.0, 0.0, 1.0])
+    kept = [0, 1, 3]
+    assert by_patient(z, z.flip(0), 0.5, known).item() == pytest.approx(by_patient(z[kept], z.flip(0)[kept], 0.5).item())
+    assert by_patient(z, z, 0.5, torch.tensor([0.0, 1.0, 0.0, 0.0])).item() == 0
+    task = RiskTask(replace(SETTINGS, features=("x",), feature_centre=(0.0,), feature_scale=(1.0,)))
+    one = patient_of(case, SETTINGS.view)
+    told = batch(task, [replace(one, features={"x": 1.0}), replace(one, features={})])
+    assert told["features_known"].tolist() == [1, 0]
 
 
 def test_each_contrast_is_selectable(case):
@@ -218,6 +231,10 @@ def test_predicting_asks_for_the_organ(case):
 def test_settings_that_cannot_be(case):
     with pytest.raises(ConfigError, match="needs a toxicity"):
         RiskTask(RiskSettings())
+    with pytest.raises(ConfigError, match=r"not \[8, 16\] of"):
+        replace(SETTINGS, window=(8, 16))
+    with pytest.raises(ConfigError, match="0 or more"):
+        replace(SETTINGS, region_weight=-1.0)
     with pytest.raises(ConfigError, match="differ"):
         RiskSettings(("a", "a"))
     with pytest.raises(ModelError, match="does not take these options"):
@@ -333,3 +350,18 @@ def test_the_tripod_report_says_what_it_is(learned):
     assert "96 patients of 24 originals" in text
     assert "| 14 Fairness | Not answered by the model itself. |" in text
     assert f"a: {sum(p.outcomes['a'] for p in patients)} events among 96" in text
+
+
+def test_held_back_patients_choose_nothing(case):
+    """Features are chosen, and all is standardised, by those whom the net learns from: the held-back ones' numbers do not matter."""
+    patients = made_up(case, 40)
+    recipe = TrainSettings(epochs=1, batch=16, validation=0.25)
+    learned = learned_from(patients, ("a",), recipe)
+    held = {p.original for p in patients} - {p.original for p in learned}
+    assert len(held) == round(0.25 * 10)
+    assert held == held_back([p.original for p in patients], recipe)
+    unknown = replace(patients[0], id="new", original="new", outcomes={})
+    assert learned_from([*patients, unknown], ("a",), recipe) == learned
+    settings = replace(SETTINGS, toxicities=("a",), dosiomics=True)
+    spoiled = [replace(p, features={**p.features, "noise": 1e6}) if p.original in held else p for p in patients]
+    assert prepared(settings, learned_from(spoiled, ("a",), recipe)) == prepared(settings, learned)

@@ -97,10 +97,11 @@ class Factor:
 
     def value(self, facts: Mapping[str, Any]) -> float:
         given = facts.get(self.fact)
-        if given is None or str(given) not in self.values:
+        key = f"{given:g}" if isinstance(given, float) else str(given)  # a grade of 2.0 is 2
+        if given is None or key not in self.values:
             told = "is not known" if given is None else f"is {given!r}"
             raise InputError(f"the model needs {self.fact}, which {told}", hint=f"give one of {', '.join(self.values)}")
-        return self.values[str(given)]
+        return self.values[key]
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,11 @@ class RiskSettings:
             raise ConfigError(f"toxicities differ from each other, unlike {list(self.toxicities)}")
         if self.members < 1 or self.shift < 0 or self.draws < 0 or not self.temperature > 0:
             raise ConfigError(f"settings out of range: members {self.members}, shift {self.shift}, draws {self.draws}")
+        if len(self.window) != 3 or len(self.spacing_mm) != 3 or min(self.window) < 1 or not min(self.spacing_mm) > 0:
+            raise ConfigError(f"a window is (k, j, i) voxels of (k, j, i) mm, not {list(self.window)} of {list(self.spacing_mm)}")
+        weights = (self.region_weight, self.contrast_weight, self.focal, self.noise_gy, self.isodose_gy)
+        if not all(np.isfinite(weights)) or min(weights) < 0:
+            raise ConfigError(f"weights, focal, noise_gy and isodose_gy are 0 or more, not {list(weights)}")
         if len(self.feature_centre) != len(self.features) or len(self.feature_scale) != len(self.features):
             raise ConfigError("features come with a centre and a scale each")
 
