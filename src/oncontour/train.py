@@ -230,6 +230,9 @@ class Outcome:
     seconds: float = 0.0
     notes: tuple[str, ...] = field(default=())
 
+    def __str__(self) -> str:
+        return "\n".join([*self.notes, f"trained in {self.seconds / 60:.1f} min: {self.model}"])
+
 
 def fit(
     task: Task[Any],
@@ -440,6 +443,12 @@ def read_cases(cohort: Any) -> Iterator[Case]:
             sys.stderr.write(f"{patient} was left out: {error}\n")
 
 
+def changed(training: TrainSettings, **instead: int | None) -> TrainSettings:
+    """``training`` with those of ``instead`` that are told."""
+    told: dict[str, Any] = {key: value for key, value in instead.items() if value is not None}
+    return replace(training, **told)
+
+
 def contour(
     cohort: Path,
     *,
@@ -484,15 +493,12 @@ def contour(
     """
     from oncontour.io.cohort import Cohort
 
-    chosen: dict[str, Any] = {key: value for key, value in (("epochs", epochs), ("devices", devices), ("seed", seed)) if value is not None}
-    training = replace(training, **chosen)
-    task = ContourTask(settings)
+    training, task = changed(training, epochs=epochs, devices=devices, seed=seed), ContourTask(settings)
     patients = Cohort.open(cohort)
     outcome = fit(
         task, read_cases(patients), out, training, name=name, data=data, licence=licence, limits=limits, region=region, start=start
     )
-    lines = [*outcome.notes, f"trained in {outcome.seconds / 60:.1f} min: {outcome.model}"]
-    return "\n".join(lines)
+    return str(outcome)
 
 
 def assess(
@@ -539,12 +545,10 @@ def assess(
     from oncontour.io.claims import with_claims
     from oncontour.io.cohort import Cohort
 
-    chosen: dict[str, Any] = {key: value for key, value in (("epochs", epochs), ("devices", devices), ("seed", seed)) if value is not None}
-    task = AssessTask(settings)
+    training, task = changed(training, epochs=epochs, devices=devices, seed=seed), AssessTask(settings)
     cases = with_claims(read_cases(Cohort.open(cohort)), claims or [])
-    outcome = fit(task, cases, out, replace(training, **chosen), name=name, data=data, licence=licence, limits=limits, region=region)
-    lines = [*outcome.notes, f"trained in {outcome.seconds / 60:.1f} min: {outcome.model}"]
-    return "\n".join(lines)
+    outcome = fit(task, cases, out, training, name=name, data=data, licence=licence, limits=limits, region=region)
+    return str(outcome)
 
 
 def learned_from(patients: Sequence[Patient], toxicities: Sequence[str], training: TrainSettings) -> list[Patient]:
@@ -602,15 +606,14 @@ def risk(
     from oncontour.report.tripod import tripod
     from oncontour.tasks.people import gather
 
-    changes: dict[str, Any] = {key: value for key, value in (("epochs", epochs), ("seed", seed)) if value is not None}
     table = read_outcomes(outcomes, settings.toxicities, settings.facts)
     table = table if hospital is None else table.of(hospital)
     settings = replace(settings, toxicities=table.toxicities)
-    training = replace(training, **changes)
+    training = changed(training, epochs=epochs, seed=seed)
     patients, notes = gather(table, Cohort.open(cohort), settings.view, features=settings.dosiomics)
     task = RiskTask(prepared(settings, learned_from(patients, settings.toxicities, training), selection))
     limits = " ".join(text for text in (SIMULATED if task.settings.simulated else "", limits) if text)
     done = fit(task, patients, out, training, name=name, data=data, licence=licence, limits=limits)  # type: ignore[arg-type]
     write_text(out / "tripod.md", tripod(done.card, patients))
     head = [SIMULATED] if task.settings.simulated else []
-    return "\n".join([*head, *notes, *done.notes, f"trained in {done.seconds / 60:.1f} min: {done.model}"])
+    return "\n".join([*head, *notes, str(done)])

@@ -9,7 +9,7 @@ Wei et al., Chin J Med Phys 2026;43(5):675-681; *differs* as ``papers/quality-20
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ from oncontour.ops.augment import Move, Ranges, mirrored
 from oncontour.ops.intensity import window
 from oncontour.tasks.claims import SEGMENTER, Claim, allowed, claims_of
 from oncontour.tasks.gate import Gate
-from oncontour.tasks.task import Batch, Draw, Progress, Task, seeded
+from oncontour.tasks.task import Batch, Draw, Progress, Task, first_card, seeded, settings_in
 
 NUMBERS = {"dsc": 2, "class": 2, "surface": 1, "present": 1}
 """head -> how many numbers it takes: DSC and the quantile below it; at least medium, at least good; log(1 + mm); is it here."""
@@ -137,18 +137,10 @@ class AssessTask(Task[Claim]):
     @classmethod
     def from_card(cls, card: Card) -> AssessTask:
         """The task that a model's card describes, its net still without weights."""
-        settings = dict(card.settings)
-        settings["augment"] = Ranges(**settings.get("augment", {}))
-        return cls(AssessSettings(**settings), card)
+        return cls(AssessSettings(**settings_in(card)), card)
 
     def card(self) -> Card:
-        return self._card or Card(
-            name="assess",
-            task=self.name,
-            settings=asdict(self.settings),
-            structures=list(self.settings.structures),
-            spacing_mm=list(self.settings.spacing_mm),
-        )
+        return self._card or first_card(self, self.settings)
 
     def working_grid(self, geometry: Geometry) -> Geometry:
         """The grid the net sees a case on: upright (S, P, L), the case's own slices, its pixels where they are near ``spacing_mm``."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,23 +82,20 @@ class Assessor:
     backend: Backend = "auto"
     threads: int | None = None
     use_gate: bool = True
-    _engine: Engine | None = None
     _calibration: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property
     def card(self) -> Card:
         return self.task.card()
 
-    @property
+    @cached_property
     def engine(self) -> Engine:
-        """The compiled net."""
-        if self._engine is None:
-            from oncontour.nets.quality import Packed as Row
+        """The net and its numbers in one row, compiled once."""
+        from oncontour.nets.quality import Packed as Row
 
-            s = self.task.settings
-            shape = (BATCH, 2 * (2 * s.neighbours + 1) + 1, *s.window)
-            self._engine = Engine.load(Row(self.task.net), shape, backend=self.backend, threads=self.threads)  # type: ignore[arg-type]
-        return self._engine
+        s = self.task.settings
+        shape = (BATCH, 2 * (2 * s.neighbours + 1) + 1, *s.window)
+        return Engine.load(Row(self.task.net), shape, backend=self.backend, threads=self.threads)  # type: ignore[arg-type]
 
     @property
     def calibration(self) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ absent is not background. Training windows are cut, moved and turned in one inte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from oncontour.geometry import Geometry
 from oncontour.nets import make_net
 from oncontour.ops.augment import Move, Ranges, mirrored
 from oncontour.ops.intensity import AIR_HU, window
-from oncontour.tasks.task import Batch, Draw, Progress, Task, seeded
+from oncontour.tasks.task import Batch, Draw, Progress, Task, first_card, seeded, settings_in
 
 Triple = tuple[float, float, float]
 
@@ -131,18 +131,10 @@ class ContourTask(Task[Sample]):
     @classmethod
     def from_card(cls, card: Card) -> ContourTask:
         """The task that a model's card describes, its net still without weights."""
-        settings = dict(card.settings)
-        settings["augment"] = Ranges(**settings.get("augment", {}))
-        return cls(ContourSettings(**settings), card)
+        return cls(ContourSettings(**settings_in(card)), card)
 
     def card(self) -> Card:
-        return self._card or Card(
-            name="contour",
-            task=self.name,
-            settings=asdict(self.settings),
-            structures=list(self.settings.structures),
-            spacing_mm=list(self.settings.spacing_mm),
-        )
+        return self._card or first_card(self, self.settings)
 
     def working_grid(self, geometry: Geometry) -> Geometry:
         """The grid the net sees a case on: upright (S, P, L), the case's own voxels where they are near ``spacing_mm``, else resampled."""

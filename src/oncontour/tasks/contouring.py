@@ -6,6 +6,7 @@ Separate from ``contour.py`` so that what training needs and what predicting nee
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -56,20 +57,17 @@ class Contourer:
     threads: int | None = None
     overlap: float = 0.5
     memory_mb: float = 1000
-    _engine: Engine | None = None
 
     @property
     def card(self) -> Card:
         return self.task.card()
 
-    @property
+    @cached_property
     def engine(self) -> Engine:
-        """The compiled net."""
-        if self._engine is None:
-            s = self.task.settings
-            shape = (1, 1 + 2 * s.neighbours, *s.window[1:]) if self.task.flat else (1, 1, *s.window)
-            self._engine = Engine.load(self.task.net, shape, backend=self.backend, threads=self.threads)
-        return self._engine
+        """The net, compiled once."""
+        s = self.task.settings
+        shape = (1, 1 + 2 * s.neighbours, *s.window[1:]) if self.task.flat else (1, 1, *s.window)
+        return Engine.load(self.task.net, shape, backend=self.backend, threads=self.threads)
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
         """The case with a LabelMasks of the model's structures on its own grid, and ``scores["contour"]`` saying how they came about.

@@ -83,6 +83,20 @@ class Task(nn.Module, ABC, Generic[S]):
                 reset()
 
 
+def first_card(task: Task[Any], settings: Any) -> Card:
+    """The card of a model that nobody has trained: its ``settings`` (a dataclass), structures and grid."""
+    from dataclasses import asdict
+
+    return Card(task.name, task.name, asdict(settings), list(settings.structures), list(settings.spacing_mm))
+
+
+def settings_in(card: Card) -> dict[str, Any]:
+    """The settings in a card, its ranges of augmentation a ``Ranges`` again."""
+    from oncontour.ops.augment import Ranges
+
+    return {**card.settings, "augment": Ranges(**card.settings.get("augment", {}))}
+
+
 def save_model(task: Task[Any], path: Path | str, card: Card | None = None, *, half: bool = True) -> Card:
     """Write ``task`` as one safetensors file with its card in the header, whole or not at all; give the card with its hash.
 
