@@ -6,7 +6,9 @@ The solids are spheres, cylinders and cones of 0.1, 1 and 100 cc, drawn as discs
 or quadratic from the centre, on dose grids of 1, 2.5 and 4 mm that lie off everything. What the discs receive is known in closed form, so
 that no error is one of drawing. The error of a curve is the largest difference in % of the volume at any dose; that of the figures D98%,
 D50%, D2% and D0.03cc the largest in % of the dose. Voxel centres: contours filled on the dose grid (voxels inside by half and more).
-dicompyler-core gets the same solids as RTSTRUCT and RTDOSE, once as it is, once with a finer net (an eighth of a pixel). It is no dependency; it is measured where PYTHON (else $ONCONTOUR_DICOMPYLER, else this Python) has it:
+dicompyler-core gets the same solids as RTSTRUCT and RTDOSE, once as it is, once with a net of an eighth of a pixel (on which it takes the
+dose half a pixel off: a cylinder in a linear dose of 65 Gy in the mean is told 63.8). It is no dependency; it is measured where PYTHON
+(else $ONCONTOUR_DICOMPYLER, else this Python) has it:
     python -m venv other && other/bin/pip install dicompyler-core "pydicom<3" "numpy<2" scikit-image
 With $ONCONTOUR_DATA (else ../shared/data) all structures of OpenKBP patients are timed as well.
 """

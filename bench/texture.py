@@ -132,10 +132,10 @@ def peer(python: str) -> None:
             asked = {"bins": 32, "families_ours": families, "aggregations": ["3D_comb"], "methods": whole, "times": times}
             ours, theirs = _both(python, large, asked)
             print(
-                f"{title}: mirp {theirs['version']} {theirs['wall']:.2f} s ({theirs['cpu']:.2f} s of CPU, peak {_memory(theirs)}), "
-                f"ours {ours['wall']:.3f} s ({ours['cpu']:.3f} s of CPU, peak {_memory(ours)}): "
-                f"mirp / ours {theirs['wall'] / ours['wall']:.0f} ({theirs['cpu'] / ours['cpu']:.0f} of CPU)"
+                f"{title}, one thread each: mirp / ours {theirs['cpu'] / ours['cpu']:.1f} in CPU, {theirs['wall'] / ours['wall']:.1f} on the wall"
             )
+            for name, told in ((f"mirp {theirs['version']}", theirs), ("ours", ours)):
+                print(f"  {name:<10} {told['cpu']:7.3f} s of CPU, {told['wall']:7.3f} s on the wall, peak {_memory(told)}")
         _compare(f"values of the sphere of {int(np.load(large)['mask'].sum())} voxels, 32 levels, 3D", ours["values"], theirs["values"])
         asked = {"bins": 32, "families_ours": [*FAMILIES], "aggregations": [*AGGREGATIONS_OF_MIRP.values()], "methods": every, "times": 1}
         ours, theirs = _both(python, small, asked)
@@ -144,12 +144,13 @@ def peer(python: str) -> None:
 
 
 def _both(python: str, arrays: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(ours, theirs), one after the other."""
+    """(ours, theirs), one after the other, each with one thread."""
     asked = asked | {"families": [FAMILIES_OF_MIRP.get(name, NAMES_OF_MIRP.get(name, name)) for name in asked["families_ours"]]}
     here = Path(__file__)
     out = []
     for command in ([sys.executable, str(here), "--mine"], [python, str(here.with_name("_mirp.py"))]):
-        done = subprocess.run([*command, str(arrays), json.dumps(asked)], capture_output=True, text=True, check=False)
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+        done = subprocess.run([*command, str(arrays), json.dumps(asked)], capture_output=True, text=True, check=False, env=one_thread)
         if done.returncode:
             raise SystemExit(f"{command[1]} ended with {done.returncode}: {done.stderr[-2000:]}")
         out.append(json.loads(done.stdout))
