@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from oncontour.errors import CohortError, ConfigError, OutputError
-from oncontour.reproduce.dosiomics_2025 import PLAIN, PUBLISHED, SPATIAL, _places, reproduce
+from oncontour.errors import CohortError, ConfigError, OutputError, TrainingError
+from oncontour.io.outcomes import Outcomes
+from oncontour.metrics.stats import Interval
+from oncontour.reproduce.dosiomics_2025 import PLAIN, PUBLISHED, SPATIAL, Scene, _columns, _places, reproduce
 from oncontour.reproduce.risk_rows import ROWS, chosen_rows
 from oncontour.reproduce.risk_tables import (
     Column,
@@ -22,6 +25,7 @@ from oncontour.reproduce.risk_tables import (
     pair_table,
     recalibrated,
     verdict,
+    widened,
 )
 from tests.phantoms import cohort
 
@@ -65,6 +69,14 @@ def test_auc_with_its_bayes_and_pairs(column):
     assert difference(column, "all", "mean dose", 200).low > 0
     assert best_dvh(column, ["mean dose"]) == "mean dose"
     assert len(pair_table([column], "mean dose", 50)) == 3
+
+
+def test_few_originals_widen_an_interval():
+    """11 originals at 95 %: by sqrt(11 / 10) x 2.228 / 1.960 = 1.192; without end, not at all."""
+    found = widened(Interval(0.1, 0.0, 0.3, 11))
+    assert (found.low, found.high) == (pytest.approx(0.1 - 0.1192, abs=1e-4), pytest.approx(0.1 + 0.2384, abs=1e-4))
+    assert widened(Interval(0.1, 0.0, 0.3, 10**6)).high == pytest.approx(0.3, abs=1e-5)
+    assert np.isnan(widened(Interval(0.1, np.nan, np.nan, 1)).low)
 
 
 def test_the_verdict_follows_the_numbers(column):
@@ -140,8 +152,10 @@ def test_from_end_to_end_and_on_again(tmp_path):
     written = [fold.stat().st_mtime_ns for fold in folds]
     assert reproduce(patients, tmp_path / "out", scenes=(SPATIAL,), **TINY) == text
     assert [fold.stat().st_mtime_ns for fold in folds] == written
-    with pytest.raises(OutputError, match="other settings"):
+    with pytest.raises(OutputError, match=r"other settings \(different: recipe\)"):
         reproduce(patients, tmp_path / "out", scenes=(PLAIN,), **{**TINY, "epochs": 2})
+    with pytest.raises(OutputError, match=r"different: patients or outcomes with the spatial term"):
+        reproduce(patients, tmp_path / "out", scenes=(SPATIAL,), patients=5, **TINY)
 
 
 def test_real_outcomes_have_no_bayes_and_no_such_title(tmp_path):
@@ -153,3 +167,29 @@ def test_real_outcomes_have_no_bayes_and_no_such_title(tmp_path):
     assert "imulated" not in text
     assert "Bayes" not in text
     assert "home (6, 3 events)" in text
+
+
+def test_a_hospital_or_a_fold_of_one_kind_is_named(tmp_path):
+    patients = cohort(tmp_path / "cohort", 6)
+    table = tmp_path / "real.csv"
+    rows = {"rows": ["mean dose"], "facts": (), "toxicity": "late", **TINY}
+    table.write_text("patient,late,hospital\n" + "".join(f"phantom-00{n},{n % 2},{'A' if n < 4 else 'B'}\n" for n in range(5)))
+    with pytest.raises(CohortError, match="0 of the 1 patients of B who can be used had late: no model can be judged there"):
+        reproduce(patients, tmp_path / "out", outcomes=str(table), **rows)
+    table.write_text("patient,late\n" + "".join(f"phantom-00{n},{int(n == 2)}\n" for n in range(6)))
+    with pytest.raises(CohortError, match=r"0 of the \d training patients of this fold had late.*real outcomes: mean dose, fold \d"):
+        reproduce(patients, tmp_path / "out", outcomes=str(table), **rows)
+
+
+class Deadly:
+    """Whoever unpacks it is gone, like a process that the system kills."""
+
+    def __reduce__(self):
+        return os._exit, (9,)
+
+
+def test_a_killed_process_is_told_in_a_sentence(tmp_path):
+    scene = Scene("real outcomes", Outcomes((), ("late",)), {"home": (Deadly(),)})
+    with pytest.raises(TrainingError, match="one of 2 processes ended without an answer after 0 of 1 folds") as told:
+        _columns(scene, chosen_rows(["mean dose"]), None, tmp_path, 1, 0, 2)
+    assert "finished folds are kept" in str(told.value)

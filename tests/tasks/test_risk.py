@@ -350,6 +350,12 @@ def test_the_tripod_report_says_what_it_is(learned):
     assert "96 patients of 24 originals" in text
     assert "| 14 Fairness | Not answered by the model itself. |" in text
     assert f"a: {sum(p.outcomes['a'] for p in patients)} events among 96" in text
+    items = [line.split("|")[1].split()[0] for line in text.splitlines() if line.startswith("| ") and line[2].isdigit()]
+    assert items == [str(n) for n in range(1, 28)], "every item, answered or not"
+    again = outcome.card.made["risk"]["toxicities"]["a"]["recalibration"]
+    assert f"a: log odds x {again['slope']:.3f} {again['intercept']:+.3f}, by {again['patients']} patients held back" in text
+    assert "6 originals were held back to watch the loss and recalibrate" in text
+    assert "| 23 Model performance | AUC 0.8 |" in tripod(outcome.card, patients, "AUC 0.8")
 
 
 def test_held_back_patients_choose_nothing(case):

@@ -36,28 +36,40 @@ def tripod(card: Card, patients: Sequence[Patientlike], performance: str = "") -
     training = made.get("training", {})
     rows = [
         ("1 Title", f"A prediction model for {', '.join(s['toxicities'])} from dose, structures and facts of the patient."),
+        ("2 Abstract", _NOT),
         ("3 Background", "The outcomes were made up: nothing here is about patients." if simulated else _NOT),
+        ("4 Objectives", _NOT),
         ("5 Data", card.data or _NOT),
         ("6 Participants", _participants(patients)),
         ("7 Data preparation", _preparation(s)),
         ("8 Outcome", _outcomes(s, patients, simulated)),
         ("9 Predictors", _predictors(s)),
         ("10 Sample size", f"{made.get('patients', '?')} original patients; no calculation was made beforehand."),
-        ("11 Missing data", "Unknown outcomes and organs take part in nothing; features and facts that are not known count as average."),
-        ("12 Model", _model(s, training)),
-        ("13 Class imbalance", "None corrected for: probabilities are meant to be believed."),
+        (
+            "11 Missing data",
+            "Unknown outcomes and organs take part in nothing; unknown features count as the training median, facts as the mean.",
+        ),
+        ("12 Analytical methods", _model(s, training)),
+        ("13 Class imbalance", _imbalance(s)),
         ("14 Fairness", _NOT),
-        ("15 Output", "; ".join(_output(name, one) for name, one in told.items()) or _NOT),
-        ("16 Training and evaluation", f"{len(made.get('held_back_patients', []))} originals were held back to watch and recalibrate."),
+        ("15 Model output", "; ".join(_output(name, one) for name, one in told.items()) or _NOT),
+        ("16 Training versus evaluation", _held_back(made, told)),
+        ("17 Ethical approval", "Not needed for outcomes that were made up." if simulated else _NOT),
         (
             "18 Open science",
             f"Weights SHA-256 {card.sha256[:16] or '?'}; licence {card.licence or 'not told'}; seed {training.get('seed', '?')}.",
         ),
-        ("23 Performance", performance or _NOT),
+        ("19 Patient and public involvement", _NOT),
+        ("20 Participants (results)", _NOT),
+        ("21 Model development", f"{len(made.get('trained_on', []))} original patients were learned from."),
+        ("22 Model specification", "All weights and settings are in the model file; its card is printed by 'oncontour info'."),
+        ("23 Model performance", performance or _NOT),
+        ("24 Model updating", "; ".join(_updating(name, one) for name, one in told.items()) or _NOT),
+        ("25 Interpretation", _NOT),
         ("26 Limitations", card.limits or _NOT),
-        ("27 Use", "For research. Not a medical device."),
+        ("27 Usability", "For research. Not a medical device."),
     ]
-    lines = [head, "", "Items of TRIPOD+AI that a model and its card can answer.", "", "| item | answer |", "|---|---|"]
+    lines = [head, "", "Items of TRIPOD+AI, answered as far as a model and its card can.", "", "| item | answer |", "|---|---|"]
     return "\n".join([*lines, *(f"| {item} | {_cell(answer)} |" for item, answer in rows)]) + "\n"
 
 
@@ -88,13 +100,35 @@ def _predictors(s: Mapping[str, Any]) -> str:
 
 def _model(s: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     net = f"{s['members']} nets {s['net']} {s['net_options'] or ''}; region {s['region']}, gate {s['gate']}, contrast {s['contrast']}"
-    return f"{net}; {training.get('epochs', '?')} epochs of AdamW, rate {training.get('learning_rate', '?')}."
+    optimiser = "Adam" if training.get("schedule") == "plateau" else "AdamW"
+    return f"{net}; {training.get('epochs', '?')} epochs of {optimiser}, rate {training.get('learning_rate', '?')}."
+
+
+def _imbalance(s: Mapping[str, Any]) -> str:
+    if s.get("focal"):
+        return f"Focal loss, exponent {s['focal']:g}: probabilities are to be recalibrated before they are believed."
+    return "None corrected for: probabilities are meant to be believed."
+
+
+def _held_back(made: Mapping[str, Any], told: Mapping[str, Any]) -> str:
+    count = len(made.get("held_back_patients", []))
+    if not count:
+        return "Nobody was held back."
+    used = any(one.get("recalibration", {}).get("patients") for one in told.values())
+    what = " and recalibrate" if used else ""
+    return f"{count} originals were held back to watch the loss{what}: neither weights nor features come from them."
 
 
 def _output(name: str, one: Mapping[str, Any]) -> str:
     at = "none" if one.get("threshold") is None else f"{one['threshold']:.3f}"
+    return f"{name}: probability, threshold {at} (Youden, training patients)"
+
+
+def _updating(name: str, one: Mapping[str, Any]) -> str:
     again = one.get("recalibration", {})
-    return f"{name}: probability, threshold {at} (Youden, training), recalibrated on {again.get('patients', 0)} patients"
+    if not again.get("patients"):
+        return f"{name}: not recalibrated"
+    return f"{name}: log odds x {again['slope']:.3f} {again['intercept']:+.3f}, by {again['patients']} patients held back"
 
 
 def _cell(text: str) -> str:
