@@ -131,9 +131,8 @@ def peer(python: str) -> None:
         for title, families, times in (("all textures, 3D", TEXTURES, 2), ("all 11 families", tuple(FAMILIES), 2)):
             asked = {"bins": 32, "families_ours": families, "aggregations": ["3D_comb"], "methods": whole, "times": times}
             ours, theirs = _both(python, large, asked)
-            print(
-                f"{title}, one thread each: mirp / ours {theirs['cpu'] / ours['cpu']:.1f} in CPU, {theirs['wall'] / ours['wall']:.1f} on the wall"
-            )
+            cpu, wall = (theirs[clock] / ours[clock] for clock in ("cpu", "wall"))
+            print(f"{title}, one thread each: mirp / ours {cpu:.1f} in CPU, {wall:.1f} on the wall")
             for name, told in ((f"mirp {theirs['version']}", theirs), ("ours", ours)):
                 print(f"  {name:<10} {told['cpu']:7.3f} s of CPU, {told['wall']:7.3f} s on the wall, peak {_memory(told)}")
         _compare(f"values of the sphere of {int(np.load(large)['mask'].sum())} voxels, 32 levels, 3D", ours["values"], theirs["values"])
