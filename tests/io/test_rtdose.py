@@ -62,7 +62,7 @@ def make_dose(
     d.DoseUnits, d.DoseType, d.DoseSummationType, d.DoseGridScaling = "GY", "PHYSICAL", summation, str(SCALING)
     reference, group = Dataset(), Dataset()
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = RT_PLAN, plan
-    group.ReferencedFractionGroupNumber = 1
+    group.ReferencedFractionGroupNumber = beams[0] if beams and summation == "FRACTION" else 1
     group.ReferencedBeamSequence = [_beam(number) for number in beams]
     reference.ReferencedFractionGroupSequence = [group]
     d.ReferencedRTPlanSequence = [reference]
@@ -188,11 +188,22 @@ def test_effective_dose_is_noted(tmp_path: Path) -> None:
 # ---- several files
 
 
-def plan(path: Path, beams: int) -> Path:
-    d, group = Dataset(), Dataset()
+def plan(path: Path, beams: int, *, setup: int = 0, groups: int = 1) -> Path:
+    """Fraction groups of the same beams each; ``setup`` more beams are listed as others are, and treat nothing."""
+    d = Dataset()
     d.SOPClassUID, d.SOPInstanceUID, d.Modality = RT_PLAN, "1.2.3", "RTPLAN"
-    group.NumberOfBeams = beams
-    d.FractionGroupSequence = [group]
+    d.BeamSequence, d.FractionGroupSequence = [], []
+    for n in range(1, beams + setup + 1):
+        beam = Dataset()
+        beam.BeamNumber, beam.TreatmentDeliveryType = n, "TREATMENT" if n <= beams else "SETUP"
+        d.BeamSequence.append(beam)
+    for n in range(1, groups + 1):
+        group = Dataset()
+        group.FractionGroupNumber, group.NumberOfBeams = n, beams + setup
+        group.ReferencedBeamSequence = [Dataset() for _ in range(beams + setup)]
+        for number, beam in enumerate(group.ReferencedBeamSequence, 1):
+            beam.ReferencedBeamNumber = number
+        d.FractionGroupSequence.append(group)
     save(d, path)
     return path
 
@@ -202,8 +213,17 @@ def test_beams_are_summed(tmp_path: Path) -> None:
     dose, notes = read_rtdose(paths)
     assert np.abs(dose.array - 3 * truth(dose, ramp)).max() <= 3 * SCALING
     assert any("cannot be told" in note for note in notes)
-    _, notes = read_rtdose(paths, plans=[plan(tmp_path / "plan.dcm", 3)])
-    assert not any("cannot be told" in note for note in notes)
+    for setup in (0, 2):
+        _, notes = read_rtdose(paths, plans=[plan(tmp_path / "plan.dcm", 3, setup=setup)])
+        assert not any("cannot be told" in note for note in notes)
+
+
+def test_fraction_groups_are_summed_where_all_are_there(tmp_path: Path) -> None:
+    paths = [make_dose(tmp_path / f"{n}.dcm", field=ramp, summation="FRACTION", beams=[n]) for n in (1, 2)]
+    dose, _ = read_rtdose(paths, plans=[plan(tmp_path / "plan.dcm", 2, groups=2)])
+    assert np.abs(dose.array - 2 * truth(dose, ramp)).max() <= 2 * SCALING
+    with pytest.raises(DoseError, match="the plan has 2 fraction groups, doses of 1 are here"):
+        read_rtdose(paths[0], plans=[plan(tmp_path / "plan.dcm", 2, groups=2)])
 
 
 def test_missing_double_and_foreign_parts(tmp_path: Path) -> None:

@@ -35,10 +35,13 @@ _PARTS = {"BEAM": "ReferencedBeamSequence", "FRACTION": "ReferencedFractionGroup
 _NUMBERS = {"BEAM": "ReferencedBeamNumber", "FRACTION": "ReferencedFractionGroupNumber"}
 _KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID", "DoseUnits", "DoseType", "DoseSummationType", "DoseGridScaling"),
-    *("GridFrameOffsetVector", "ReferencedRTPlanSequence", "FractionGroupSequence", "NumberOfFrames", "Rows", "Columns"),
+    *("GridFrameOffsetVector", "ReferencedRTPlanSequence", "FractionGroupSequence", "BeamSequence", "NumberOfFrames", "Rows", "Columns"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit"),
     *("PixelRepresentation", "PhotometricInterpretation", "PlanarConfiguration"),
 )
+_WORDS = {"BEAM": "beams", "FRACTION": "fraction groups"}
+_NO_TREATMENT = ("SETUP", "OPEN_PORTFILM", "TRMT_PORTFILM")
+"""TreatmentDeliveryTypes of beams that give no planned dose (C.8.8.14)."""
 _SAME_PLACE_MM = 0.01
 _LARGEST = {16: 2**16 - 1, 32: 2**31 - 1}
 """Bits -> largest stored value: half of what 32 bits hold, since some readers take them as signed."""
@@ -80,7 +83,7 @@ def read_rtdose(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Pat
         volume, notes = _read(whole[0].file)
         left = len(doses) - 1
         return volume, (*notes, *([f"{left} RTDOSE file(s) of beams or fractions left out: the whole plan's dose is here"] if left else []))
-    return _summed(doses, _planned_beams(plans, uids[0]))
+    return _summed(doses, _planned(plans, uids[0]))
 
 
 def write_rtdose(
@@ -137,16 +140,20 @@ def _names(doses: Sequence[_Dose]) -> str:
     return ", ".join(str(d.file.path) for d in doses[:4])
 
 
-def _planned_beams(plans: Iterable[Path | str], plan_uid: str) -> int | None:
-    """How many beams plan ``plan_uid`` has, None where it is not among ``plans``."""
+def _planned(plans: Iterable[Path | str], plan_uid: str) -> dict[str, int]:
+    """How many beams that treat and how many fraction groups plan ``plan_uid`` has, empty where it is not among ``plans``."""
     for path in plans:
         file = read_header(Path(path), _KEYWORDS)
         if file is not None and file.plain("SOPInstanceUID") == plan_uid:
-            return sum(group.whole("NumberOfBeams") or 0 for group in file.items("FractionGroupSequence")) or None
-    return None
+            aside = {b.whole("BeamNumber") for b in file.items("BeamSequence") if b.plain("TreatmentDeliveryType") in _NO_TREATMENT}
+            groups = list(file.items("FractionGroupSequence"))
+            listed = [beam.whole("ReferencedBeamNumber") for group in groups for beam in group.items("ReferencedBeamSequence")]
+            beams = sum(n not in aside for n in listed) if listed else sum(group.whole("NumberOfBeams") or 0 for group in groups)
+            return {"BEAM": beams, "FRACTION": len(groups)}
+    return {}
 
 
-def _summed(doses: Sequence[_Dose], planned: int | None) -> tuple[Volume, tuple[str, ...]]:
+def _summed(doses: Sequence[_Dose], plan: dict[str, int]) -> tuple[Volume, tuple[str, ...]]:
     kinds = {d.summation for d in doses}
     if len(kinds) > 1:
         raise DoseError("doses of beams and of fraction groups of one plan cannot be summed", where=_names(doses), hint="give one kind")
@@ -156,8 +163,10 @@ def _summed(doses: Sequence[_Dose], planned: int | None) -> tuple[Volume, tuple[
     if len(set(parts)) != len(parts) or (unnamed and len(doses) > 1):
         what = "a dose that does not say which it is of" if unnamed else f"one of {sorted(parts)} is there twice"
         raise DoseError(f"{kind} doses: {what}", where=_names(doses), hint="give each part once")
-    if kind == "BEAM" and planned is not None and planned != len(parts):
-        raise DoseError(f"the plan has {planned} beams, doses of {len(parts)} are here", where=_names(doses), hint="export every beam")
+    planned = plan.get(kind, 0)
+    if planned and planned != len(parts):
+        what = f"the plan has {planned} {_WORDS[kind]}, doses of {len(parts)} are here"
+        raise DoseError(what, where=_names(doses), hint="export the dose of every one, or of the whole plan")
     total, notes = _read(doses[0].file, sole=len(doses) == 1)
     array = total.array.astype(np.float64)
     for dose in doses[1:]:
