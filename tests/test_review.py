@@ -97,6 +97,31 @@ def test_slices_far_apart_are_different_places() -> None:
     assert [(one.first, one.last) for one in places] == [(12, 12), (15, 15)]
 
 
+def test_the_worst_part_of_a_long_run_is_a_place_of_its_own() -> None:
+    """Twenty flagged slices with a dent in the middle: the dent, and what is left on either side; eight or fewer stay together."""
+    case = make({"SpinalCord": (slice(0, 20), slice(15, 20), slice(23, 27))})
+    dented = {k: (0.3 if k in (9, 10, 11) else 0.7, 0.2) for k in range(20)}
+    found = spots(strips(scores(case, {"SpinalCord": dented})))
+    assert [(spot.first, spot.last, spot.k) for spot in found] == [(9, 11, 9), (0, 8, 0), (12, 19, 12)]
+    short = {k: dented[k] for k in range(6, 14)}
+    assert [(spot.first, spot.last, spot.k) for spot in spots(strips(scores(case, {"SpinalCord": short})))] == [(6, 13, 9)]
+    even = {k: (0.5 + 0.01 * (k % 2), 0.2) for k in range(20)}
+    assert [(spot.first, spot.last) for spot in spots(strips(scores(case, {"SpinalCord": even})))] == [(0, 19)]
+
+
+def test_the_worst_places_in_words() -> None:
+    lines = report.worst(scored(), 2)
+    assert lines == [
+        "3 places to look at in 2 of 3 structures: 5 of 16 contoured slices, worst first.",
+        "  1. Brainstem, slices 15 to 16, worst 15: Brainstem has 1 piece apart from the rest. Predicted DSC 0.90, at least 0.80.",
+        "  2. Parotid_L, slices 7 to 10, worst 10: The predicted overlap is low. Predicted DSC 0.58, at least 0.45.",
+        "  and 1 more",
+    ]
+    bare = make({"Brainstem": BOXES["Brainstem"]})
+    unscored = bare.with_scores({"assess": report.unscored(bare, {"Brainstem": []}, "There is no model.")})
+    assert report.worst(unscored, 2) == ["There is no model.", "Nothing is flagged. No slice was scored: only the rules have looked."]
+
+
 def test_every_code_has_a_rank() -> None:
     assert set(SEVERITY) == set(TITLES) > set(CODES)
     assert SEVERITY["side"] == min(SEVERITY.values())
@@ -307,8 +332,13 @@ class Reader:
         for key in keys:
             self.page.keyboard.press(key)
 
+    def drawn(self) -> None:
+        """Wait until what was pressed is on the screen."""
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
     @property
     def question(self) -> str:
+        self.drawn()
         return " ".join(self.page.inner_text("#question").split())
 
     @property
@@ -320,7 +350,7 @@ class Reader:
     def pixels(self) -> np.ndarray[Any, Any]:
         from PIL import Image
 
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.drawn()
         return np.asarray(Image.open(io.BytesIO(self.page.locator("#axial").screenshot())).convert("RGB")).astype(int)
 
 

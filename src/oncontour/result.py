@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import sys
 import time
@@ -97,7 +98,7 @@ def finish(
         report.write(record, case, rows, folder / PAGE, figures)
     record["timings_s"], record["peak_memory_mb"] = clock.so_far(), peak_memory_mb()
     record["files"][PAGE] = sha256((folder / PAGE).read_bytes())
-    (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(_known(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def card_words(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,6 +152,15 @@ def peak_memory_mb() -> float:
 def sha256(data: bytes) -> str:
     """In hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _known(value: Any) -> Any:
+    """``value`` with null for every number that is none, which JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: _known(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _series(case: Case) -> str:

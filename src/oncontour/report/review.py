@@ -41,8 +41,9 @@ TITLES: dict[str, str] = {**CODES, "missed": "goes on past its end", "wide": "to
 """code -> its title: those of the rules, and those of the model's own remarks."""
 BRIDGE = 1
 """Flagged slices with so many unflagged ones between them are one place to look at."""
-ALIKE = 0.15
-"""Slices of one place differ by no more in their rank: where all of a structure is flagged, its worst part still stands out."""
+SHORT, ALIKE = 8, 0.2
+"""A run of up to so many slices is one place; in a longer one, where all of a structure may be flagged, the worst part is a place of its
+own: slices that differ by no more in their rank."""
 LEAST_ERROR = 26
 """Error probabilities (of 255) below this are not shown: a tenth."""
 
@@ -96,7 +97,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Spot:
-    """Neighbouring flagged slices of one structure, about equally bad: a place to look at. ``k`` is the worst of them; None: the structure
+    """Neighbouring flagged slices of one structure: a place to look at. ``k`` is the worst of them; None: the structure
     as a whole."""
 
     name: str
@@ -209,21 +210,25 @@ def _cell(row: Mapping[str, Any], told: Sequence[Finding]) -> Cell:
 
 
 def _runs(strip: Strip) -> list[Spot]:
-    """Flagged slices that follow one another, about equally bad, as places."""
+    """Flagged slices that follow one another, as places; long runs cut where they are worst."""
     at = {cell.k: cell for cell in strip.cells}
     flagged = [cell.k for cell in strip.cells if cell.flagged]
     bridged = set(flagged) | {
         k + n for k in flagged for n in range(1, BRIDGE + 1) if any(k + m in flagged for m in range(n + 1, BRIDGE + 2))
     }
     stretches = [[at[k] for k in range(first, last + 1) if k in at] for first, last in runs(bridged)]
-    return [_spot(strip, part[0].k, part[-1].k, part) for stretch in stretches for part in _alike(stretch)]
+    return [_spot(strip, part[0].k, part[-1].k, part) for stretch in stretches for part in _cut(stretch)]
 
 
-def _alike(cells: Sequence[Cell]) -> list[Sequence[Cell]]:
-    """``cells`` cut into stretches: the worst with its neighbours that are ALIKE, then what is left on either side."""
+def _cut(cells: Sequence[Cell]) -> list[Sequence[Cell]]:
+    """A SHORT run as it is; of a longer one the worst with its neighbours that are ALIKE, then what is left on either side."""
     flagged = [n for n, cell in enumerate(cells) if cell.flagged]
     if not flagged:
         return []
+    cells = cells[flagged[0] : flagged[-1] + 1]
+    flagged = [n - flagged[0] for n in flagged]
+    if len(cells) <= SHORT:
+        return [cells]
     worst = min(flagged, key=lambda n: cells[n].risk)
     limit = cells[worst].risk + ALIKE
     begin = end = worst
@@ -235,7 +240,7 @@ def _alike(cells: Sequence[Cell]) -> list[Sequence[Cell]]:
         if cells[n].risk > limit:
             break
         end = n
-    return [*_alike(cells[:begin]), cells[begin : end + 1], *_alike(cells[end + 1 :])]
+    return [*_cut(cells[:begin]), cells[begin : end + 1], *_cut(cells[end + 1 :])]
 
 
 def _spot(strip: Strip, first: int, last: int, cells: Sequence[Cell]) -> Spot:
