@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from scipy.spatial.transform import Rotation
 
+from oncontour.case import Case
 from oncontour.errors import ConfigError, DoseError, FormatError, InputError, OncontourError
 from oncontour.geometry import Geometry
-from oncontour.io import read
+from oncontour.io import read, write
 from oncontour.io.rtdose import RT_DOSE, RT_PLAN, read_rtdose, write_rtdose
+from oncontour.io.seg import write_seg
 from oncontour.volume import Volume
 from tests.dicom_cases import PATIENT_POSITIONS, anatomy, save
 
@@ -315,3 +318,27 @@ def test_what_is_written_is_valid(data: Path, tmp_path: Path, dciodvfy: Callable
     assert apart - times == always | {"BitsAllocated", "BitsStored", "HighBit", "DoseGridScaling", "PixelData"}
     assert (other.StudyInstanceUID, other.FrameOfReferenceUID) == (case.source.study_uid, case.source.frame_of_reference_uid)
     assert "not exported" in other.DoseComment
+
+
+def test_dose_structures_and_images_tell_of_one_patient(tmp_path: Path, dciodvfy: Callable[[Path], list[str]]) -> None:
+    """``dcentvfy`` (dicom3tools, as ``dciodvfy``) compares what objects say of patient, study, series, frame of reference and equipment."""
+    grid = Geometry.regular((6, 20, 20), (3.0, 2.0, 2.0))
+    inside = np.zeros(grid.shape, bool)
+    inside[1:5, 5:15, 5:15] = True
+    dose = Volume(np.round(np.linspace(0, 70, inside.size).reshape(grid.shape), 2).astype(np.float32), grid)
+    case = Case("p", {"ct": Volume(np.zeros(grid.shape, np.int16), grid), "dose": dose}, {"Larynx": Volume(inside, grid)})
+    write(case, tmp_path / "first")
+    known = read(tmp_path / "first")
+    segments = {"Larynx": known.mask("Larynx", known.geometry)}
+    again = [*write(known, tmp_path / "again"), write_seg(segments, tmp_path / "again" / "seg.dcm", source=known.source)]
+    assert consistency(again) == []
+    other = pydicom.dcmread(tmp_path / "again" / "RTDOSE.dcm")
+    other.PatientName, other.SOPInstanceUID, other.file_meta.MediaStorageSOPInstanceUID = "Other", "1.2.3.4", "1.2.3.4"
+    other.save_as(tmp_path / "other.dcm")
+    assert any("PatientName" in line for line in consistency([*again, tmp_path / "other.dcm"]))
+
+
+def consistency(paths: Sequence[Path]) -> list[str]:
+    done = subprocess.run(["dcentvfy", *map(str, paths)], capture_output=True, text=True, check=False)
+    assert done.returncode >= 0, "ended by a signal"
+    return (done.stdout + done.stderr).splitlines()
