@@ -167,6 +167,30 @@ def test_eqd2_and_risks(clinic: Path) -> None:
     assert 0.2 < risky.risks["esophagitis-g2-belderbos-2005"] < 0.5
 
 
+def test_eqd2_of_what_it_does_not_suit(clinic: Path) -> None:
+    """A dose that is weighted already is refused; of several plans it is said that their fractions are taken as equal."""
+    first = str(pydicom.dcmread(clinic / "RTDOSE.dcm").SOPInstanceUID)
+    second = edit(clinic / "RTDOSE.dcm", clinic / "boost.dcm", ReferencedRTPlanSequence=[of_plan("1.2.4")])
+    told = plan.dvh(clinic, dose=[first, second], fractions=20, alpha_beta=3)
+    assert any("as given in equal fractions" in note for note in told.notes)
+    edit(clinic / "boost.dcm", DoseType="EFFECTIVE")
+    assert any("EFFECTIVE" in note for note in plan.dvh(clinic, dose=[second]).notes)
+    with pytest.raises(DoseError, match="weighted by biology already"):
+        plan.dvh(clinic, dose=[second], fractions=20, alpha_beta=3)
+
+
+def test_conformity_of_targets_within_targets() -> None:
+    """Of GTV, CTV and PTV with one prescription only the largest has an isodose of its own; beside another of 40 Gy none has."""
+    case = patient()
+    drawn = case.contours["PTV_4000"]
+    names = ("GTV_4000", "CTV_4000", "PTV_4000", "PTV_3000")
+    told = plan.evaluate(Case("p", case.images, contours=dict.fromkeys(names, drawn))).targets
+    assert {name for name in names if not np.isnan(told[name].paddick)} == {"PTV_4000"}
+    assert not np.isnan(told["GTV_4000"].v95_percent)
+    two = plan.evaluate(Case("p", case.images, contours=dict.fromkeys(("PTV_4000", "PTV_4000_L"), drawn))).targets
+    assert all(np.isnan(one.paddick) for one in two.values())
+
+
 def test_other_folders_and_masks_are_read_too(tmp_path: Path) -> None:
     case = patient()
     masks = {name: case.mask(name) for name in case.contours}

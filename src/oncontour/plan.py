@@ -34,6 +34,8 @@ MOST_GY = 300.0
 """A median above this in a structure is no dose in Gy."""
 FAR_OFF = 20.0
 """How many times a target's prescription its median may be before the numbers are taken for centigray."""
+NESTED = ("GTV", "CTV", "ITV", "PTV")
+"""Targets, each within the next (ICRU Report 83)."""
 SCHEMA = "oncontour-dvh-1"
 
 
@@ -41,7 +43,8 @@ SCHEMA = "oncontour-dvh-1"
 class Target:
     """A target with a prescription. ``homogeneity`` is that of ICRU 83; the conformity indices are those of the isodose of 95 %.
 
-    They are NaN where another target is prescribed as much or more: the isodose then encloses that one too.
+    They are NaN where the isodose is meant to enclose another target too: one that is prescribed more, or as much and is no part of this
+    one (ICRU 83: GTV within CTV within ITV within PTV).
     """
 
     prescription_gy: float
@@ -186,6 +189,7 @@ def evaluate(
         count = fractions if fractions is not None else known.get("fractions")
         if not count:
             raise ConfigError("EQD2 needs the number of fractions, which no RTPLAN tells here", hint="give it with --fractions")
+        notes += _doubts_of_effect(notes)
         dvhs = {name: one.eqd2(alpha_beta_gy, count) for name, one in physical.items()}
     wanted = {name: prescriptions.get(name, prescription) for name in names}
     table = {name: {"cc": one.volume_cc, **_figures(one, parsed, wanted[name], any(wanted.values()))} for name, one in dvhs.items()}
@@ -328,6 +332,18 @@ def _doubts(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> Iter
             yield f"{name} receives {middle:.1f} Gy in the median, prescribed are {gy:g} Gy: is this the whole treatment's dose, in Gy?"
 
 
+def _doubts_of_effect(notes: Sequence[str]) -> list[str]:
+    """What is to be said where EQD2 is asked for. Raises DoseError for a dose that is weighted by biology already."""
+    if any("EFFECTIVE" in note for note in notes):
+        hint = "leave out --alpha-beta, or export the physical dose"
+        raise DoseError("the dose is EFFECTIVE: it is weighted by biology already", hint=hint)
+    if any("sum of" in note and "plans" in note for note in notes):
+        return [
+            "EQD2 takes the dose of all plans together as given in equal fractions; where plans overlap, the sum of their own EQD2 is more"
+        ]
+    return []
+
+
 def _figures(one: DVH, parsed: Sequence[Figure], prescription_gy: float | None, known: bool) -> dict[str, float]:
     """What ``one`` receives; percent of a prescription is NaN where only other structures have one (``known``)."""
     none = known and not prescription_gy
@@ -343,11 +359,17 @@ def _targets(dose: Volume, dvhs: Mapping[str, DVH], prescriptions: Mapping[str, 
         if not one.dosed_cc:
             continue
         shape = (math.nan, math.nan, math.nan)
-        if not any(other != name and more >= gy for other, more in prescriptions.items()):
+        if not any(other != name and _goes_beyond(other, its_gy, name, gy) for other, its_gy in prescriptions.items()):
             found = conformity(dose, one, isodose)
             shape = found.paddick, found.rtog, found.gradient
         out[name] = Target(gy, one.percent_above(isodose), one.dose_to_percent(95), homogeneity(one), *shape)
     return out
+
+
+def _goes_beyond(other: str, other_gy: float, name: str, gy: float) -> bool:
+    """Whether the isodose of target ``name`` must enclose ``other`` as well."""
+    rank = [next(n for n, kind in enumerate(NESTED) if one.upper().startswith(kind)) for one in (other, name)]
+    return other_gy > gy or (other_gy == gy and rank[0] >= rank[1])
 
 
 def _risks(physical: Mapping[str, DVH], told: Mapping[str, DVH], facts: Mapping[str, Any]) -> dict[str, float]:

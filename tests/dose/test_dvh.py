@@ -510,6 +510,18 @@ def test_eqd2_and_bed() -> None:
             two_halves().eqd2(*wrong)
 
 
+def test_eqd2_of_every_voxel_first_is_the_same() -> None:
+    """A dose that is turned into EQD2 point by point before its DVH is made gives what the DVH's EQD2 gives."""
+    known = cylinder(1.0, "across")
+    physical = sampled(known.field, 1.0, reach_of(known))
+    weighted = physical.map(lambda gy: gy * (gy / 25 + 3) / 5)
+    one, other = dvh(physical, known.contours).eqd2(3, 25), dvh(weighted, known.contours)
+    assert one.mean_gy == pytest.approx(other.mean_gy, rel=1e-4)
+    for percent in (98, 50, 2):
+        assert one.dose_to_percent(percent) == pytest.approx(other.dose_to_percent(percent), rel=2e-4)
+    assert one.geud_gy(8) == pytest.approx(other.geud_gy(8), rel=1e-4)
+
+
 def test_together() -> None:
     one = together([two_halves(), DVH("y", np.array([20.0, 60.0]), np.array([4.0, 0.0]), 40.0, missing_cc=1)], "both")
     assert (one.name, one.volume_cc, one.missing_cc) == ("both", 7, 1)
