@@ -338,9 +338,7 @@ def _doubts_of_effect(notes: Sequence[str]) -> list[str]:
         hint = "leave out --alpha-beta, or export the physical dose"
         raise DoseError("the dose is EFFECTIVE: it is weighted by biology already", hint=hint)
     if any("sum of" in note and "plans" in note for note in notes):
-        return [
-            "EQD2 takes the dose of all plans together as given in equal fractions; where plans overlap, the sum of their own EQD2 is more"
-        ]
+        return ["EQD2 takes the dose of all plans as given in equal fractions: the sum of the EQD2 of each plan is as much or more"]
     return []
 
 
