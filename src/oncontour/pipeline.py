@@ -128,7 +128,8 @@ def run(
         known = None if truth is None else _read_truth(truth, case)
     assessor = scoring.load(quality, backend=backend, threads=threads) if assess else None
     risk_model = None if risk is None else _load_risk(risk)
-    settings = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess, "facts": facts}
+    settings: dict[str, Any] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
+    settings |= {"facts": facts, "unit": unit}
     notes = [anonymous(note, ct_folder, case) for note in (*case.facts.get("notes", ()), *_other_structures(case))]
     with clock("contour"):
         chosen = model or [default_model(case)]
@@ -146,16 +147,17 @@ def run(
         with clock("assess"):
             drawn, judges = scoring.score(drawn, assessor, _part(progress, 0.8, 1.0))
             models += judges
-    dosed = Dosed(drawn)
-    if "dose" in case.images or risk_model or _of_dose(case):
+    dosed, figures = Dosed(drawn), {}
+    if "dose" in case.images or risk_model is not None or _of_dose(case):
         with clock("dose"):
             dosed = look_at_dose(drawn, case, risk_model, facts)
+            figures = draw(dosed)
     if progress is not None:
         progress(1.0)
     rows = report.rows(dosed.case, truth=known)
     told = record(dosed.case, rows, models, settings, notes)
     _complete(told, dosed, ct_folder)
-    _write(dosed, rows, told, out, add_to=add_to, overwrite=overwrite, clock=clock)
+    _write(dosed.case, rows, told, out, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
     return Result(dosed.case, rows, told, out, dosed.plan)
 
 
@@ -309,7 +311,7 @@ def look_at_dose(drawn: Case, came: Case, risk_model: Any = None, facts: Mapping
     """
     from oncontour.plan import evaluate
 
-    wanted = "No DVH and no risk" if risk_model else "No DVH"
+    wanted = "No DVH" if risk_model is None else "No DVH and no risk"
     if "dose" not in came.images:
         return Dosed(drawn, why=(_sentence(f"{wanted}: {'; '.join(_of_dose(came)) or 'there is no dose with this CT'}"),))
     whole = _with_targets(drawn, came)
@@ -367,8 +369,8 @@ def _complete(told: dict[str, Any], dosed: Dosed, source: Path) -> None:
     told["warnings"] += [anonymous(why, source, case) for why in dosed.why]
 
 
-def _figures(dosed: Dosed) -> dict[str, str]:
-    """The pictures of the report, as SVG."""
+def draw(dosed: Dosed) -> dict[str, str]:
+    """The report's pictures of dose ("dvh") and risk ("risk"), as SVG; those that there is something to show in."""
     figures = {}
     if dosed.plan is not None:
         from oncontour.report.dvh import svg
@@ -386,16 +388,23 @@ def _figures(dosed: Dosed) -> dict[str, str]:
 
 
 def _write(
-    dosed: Dosed, rows: list[report.Row], told: dict[str, Any], out: Path, *, add_to: Path | None, overwrite: bool, clock: Clock
+    case: Case,
+    rows: list[report.Row],
+    told: dict[str, Any],
+    out: Path,
+    *,
+    figures: Mapping[str, str],
+    add_to: Path | None,
+    overwrite: bool,
+    clock: Clock,
 ) -> None:
     """All files into a hidden folder, which then becomes ``out`` in one step."""
-    case = dosed.case
     with writing_folder(out) as folder:
         with clock("write"):
             written = _write_contours(case, rows, told, folder, add_to)
             if "assess" in case.scores:
                 written.append(report.write_scores(case, folder / SCORES))
-        finish(folder, told, case, rows, written, clock, _figures(dosed))
+        finish(folder, told, case, rows, written, clock, figures)
         guard(out, folder, overwrite)  # another run may have finished meanwhile
 
 
