@@ -171,6 +171,9 @@ def test_a_risk_that_is_told_says_what_is_odd(case: Case, model: Path, tmp_path:
     patient = nifti(case, tmp_path / "plain")
     code, out, _ = told(capsys, "risk", patient, "--model", model, "--facts", '{"age": 640}')
     assert "age is 640, 64.2 SD from the training patients' mean (62): nothing like it was learned." in out
+    code, _, err = told(capsys, "risk", patient, "--model", model, "--facts", '{"agee": 64}')
+    assert code == 2
+    assert "the model knows no fact agee: it learned with age" in err
     code, out, _ = told(capsys, "risk", patient, "--model", model, "--facts", '{"age": .nan}')
     assert (code, "Not known of the patient: age" in out) == (0, True)
 

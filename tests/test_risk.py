@@ -59,6 +59,29 @@ def test_the_table_is_told_as_simulated_and_splits_by_original(made, capsys):
     assert 0.5 < told["bayes_auc"]["esophagitis_g2"]["home"] <= 1
 
 
+def test_a_simulation_replaces_nothing_unasked(patients, made, capsys):
+    """Neither the cohort itself, nor a folder with other things, nor an earlier table."""
+    before = sorted(path.name for path in patients.iterdir())
+    for out, says in (
+        (patients, "would replace the cohort itself"),
+        (made.parent, "holds other things (out, simulation.yaml)"),
+        (made, "a result already"),
+    ):
+        assert cli.main(["simulate", "outcomes", str(patients), "--out", str(out)]) == 5
+        assert says in capsys.readouterr().err
+    assert sorted(path.name for path in patients.iterdir()) == before
+
+
+def test_patients_without_the_organ_are_told_together():
+    made = [head_neck(n, (6, 5, 5), 1.0, (32, 48, 48)) for n in range(7)]
+    bare = [one.without_structures().with_masks({"Larynx": one.mask("Larynx")}) for one in made[:6]]
+    (note,) = simulate([*bare, made[6]], [Toxicity()], [Hospital("home", 1.0, 6)], 0).notes
+    assert note.startswith("6 without Esophagus were left out: phantom-head-neck-000, ")
+    assert note.endswith(" and 1 more")
+    with pytest.raises(CohortError, match=r"would be without patients: 0 of the cohort can be used .6 without Esophagus were left out"):
+        simulate(bare, [Toxicity()], [Hospital("home", 1.0, 6)], 0)
+
+
 def test_the_same_seed_gives_the_same_table_and_another_another():
     made = [head_neck(n, (6, 5, 5), 1.0, (32, 48, 48)) for n in range(3)]
     tables = [simulate(made, [Toxicity()], [Hospital("home", 1.0, 6)], seed) for seed in (0, 0, 1)]

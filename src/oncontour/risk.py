@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oncontour.errors import ModelError
+from oncontour.errors import ConfigError, ModelError
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from oncontour.case import Case
 
 RECORD, MAP, DVH = "risk.json", "risk.png", "dvh.png"
@@ -58,7 +60,7 @@ def risk(
         patient: folder with images, structures and dose
         model: path of a risk model, made by 'oncontour train risk'
         out: folder to make for risk.json, risk.png and dvh.png
-        facts: of the patient, by the names that the model was trained with; unknown ones count as average
+        facts: of the patient, by the names that the model was trained with; one that is not given counts as average
         dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several
         series_uid: SeriesInstanceUID of the images, where the folder holds several
         structure_set_uid: SOPInstanceUID of the RTSTRUCT, where the folder holds several
@@ -73,6 +75,7 @@ def risk(
     if out is not None:
         check_out(out, [patient], FILES, overwrite=overwrite, of="the patient")
     task = load(model)
+    check_facts(facts or {}, task.settings.facts, model)
     case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=dose or ())
     case = replace(case, facts={**case.facts, **(facts or {})})
     found = Found(task.predict(case, progress))
@@ -89,6 +92,17 @@ def load(model: str | Path) -> Any:
     if task != "risk":
         raise ModelError(f"this model is made to {task}, not to tell a risk", where=str(path), hint="give one from 'oncontour train risk'")
     return load_task(path)
+
+
+def check_facts(given: Mapping[str, float], known: Sequence[str], model: str) -> None:
+    """Raise ConfigError for a fact that neither the model nor a published one asks for: a misspelt one would count as average unseen."""
+    from oncontour.dose.ntcp import MODELS
+
+    asked = {*known, *(name for one in MODELS.values() for name in one.needs)}
+    strange = [name for name in given if name not in asked]
+    if strange:
+        told = f"it learned with {', '.join(known)}" if known else "it learned without any"
+        raise ConfigError(f"the model knows no fact {', '.join(strange)}: {told}", where=model, hint="mend or leave out --facts")
 
 
 def record(case: Case) -> dict[str, Any]:

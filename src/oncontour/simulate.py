@@ -73,6 +73,7 @@ def outcomes(
     toxicities: list[Toxicity] | None = None,
     hospitals: list[Hospital] | None = None,
     seed: int = 0,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> str:
     """Simulated outcomes: virtual patients from a cohort's real doses, with a risk that is known because it was made up.
@@ -94,12 +95,15 @@ def outcomes(
         toxicities: what is simulated; esophagitis by default
         hospitals: where; a home hospital and two that differ by default
         seed: everything random follows from it
+        overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
     from oncontour.files import write_text, writing_folder
     from oncontour.io.cohort import Cohort
     from oncontour.io.outcomes import write_outcomes
+    from oncontour.result import check_out
 
+    check_out(out, [cohort], (TABLE, RECORD), overwrite=overwrite, of="the cohort")
     patients = Cohort.open(cohort)
     made = simulate(_cases(patients, progress), toxicities or [Toxicity()], hospitals or list(HOSPITALS), seed)
     with writing_folder(out) as folder:
@@ -155,7 +159,12 @@ def _usable(cases: Iterable[Case], toxicities: Sequence[Toxicity]) -> tuple[list
     from oncontour.errors import OncontourError
 
     usable, notes = [], []
+    without: dict[str, list[str]] = {}
     for case in cases:
+        absent = [t.structure for t in toxicities if t.structure not in case.structures]
+        if absent:
+            without.setdefault(", ".join(dict.fromkeys(absent)), []).append(case.id)
+            continue
         try:
             patient = Anatomy.of(case, [t.structure for t in toxicities])
             for toxicity in toxicities:
@@ -163,7 +172,11 @@ def _usable(cases: Iterable[Case], toxicities: Sequence[Toxicity]) -> tuple[list
             usable.append(patient)
         except OncontourError as error:
             notes.append(f"{case.id} was left out: {error.what}")
-    return usable, notes
+    return usable, [*(f"{len(ids)} without {what} were left out: {_listed(ids)}" for what, ids in without.items()), *notes]
+
+
+def _listed(ids: Sequence[str], most: int = 5) -> str:
+    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
 
 
 def _told(

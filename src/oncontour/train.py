@@ -610,10 +610,14 @@ def risk(
     table = table if hospital is None else table.of(hospital)
     settings = replace(settings, toxicities=table.toxicities)
     training = changed(training, epochs=epochs, seed=seed)
+    RiskTask(settings)  # refuses settings that cannot be before patients are read
     patients, notes = gather(table, Cohort.open(cohort), settings.view, features=settings.dosiomics)
     task = RiskTask(prepared(settings, learned_from(patients, settings.toxicities, training), selection))
     limits = " ".join(text for text in (SIMULATED if task.settings.simulated else "", limits) if text)
-    done = fit(task, patients, out, training, name=name, data=data, licence=licence, limits=limits)  # type: ignore[arg-type]
+    known = [p for p in patients if any(name in p.outcomes for name in table.toxicities)]
+    if len(known) < len(patients):
+        notes.append(f"{len(patients) - len(known)} patients of whom no outcome is known teach nothing")
+    done = fit(task, known, out, training, name=name, data=data, licence=licence, limits=limits)  # type: ignore[arg-type]
     write_text(out / "tripod.md", tripod(done.card, patients))
     head = [SIMULATED] if task.settings.simulated else []
     return "\n".join([*head, *notes, str(done)])

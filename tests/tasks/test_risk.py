@@ -233,6 +233,10 @@ def test_settings_that_cannot_be(case):
         RiskTask(RiskSettings())
     with pytest.raises(ConfigError, match=r"not \[8, 16\] of"):
         replace(SETTINGS, window=(8, 16))
+    with pytest.raises(ConfigError, match=r"multiples of 8 fit, not \[9, 15, 16\]. Way out: take \[9, 16, 16\]"):
+        RiskTask(replace(SETTINGS, window=(9, 15, 16)))
+    with pytest.raises(ConfigError, match=r"take \[16, 16, 16\]"):
+        RiskTask(replace(SETTINGS, window=(9, 16, 16), net_options={**NET, "kind": "3d"}))
     with pytest.raises(ConfigError, match="0 or more"):
         replace(SETTINGS, region_weight=-1.0)
     with pytest.raises(ConfigError, match="differ"):
@@ -354,7 +358,7 @@ def test_the_tripod_report_says_what_it_is(learned):
     assert items == [str(n) for n in range(1, 28)], "every item, answered or not"
     again = outcome.card.made["risk"]["toxicities"]["a"]["recalibration"]
     assert f"a: log odds x {again['slope']:.3f} {again['intercept']:+.3f}, by {again['patients']} patients held back" in text
-    assert "6 originals were held back to watch the loss and recalibrate" in text
+    assert "6 originals held back to watch the loss and recalibrate" in text
     assert "| 23 Model performance | AUC 0.8 |" in tripod(outcome.card, patients, "AUC 0.8")
 
 

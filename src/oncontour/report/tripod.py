@@ -99,7 +99,8 @@ def _predictors(s: Mapping[str, Any]) -> str:
 
 
 def _model(s: Mapping[str, Any], training: Mapping[str, Any]) -> str:
-    net = f"{s['members']} nets {s['net']} {s['net_options'] or ''}; region {s['region']}, gate {s['gate']}, contrast {s['contrast']}"
+    options = f" with {s['net_options']}" if s["net_options"] else ""
+    net = f"{_count(s['members'], 'net')} {s['net']}{options}; region {s['region']}, gate {s['gate']}, contrast {s['contrast']}"
     optimiser = "Adam" if training.get("schedule") == "plateau" else "AdamW"
     return f"{net}; {training.get('epochs', '?')} epochs of {optimiser}, rate {training.get('learning_rate', '?')}."
 
@@ -116,7 +117,7 @@ def _held_back(made: Mapping[str, Any], told: Mapping[str, Any]) -> str:
         return "Nobody was held back."
     used = any(one.get("recalibration", {}).get("patients") for one in told.values())
     what = " and recalibrate" if used else ""
-    return f"{count} originals were held back to watch the loss{what}: neither weights nor features come from them."
+    return f"{_count(count, 'original')} held back to watch the loss{what}: neither weights nor features come from there."
 
 
 def _output(name: str, one: Mapping[str, Any]) -> str:
@@ -129,6 +130,10 @@ def _updating(name: str, one: Mapping[str, Any]) -> str:
     if not again.get("patients"):
         return f"{name}: not recalibrated"
     return f"{name}: log odds x {again['slope']:.3f} {again['intercept']:+.3f}, by {again['patients']} patients held back"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _cell(text: str) -> str:

@@ -148,6 +148,7 @@ class RiskTask(Task[Sample]):
         members = [make_net(settings.net, 2 + int(settings.ct), outputs, **options) for _ in range(settings.members)]
         if not all(hasattr(member, "fuse") for member in members):
             raise ConfigError(f"net {settings.net!r} fuses nothing", hint="choose dosefusion")
+        _check_window(settings.window, members[0])
         self.net = nn.ModuleList(members)
         self.found: dict[str, Any] = dict(card.made.get("risk", {})) if card else {}
 
@@ -319,6 +320,15 @@ def prepared(settings: RiskSettings, patients: Sequence[Patient], selection: Any
         scale = np.where(scale > 1e-9, scale, 1.0)
         out = replace(out, fact_centre=tuple(float(v) for v in centre), fact_scale=tuple(float(v) for v in scale))
     return out
+
+
+def _check_window(window: tuple[int, int, int], member: nn.Module) -> None:
+    """Raise ConfigError where the net cannot halve the window as often as it wants to."""
+    by = int(getattr(member, "divisor", 1))
+    first = 0 if getattr(member, "kind", "3d") == "3d" else 1
+    fits = (*window[:first], *(-(-n // by) * by for n in window[first:]))
+    if fits != window:
+        raise ConfigError(f"the net halves a window until multiples of {by} fit, not {list(window)}", hint=f"take {list(fits)}")
 
 
 # ---- losses
