@@ -54,7 +54,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     small = {"width": 16, "depth": 1, "stem": (4, 8, 8)}
     save_model(AssessTask(AssessSettings(NAMES, net_options=small, spacing_mm=(6, 5, 5), window=(32, 32))), out / "quality.safetensors")
     net = {"widths": (4, 8, 8, 8), "embedding": 8}
-    settings = RiskSettings(("late",), "Parotid_L", net_options=net, window=(8, 16, 16), dosiomics=False, simulated=True)
+    settings = RiskSettings(("late",), "Parotid_L", net_options=net, window=(8, 16, 16), dosiomics=False, facts=("age",), simulated=True)
     save_model(RiskTask(settings), out / "risk.safetensors")
     return {name: str(out / f"{name}.safetensors") for name in ("contour", "quality", "risk")}
 
@@ -110,6 +110,10 @@ def test_models_for_something_else_are_refused_before_any_work(planned: Path, mo
         run(planned, tmp_path / "out", model, assess=True, quality=models["contour"])
     with pytest.raises(ModelError, match="not to tell a risk"):
         run(planned, tmp_path / "out", model, risk=models["quality"])
+    with pytest.raises(ConfigError, match="knows no fact weight"):
+        run(planned, tmp_path / "out", model, risk=models["risk"], facts={"weight": 70.0})
+    with pytest.raises(ConfigError, match="for a risk model, and none is named"):
+        run(planned, tmp_path / "out", model, facts={"age": 64.0})
     with pytest.raises(ConfigError, match="leaves it out"):
         run(planned, tmp_path / "out", model, quality=models["quality"])
     assert not (tmp_path / "out").exists()

@@ -121,13 +121,15 @@ def run(
     """
     if quality and not assess:
         raise ConfigError("a quality model is named, and --assess false leaves it out", hint="leave out one of the two")
+    if facts and risk is None:
+        raise ConfigError("facts of the patient are for a risk model, and none is named", hint="name one with --risk, or leave out --facts")
     clock = Clock()
     guard(out, ct_folder, overwrite)
     with clock("read"):
         case = _in_gy(_read(ct_folder, series_uid, dose), unit)
         known = None if truth is None else _read_truth(truth, case)
     assessor = scoring.load(quality, backend=backend, threads=threads) if assess else None
-    risk_model = None if risk is None else _load_risk(risk)
+    risk_model = None if risk is None else _load_risk(risk, facts)
     settings: dict[str, Any] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
     settings |= {"facts": facts, "unit": unit}
     notes = [anonymous(note, ct_folder, case) for note in (*case.facts.get("notes", ()), *_other_structures(case))]
@@ -329,10 +331,12 @@ def look_at_dose(drawn: Case, came: Case, risk_model: Any = None, facts: Mapping
     return Dosed(drawn, plan, tuple(dict.fromkeys(why)))
 
 
-def _load_risk(model: str) -> Any:
-    from oncontour.risk import load
+def _load_risk(model: str, facts: Mapping[str, float] | None = None) -> Any:
+    from oncontour.risk import check_facts, load
 
-    return load(model)
+    task = load(model)
+    check_facts(facts or {}, task.settings.facts, model)
+    return task
 
 
 def _with_targets(drawn: Case, came: Case) -> Case:
