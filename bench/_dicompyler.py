@@ -26,14 +26,16 @@ def main() -> None:
 
 
 def one(job: dict[str, Any]) -> dict[str, Any]:
-    """``above_cc`` at each dose of the job; None, and why, where nothing comes out."""
-    start = time.perf_counter()
+    """``above_cc`` at each dose of the job; None, and why, where nothing comes out. Without options nothing is asked."""
+    if job["options"] is None:
+        return {"above_cc": None, "why": "", "seconds": None}
+    start = time.process_time()
     try:
         found = dvhcalc.get_dvh(f"{job['folder']}/RTSTRUCT.dcm", f"{job['folder']}/RTDOSE.dcm", 1, **job["options"])
     except Exception as error:
-        return {"above_cc": None, "why": f"{type(error).__name__}: {error}", "seconds": time.perf_counter() - start}
+        return {"above_cc": None, "why": f"{type(error).__name__}: {error}", "seconds": time.process_time() - start}
     curve = np.interp(job["gy"], found.bins[:-1], found.counts, right=0.0)
-    return {"above_cc": curve.tolist(), "why": "", "seconds": time.perf_counter() - start}
+    return {"above_cc": curve.tolist(), "why": "", "seconds": time.process_time() - start}
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ The solids are spheres, cylinders and cones of 0.1, 1 and 100 cc, drawn as discs
 or quadratic from the centre, on dose grids of 1, 2.5 and 4 mm that lie off everything. What the discs receive is known in closed form, so
 that no error is one of drawing. The error of a curve is the largest difference in % of the volume at any dose; that of the figures D98%,
 D50%, D2% and D0.03cc the largest in % of the dose. Voxel centres: contours filled on the dose grid (voxels inside by half and more).
-dicompyler-core gets the same solids as RTSTRUCT and RTDOSE, once as it is, once with a net of an eighth of a pixel (on which it takes the
-dose half a pixel off: a cylinder in a linear dose of 65 Gy in the mean is told 63.8). It is no dependency; it is measured where PYTHON
-(else $ONCONTOUR_DICOMPYLER, else this Python) has it:
+dicompyler-core gets the same solids as RTSTRUCT and RTDOSE, once as it is, once (0.1 and 1 cc) with a net of an eighth of a pixel, on which
+it takes the dose half a pixel off: a cylinder in a linear dose of 65 Gy in the mean is told 63.8. It is no dependency; it is measured where
+PYTHON (else $ONCONTOUR_DICOMPYLER, else this Python) has it:
     python -m venv other && other/bin/pip install dicompyler-core "pydicom<3" "numpy<2" scikit-image
 With $ONCONTOUR_DATA (else ../shared/data) all structures of OpenKBP patients are timed as well.
 """
@@ -169,9 +169,9 @@ def row(shape: str, cc: float, field: str, spacing: float) -> Row:
     drawn = solid(shape, cc)
     known = drawn.above(field)(FINE)
     dose = sampled(drawn.field(field), spacing, float(np.abs(np.concatenate(drawn.contours.polygons) - CENTRE).max()))
-    start = time.perf_counter()
+    start = time.process_time()
     one = dvh(dose, drawn.contours)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     curve, figures = errors(lambda gy: np.array([one.cc_above(float(v)) for v in gy]), known, drawn.cc)
     ours = max(curve, 100 * abs(one.volume_cc / drawn.cc - 1)), figures
     voxels = errors(by_voxels(dose, drawn.contours), known, drawn.cc)
@@ -199,17 +199,18 @@ def accuracy(python: str) -> None:
         print("dicompyler-core is not installed here: not measured (an environment of its own, and --dicompyler PYTHON)")
         return
     _times("dicompyler-core", [answer["seconds"] for answer in answers[::2]])
-    _times("dicompyler-core, finer", [answer["seconds"] for answer in answers[1::2]])
-    nothing = [answer["why"] for answer in answers if not answer["above_cc"]]
-    print(f"nothing came out of dicompyler-core {len(nothing)} times of {len(answers)}: {'; '.join(dict.fromkeys(nothing)) or 'never'}")
+    _times("dicompyler-core, finer", [answer["seconds"] for answer in answers[1::2] if answer["seconds"]])
+    asked = [answer for answer in answers if answer["seconds"] is not None]
+    nothing = [answer["why"] for answer in asked if not answer["above_cc"]]
+    print(f"nothing came out of dicompyler-core {len(nothing)} times of {len(asked)}: {'; '.join(dict.fromkeys(nothing)) or 'never'}")
 
 
 def _told(one: tuple[float, float] | None) -> str:
-    return "nothing" if one is None else f"{one[0]:.3f} / {one[1]:.3f}"
+    return "-" if one is None else f"{one[0]:.3f} / {one[1]:.3f}"
 
 
 def _times(name: str, seconds: list[float]) -> None:
-    print(f"{name}: {np.median(seconds):.3f} s a structure in the median, {max(seconds):.2f} s at most")
+    print(f"{name}: {np.median(seconds):.3f} s of CPU a structure in the median, {max(seconds):.2f} s at most")
 
 
 def dicompyler(python: str, rows: list[Row]) -> tuple[str, list[dict[str, Any]]]:
@@ -227,14 +228,15 @@ def dicompyler(python: str, rows: list[Row]) -> tuple[str, list[dict[str, Any]]]
 
 
 def _jobs(folder: Path, drawn: Drawn, dose: Volume) -> list[dict[str, Any]]:
-    """RTSTRUCT and RTDOSE of one solid in ``folder``; what dicompyler-core is asked of them."""
+    """RTSTRUCT and RTDOSE of one solid in ``folder``; what dicompyler-core is asked of them: twice, the large ones once."""
     step, slices = float(drawn.top[0] - drawn.bottom[0]), len(drawn.radius)
     side = int(2 * drawn.wide) + 8
     first = CENTRE + np.array([-side / 2, -side / 2, float(drawn.bottom[0]) + step / 2])
     ct = Volume(np.zeros((slices, side, side), np.int16), Geometry.regular((slices, side, side), (step, 1.0, 1.0), first))
     write(Case(folder.name, {"ct": ct, "dose": dose}, contours={"x": drawn.contours}), folder)
     finer = {"use_structure_extents": True, "interpolation_resolution": dose.geometry.spacing_mm[0] / 8}
-    return [{"folder": str(folder), "gy": FINE.tolist(), "options": options} for options in ({}, finer)]
+    chosen = ({}, finer) if drawn.cc < 10 else ({}, None)
+    return [{"folder": str(folder), "gy": FINE.tolist(), "options": options} for options in chosen]
 
 
 def speed(patients: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
@@ -67,6 +68,14 @@ def read_dose(folder: Path) -> object:
 
     volume, notes = read_rtdose(folder / "rtdose.dcm")
     return volume.array.sum(), notes
+
+
+def read_plan(folder: Path) -> object:
+    """The whole of ``oncontour dvh``, but for its files."""
+    from oncontour import io, plan
+
+    told = plan.evaluate(io.read(folder), figures=("Dmean", "D95%", "D0.03cc", "V20Gy"), ntcp=True)
+    return str(told), plan.record(told)
 
 
 def read_segments(folder: Path) -> object:
@@ -263,6 +272,30 @@ def _patient(folder: Path) -> list[Path]:
     return [*_rtstruct(folder, series)[:1], *_rtdose(folder, series), *_seg(folder, series), series.paths[0], series.paths[2]]
 
 
+def _plan(folder: Path) -> list[Path]:
+    """The doses of two beams and the plan that they are of, beside images and structures."""
+    series = _series(folder)
+    whole = pydicom.dcmread(_rtdose(folder, series)[0])
+    d = _object(series, "1.2.840.10008.5.1.4.1.1.481.5", "RTPLAN")
+    group, reference, beams, given = Dataset(), Dataset(), [Dataset(), Dataset()], [Dataset(), Dataset()]
+    for n in (0, 1):
+        beams[n].BeamNumber, beams[n].TreatmentDeliveryType, given[n].ReferencedBeamNumber = n + 1, "TREATMENT", n + 1
+    group.FractionGroupNumber, group.NumberOfFractionsPlanned, group.NumberOfBeams, group.ReferencedBeamSequence = 1, 20, 2, given
+    reference.DoseReferenceNumber, reference.TargetPrescriptionDose = 1, "40"
+    d.FractionGroupSequence, d.BeamSequence, d.DoseReferenceSequence = [group], beams, [reference]
+    save(d, folder / "rtplan.dcm")
+    for n in (0, 1):
+        of, part = Dataset(), Dataset()
+        of.ReferencedSOPClassUID, of.ReferencedSOPInstanceUID = d.SOPClassUID, d.SOPInstanceUID
+        part.ReferencedFractionGroupNumber, part.ReferencedBeamSequence = 1, [given[n]]
+        of.ReferencedFractionGroupSequence = [part]
+        whole.DoseSummationType, whole.ReferencedRTPlanSequence, whole.SOPInstanceUID = "BEAM", [of], generate_uid()
+        whole.file_meta.MediaStorageSOPInstanceUID = whole.SOPInstanceUID
+        whole.save_as(folder / f"beam{n}.dcm")
+    (folder / "rtdose.dcm").unlink()
+    return [folder / "rtplan.dcm", folder / "beam0.dcm", folder / "beam1.dcm", *_rtstruct(folder, series)[:1]]
+
+
 def _enhanced(folder: Path) -> list[Path]:
     enhanced(folder, [0.0, 2.0, 4.0])
     return [folder / "enhanced.dcm"]
@@ -292,5 +325,6 @@ OBJECTS = (
     Kind("patient", _patient, read_everything, (damage.dicom,)),
     Kind("rtdose", _rtdose, read_dose, (damage.dicom,)),
     Kind("seg", _seg, read_segments, (damage.dicom,)),
+    Kind("plan", _plan, read_plan, (damage.dicom,)),
 )
 GROUPS = {"images": IMAGES, "tables": TABLES, "series": SERIES, "objects": OBJECTS}
