@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,12 +82,17 @@ def test_few_originals_widen_an_interval():
 
 def test_the_verdict_follows_the_numbers(column):
     (better,) = verdict([column], "mean dose", "all", 200)
-    assert "better than mean dose (paired interval above 0, corrected for 1 rows): all" in better
+    assert better.startswith("- home: the full network is better than mean dose (+")
     assert f"below the Bayes AUC of {column.bayes:.3f}" in better
-    same = Column(
-        "home", column.originals, column.outcome, None, {"mean dose": column.rows["mean dose"], "all": column.rows["mean dose"]}, {}
-    )
-    assert verdict([same], "mean dose", "all", 100) == ["- home: no row beats mean dose (paired interval above 0, corrected for 1 rows)."]
+    mean_dose = column.rows["mean dose"]
+    same = Column("home", column.originals, column.outcome, None, {"mean dose": mean_dose, "all": mean_dose}, {})
+    assert verdict([same], "mean dose", "all", 100) == [
+        "- home: the full network is no better than mean dose (+0.000 [+0.000, +0.000], planned beforehand)."
+    ]
+    (others,) = verdict([replace(column, rows={**column.rows, "flat": mean_dose, "good": column.rows["all"]})], "mean dose", "all", 200)
+    assert others.endswith("of the others better than mean dose are good (interval corrected for 2 rows).")
+    (worse,) = verdict([column], "all", "mean dose", 200)
+    assert "the full network is worse than all" in worse
     assert np.isnan(same.bayes)
 
 

@@ -148,18 +148,27 @@ def recalibrated(p: Floats, y: NDArray[np.bool_], originals: Sequence[str], seed
 
 
 def verdict(columns: Sequence[Column], against: str, full: str, draws: int) -> list[str]:
-    """What the table says, in sentences computed from it: a row beats another where the paired interval, corrected for as many rows
-    (Bonferroni), lies above 0.
+    """What the table says, in sentences computed from it.
+
+    ``full`` against the best DVH model is the one comparison planned beforehand: it is better where the paired 95 % interval lies above 0.
+    Every other row is, where the interval corrected for as many rows (Bonferroni) does.
     """
-    rows = [row for row in columns[0].rows if row != against]
+    rows = [row for row in columns[0].rows if row not in (against, full)]
     each = partial(difference, against=against, draws=max(draws, 40 * len(rows)), level=1 - 0.05 / max(1, len(rows)))
     out = []
     for c in columns:
-        better = [row for row in rows if each(c, row).low > 0]
-        corrected = f"paired interval above 0, corrected for {len(rows)} rows"
-        named = f"better than {against} ({corrected}): {', '.join(better)}" if better else f"no row beats {against} ({corrected})"
-        out.append(f"- {c.hospital}: {named}.")
-        if full in c.rows and c.risk is not None:
-            short = c.bayes - auc(c.rows[full], c.outcome)
-            out[-1] += f" The full network lies {short:.3f} below the Bayes AUC of {c.bayes:.3f}."
+        said = []
+        if full in c.rows and full != against:
+            gain = difference(c, full, against, draws)
+            word = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "no better than"
+            said.append(f"the full network is {word} {against} ({gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], planned beforehand)")
+            if c.risk is not None:
+                said[-1] += f" and {c.bayes - auc(c.rows[full], c.outcome):.3f} below the Bayes AUC of {c.bayes:.3f}"
+        if rows:
+            better = [row for row in rows if each(c, row).low > 0]
+            corrected = f"interval corrected for {len(rows)} rows"
+            named = f"better than {against} are {', '.join(better)}" if better else f"none is better than {against}"
+            said.append(f"of the others {named} ({corrected})")
+        if said:
+            out.append(f"- {c.hospital}: {'; '.join(said)}.")
     return out
