@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from oncontour.card import read_card
 from oncontour.errors import CohortError, ConfigError, OutputError, TrainingError
 from oncontour.io.outcomes import Outcomes
 from oncontour.metrics.stats import Interval
@@ -39,6 +40,7 @@ TINY = {
     "net_options": {"widths": (4, 8, 8, 8), "embedding": 8},
     "window": (8, 16, 16),
     "draws": 20,
+    "final_members": 2,
 }
 
 
@@ -150,6 +152,7 @@ def test_from_end_to_end_and_on_again(tmp_path):
     assert all(f"| {row.name} |" in table for row in ROWS)
     assert table.count("Bayes") == 3 * len(ROWS)
     assert (tmp_path / "out" / "tripod.md").read_text().startswith("# Simulated outcomes")
+    assert read_card(tmp_path / "out" / "model" / "risk.safetensors").settings["members"] == 2
     folds = sorted((tmp_path / "out" / "with-the-spatial-term" / "all").glob("fold?.json"))
     judged = [set(json.loads(fold.read_text())["home"]) for fold in folds]
     originals = [{name.split("-v")[0] for name in fold} for fold in judged]

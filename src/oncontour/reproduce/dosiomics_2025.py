@@ -80,6 +80,7 @@ def reproduce(
     folds: int = 5,
     epochs: int = 15,
     members: int = 1,
+    final_members: int = 3,
     batch: int = 32,
     learning_rate: float = 3e-3,
     rows: Sequence[str] = (),
@@ -99,7 +100,8 @@ def reproduce(
     train/ at home, the rest in the second hospital, validation/ in the third; ``wall`` is the weight of the spatial term. ``outcomes`` is
     the CSV of real ones (columns patient, ``toxicity``, ``facts``, and hospital, the first of which is home).
     ``mode`` "paper" takes the ResNet34 of full size on windows of 32 x 48 x 48 at 3 mm (for a GPU); "fair" what ``net_options``,
-    ``window`` and ``spacing_mm`` say. ``workers`` processes share the folds; a run that was stopped goes on. ``patients`` takes the first
+    ``window`` and ``spacing_mm`` say. ``members`` nets from as many seeds answer together in every row, ``final_members`` in
+    the model that is kept. ``workers`` processes share the folds; a run that was stopped goes on. ``patients`` takes the first
     so many originals (for a trial). Raises CohortError, ConfigError.
     """
     began = time.monotonic()
@@ -120,7 +122,7 @@ def reproduce(
     write_text(out / "measured.csv", as_csv(found))
     write_text(out / "table.md", text)
     if any(row.name == FULL for row in chosen):
-        _final(made[0], found[made[0].name], recipe, out, seed, draws)
+        _final(made[0], found[made[0].name], recipe, out, seed, draws, max(members, final_members))
     sys.stderr.write(f"{(time.monotonic() - began) / 60:.1f} min\n")
     return text
 
@@ -378,11 +380,12 @@ def _who(scene: Scene) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
 
 
-def _final(scene: Scene, columns: Sequence[Column], recipe: Recipe, out: Path, seed: int, draws: int) -> None:
-    """The full model of all of home, its card and its TRIPOD+AI report."""
+def _final(scene: Scene, columns: Sequence[Column], recipe: Recipe, out: Path, seed: int, draws: int, members: int) -> None:
+    """The full model of all of home, its card and its TRIPOD+AI report. Its ``members`` are nets from as many seeds: their range is what a
+    patient's risk is told with."""
     (full,) = chosen_rows([FULL])
     home = next(iter(scene.patients.values()))
-    settings = replace(recipe.settings, toxicities=(recipe.toxicity,), facts=recipe.facts, **full.changes)
+    settings = replace(recipe.settings, toxicities=(recipe.toxicity,), facts=recipe.facts, members=members, **full.changes)
     training = replace(recipe.training, seed=seed, validation=0.15)
     task = RiskTask(prepared(settings, learned_from(home, settings.toxicities, training), recipe.selection))
     data = f"{len(home)} patients of {len({p.original for p in home})} originals, {scene.name}"
