@@ -210,7 +210,7 @@ def test_stopping_a_run(number: int, code: int, after: str, model: Path, tmp_pat
     )
     process = subprocess.Popen([sys.executable, "-c", still], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     assert process.stdout is not None
-    following = {"read": "contour", "contour": "write"}[after]
+    following = {"read": "contour", "contour": "dose"}[after]
     while process.stdout.readline().strip() != following:
         pass
     process.send_signal(number)
