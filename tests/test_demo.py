@@ -28,7 +28,8 @@ def test_it_ends_with_the_report_of_a_real_patient_and_says_where(shown: demo.Sh
     assert page.exists()
     assert str(page) in said.splitlines()[-1]
     assert sentence(strips(shown.result.case)) in said
-    assert "oncontour train risk" in said, "no risk model is shipped: it says how to get one"
+    assert "oncontour train risk" in said, "it says how to get a risk model"
+    assert "SIMULATED OUTCOMES" in said
     scores = [row.dsc for row in shown.result.rows if row.dsc is not None]
     assert len(scores) == len(demo.ORGANS)
     assert sum(scores) / len(scores) > 0.7

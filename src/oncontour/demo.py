@@ -27,9 +27,12 @@ GIT_TIMEOUT_S = 90
 
 Source = Literal["auto", "data", "git", "phantom"]
 
+RISK_MODEL = "esophagitis-simulated"
+"""Shown here, and nowhere unasked: it learned from outcomes that were made up, and every line of it says so."""
 RISK = (
-    "Risk: no model is shipped, as no public patients have both dose and outcome. Train one on yours: oncontour train risk COHORT "
-    "--outcomes OUTCOMES.csv --out RUN; then oncontour run ... --risk RUN/model.safetensors"
+    "The risk is there to show what a report holds: no public patients have both dose and outcome, so its model learned from simulated "
+    "outcomes and says nothing of anybody. Train one on yours: oncontour train risk COHORT --outcomes OUTCOMES.csv --out RUN; "
+    "then oncontour run ... --risk RUN/model.safetensors"
 )
 
 
@@ -44,7 +47,7 @@ class Shown:
         return "\n\n".join([str(self.result), *self.said])
 
 
-def demo(*, out: Path = Path("demo-out"), source: Source = "auto", risk: str | None = None, progress: Progress | None = None) -> Shown:
+def demo(*, out: Path = Path("demo-out"), source: Source = "auto", risk: str = RISK_MODEL, progress: Progress | None = None) -> Shown:
     """Contour one patient whose truth is known, exactly as a clinic would, and show how well it went and where to look.
 
     The patient is a real one (OpenKBP validation set) from $ONCONTOUR_DATA, else from ../shared/data, else from the public OpenKBP
@@ -59,7 +62,8 @@ def demo(*, out: Path = Path("demo-out"), source: Source = "auto", risk: str | N
     Args:
         out: folder in which dicom, truth and result are put; those of an earlier demo are replaced
         source: where the patient comes from; auto: the first of the three that has one
-        risk: path of a risk model, made by 'oncontour train risk', to tell the patient's risk by
+        risk: a risk model, made by 'oncontour train risk', to tell the patient's risk by; by default one
+            of simulated outcomes, which says so
         progress: called with the fraction done
     """
     case, words = patient(source)
@@ -70,7 +74,8 @@ def demo(*, out: Path = Path("demo-out"), source: Source = "auto", risk: str | N
     pipeline.guard(result, dicom, overwrite=True)
     model = None if words.startswith("real") else [pipeline.DEFAULT_MODELS["head_neck"]]
     done = pipeline.run(dicom, out=result, model=model, truth=truth, risk=risk, overwrite=True, progress=progress)
-    return Shown(done, (*(() if risk else (RISK,)), f"Open this in a browser, and press N for the next place to look at: {result / PAGE}"))
+    last = f"Open this in a browser, and press N for the next place to look at: {result / PAGE}"
+    return Shown(done, (RISK, last) if risk == RISK_MODEL else (last,))
 
 
 def patient(source: Source = "auto") -> tuple[Case, str]:
