@@ -15,7 +15,7 @@ import torch
 
 from oncontour import cli, pipeline, scoring
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError, ModelError, StructureError
+from oncontour.errors import ConfigError, InputError, ModelError, OutputError, StructureError
 from oncontour.io import read, write
 from oncontour.phantom import head_neck
 from oncontour.tasks.assess import AssessSettings, AssessTask
@@ -260,3 +260,58 @@ def test_a_dose_file_that_is_no_image(phantom: Case, tmp_path: Path) -> None:
     dosed = pipeline.look_at_dose(came, came)
     assert dosed.why[0].startswith("No DVH: the dose cannot be used: ")
     assert np.isfinite(came.ct.array).all()
+
+
+# ---- what nobody foresaw
+
+
+class Broken:
+    """A model that fails as no model should."""
+
+    def predict(self, case: Case, progress: object = None) -> Case:
+        raise MemoryError("no room")
+
+
+def test_contours_survive_whatever_fails_beside_them(planned: Path, whole: pipeline.Result) -> None:
+    came = pipeline._read(planned, None, None)
+    drawn = came.without_structures().with_masks({name: whole.case.mask(name) for name in NAMES})
+    failed: list[str] = []
+    judged, judges = pipeline.judge(drawn, Broken(), failed)
+    assert (judged.structures, judges) == (drawn.structures, [])
+    dosed = pipeline.look_at_dose(drawn, came, Broken())
+    assert dosed.plan is not None, "the DVH is not the risk's"
+    assert dosed.why == ("No risk: MemoryError no room.",)
+    unfinished = pipeline.Dosed(drawn.with_scores({"risk": {}}), dosed.plan)
+    assert set(pipeline.draw(unfinished, failed)) == {"dvh"}
+    assert failed == ["Not assessed, no slice was judged: MemoryError no room.", "No picture of risk: KeyError 'sensitivity'."]
+
+
+def test_a_shipped_quality_model_that_is_damaged_does_not_stop_a_run(
+    planned: Path, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(Path(models["quality"]).read_bytes()[:-100])
+    monkeypatch.setattr("oncontour.card.shipped", lambda: {scoring.DEFAULT_MODEL: damaged})
+    done = run(planned, tmp_path / "out", Path(models["contour"]), assess=True)
+    assert (tmp_path / "out" / "rtstruct.dcm").exists()
+    assert any(text.startswith("The shipped quality model could not be used") for text in done.record["warnings"])
+    assert "could not be used" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    with pytest.raises(ModelError):
+        run(planned, tmp_path / "named", Path(models["contour"]), assess=True, quality=str(damaged))
+
+
+def test_doubts_about_a_dose_stand_beside_its_figures(folder: Path, models: dict[str, str], tmp_path: Path) -> None:
+    edit(DoseType="EFFECTIVE", PatientID="somebody else", PatientName="Else^Somebody")(folder / "RTDOSE.dcm")
+    done = run(folder, tmp_path / "out", Path(models["contour"]))
+    assert done.plan is not None
+    for word in ("EFFECTIVE", "another PatientID"):
+        assert any(word in note for note in done.record["dose"]["notes"])
+        assert word in str(done)
+
+
+def test_contours_to_compare_with_are_never_replaced(planned: Path, whole: pipeline.Result, models: dict[str, str]) -> None:
+    before = (whole.out / "rtstruct.dcm").read_bytes()
+    for truth in (whole.out, whole.out / "rtstruct.dcm"):
+        with pytest.raises(OutputError, match="would replace the contours to compare with"):
+            run(planned, whole.out, Path(models["contour"]), truth=truth, overwrite=True)
+    assert (whole.out / "rtstruct.dcm").read_bytes() == before

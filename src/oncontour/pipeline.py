@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +30,8 @@ FILES = (RTSTRUCT, MASKS, SCORES, PAGE, RECORD)
 
 DEFAULT_MODELS: dict[str, str] = {"head_neck": "hn-organs"}
 """Region of the body (``ops.body.region``) -> the shipped model that is used without being asked for."""
+DOUBTS = ("another PatientID", "EFFECTIVE", "centigray", "dose is the sum of", "interpolated at", "dose of one plane")
+"""What of the reader's remarks belongs beside every figure of the dose."""
 WORST = 5
 """Places to look at that are told on the screen."""
 
@@ -125,10 +128,13 @@ def run(
         raise ConfigError("facts of the patient are for a risk model, and none is named", hint="name one with --risk, or leave out --facts")
     clock = Clock()
     guard(out, ct_folder, overwrite)
+    if truth is not None:
+        check_out(out, [truth], FILES, overwrite=overwrite, of="the contours to compare with")
     with clock("read"):
         case = _in_gy(_read(ct_folder, series_uid, dose), unit)
         known = None if truth is None else _read_truth(truth, case)
-    assessor = scoring.load(quality, backend=backend, threads=threads) if assess else None
+    failed: list[str] = []
+    assessor = _load_assessor(quality, failed, backend=backend, threads=threads) if assess else None
     risk_model = None if risk is None else _load_risk(risk, facts)
     settings: dict[str, Any] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
     settings |= {"facts": facts, "unit": unit}
@@ -147,18 +153,18 @@ def run(
         )
     if assess:
         with clock("assess"):
-            drawn, judges = scoring.score(drawn, assessor, _part(progress, 0.8, 1.0))
+            drawn, judges = judge(drawn, assessor, failed, _part(progress, 0.8, 1.0))
             models += judges
     dosed, figures = Dosed(drawn), {}
     if "dose" in case.images or risk_model is not None or _of_dose(case):
         with clock("dose"):
             dosed = look_at_dose(drawn, case, risk_model, facts)
-            figures = draw(dosed)
+            figures = draw(dosed, failed)
     if progress is not None:
         progress(1.0)
     rows = report.rows(dosed.case, truth=known)
     told = record(dosed.case, rows, models, settings, notes)
-    _complete(told, dosed, ct_folder)
+    _complete(told, dosed, ct_folder, failed)
     _write(dosed.case, rows, told, out, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
     return Result(dosed.case, rows, told, out, dosed.plan)
 
@@ -293,6 +299,29 @@ def _other_structures(case: Case) -> list[str]:
     return said + ([f"Targets that came with the CT stand in the DVH as they were drawn: {', '.join(targets)}."] if targets else [])
 
 
+# ---- quality
+
+
+def _load_assessor(quality: str | None, failed: list[str], *, backend: Literal["auto", "torch", "openvino"], threads: int | None) -> Any:
+    """The quality model. One that was named has to be right; without the shipped one the rules look alone, and ``failed`` gets why."""
+    try:
+        return scoring.load(quality, backend=backend, threads=threads)
+    except Exception as error:
+        if quality is not None:
+            raise
+        failed.append(_because("The shipped quality model could not be used, only the rules have looked", error))
+        return None
+
+
+def judge(drawn: Case, assessor: Any, failed: list[str], progress: Progress | None = None) -> tuple[Case, list[dict[str, Any]]]:
+    """As ``scoring.score``; contours that could not be judged, for whatever reason, are there all the same, and ``failed`` gets why."""
+    try:
+        return scoring.score(drawn, assessor, progress)
+    except Exception as error:
+        failed.append(_because("Not assessed, no slice was judged", error))
+        return drawn, []
+
+
 # ---- dose
 
 
@@ -309,7 +338,7 @@ class Dosed:
 def look_at_dose(drawn: Case, came: Case, risk_model: Any = None, facts: Mapping[str, float] | None = None) -> Dosed:
     """The DVHs of the structures in ``drawn`` and of the targets that ``came`` with the CT, and the risk by ``risk_model``, if any.
 
-    Nothing is raised for a dose that cannot be used: it is said, and the contours are there all the same.
+    Nothing is raised, whatever goes wrong: it is said, and the contours are there all the same.
     """
     from oncontour.plan import evaluate
 
@@ -320,14 +349,14 @@ def look_at_dose(drawn: Case, came: Case, risk_model: Any = None, facts: Mapping
     plan, why = None, []
     try:
         plan = evaluate(whole)
-    except OncontourError as error:
-        why.append(_sentence(f"No DVH: {error.what}", error.hint))
+    except Exception as error:
+        why.append(_because("No DVH", error))
     if risk_model is not None:
         try:
             found = risk_model.predict(replace(whole, facts={**whole.facts, **(facts or {})})).scores["risk"]
             drawn = drawn.with_scores({"risk": found})
-        except OncontourError as error:
-            why.append(_sentence(f"No risk: {error.what}", error.hint))
+        except Exception as error:
+            why.append(_because("No risk", error))
     return Dosed(drawn, plan, tuple(dict.fromkeys(why)))
 
 
@@ -340,14 +369,15 @@ def _load_risk(model: str, facts: Mapping[str, float] | None = None) -> Any:
 
 
 def _with_targets(drawn: Case, came: Case) -> Case:
-    """``drawn`` and the targets that ``came`` has and nobody drew anew; without the reader's remarks, which stand elsewhere."""
+    """``drawn`` and the targets that ``came`` has and nobody drew anew; of the reader's remarks those that put the dose in doubt."""
     from oncontour.report.dvh import is_target
 
     names = [name for name in came.structures if is_target(name) and name not in drawn.structures]
     masks: dict[str, Volume] = {name: came.masks[name] for name in names if name in came.masks}
     contours = {name: came.contours[name] for name in names if name in came.contours}
     whole = (drawn.with_masks(masks) if masks else drawn).with_contours(contours)
-    return replace(whole, facts={key: value for key, value in whole.facts.items() if key != "notes"})
+    doubts = tuple(note for note in came.facts.get("notes", ()) if any(word in note for word in DOUBTS))
+    return replace(whole, facts={**whole.facts, "notes": doubts})
 
 
 def _of_dose(case: Case) -> list[str]:
@@ -355,37 +385,59 @@ def _of_dose(case: Case) -> list[str]:
     return [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
 
 
+def _because(what: str, error: Exception) -> str:
+    """Why ``what``: in our own words, or by the name of an error that nobody foresaw."""
+    if isinstance(error, OncontourError):
+        return _sentence(f"{what}: {error.what}", error.hint)
+    return _sentence(f"{what}: {type(error).__name__} {' '.join(str(error).split())[:200]}".rstrip())
+
+
 def _sentence(what: str, hint: str = "") -> str:
     return what + (f". Way out: {hint}" if hint else "") + "."
 
 
-def _complete(told: dict[str, Any], dosed: Dosed, source: Path) -> None:
-    """What the dose gives, into the record."""
+def _complete(told: dict[str, Any], dosed: Dosed, source: Path, failed: Sequence[str] = ()) -> None:
+    """What the dose gives, and what ``failed``, into the record."""
     case = dosed.case
     if dosed.plan is not None:
         from oncontour.plan import record as plan_record
 
-        told["dose"] = {**plan_record(dosed.plan), "id": told["case"]}
+        found = plan_record(dosed.plan)
+        told["dose"] = {**found, "id": told["case"], "notes": [anonymous(note, source, case) for note in found["notes"]]}
     if "risk" in case.scores:
         from oncontour.risk import record as risk_record
 
         told["risk"] = risk_record(case)
-    told["warnings"] += [anonymous(why, source, case) for why in dosed.why]
+    told["warnings"] += [anonymous(why, source, case) for why in (*failed, *dosed.why)]
 
 
-def draw(dosed: Dosed) -> dict[str, str]:
-    """The report's pictures of dose ("dvh") and risk ("risk"), as SVG; those that there is something to show in."""
-    figures = {}
+def draw(dosed: Dosed, failed: list[str]) -> dict[str, str]:
+    """The report's pictures of dose ("dvh") and risk ("risk"), as SVG; those that there is something to show in. One that cannot be
+    drawn is left out, and ``failed`` gets why."""
+    drawers = {}
     if dosed.plan is not None:
-        from oncontour.report.dvh import svg
-
-        prescriptions = {name: target.prescription_gy for name, target in dosed.plan.targets.items()}
-        figures["dvh"] = svg(dosed.plan.dvhs, prescriptions_gy=prescriptions)
+        drawers["dvh"] = partial(_dvh_svg, dosed.plan)
     if "risk" in dosed.case.scores:
-        from oncontour.report.risk import svg as risk_svg
-
-        figures["risk"] = risk_svg(dosed.case)
+        drawers["risk"] = partial(_risk_svg, dosed.case)
+    figures = {}
+    for name, drawer in drawers.items():
+        try:
+            figures[name] = drawer()
+        except Exception as error:
+            failed.append(_because(f"No picture of {name}", error))
     return figures
+
+
+def _dvh_svg(plan: Plan) -> str:
+    from oncontour.report.dvh import svg
+
+    return svg(plan.dvhs, prescriptions_gy={name: target.prescription_gy for name, target in plan.targets.items()})
+
+
+def _risk_svg(case: Case) -> str:
+    from oncontour.report.risk import svg
+
+    return svg(case)
 
 
 # ---- writing
