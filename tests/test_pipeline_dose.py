@@ -262,6 +262,16 @@ def test_a_dose_file_that_is_no_image(phantom: Case, tmp_path: Path) -> None:
     assert np.isfinite(came.ct.array).all()
 
 
+def test_masks_that_cannot_be_used_do_not_stop_a_run(phantom: Case, tmp_path: Path) -> None:
+    source = patient(tmp_path / "someone", phantom)
+    (source / "masks" / "Brainstem.nii.gz").write_bytes(b"no image")
+    came = pipeline._read(source, None, None)
+    assert set(came.structures) == set(phantom.structures) - {"Brainstem"}
+    assert any("the structure Brainstem cannot be used" in note for note in came.facts["notes"])
+    with pytest.raises(InputError):
+        read(source)
+
+
 # ---- what nobody foresaw
 
 

@@ -47,7 +47,8 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
     ``facts["names"]`` has the file's name of every mask (TG-263 name -> name in the file system), so that ``write_layout`` can give it
     back; ``facts["unmapped"]`` the masks whose names no TG-263 name is known for (they keep their own). In a mask, 0 (below 0.5 in
     files of real numbers) is outside. Raises InputError where there is no image, or two files of one name, what ``read_image`` raises, and
-    GeometryError for a mask that is not on the CT's grid; with ``lenient`` a dose that cannot be read is left out and noted.
+    GeometryError for a mask that is not on the CT's grid; with ``lenient`` a dose or a mask that cannot be
+    used is left out and noted.
     """
     folder = Path(folder)
     if not is_layout(folder):
@@ -62,8 +63,19 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
             said.append(f"the dose cannot be used: {error.what} [{path.name}]")
     found = _by_name(folder / MASKS)
     names, unmapped, notes = map_names(found)
-    masks = {name: _as_mask(read_image(found[original])) for name, original in names.items()}
-    facts: dict[str, Any] = {"names": names, "unmapped": unmapped, "notes": (*notes, *said)}
+    case = Case(id or folder.resolve().name, images) if images else None
+    masks = {}
+    for name, original in names.items():
+        try:
+            mask = _as_mask(read_image(found[original]))
+            case = case or Case(id or folder.resolve().name, masks={name: mask})
+            case.with_masks({name: mask})  # raises for another grid
+            masks[name] = mask
+        except OncontourError as error:
+            if not lenient:
+                raise
+            said.append(f"the structure {name} cannot be used: {error.what}")
+    facts: dict[str, Any] = {"names": {name: names[name] for name in masks}, "unmapped": unmapped, "notes": (*notes, *said)}
     return Case(id or folder.resolve().name, images, masks, facts=facts)
 
 
