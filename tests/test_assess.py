@@ -134,11 +134,8 @@ def test_assess_writes_scores_page_and_record(folder, tmp_path, capsys):
     assert cli.main([*words, "--overwrite"]) == 0
 
 
-def test_without_a_model_the_rules_alone_are_told(folder, tmp_path):
-    from oncontour.card import shipped
-
-    if "hn-quality" in shipped():
-        pytest.skip("hn-quality is shipped: there is always a model")
+def test_without_a_model_the_rules_alone_are_told(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("oncontour.card.WEIGHTS", tmp_path / "none")
     new = folder / "new" / "phantom-020"
     done = assess(new, new, out=tmp_path / "out")
     assert all(not one["scored"] for one in done.case.scores["assess"]["structures"].values())

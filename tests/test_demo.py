@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from oncontour import demo, pipeline, report
-from oncontour.card import shipped
 from oncontour.io import read, write
 from oncontour.io.cohort import Cohort
 from oncontour.report.review import sentence, spots, strips
@@ -42,10 +41,9 @@ def test_flagged_slices_stand_first(shown: demo.Shown) -> None:
     risks = [spot.risk for spot in found]
     assert risks == sorted(risks)
     lines = [line for line in str(shown).splitlines() if line.startswith("  1. ")]
-    assert len(lines) == min(1, len(found))
-    assert not found or found[0].name in lines[0]
-    if scoring_model := shipped().get("hn-quality"):
-        assert any(one["scored"] for one in case.scores["assess"]["structures"].values()), scoring_model
+    assert len(lines) == 1
+    assert found[0].name in lines[0]
+    assert all(one["scored"] for one in case.scores["assess"]["structures"].values())
 
 
 def test_it_shows_what_the_dose_gives(shown: demo.Shown, data: Path) -> None:

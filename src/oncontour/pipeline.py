@@ -130,6 +130,8 @@ def run(
     guard(out, ct_folder, overwrite)
     if truth is not None:
         check_out(out, [truth], FILES, overwrite=overwrite, of="the contours to compare with")
+    if add_to is not None:
+        check_out(out, [add_to], FILES, overwrite=overwrite, of="the RTSTRUCT to add to")
     with clock("read"):
         case = _in_gy(_read(ct_folder, series_uid, dose), unit)
         known = None if truth is None else _read_truth(truth, case)
