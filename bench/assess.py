@@ -9,9 +9,10 @@ import numpy as np
 
 from oncontour.card import shipped
 from oncontour.case import Case
+from oncontour.ops.checks import findings_or_why
 from oncontour.phantom import head_neck
 from oncontour.tasks.assess import AssessSettings, AssessTask
-from oncontour.tasks.assessing import BATCH, Assessor, Work, findings_of, load_assessor, refusal
+from oncontour.tasks.assessing import BATCH, Assessor, Work, load_assessor, refusal
 
 NAMES = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", "PTV_7000")
 
@@ -37,7 +38,7 @@ def main() -> None:
 
     timed("compile the net", lambda: assessor.engine)
     timed("gates", lambda: refusal(case, assessor.card))
-    timed("rule findings", lambda: findings_of(case, NAMES))
+    timed("rule findings", lambda: findings_or_why(case, NAMES))
     work = timed("working grid", lambda: Work.of(assessor.task, case))
     seen = timed("measure", lambda: [assessor.measure(work, n) for n in NAMES])
     timed("all of it again, as predict does", lambda: assessor.predict(case))
