@@ -127,11 +127,7 @@ def run(
     if facts and risk is None:
         raise ConfigError("facts of the patient are for a risk model, and none is named", hint="name one with --risk, or leave out --facts")
     clock = Clock()
-    guard(out, ct_folder, overwrite)
-    if truth is not None:
-        check_out(out, [truth], FILES, overwrite=overwrite, of="the contours to compare with")
-    if add_to is not None:
-        check_out(out, [add_to], FILES, overwrite=overwrite, of="the RTSTRUCT to add to")
+    guard(out, ct_folder, overwrite, truth=truth, add_to=add_to)
     with clock("read"):
         case = _in_gy(_read(ct_folder, series_uid, dose), unit)
         known = None if truth is None else _read_truth(truth, case)
@@ -171,9 +167,11 @@ def run(
     return Result(dosed.case, rows, told, out, dosed.plan)
 
 
-def guard(out: Path, source: Path, overwrite: bool) -> None:
-    """``check_out`` for a run's result: only what an earlier run made is ever replaced, and nothing that the CT folder lies in."""
-    check_out(out, [source], FILES, overwrite=overwrite, of="the CT")
+def guard(out: Path, source: Path, overwrite: bool, *, truth: Path | None = None, add_to: Path | None = None) -> None:
+    """``check_out`` for a run's result: only what an earlier run made is ever replaced, and nothing that the run reads lies in it."""
+    for of, path in {"the CT": source, "the contours to compare with": truth, "the RTSTRUCT to add to": add_to}.items():
+        if path is not None:
+            check_out(out, [path], FILES, overwrite=overwrite, of=of)
 
 
 def default_model(case: Case) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.case import Case
+from oncontour.metrics.overlap import dsc
 from oncontour.tasks.contouring import Contourer
 from oncontour.volume import Volume
 
@@ -34,10 +35,9 @@ class Replay(Contourer):
 
     kept: list[NDArray[np.float16]] = field(default_factory=list)
     at: int = 0
-    full: bool = False
 
     def _answer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        if not self.full:
+        if self.at == len(self.kept):
             self.kept.append(super()._answer(images).astype(np.float16))
         self.at += 1
         return self.kept[self.at - 1].astype(np.float32)
@@ -46,9 +46,7 @@ class Replay(Contourer):
         """The case contoured with these thresholds."""
         self.task.settings = replace(self.task.settings, threshold=thresholds)
         self.at = 0
-        found = self.predict(case)
-        self.full = True
-        return found
+        return self.predict(case)
 
 
 def tuned(task: ContourTask, train: Sequence[Sample], held_back: Sequence[Sample]) -> tuple[tuple[float, ...], dict[str, Any]]:
@@ -66,8 +64,8 @@ def tuned(task: ContourTask, train: Sequence[Sample], held_back: Sequence[Sample
             replay = Replay(task, "torch")
             rounds = [replay.again(case, threshold) for threshold in CHOICES]
             for n in structures:
-                truth = (sample.bits >> np.uint32(n)) & np.uint32(1) > 0
-                found[n].append([_dsc(np.asarray(one.mask(names[n]).array, bool), truth) for one in rounds])
+                truth = Volume((sample.bits >> np.uint32(n)) & np.uint32(1) > 0, sample.geometry)
+                found[n].append([dsc(truth, one.mask(names[n])) for one in rounds])
     finally:
         task.settings = before
     chosen, told = [], {}
@@ -91,7 +89,3 @@ def _asked(count: int, train: Sequence[Sample], held_back: Sequence[Sample]) -> 
         if mine:
             out.append((sample, mine))
     return out
-
-
-def _dsc(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    return 2 * float((mask & truth).sum()) / float(mask.sum() + truth.sum())
