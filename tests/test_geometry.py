@@ -179,3 +179,11 @@ def test_crop_refuses_an_empty_grid() -> None:
         Geometry.regular((3, 3, 3)).crop((2, 0, 0), (2, 3, 3))
     with pytest.raises(GeometryError):
         Geometry.regular((3, 3, 3)).crop((0, 0), (3, 3))
+
+
+def test_the_part_of_a_grid_around_points_by_pencil():
+    """Voxels of 2 mm: points from 3 to 7 mm lie between voxels 1 and 4 of each axis; those outside leave the nearest voxel."""
+    grid = Geometry.regular((10, 10, 10), (2.0, 2.0, 2.0))
+    assert grid.around([[3, 3, 3], [7, 7, 7]]).same_grid(grid.crop((1, 1, 1), (5, 5, 5)))
+    assert grid.around([[-50, 0, 0], [90, 18, 18]]).same_grid(grid)
+    assert grid.around([[90, 90, 90]]).same_grid(grid.crop((9, 9, 9), (10, 10, 10)))

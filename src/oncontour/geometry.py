@@ -167,6 +167,13 @@ class Geometry:
         k, j, i = (int(n) for n in last - first)
         return Geometry((k, j, i), affine)
 
+    def around(self, points_mm: ArrayLike) -> Geometry:
+        """The part of this grid that holds these points (n, 3) LPS mm, and never less than one voxel along any axis."""
+        at, shape = self.voxels(points_mm), np.asarray(self.shape)
+        first = np.clip(np.floor(at.min(axis=0)), 0, shape - 1).astype(int)
+        last = np.clip(np.ceil(at.max(axis=0)) + 1, first + 1, shape).astype(int)
+        return self.crop(first.tolist(), last.tolist())
+
     def pad(self, before: Sequence[int], after: Sequence[int]) -> Geometry:
         """The grid with so many voxels more on each side along (k, j, i)."""
         return self.crop([-int(n) for n in before], [n + int(m) for n, m in zip(self.shape, after, strict=True)])

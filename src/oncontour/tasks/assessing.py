@@ -402,12 +402,7 @@ def error_map(measured: Measured, work: Work, grid: Geometry) -> Volume:
         j, i = measured.first[n] - low[1:]
         chance[k - low[0], j : j + size[0], i : i + size[1]] = measured.wrong[n]
     where = Volume(chance, work.grid.crop([int(n) for n in low], [int(n) for n in high]))
-    corners = grid.voxels(where.geometry.corners_mm)
-    first = np.clip(np.floor(corners.min(axis=0)), 0, np.asarray(grid.shape) - 1).astype(int)
-    last = np.clip(np.ceil(corners.max(axis=0)) + 1, first + 1, grid.shape).astype(int)
-    return where.to(grid.crop([int(n) for n in first], [int(n) for n in last])).map(
-        lambda a: np.rint(np.clip(a, 0, 1) * 255).astype(np.uint8)
-    )
+    return where.to(grid.around(where.geometry.corners_mm)).map(lambda a: np.rint(np.clip(a, 0, 1) * 255).astype(np.uint8))
 
 
 def sigmoid(x: NDArray[Any]) -> Floats:

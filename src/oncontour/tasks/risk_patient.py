@@ -131,16 +131,9 @@ def around(case: Case, view: View) -> Case:
     low, high = ends.min(axis=0) - reach, ends.max(axis=0) + reach
     box = [[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
 
-    def cut(grid: Geometry) -> Geometry:
-        corners = grid.voxels(box)
-        first = np.clip(np.floor(corners.min(axis=0)), 0, np.asarray(grid.shape) - 1).astype(int)
-        last = np.clip(np.ceil(corners.max(axis=0)) + 1, first + 1, grid.shape).astype(int)
-        return grid.crop(first.tolist(), last.tolist())
-
-    images = {name: image.to(cut(image.geometry)) for name, image in case.images.items()}
-    grid = cut(case.geometry)
-    targets = [name for name in case.structures if name.upper().startswith(TARGETS)]
-    masks = {name: case.mask(name, grid) for name in dict.fromkeys((view.structure, *targets))}
+    images = {name: image.to(image.geometry.around(box)) for name, image in case.images.items()}
+    grid = case.geometry.around(box)
+    masks = {name: case.mask(name, grid) for name in dict.fromkeys((view.structure, *_targets(case)))}
     return Case(case.id, images, masks, {}, case.facts)
 
 
@@ -211,7 +204,7 @@ def _region(case: Case, view: View, dose: Volume, grid: Geometry, organ: Array |
         return None if organ is None else organ.astype(np.float16)
     if view.region == "isodose":
         return (dose.to(grid).array >= view.isodose_gy).astype(np.float16)
-    targets = [name for name in case.structures if name.upper().startswith(TARGETS)]
+    targets = _targets(case)
     if not targets:
         return None
     inside = np.zeros(grid.shape, bool)
@@ -221,6 +214,10 @@ def _region(case: Case, view: View, dose: Volume, grid: Geometry, organ: Array |
         return np.zeros(grid.shape, np.float16)
     away = ndimage.distance_transform_edt(~inside, grid.spacing_mm)
     return np.asarray((away > 0) & (away <= RING_MM), np.float16)
+
+
+def _targets(case: Case) -> list[str]:
+    return [name for name in case.structures if name.upper().startswith(TARGETS)]
 
 
 def _coverage(mask: Volume, grid: Geometry) -> Array:
