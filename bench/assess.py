@@ -12,7 +12,7 @@ from oncontour.case import Case
 from oncontour.ops.checks import findings_or_why
 from oncontour.phantom import head_neck
 from oncontour.tasks.assess import AssessSettings, AssessTask
-from oncontour.tasks.assessing import BATCH, Assessor, Work, load_assessor, refusal
+from oncontour.tasks.assessing import BATCH, Assessor, load_assessor, refusal
 
 NAMES = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", "PTV_7000")
 
@@ -39,12 +39,12 @@ def main() -> None:
     timed("compile the net", lambda: assessor.engine)
     timed("gates", lambda: refusal(case, assessor.card))
     timed("rule findings", lambda: findings_or_why(case, NAMES))
-    work = timed("working grid", lambda: Work.of(assessor.task, case))
+    work = timed("working grid, second opinion where the model asks for one", lambda: assessor.work(case))
     seen = timed("measure", lambda: [assessor.measure(work, n) for n in NAMES])
     timed("all of it again, as predict does", lambda: assessor.predict(case))
     slices = sum(len(m.rows.k) for m in seen)
     s = assessor.task.settings
-    batch = np.zeros((BATCH, 2 * (2 * s.neighbours + 1) + 1, *s.window), np.float32)
+    batch = np.zeros((BATCH, s.channels, *s.window), np.float32)
     begin = time.perf_counter()
     for _ in range(-(-slices // BATCH)):
         assessor.engine(batch)

@@ -213,6 +213,9 @@ def contour(
         predicted = one.predict(bare, progress=_share(progress, n, len(loaded)))
         whole = len(names) == len(predicted.masks)
         drawn = drawn.with_masks(predicted.masks if whole else {name: predicted.masks[name] for name in names})
+        if "opinion" in predicted.scores:
+            # The quality model may ask for it: it need not be computed twice.
+            drawn = drawn.with_scores({"opinion": predicted.scores["opinion"]})
         records.append({**card_words(asdict(one.card)), **predicted.scores.get("contour", {}), "structures": list(names)})
     return drawn, records
 

@@ -1,11 +1,12 @@
 """The quality nets: sizes, the two ways of answering, and that structure and facts count."""
 
+import numpy as np
 import pytest
 import torch
 
 from oncontour.engine import Engine
 from oncontour.nets import make_net
-from oncontour.nets.quality import Packed
+from oncontour.nets.quality import Packed, agreement
 
 OPTIONS = {"maps": 1, "structures": 3, "facts": 2, "width": 32, "depth": 1}
 
@@ -60,3 +61,25 @@ def test_openvino_agrees_with_torch(net):
     x[:, -1, 0, 0] = torch.tensor([0.0, 1.0, 2.0])
     rows = [Engine.load(Packed(net), (4, 7, 32, 40), backend=backend, threads=1)(x.numpy()) for backend in ("torch", "openvino")]
     assert abs(rows[0] - rows[1]).max() < 1e-3
+
+
+def test_agreement_of_mask_and_opinion_by_pencil():
+    """4 pixels of mask, 8 of opinion at one half, 2 of them shared: 2 * 1 / (4 + 4)."""
+    mask, opinion = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
+    mask[0, 0, :4], opinion[0, 0, 2:6], opinion[0, 1, :4] = 1, 0.5, 0.5
+    found = agreement(mask, opinion)
+    assert found[0, 0].item() == pytest.approx(2 / 8, abs=1e-3)
+    assert found[0, 1].item() == pytest.approx(np.log(1 + 4) / 5)
+    assert agreement(torch.zeros(1, 8, 8), torch.zeros(1, 8, 8))[0].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", ["quality", "quality_cnn"])
+@pytest.mark.parametrize("maps", [0, 1])
+def test_a_second_opinion_counts(name, maps):
+    torch.manual_seed(1)
+    net = make_net(name, 7, 4 + maps, **{**OPTIONS, "maps": maps}, mask_channel=1, opinion_channel=3).eval()
+    x = picture().clamp(0, 1)
+    other = x.clone()
+    other[:, 3] = 1 - other[:, 3]
+    with torch.no_grad():
+        assert (net.answers(x).numbers - net.answers(other).numbers).abs().max() > 1e-3

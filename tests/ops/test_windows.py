@@ -187,6 +187,20 @@ def test_how_sure_and_the_peak_of_each_class():
     assert got.peak.tolist() == pytest.approx([0.7, 0.3, 0.6], abs=1e-6)
 
 
+def test_the_chances_of_all_classes_are_kept_on_the_image_s_own_grid():
+    shape, window = (13, 20, 18), (6, 12, 10)
+    image = Volume(np.random.default_rng(3).normal(size=shape).astype(np.float32), Geometry.regular(shape, (3, 2, 2)))
+    found = stitch_labels(
+        a_net(3), image, 3, window=window, target=image.geometry.resample((2, 1, 1)), mode="sigmoid", blend="gaussian", chances=True
+    )
+    naive = 255 / (1 + np.exp(-naive_scores(a_net(3), image.array, 3, window, 0.5, "gaussian")))
+    assert found.chances.geometry == image.geometry
+    assert found.chances.array.dtype == np.uint8
+    assert np.abs(found.chances.array - naive).max() <= 0.501
+    assert stitch_labels(a_net(3), image, 3, window=window, mode="sigmoid", blend="core", chances=True).chances is None
+    assert stitch_labels(a_net(3), image, 3, window=window, mode="sigmoid").chances is None
+
+
 def test_overlapping_structures_and_thresholds():
     probability = np.array([[0.6, 0.9, 0.2], [0.55, 0.95, 0.3]])
     scores = np.log(probability / (1 - probability)).astype(np.float32).reshape(1, 2, 3, 1, 1)

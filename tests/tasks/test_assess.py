@@ -256,9 +256,7 @@ def test_gaps_are_bad_and_ends_are_looked_past(assessor, stranger):
 
 
 def _work(assessor, case):
-    from oncontour.tasks.assessing import Work
-
-    return Work.of(assessor.task, case)
+    return assessor.work(case)
 
 
 def test_classes_from_the_head_or_from_the_dsc():

@@ -98,13 +98,31 @@ class Move:
 
         Bit n of ``bits`` is mask n. Masks are interpolated and cut at one half; beyond the source there is air and no mask.
         """
-        matrix = self.matrix(spacing_mm)
-        middle = (np.asarray(size) - 1) / 2
-        start = np.asarray(centre) + np.asarray(self.shift_mm) / np.asarray(spacing_mm) - matrix @ middle
         image = np.empty(size, np.float32)
         masks = np.empty((n_masks, *size), np.bool_)
-        _sample(ct, bits, matrix, start, image, masks, AIR_HU)
+        _sample(ct, bits, *self._from(spacing_mm, centre, size), image, masks, AIR_HU)
         return self._shade(image), masks
+
+    def carry(
+        self,
+        values: NDArray[np.int16],
+        spacing_mm: tuple[float, float, float],
+        centre: tuple[float, float, float],
+        size: tuple[int, int, int],
+    ) -> NDArray[np.float32]:
+        """As ``take``, of ``values`` that no shade falls on (probabilities): 0 beyond the source."""
+        out = np.empty(size, np.float32)
+        nothing = np.zeros(values.shape, np.uint32), np.empty((0, *size), np.bool_)
+        _sample(values, nothing[0], *self._from(spacing_mm, centre, size), out, nothing[1], 0.0)
+        return out
+
+    def _from(
+        self, spacing_mm: tuple[float, float, float], centre: tuple[float, float, float], size: tuple[int, int, int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(matrix from steps in the window to steps in the source, source position of the window's first voxel)."""
+        matrix = self.matrix(spacing_mm)
+        middle = (np.asarray(size) - 1) / 2
+        return matrix, np.asarray(centre) + np.asarray(self.shift_mm) / np.asarray(spacing_mm) - matrix @ middle
 
     def _shade(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.hu_scale == 1 and self.hu_shift == 0 and self.noise_hu == 0:

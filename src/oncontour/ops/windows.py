@@ -43,13 +43,15 @@ class Stitched:
 
     In the ``sigmoid`` modes label n is class n - 1 (every class is a structure); else label n is class n and class 0 the background.
     Where asked for, ``confidence``: probability of what was decided (the winner's score in mode ``softmax_logits``), float16, 0 beyond
-    the image; and ``peak``: the largest probability of each class anywhere in the image, (classes,). ``blend`` says how the windows met.
+    the image; ``peak``: the largest probability of each class anywhere in the image, (classes,); and ``chances``: the probability of each
+    class times 255 on the image's own grid, uint8 (classes, k, j, i). ``blend`` says how the windows met.
     """
 
     labels: Volume
     confidence: Volume | None
     peak: Floats | None
     blend: str
+    chances: Volume | None = None
 
 
 # ---- tiles
@@ -164,6 +166,7 @@ def stitch_labels(
     context: int = 0,
     pad: float | None = None,
     confidence: bool = False,
+    chances: bool = False,
     progress: Progress | None = None,
 ) -> Stitched:
     """Labels on ``target`` (default: the image's grid) from a net that sees windows of ``image`` (k, j, i) or (c, k, j, i).
@@ -179,6 +182,9 @@ def stitch_labels(
     ``blend``: ``auto`` is gaussian where a row of blended windows takes at most ``memory_mb``, else core; a choice made from sizes
     alone, so the same patient and model give the same labels on every machine. Naming a blend holds to it whatever it takes.
 
+    ``chances`` keeps the probabilities of all classes, a byte each, on the image's grid; they are there where windows are blended and the
+    scores are made probabilities (mode ``sigmoid``), else None.
+
     Raises ConfigError for settings that cannot be, ModelError when the net answers in another shape.
     """
     array = image.array if image.array.ndim == 4 else image.array[None]
@@ -188,9 +194,12 @@ def stitch_labels(
     reduce = Labels(image.geometry, target or image.geometry, n_classes, mode=mode, threshold=threshold, confidence=confidence)
     plan = _Plan(array, (int(window[0]), int(window[1]), int(window[2])), overlap, max(batch, 1), dims, context, pad, progress)
     chosen = _blend(blend, plan, reduce, n_classes, memory_mb)
-    meet = _core if chosen == "core" else _blended
-    meet(plan, predict, n_classes, chosen, reduce)
-    return Stitched(*reduce.result(), chosen)
+    kept = np.zeros((n_classes, *plan.shape), np.uint8) if chances and mode == "sigmoid" and chosen != "core" else None
+    if chosen == "core":
+        _core(plan, predict, n_classes, reduce)
+    else:
+        _blended(plan, predict, n_classes, chosen, reduce, kept)
+    return Stitched(*reduce.result(), chosen, None if kept is None else Volume(kept, image.geometry))
 
 
 def _blend(blend: str, plan: _Plan, reduce: Labels, n_classes: int, memory_mb: float) -> str:
@@ -258,7 +267,7 @@ class _Plan:
 # ---- windows meet by their cores
 
 
-def _core(plan: _Plan, predict: Predict, n_classes: int, _: str, reduce: Labels) -> None:
+def _core(plan: _Plan, predict: Predict, n_classes: int, reduce: Labels) -> None:
     middles = [_middles(a, w) for a, w in zip(plan.along, plan.window, strict=True)]
     for place, scores in plan.scores(predict, n_classes):
         volume_box, window_box = plan.inside(place)
@@ -275,9 +284,9 @@ def _middles(first: Sequence[int], window: int) -> list[float]:
 # ---- windows are averaged
 
 
-def _blended(plan: _Plan, predict: Predict, n_classes: int, blend: str, reduce: Labels) -> None:
+def _blended(plan: _Plan, predict: Predict, n_classes: int, blend: str, reduce: Labels, kept: NDArray[np.uint8] | None) -> None:
     parts = [shares(blend, n, w, a) for n, w, a in zip(plan.shape, plan.window, plan.along, strict=True)]
-    slab = _Slab(n_classes, _depth(plan, reduce), plan.shape, reduce)
+    slab = _Slab(n_classes, _depth(plan, reduce), plan.shape, reduce, kept)
     for place, scores in plan.scores(predict, n_classes):
         volume_box, window_box = plan.inside(place)
         weights = [part[p][box] for part, p, box in zip(parts, place, window_box, strict=True)]
@@ -288,10 +297,13 @@ def _blended(plan: _Plan, predict: Predict, n_classes: int, blend: str, reduce: 
 class _Slab:
     """Scores of the slices that windows are still being added to, and of the finished ones that interpolation still needs."""
 
-    def __init__(self, n_classes: int, depth: int, shape: tuple[int, int, int], reduce: Labels) -> None:
+    def __init__(
+        self, n_classes: int, depth: int, shape: tuple[int, int, int], reduce: Labels, kept: NDArray[np.uint8] | None = None
+    ) -> None:
         self._held = np.zeros((n_classes, depth, *shape[1:]), np.float32)
         self._size = shape[0]
         self._reduce = reduce
+        self._kept = kept
         self._base = 0  # slice of the volume that is held first
         self._done = 0  # slices before this one are finished
         self._given = -np.inf  # target positions up to here have their labels
@@ -310,7 +322,10 @@ class _Slab:
 
     def finish(self, stop: int) -> None:
         """No further window touches slices before ``stop``: hand them on, keep what the next slab's interpolation needs, roll."""
-        self._reduce.activate(self._held[:, self._done - self._base : stop - self._base])
+        fresh = self._held[:, self._done - self._base : stop - self._base]
+        self._reduce.activate(fresh)
+        if self._kept is not None:
+            self._kept[:, self._done : stop] = np.rint(fresh * 255)
         self._done = stop
         limit = np.inf if stop == self._size else stop - self._reduce.reach
         self._reduce.add(self._held[:, : stop - self._base], [self._base, 0, 0], [(self._given, limit), EVERYWHERE, EVERYWHERE])

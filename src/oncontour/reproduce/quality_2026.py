@@ -78,6 +78,7 @@ class Arm:
 ARMS = (
     Arm("multi-task"),
     Arm("single-task", {"heads": ("dsc",)}),
+    Arm("second opinion", {"opinion": "hn-organs"}),
     Arm("CNN", {"net": "quality_cnn"}),
     Arm("mask only", {"inputs": "mask"}),
     Arm("CT only", {"inputs": "ct"}),
@@ -86,6 +87,9 @@ ARMS = (
     Arm("generator only", {"generated": 1.0}),
     *(Arm(f"without {head}", {"heads": tuple(h for h in HEADS if h != head)}) for head in HEADS[1:]),
 )
+
+WHOLE_TIME = tuple(arm.name for arm in ARMS[:3])
+"""Rows that are trained for all epochs; the others, what is left out or changed, for ``arm_epochs``."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Plan:
     segmenter_draws: int = 800
     epochs: int = 40
     arm_epochs: int | None = None
-    """instead of epochs for all arms but the first two"""
+    """instead of epochs for all arms but the first three"""
     arms: tuple[str, ...] = ()
     quality: dict[str, Any] = field(default_factory=dict)
     """instead of the defaults of AssessSettings, for all arms"""
@@ -251,15 +255,17 @@ def arms(plan: Plan, train: Cohort, out: Path) -> dict[str, Assessor]:
     bank: dict[str, list[Claim]] = {}
     if missing or not simple_file(out).exists():
         sys.stderr.write("masks to learn from\n")
-        maker = AssessTask(arm_settings(plan, ARMS[0]))
+        maker = AssessTask(
+            replace(arm_settings(plan, ARMS[0]), opinion=next((a.changes["opinion"] for a in missing if "opinion" in a.changes), ""))
+        )
         for case in with_claims(read_cases(train), [out / "claims" / "train"]):
             bank[case.id] = maker.samples(case)
         write_text(simple_file(out), simple_csv(bank, plan.structures))
-    for n, arm in enumerate(chosen):
+    for arm in chosen:
         if arm in missing:
             sys.stderr.write(f"{arm.name}\n")
             settings = arm_settings(plan, arm)
-            epochs = plan.arm_epochs if plan.arm_epochs and n > 1 else plan.epochs
+            epochs = plan.arm_epochs if plan.arm_epochs and arm.name not in WHOLE_TIME else plan.epochs
             training = TrainSettings(
                 epochs=epochs,
                 batch=plan.batch,

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from torch.nn import functional as F
 
 from oncontour.card import Card
 from oncontour.case import Case
-from oncontour.errors import ConfigError
+from oncontour.engine import Backend
+from oncontour.errors import ConfigError, ModelError
 from oncontour.geometry import Geometry
 from oncontour.nets import make_net
 from oncontour.ops.augment import Move, Ranges, mirrored
@@ -29,12 +31,17 @@ from oncontour.tasks.claims import SEGMENTER, Claim, allowed, claims_of
 from oncontour.tasks.gate import Gate
 from oncontour.tasks.task import Batch, Draw, Progress, Task, first_card, seeded, settings_in
 
+if TYPE_CHECKING:
+    from oncontour.tasks.contouring import Contourer
+
 NUMBERS = {"dsc": 2, "class": 2, "surface": 1, "present": 1}
 """head -> how many numbers it takes: DSC and the quantile below it; at least medium, at least good; log(1 + mm); is it here."""
 CUTS = (0.80, 0.95)
 """DSC from which a slice is medium, and good (Chen, Men et al., Front Oncol 2020;10:524)."""
 BINS = 10
 FACTS = 2
+OPINION_OVERLAP = 0.25
+"""Of the windows in which a second opinion is asked for."""
 QUANTILE = 0.1
 """Part of slices that shall lie below the predicted lower quantile."""
 
@@ -53,6 +60,8 @@ class AssessSettings:
     """what is learned together; ("dsc",) is the single task"""
     inputs: Literal["both", "ct", "mask"] = "both"
     """what the net sees"""
+    opinion: str = ""
+    """contour model (a file or a shipped name) whose chances the net sees beside the mask; empty: none"""
     neighbours: int = 1
     """so many slices on either side ride along, about spacing_mm[0] apart"""
     spacing_mm: tuple[float, float, float] = (2.5, 4.0, 4.0)
@@ -102,6 +111,11 @@ class AssessSettings:
             raise ConfigError(f"generated, flat and coverage are parts of one, not {self.generated}, {self.flat}, {self.coverage}")
 
     @property
+    def channels(self) -> int:
+        """What the net sees of a slice: CT, mask and opinion with their neighbours, and the plane of numbers."""
+        return (3 if self.opinion else 2) * (2 * self.neighbours + 1) + 1
+
+    @property
     def numbers(self) -> dict[str, slice]:
         """head -> where its numbers stand among the net's."""
         out, at = {}, 0
@@ -123,8 +137,9 @@ class AssessTask(Task[Claim]):
         maps, numbers = int("errors" in settings.heads), sum(NUMBERS.get(head, 0) for head in settings.heads)
         n = settings.neighbours
         told = {"maps": maps, "structures": len(settings.structures), "facts": FACTS, "mask_channel": 3 * n + 1}
-        channels = 2 * (2 * n + 1) + 1
-        self.net = make_net(settings.net, channels, maps + numbers, **{**settings.net_options, **told})
+        if settings.opinion:
+            told["opinion_channel"] = 5 * n + 2
+        self.net = make_net(settings.net, settings.channels, maps + numbers, **{**settings.net_options, **told})
         if not hasattr(self.net, "answers"):
             raise ConfigError(f"net {settings.net!r} gives no numbers about a slice", hint="choose quality or quality_cnn")
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -156,6 +171,7 @@ class AssessTask(Task[Claim]):
 
     def samples(self, case: Case) -> list[Claim]:
         s, grid = self.settings, self.working_grid(case.geometry)
+        opinion = asked(s.opinion, "auto", None).opinion(case.without_structures()) if s.opinion else None
         return claims_of(
             case,
             grid,
@@ -165,6 +181,7 @@ class AssessTask(Task[Claim]):
             variants=s.variants,
             families=allowed(s.held_out_families),
             seed=s.seed,
+            opinion=opinion,
         )
 
     def plan(self, samples: Sequence[Claim], rng: np.random.Generator, *, train: bool) -> list[Draw]:
@@ -187,11 +204,13 @@ class AssessTask(Task[Claim]):
         n = int(draw.centre[0]) - int(claim.rows.k[0])
         k = int(claim.rows.k[n])
         slices = [k + m * claim.scan.step for m in range(-s.neighbours, s.neighbours + 1)]
-        hu, masks = cut(claim, slices, draw.centre[1:], s.window, move)
+        frame = Frame.of(claim.scan.spacing_mm, len(slices), draw.centre[1:], s.window, move)
+        hu, masks = cut(claim, slices, frame, move)
+        said = cut_chance(claim, slices, frame, move) if s.opinion else None
         structure = claim.structure
         if move.flip_left_right and self._mirror is not None:
             structure = self._mirror[structure]
-        image = pictures(hu, masks[0], structure, claim.rows.facts(n), s)
+        image = pictures(hu, masks[0], structure, claim.rows.facts(n), s, said)
         wrong = masks[0, s.neighbours] ^ masks[1, s.neighbours]
         dsc, outline, claimed = float(claim.dsc[n]), float(claim.outline_mm[n]), bool(claim.rows.claimed[n])
         if draw.seed is not None and claimed:
@@ -246,7 +265,11 @@ class AssessTask(Task[Claim]):
         """Gate and bound after training, from patients held back; what the card keeps of it under ``made``."""
         from oncontour.tasks.calibrating import calibrate_on_claims
 
-        return calibrate_on_claims(self, train, held_back)
+        made = calibrate_on_claims(self, train, held_back)
+        if self.settings.opinion:
+            card = asked(self.settings.opinion, "auto", None).card
+            made["opinion"] = {"model": card.name, "sha256": card.sha256}
+        return made
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
         from oncontour.tasks.assessing import Assessor
@@ -313,24 +336,58 @@ class Table:
 # ---- from a claim to pictures
 
 
-def cut(
-    claim: Claim, slices: Sequence[int], centre: tuple[float, float], size: tuple[int, int], move: Move
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(HU (n, rows, columns), masks (2, n, rows, columns): claim and truth) around ``centre`` on ``slices``, moved."""
-    start = tuple(int(np.floor(c - (n - 1) / 2 + 0.5)) for c, n in zip(centre, size, strict=True))
-    middle = np.array([0.0, *((n - 1) / 2 for n in size)])
-    at = np.array([0.0, start[0] + middle[1], start[1] + middle[2]])
-    spacing = claim.scan.spacing_mm
-    matrix = move.matrix(spacing)
-    corners = np.array([[0, j, i] for j in (0, size[0] - 1) for i in (0, size[1] - 1)]) - middle
-    reached = at + np.asarray(move.shift_mm) / np.asarray(spacing) + corners @ matrix.T
-    low, high = np.floor(reached.min(axis=0)).astype(int) - 1, np.ceil(reached.max(axis=0)).astype(int) + 2
-    first, box = (int(low[1]), int(low[2])), (int(high[1] - low[1]), int(high[2] - low[2]))
-    bits = claim.claim.window(slices, first, box).astype(np.uint32)
-    bits |= claim.truth.window(slices, first, box).astype(np.uint32) << np.uint32(1)
-    ct = claim.scan.window(slices, first, box)
-    inside = ((len(slices) - 1) / 2, float(at[1] - first[0]), float(at[2] - first[1]))
-    return move.take(ct, bits, 2, spacing, inside, (len(slices), *size))
+@lru_cache(maxsize=2)
+def asked(model: str, backend: Backend, threads: int | None) -> Contourer:
+    """The contour model that gives second opinions, ready to be asked; compiled once. Raises ModelError for other people's models."""
+    from oncontour.tasks.contouring import Contourer, load_contourer
+
+    found = load_contourer(model, backend=backend, threads=threads)
+    if not isinstance(found, Contourer):
+        raise ModelError("only a contour model of our own gives a second opinion", where=model)
+    # Seams matter less to an opinion than to a contour: fewer windows, a third of the time.
+    found.overlap = OPINION_OVERLAP
+    return found
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A window of ``size`` (slices, rows, columns) to be moved, and the part of the scan that it can reach: from row and column ``first``,
+    ``box`` rows and columns; ``inside``: the window's middle in that part."""
+
+    first: tuple[int, int]
+    box: tuple[int, int]
+    inside: tuple[float, float, float]
+    size: tuple[int, int, int]
+
+    @classmethod
+    def of(
+        cls, spacing_mm: tuple[float, float, float], count: int, centre: tuple[float, float], size: tuple[int, int], move: Move
+    ) -> Frame:
+        """The frame of ``count`` slices around ``centre`` (row, column)."""
+        start = tuple(int(np.floor(c - (n - 1) / 2 + 0.5)) for c, n in zip(centre, size, strict=True))
+        middle = np.array([0.0, *((n - 1) / 2 for n in size)])
+        at = np.array([0.0, start[0] + middle[1], start[1] + middle[2]])
+        corners = np.array([[0, j, i] for j in (0, size[0] - 1) for i in (0, size[1] - 1)]) - middle
+        reached = at + np.asarray(move.shift_mm) / np.asarray(spacing_mm) + corners @ move.matrix(spacing_mm).T
+        low, high = np.floor(reached.min(axis=0)).astype(int) - 1, np.ceil(reached.max(axis=0)).astype(int) + 2
+        first, box = (int(low[1]), int(low[2])), (int(high[1] - low[1]), int(high[2] - low[2]))
+        return cls(first, box, ((count - 1) / 2, float(at[1] - first[0]), float(at[2] - first[1])), (count, *size))
+
+
+def cut(claim: Claim, slices: Sequence[int], frame: Frame, move: Move) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(HU (n, rows, columns), masks (2, n, rows, columns): claim and truth) in the frame on ``slices``, moved."""
+    bits = claim.claim.window(slices, frame.first, frame.box).astype(np.uint32)
+    bits |= claim.truth.window(slices, frame.first, frame.box).astype(np.uint32) << np.uint32(1)
+    ct = claim.scan.window(slices, frame.first, frame.box)
+    return move.take(ct, bits, 2, claim.scan.spacing_mm, frame.inside, frame.size)
+
+
+def cut_chance(claim: Claim, slices: Sequence[int], frame: Frame, move: Move) -> NDArray[np.float32]:
+    """The second opinion (n, rows, columns), 0 to 255, in the frame on ``slices``, moved; nothing where there is none."""
+    if claim.chance is None:
+        return np.zeros(frame.size, np.float32)
+    said = claim.chance.window(slices, frame.first, frame.box).astype(np.int16)
+    return move.carry(said, claim.scan.spacing_mm, frame.inside, frame.size)
 
 
 def seen_dsc(masks: NDArray[np.bool_]) -> float:
@@ -340,11 +397,20 @@ def seen_dsc(masks: NDArray[np.bool_]) -> float:
 
 
 def pictures(
-    hu: NDArray[np.float32], mask: NDArray[np.bool_], structure: int, facts: tuple[float, ...], settings: AssessSettings
+    hu: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    structure: int,
+    facts: tuple[float, ...],
+    settings: AssessSettings,
+    said: NDArray[Any] | None = None,
 ) -> NDArray[np.float32]:
-    """(channels, rows, columns): CT slices, mask slices, and the plane whose first row holds the structure's number and the facts."""
-    image = np.concatenate([window(hu, *settings.hu), mask.astype(np.float32), np.zeros((1, *hu.shape[1:]), np.float32)])
+    """(channels, rows, columns): CT slices, mask slices, slices of the second opinion ``said`` (0 to 255) where the model takes one, and
+    the plane whose first row holds the structure's number and the facts."""
     n = len(hu)
+    image = np.zeros((settings.channels, *hu.shape[1:]), np.float32)
+    image[:n], image[n : 2 * n] = window(hu, *settings.hu), mask
+    if said is not None:
+        image[2 * n : 3 * n] = said.astype(np.float32) / 255
     if settings.inputs == "mask":
         image[:n] = 0
     elif settings.inputs == "ct":

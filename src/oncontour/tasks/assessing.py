@@ -25,8 +25,9 @@ from oncontour.geometry import Geometry
 from oncontour.ops.body import region
 from oncontour.ops.checks import findings_or_why
 from oncontour.ops.intensity import AIR_HU
-from oncontour.tasks.assess import CUTS, NUMBERS, pictures
-from oncontour.tasks.claims import Packed, Rows, Scan, rows_of
+from oncontour.tasks.assess import CUTS, NUMBERS, asked, pictures
+from oncontour.tasks.claims import Packed, Rows, Scan, chance_of, rows_of
+from oncontour.tasks.opinion import Opinion
 from oncontour.tasks.task import Progress, load_task
 from oncontour.volume import Volume
 
@@ -94,7 +95,7 @@ class Assessor:
         from oncontour.nets.quality import Packed as Row
 
         s = self.task.settings
-        shape = (BATCH, 2 * (2 * s.neighbours + 1) + 1, *s.window)
+        shape = (BATCH, s.channels, *s.window)
         return Engine.load(Row(self.task.net), shape, backend=self.backend, threads=self.threads)  # type: ignore[arg-type]
 
     @property
@@ -119,9 +120,10 @@ class Assessor:
         refused, region_seen = refusal(case, self.card)
         names = list(case.structures)
         measured: dict[str, Measured] = {}
+        work: Work | None = None
         why = {} if refused else dict(self._unfit(case, names))
         if not refused:
-            work = Work.of(self.task, case)
+            work = self.work(case)
             for n, name in enumerate(names):
                 if name not in why:
                     measured[name] = self.measure(work, name)
@@ -136,7 +138,7 @@ class Assessor:
             lines = _Lines(case.geometry, found.get(name, []))
             if reason is None:
                 lines.add(measured[name], self.bound(measured[name].low, name), "errors" in self.task.settings.heads)
-                if "errors" in self.task.settings.heads:
+                if work is not None and "errors" in self.task.settings.heads:
                     maps[name] = error_map(measured[name], work, case.geometry)
             else:
                 lines.add_bare(np.flatnonzero(case.mask(name).array.any(axis=(1, 2))).tolist())
@@ -144,6 +146,7 @@ class Assessor:
         record = {
             "model": self.card.name,
             "sha256": self.card.sha256,
+            "opinion": None if work is None or work.opinion is None else {"model": work.opinion.model, "sha256": work.opinion.sha256},
             "refused": refused,
             "region": region_seen,
             "coverage": float(self.calibration.get("coverage", self.task.settings.coverage)),
@@ -181,12 +184,21 @@ class Assessor:
 
     # ---- one structure
 
+    def work(self, case: Case) -> Work:
+        """The case made ready to be measured; the second opinion is asked for where the model takes one and the case does not bring it."""
+        s = self.task.settings
+        if not s.opinion:
+            return Work.of(self.task, case)
+        asker, held = asked(s.opinion, self.backend, self.threads), case.scores.get("opinion")
+        brought = isinstance(held, Opinion) and held.sha256 == asker.card.sha256
+        return Work.of(self.task, case, held if brought else asker.opinion(case.without_structures()))
+
     def measure(self, work: Work, name: str) -> Measured:
         """Structure ``name`` of the case, slice by slice. Raises InputError where the case has none of this name."""
         s, number = self.task.settings, self.task.settings.structures.index(name)
         mask = work.mask(name)
         rows = rows_of(mask, work.scan.spacing_mm[0], s.beyond)
-        packed = Packed.of(mask)
+        packed, chance = Packed.of(mask), chance_of(work.opinion, name, work.grid)
         first = np.floor(rows.centre - (np.asarray(s.window) - 1) / 2 + 0.5).astype(np.int32)
         out, whole = [], np.ones(len(rows.k), bool)
         for begin in range(0, len(rows.k), BATCH):
@@ -195,7 +207,9 @@ class Assessor:
                 slices = [int(rows.k[n]) + m * work.scan.step for m in range(-s.neighbours, s.neighbours + 1)]
                 corner = (int(first[n, 0]), int(first[n, 1]))
                 seen = packed.window(slices, corner, s.window)
-                images.append(pictures(work.scan.window(slices, corner, s.window).astype(np.float32), seen, number, rows.facts(n), s))
+                said = None if chance is None else chance.window(slices, corner, s.window)
+                hu = work.scan.window(slices, corner, s.window).astype(np.float32)
+                images.append(pictures(hu, seen, number, rows.facts(n), s, said))
                 area = int(mask[rows.k[n]].sum())
                 whole[n] = area == 0 or int(seen[s.neighbours].sum()) >= SEEN_FROM * area
             out.append(self.engine(np.stack(images)))
@@ -232,17 +246,18 @@ class Assessor:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """A case on the grid the net sees: its CT, and its masks when asked for."""
+    """A case on the grid the net sees: its CT, and its masks when asked for; ``opinion``: a contour model's, where the net takes one."""
 
     case: Case
     grid: Geometry
     scan: Scan
+    opinion: Opinion | None = None
 
     @classmethod
-    def of(cls, task: AssessTask, case: Case) -> Work:
+    def of(cls, task: AssessTask, case: Case, opinion: Opinion | None = None) -> Work:
         grid = task.working_grid(case.geometry)
         ct = np.clip(case.ct.to(grid, fill=AIR_HU).array, -32768, 32767).astype(np.int16)
-        return cls(case, grid, Scan(ct, grid.spacing_mm, task.step(grid)))
+        return cls(case, grid, Scan(ct, grid.spacing_mm, task.step(grid)), opinion)
 
     def mask(self, name: str) -> NDArray[np.bool_]:
         """Structure ``name`` on the working grid; only the box around it is moved."""

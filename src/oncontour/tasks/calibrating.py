@@ -82,7 +82,7 @@ class Observed:
 def observe(assessor: Assessor, case: Case, claims: Mapping[str, Mapping[str, Volume]], into: Observed, *, beyond: bool = True) -> None:
     """Add to ``into`` what the model says of the masks ``claims`` (source -> structure -> mask) of a case that holds the truth."""
     names = [name for name in assessor.task.settings.structures if name in case.structures]
-    work = Work.of(assessor.task, case.without_structures())
+    work = assessor.work(case.without_structures())
     truths = {name: case.mask(name) for name in names}
     for source, masks in claims.items():
         for name in (n for n in names if n in masks and truths[n].array.any()):
@@ -91,7 +91,7 @@ def observe(assessor: Assessor, case: Case, claims: Mapping[str, Mapping[str, Vo
                 into.missed += 1
                 into.unseen += int(truths[name].array.any(axis=(1, 2)).sum())
                 continue
-            _one(assessor, Work(work.case.with_masks({name: mask}), work.grid, work.scan), source, name, truths[name], mask, into)
+            _one(assessor, replace(work, case=work.case.with_masks({name: mask})), source, name, truths[name], mask, into)
 
 
 def _one(assessor: Assessor, work: Work, source: str, name: str, truth: Volume, mask: Volume, into: Observed) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,12 @@ from oncontour.geometry import Geometry
 from oncontour.metrics.slices import slice_scores
 from oncontour.ops.flaws import FAMILIES, Flaw, Scene, draw, spoil
 from oncontour.ops.intensity import AIR_HU
+from oncontour.tasks.opinion import Opinion
 
 Mask = NDArray[np.bool_]
 SEGMENTER, TRUTH = "segmenter", "truth"
+UNLIKELY = 2
+"""Chances times 255 up to here count as none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,30 @@ class Packed:
             plane = np.unpackbits(self.bits[at], count=self.size[1] * self.size[2]).reshape(self.size[1:]).view(bool)
             put, get = zip(*(_meet(self.start[a + 1], self.size[a + 1], first[a], size[a]) for a in range(2)), strict=True)
             out[(n, *put)] = plane[get]
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Chance:
+    """Chances times 255 in their bounding box: ``array`` (k, j, i), ``start`` of the box."""
+
+    start: tuple[int, int, int]
+    array: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, chances: NDArray[np.uint8]) -> Chance:
+        """Crop chances (k, j, i) to what is more than UNLIKELY."""
+        box = Packed.of(chances > UNLIKELY)
+        (k, j, i), (kk, jj, ii) = box.start, box.size
+        return cls(box.start, np.ascontiguousarray(chances[k : k + kk, j : j + jj, i : i + ii]))
+
+    def window(self, slices: Sequence[int], first: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """(len(slices), *size) of the chances from row and column ``first``; outside the box there are none."""
+        out = np.zeros((len(slices), *size), np.uint8)
+        put, get = zip(*(_meet(self.start[a + 1], self.array.shape[a + 1], first[a], size[a]) for a in range(2)), strict=True)
+        for n, k in enumerate(slices):
+            if 0 <= k - self.start[0] < len(self.array):
+                out[(n, *put)] = self.array[(k - self.start[0], *get)]
         return out
 
 
@@ -122,7 +149,7 @@ class Claim:
     """One mask under question in one patient, with the truth beside it and the label of every row.
 
     ``dsc`` NaN where neither mask has a voxel (left out), 0 where one has; ``outline_mm`` NaN where either has none; ``present``: the truth
-    has one.
+    has one; ``chance``: what a second opinion says of this structure, where there is one.
     """
 
     case_id: str
@@ -136,10 +163,20 @@ class Claim:
     dsc: NDArray[np.float32]
     outline_mm: NDArray[np.float32]
     present: Mask
+    chance: Chance | None = None
 
 
 def claims_of(
-    case: Case, grid: Geometry, structures: Sequence[str], *, step: int, beyond: int, variants: int, families: Sequence[str], seed: int
+    case: Case,
+    grid: Geometry,
+    structures: Sequence[str],
+    *,
+    step: int,
+    beyond: int,
+    variants: int,
+    families: Sequence[str],
+    seed: int,
+    opinion: Opinion | None = None,
 ) -> list[Claim]:
     """Every claim about every one of ``structures`` that the case knows the truth of; the same arguments give the same claims.
 
@@ -156,12 +193,18 @@ def claims_of(
     out = []
     for name, truth in truths.items():
         number = list(structures).index(name)
-        packed = Packed.of(truth)
+        packed, chance = Packed.of(truth), chance_of(opinion, name, grid)
         for source, family, mask in _masks(case, grid, name, truths, body, variants, families, seed):
             made = _claim(case.id, scan, number, source, family, truth, packed, mask, beyond)
             if len(made.rows.k):
-                out.append(made)
+                out.append(replace(made, chance=chance))
     return out
+
+
+def chance_of(opinion: Opinion | None, name: str, grid: Geometry) -> Chance | None:
+    """What the opinion says of a structure on ``grid``; None where there is none, or none about this structure."""
+    said = None if opinion is None else opinion.on(name, grid)
+    return None if said is None else Chance.of(said.array)
 
 
 def _masks(

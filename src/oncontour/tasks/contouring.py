@@ -5,9 +5,10 @@ Separate from ``contour.py`` so that what training needs and what predicting nee
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ from oncontour.ops.augment import mirrored
 from oncontour.ops.body import body_mask, is_masked
 from oncontour.ops.intensity import AIR_HU, window
 from oncontour.ops.tidy import Tidy, tidy
-from oncontour.ops.windows import stitch_labels
+from oncontour.ops.windows import Stitched, stitch_labels
+from oncontour.tasks.opinion import Opinion
 from oncontour.tasks.task import Progress, load_task
 from oncontour.volume import Volume
 
@@ -73,26 +75,48 @@ class Contourer:
         """The case with a LabelMasks of the model's structures on its own grid, and ``scores["contour"]`` saying how they came about.
 
         A structure that the net sees nowhere is present and empty. Structures that the case already had under other names stay.
+        ``scores["opinion"]`` is what the net thought before anything was decided (``tasks/opinion.py``), where windows were blended.
         """
-        s = self.task.settings
         grid = self.task.working_grid(case.geometry)
-        labels = stitch_labels(
+        found = self._stitch(case, grid, case.geometry, progress)
+        masks, done = tidy(LabelMasks(found.labels, self.task.settings.structures), self.rules)
+        scores: dict[str, Any] = {"contour": self._record(grid, found.blend, done)}
+        if found.chances is not None:
+            scores["opinion"] = self._opinion(found.chances)
+        return case.with_masks(masks).with_scores(scores)
+
+    def opinion(self, case: Case) -> Opinion:
+        """What the net thinks of every voxel of its own grid, nothing decided: see ``tasks/opinion.py``."""
+        grid = self.task.working_grid(case.geometry)
+        found = self._stitch(case, grid, None, None, blend="gaussian")
+        assert found.chances is not None, "blended windows of mode sigmoid"
+        return self._opinion(found.chances)
+
+    def _opinion(self, chances: Volume) -> Opinion:
+        return Opinion(self.card.name, self.card.sha256, self.task.settings.structures, chances)
+
+    def _stitch(
+        self, case: Case, grid: Geometry, target: Geometry | None, progress: Progress | None, *, blend: Literal["auto", "gaussian"] = "auto"
+    ) -> Stitched:
+        """The net's answer on ``target``, or on the grid it works on."""
+        s = self.task.settings
+        return stitch_labels(
             self._answer,
             self._image(case, grid),
             len(s.structures),
             window=s.window,
             overlap=self.overlap,
-            target=case.geometry,
+            target=target,
             mode="sigmoid",
             threshold=s.threshold,
+            blend=blend,
             memory_mb=self.memory_mb,
             dims=2 if self.task.flat else 3,
             context=s.neighbours,
             pad=-1.0,
+            chances=blend == "gaussian" or len(s.structures) * math.prod(grid.shape) <= self.memory_mb * 1e6 / 4,
             progress=None if progress is None else lambda done, total: progress(done / total),
         )
-        masks, done = tidy(LabelMasks(labels.labels, s.structures), self.rules)
-        return case.with_masks(masks).with_scores({"contour": self._record(grid, labels.blend, done)})
 
     def _answer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class scores of windows; the last axis of the working grid runs from right to left of the patient."""

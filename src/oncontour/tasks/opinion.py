@@ -1,0 +1,31 @@
+"""A second opinion: how likely a contour model thinks it that a voxel belongs to a structure, before anything is decided.
+
+Quality is easier to tell with it: where somebody's contour and a net that never saw it disagree, one of them is wrong (the idea of
+agreement between segmenters: Zenk et al., arXiv:2406.03323, where it is the strongest simple way to see a failure coming).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oncontour.geometry import Geometry
+from oncontour.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Opinion:
+    """``chances``: uint8 (structures, k, j, i), the probability of each of ``structures`` times 255 on the grid the net works on.
+
+    ``model`` and ``sha256`` say whose it is. Beyond that grid the model expects nothing.
+    """
+
+    model: str
+    sha256: str
+    structures: tuple[str, ...]
+    chances: Volume
+
+    def on(self, name: str, grid: Geometry) -> Volume | None:
+        """The chances of ``name`` times 255 (uint8) on ``grid``, interpolated; None for a structure the model does not know."""
+        if name not in self.structures:
+            return None
+        return Volume(self.chances.array[self.structures.index(name)], self.chances.geometry).to(grid)

@@ -1,0 +1,213 @@
+"""A second opinion: what a contour model thinks before it decides, how it travels, and that the quality model hears it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oncontour.case import Case
+from oncontour.errors import ModelError
+from oncontour.geometry import Geometry
+from oncontour.ops.augment import Move
+from oncontour.ops.tidy import Tidy
+from oncontour.phantom import head_neck
+from oncontour.pipeline import contour
+from oncontour.tasks.assess import AssessSettings, AssessTask, asked
+from oncontour.tasks.assessing import Assessor
+from oncontour.tasks.claims import UNLIKELY, Chance
+from oncontour.tasks.contour import ContourSettings, ContourTask
+from oncontour.tasks.contouring import Contourer, load_contourer
+from oncontour.tasks.opinion import Opinion
+from oncontour.tasks.task import save_model
+from oncontour.volume import Volume
+
+NAMES = ("Bone_Mandible", "Parotid_L", "Parotid_R")
+GRID = ((6, 5, 5), 1.0, (24, 40, 40))
+
+
+@pytest.fixture(scope="module")
+def case():
+    return head_neck(3, *GRID)
+
+
+@pytest.fixture(scope="module")
+def drawer(tmp_path_factory):
+    """A contour model that was never trained: its chances are whatever they are, but always the same."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("drawer") / "drawer.safetensors"
+    s = ContourSettings(NAMES, net="unet3d", net_options={"widths": (4, 8)}, spacing_mm=(6, 5, 5), window=(16, 24, 24))
+    save_model(ContourTask(s), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def task(drawer):
+    torch.manual_seed(0)
+    s = AssessSettings(
+        (*NAMES, "PTV_7000"),
+        net_options={"width": 32, "depth": 1, "stem": (8, 16, 24)},
+        opinion=str(drawer),
+        spacing_mm=(6, 5, 5),
+        window=(32, 32),
+        variants=3,
+        draws=64,
+    )
+    return AssessTask(s).eval()
+
+
+def drawn(case):
+    return case.without_structures().with_masks({n: case.mask(n) for n in NAMES})
+
+
+# ---- as an array
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_a_window_of_a_cropped_opinion_is_the_window_of_the_whole(seed):
+    rng = np.random.default_rng(seed)
+    whole = np.zeros((7, 12, 10), np.uint8)
+    low, high = np.sort(rng.integers(0, (8, 13, 11), (2, 3)), axis=0)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    whole[box] = rng.integers(0, 256, whole[box].shape)
+    padded = np.pad(whole, 20)
+    slices, first, size = rng.integers(-2, 9, 3).tolist(), tuple(rng.integers(-9, 12, 2).tolist()), (6, 9)
+    found = Chance.of(whole).window(slices, first, size)
+    wanted = padded[np.array(slices) + 20, first[0] + 20 : first[0] + 26, first[1] + 20 : first[1] + 29]
+    assert (np.where(wanted > UNLIKELY, wanted, 0) == np.where(found > UNLIKELY, found, 0)).all()
+
+
+def test_chances_are_carried_as_masks_are():
+    """A step of 3 mm along j is a row of 3 mm; half a step is halfway between; beyond the source there is none."""
+    values = np.zeros((1, 5, 4), np.int16)
+    values[0, 2] = 200
+    centre, size = (0.0, 2.0, 1.5), (1, 5, 4)
+    plain = Move().carry(values, (2.0, 3.0, 3.0), centre, size)
+    assert (plain == values).all()
+    assert Move(shift_mm=(0, 3, 0)).carry(values, (2.0, 3.0, 3.0), centre, size)[0, :, 0].tolist() == [0, 200, 0, 0, 0]
+    assert Move(shift_mm=(0, 1.5, 0)).carry(values, (2.0, 3.0, 3.0), centre, size)[0, :, 0].tolist() == [0, 100, 100, 0, 0]
+    assert not Move(shift_mm=(0, 30, 0)).carry(values, (2.0, 3.0, 3.0), centre, size).any()
+    # Shade is for grey values alone.
+    assert (Move(hu_shift=50, hu_scale=2, noise_hu=9).carry(values, (2.0, 3.0, 3.0), centre, size) == values).all()
+
+
+def test_an_opinion_lies_where_the_model_saw_it_on_any_grid():
+    grid = Geometry.regular((4, 6, 5), (2, 3, 3))
+    chances = np.zeros((2, 4, 6, 5), np.uint8)
+    chances[1, 2, 3, 1] = 240
+    opinion = Opinion("m", "s", ("A", "B"), Volume(chances, grid))
+    assert opinion.on("C", grid) is None
+    assert not opinion.on("A", grid).array.any()
+    turned = grid.reorient(-np.eye(3)[::-1])
+    k, j, i = np.rint(turned.voxels(grid.points((2, 3, 1)))).astype(int)
+    assert opinion.on("B", turned).array[k, j, i] == 240
+    wider = grid.crop((-2, -2, -2), (6, 8, 7))
+    assert opinion.on("B", wider).array[4, 5, 3] == 240
+    assert opinion.on("B", wider).array.sum() == 240
+    between = grid.resample((2, 1.5, 3))
+    assert opinion.on("B", between).array.max() <= 240
+
+
+# ---- from the contour model
+
+
+def test_drawing_and_asking_give_the_same_opinion(case, drawer):
+    contourer = load_contourer(drawer, backend="torch", rules=Tidy.off(), threads=1)
+    after, alone = contourer.predict(case).scores["opinion"], contourer.opinion(case)
+    assert after.sha256 == alone.sha256 == contourer.card.sha256
+    assert after.structures == NAMES
+    assert (after.chances.array == alone.chances.array).all()
+    grid = alone.chances.geometry
+    drawn = contourer.predict(Case("p", {"ct": case.ct.to(grid)})).masks
+    best = alone.chances.array.argmax(axis=0)
+    for number, name in enumerate(NAMES):
+        sure = (alone.chances.array[number] > 128) & (best == number)
+        assert (drawn[name].array[sure]).mean() > 0.99 if sure.any() else True
+
+
+def test_too_many_classes_are_not_kept_unless_asked_for(case, drawer):
+    contourer = replace(load_contourer(drawer, backend="torch", threads=1), memory_mb=0.4)
+    assert "opinion" not in contourer.predict(case).scores
+    assert contourer.opinion(case).chances.array.any()
+
+
+def test_the_main_job_hands_the_opinion_on(case, drawer):
+    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1})
+    assert isinstance(found.scores["opinion"], Opinion)
+
+
+# ---- to the quality model
+
+
+def test_the_net_sees_the_opinion_where_the_mask_is(case, task):
+    claims = [c for c in task.samples(case) if c.source == "truth" and c.chance is not None]
+    said = asked(task.settings.opinion, "auto", None).opinion(case.without_structures())
+    for claim in claims:
+        draw = next(d for d in task.plan([claim], np.random.default_rng(0), train=False) if task.item([claim], d)["scored"])
+        image = task.item([claim], draw)["image"].numpy()
+        name = task.settings.structures[claim.structure]
+        whole = said.on(name, task.working_grid(case.geometry)).array[int(draw.centre[0])]
+        corner = [int(np.floor(c - 15.5 + 0.5)) for c in draw.centre[1:]]
+        padded = np.pad(whole, 40)[corner[0] + 40 : corner[0] + 72, corner[1] + 40 : corner[1] + 72].astype(np.float32)
+        assert image.shape[0] == task.settings.channels == 10
+        assert np.abs(image[7] * 255 - padded * (padded > UNLIKELY)).max() <= UNLIKELY
+
+
+def test_a_structure_without_an_opinion_has_an_empty_one(case, task):
+    case = case.with_masks({"PTV_7000": case.mask("Parotid_L")})
+    claims = [c for c in task.samples(case) if c.structure == 3]
+    assert claims
+    assert claims[0].chance is None
+    image = task.item(claims, task.plan(claims, np.random.default_rng(0), train=True)[0])["image"]
+    assert not image[6:9].any()
+
+
+def test_mirrored_draws_mirror_the_opinion(case, task):
+    claim = next(c for c in task.samples(case) if c.structure == 1)
+    rows = task.plan([claim], np.random.default_rng(0), train=False)
+    from oncontour.tasks.assess import Frame, cut_chance
+
+    k, centre = int(rows[0].centre[0]), rows[0].centre[1:]
+    frames = [(Frame.of(claim.scan.spacing_mm, 1, centre, (32, 32), move), move) for move in (Move(), Move(flip_left_right=True))]
+    plain, turned = (cut_chance(claim, [k], frame, move) for frame, move in frames)
+    assert plain.any()
+    assert turned == pytest.approx(plain[..., ::-1])
+
+
+def test_what_is_said_is_heard_and_whose_it_was_is_told(case, task, drawer):
+    assessor = Assessor(task, "torch", 1, use_gate=False)
+    own = drawn(case)
+    alone = assessor.predict(own).scores["assess"]
+    said = asked(str(drawer), "torch", 1).opinion(own.without_structures())
+    assert alone["opinion"] == {"model": "contour", "sha256": said.sha256}
+    brought = assessor.predict(own.with_scores({"opinion": said})).scores["assess"]
+    assert brought["structures"] == alone["structures"]
+    silent = replace(said, chances=said.chances.map(np.zeros_like))
+    heard = assessor.predict(own.with_scores({"opinion": silent})).scores["assess"]
+    assert heard["structures"] != alone["structures"]
+    # Somebody else's opinion is not taken for this model's.
+    stranger = assessor.predict(own.with_scores({"opinion": replace(silent, sha256="x")})).scores["assess"]
+    assert stranger["structures"] == alone["structures"]
+
+
+def test_without_a_second_opinion_none_is_asked_for(case):
+    plain = AssessTask(AssessSettings(NAMES, net_options={"width": 32, "depth": 1}, spacing_mm=(6, 5, 5), window=(32, 32)))
+    told = Assessor(plain.eval(), "torch", 1, use_gate=False).predict(drawn(case)).scores["assess"]
+    assert told["opinion"] is None
+
+
+def test_who_cannot_be_asked_is_said(case, task, tmp_path):
+    other = save_model(task, tmp_path / "quality.safetensors")
+    assert other.settings["opinion"] == task.settings.opinion
+    with pytest.raises(ModelError, match="not contours"):
+        asked(str(tmp_path / "quality.safetensors"), "torch", 1)
+    gone = AssessTask(replace(task.settings, opinion="nowhere.safetensors")).eval()
+    with pytest.raises(ModelError, match=r"nowhere\.safetensors"):
+        Assessor(gone, "torch", 1).predict(drawn(case))
+
+
+def test_contourer_is_what_is_asked(drawer):
+    assert isinstance(asked(str(drawer), "torch", 1), Contourer)
