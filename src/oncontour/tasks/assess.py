@@ -40,8 +40,6 @@ CUTS = (0.80, 0.95)
 """DSC from which a slice is medium, and good (Chen, Men et al., Front Oncol 2020;10:524)."""
 BINS = 10
 FACTS = 2
-OPINION_OVERLAP = 0.25
-"""Of the windows in which a second opinion is asked for."""
 QUANTILE = 0.1
 """Part of slices that shall lie below the predicted lower quantile."""
 
@@ -344,8 +342,6 @@ def asked(model: str, backend: Backend, threads: int | None) -> Contourer:
     found = load_contourer(model, backend=backend, threads=threads)
     if not isinstance(found, Contourer):
         raise ModelError("only a contour model of our own gives a second opinion", where=model)
-    # Seams matter less to an opinion than to a contour: fewer windows, a third of the time.
-    found.overlap = OPINION_OVERLAP
     return found
 
 

@@ -57,7 +57,8 @@ class Contourer:
     backend: Backend = "auto"
     rules: Tidy = field(default_factory=Tidy)
     threads: int | None = None
-    overlap: float = 0.5
+    overlap: float = 0.25
+    """of neighbouring windows; with one half DSC is the same (0.741 and 0.739 on ten patients) at 1.6 times the work"""
     memory_mb: float = 1000
 
     @property
