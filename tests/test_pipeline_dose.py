@@ -158,7 +158,7 @@ def test_the_command_line_spells_it_all(planned: Path, models: dict[str, str], t
     words = ["run", str(planned), "--out", str(tmp_path / "out"), "--model", models["contour"], "--threads", "1", "--assess", "false"]
     assert cli.main([*words, "--risk", models["risk"], "--facts", '{"age": 64}', "--structures", "Parotid_L"]) == 0
     told = capsys.readouterr().out
-    assert told.index("Dmean") < told.index("SIMULATED OUTCOMES") < told.index("warning") if "warning" in told else "Dmean" in told
+    assert told.index("Dmean") < told.index("SIMULATED OUTCOMES") < told.index("report.json in ")
     assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["facts"] == {"age": 64}
 
 
@@ -231,6 +231,8 @@ def test_a_whole_run_with_a_broken_dose(folder: Path, models: dict[str, str], tm
     assert f"warning: {why}" in str(done)
     assert (tmp_path / "out" / "rtstruct.dcm").exists()
     assert why.split("[")[0] in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    (aside,) = [note for note in done.record["input"]["notes"] if "came with the CT" in note]
+    assert aside == f"Contours that came with the CT were left aside: {TARGET}.", "there is no DVH for it to stand in"
     with pytest.raises(InputError, match="RTDOSE"):
         run(folder, tmp_path / "named", Path(models["contour"]), dose=["RTDOSE.dcm"])
     assert not (tmp_path / "named").exists(), "a dose that was asked for by name has to be right"

@@ -141,6 +141,19 @@ def test_nothing_is_overwritten_by_accident(clinic: Path, tmp_path: Path) -> Non
             plan.dvh(clinic, out=out, overwrite=True)
 
 
+def test_what_somebody_put_there_meanwhile_stays(clinic: Path, tmp_path: Path) -> None:
+    """The last look is taken just before the swap."""
+    found, out = plan.dvh(clinic), tmp_path / "out"
+    plan.write(found, out)
+    with pytest.raises(OutputError, match="result already"):
+        plan.write(found, out)
+    (out / "mine.txt").write_text("x")
+    with pytest.raises(OutputError, match=r"other things .*mine\.txt"):
+        plan.write(found, out, overwrite=True)
+    assert (out / "mine.txt").read_text() == "x"
+    assert not list(tmp_path.glob(".out*")), "nothing half-made is left"
+
+
 def test_structures_and_what_they_need(clinic: Path) -> None:
     only = plan.dvh(clinic, structures=["SpinalCord"])
     assert list(only.dvhs) == ["SpinalCord"]

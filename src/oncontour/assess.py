@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from oncontour import report, result, scoring
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError
-from oncontour.files import writing_folder
 from oncontour.progress import Progress
 from oncontour.result import PAGE, RECORD, SCORES
 from oncontour.volume import Volume
@@ -83,7 +82,7 @@ def assess(
     rows = report.rows(scored)
     notes = [result.anonymous(note, ct, scored) for note in scored.facts.get("notes", ())]
     record = result.record(scored, rows, models, {"structures": structures, "backend": backend, "threads": threads}, notes)
-    with writing_folder(out) as folder:
+    with result.result_folder(out, (SCORES, PAGE, RECORD), overwrite=overwrite) as folder:
         result.finish(folder, record, scored, rows, [report.write_scores(scored, folder / SCORES)], clock)
     return Assessment(scored, record, out)
 

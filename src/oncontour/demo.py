@@ -102,7 +102,7 @@ def patient(source: Source = "auto") -> tuple[Case, str]:
 def write_patient(case: Case, dicom: Path, truth: Path) -> None:
     """As DICOM what a planner has before the organs are drawn: images, dose and targets; all structures in the NIfTI layout."""
     from oncontour.io import write
-    from oncontour.report.dvh import is_target
+    from oncontour.ops.checks import is_target
 
     targets = {name: case.mask(name) for name in case.structures if is_target(name)}
     images = case.without_structures()

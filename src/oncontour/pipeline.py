@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from oncontour import report, scoring
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError, ModelError, OncontourError
-from oncontour.files import writing_folder
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
-from oncontour.result import PAGE, RECORD, SCORES, Clock, anonymous, card_words, check_out, finish, pseudonym, record
+from oncontour.result import PAGE, RECORD, SCORES, Clock, anonymous, card_words, check_out, finish, pseudonym, record, result_folder
 from oncontour.volume import Volume
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ def run(
     risk_model = None if risk is None else _load_risk(risk, facts)
     settings: dict[str, Any] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
     settings |= {"facts": facts, "unit": unit}
-    notes = [anonymous(note, ct_folder, case) for note in (*case.facts.get("notes", ()), *_other_structures(case))]
+    notes = [anonymous(note, ct_folder, case) for note in case.facts.get("notes", ())]
     with clock("contour"):
         chosen = model or [default_model(case)]
         if not model:
@@ -160,6 +159,7 @@ def run(
             figures = draw(dosed, failed)
     if progress is not None:
         progress(1.0)
+    notes += [anonymous(note, ct_folder, case) for note in _other_structures(case, drawn, dosed.plan)]
     rows = report.rows(dosed.case, truth=known)
     told = record(dosed.case, rows, models, settings, notes)
     _complete(told, dosed, ct_folder, failed)
@@ -292,11 +292,12 @@ def _part(progress: Progress | None, begin: float, end: float) -> Progress | Non
     return None if progress is None else lambda fraction: progress(begin + (end - begin) * fraction)
 
 
-def _other_structures(case: Case) -> list[str]:
-    """What becomes of contours that came with the CT."""
-    from oncontour.report.dvh import is_target
+def _other_structures(case: Case, drawn: Case, plan: Plan | None) -> list[str]:
+    """What became of contours that came with the CT: targets that nobody drew anew stand in the DVH, where there is one."""
+    from oncontour.ops.checks import is_target
 
-    targets = [name for name in case.structures if is_target(name)] if "dose" in case.images else []
+    kept = () if plan is None else [name for name in plan.dvhs if is_target(name)]
+    targets = [name for name in case.structures if name in kept and name not in drawn.structures]
     others = [name for name in case.structures if name not in targets]
     said = [f"Contours that came with the CT were left aside: {', '.join(others)}."] if others else []
     return said + ([f"Targets that came with the CT stand in the DVH as they were drawn: {', '.join(targets)}."] if targets else [])
@@ -373,7 +374,7 @@ def _load_risk(model: str, facts: Mapping[str, float] | None = None) -> Any:
 
 def _with_targets(drawn: Case, came: Case) -> Case:
     """``drawn`` and the targets that ``came`` has and nobody drew anew; of the reader's remarks those that put the dose in doubt."""
-    from oncontour.report.dvh import is_target
+    from oncontour.ops.checks import is_target
 
     names = [name for name in came.structures if is_target(name) and name not in drawn.structures]
     masks: dict[str, Volume] = {name: came.masks[name] for name in names if name in came.masks}
@@ -458,13 +459,12 @@ def _write(
     clock: Clock,
 ) -> None:
     """All files into a hidden folder, which then becomes ``out`` in one step."""
-    with writing_folder(out) as folder:
+    with result_folder(out, FILES, overwrite=overwrite) as folder:
         with clock("write"):
             written = _write_contours(case, rows, told, folder, add_to)
             if "assess" in case.scores:
                 written.append(report.write_scores(case, folder / SCORES))
         finish(folder, told, case, rows, written, clock, figures)
-        guard(out, folder, overwrite)  # another run may have finished meanwhile
 
 
 def _write_contours(case: Case, rows: list[report.Row], told: Mapping[str, Any], folder: Path, add_to: Path | None) -> list[Path]:

@@ -150,7 +150,7 @@ def dvh(
         unit=unit,
         progress=progress,
     )
-    return plan if out is None else write(plan, out)
+    return plan if out is None else write(plan, out, overwrite=overwrite)
 
 
 def evaluate(
@@ -200,14 +200,18 @@ def evaluate(
     return Plan(case.id, dvhs, tuple(str(p) for p in parsed), table, targets, risks, tuple(dict.fromkeys(notes)))
 
 
-def write(plan: Plan, out: Path) -> Plan:
-    """Write all FILES into folder ``out``, which appears whole or not at all; the plan that knows where they are."""
+def write(plan: Plan, out: Path, *, overwrite: bool = False) -> Plan:
+    """Write all FILES into folder ``out``, which appears whole or not at all; the plan that knows where they are.
+
+    Raises OutputError where ``out`` holds other things, or an earlier result that ``overwrite`` does not give up.
+    """
     from dataclasses import replace
 
-    from oncontour.files import write_text, writing_folder
+    from oncontour.files import write_text
     from oncontour.report.dvh import draw, save
+    from oncontour.result import result_folder
 
-    with writing_folder(out) as temporary:
+    with result_folder(out, FILES, overwrite=overwrite) as temporary:
         write_text(temporary / TABLE, _csv(_table_rows(plan)))
         write_text(temporary / CURVES, _csv(_curve_rows(plan)))
         write_text(temporary / RECORD, json.dumps(record(plan), indent=1, allow_nan=False) + "\n")
@@ -300,7 +304,7 @@ def _solid(case: Case, name: str) -> Contours | Volume:
 
 def _prescriptions(names: Sequence[str], prescription_gy: float | None) -> dict[str, float]:
     """Target -> Gy: as its TG-263 name tells in cGy (PTV_7000, PTVn_5600), else ``prescription_gy``."""
-    from oncontour.report.dvh import is_target
+    from oncontour.ops.checks import is_target
 
     out = {}
     for name in filter(is_target, names):

@@ -1,6 +1,7 @@
 """A result folder: refused before any work where it would cost somebody something, and what every one holds: a page and a record.
 
 check_out(out, ...)    is this folder ours to make?
+result_folder(...)     it is made whole, and only where it is still ours to make
 record(case, ...)      what report.json says; nothing in it names the patient
 finish(folder, ...)    the page and the record themselves, with hashes and times
 """
@@ -23,7 +24,7 @@ from typing import Any
 from oncontour import report
 from oncontour.case import Case
 from oncontour.errors import InputError, OutputError
-from oncontour.files import check_writable, sweep
+from oncontour.files import check_writable, sweep, writing_folder
 
 PAGE, RECORD, SCORES = "report.html", "report.json", "scores.csv"
 """Names inside a result folder; ``scores.csv`` holds the quality of each slice."""
@@ -53,6 +54,14 @@ def check_out(out: Path, sources: Sequence[Path], names: Sequence[str], *, overw
         )
     if found and not overwrite:
         raise OutputError("there is a result already", where=str(out), hint="choose another --out, or replace it with --overwrite")
+
+
+@contextmanager
+def result_folder(out: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
+    """As ``files.writing_folder``, looking once more before the swap: another run may have finished, or somebody put something there."""
+    with writing_folder(out) as folder:
+        yield folder
+        check_out(out, [folder], names, overwrite=overwrite, of="the result")
 
 
 def record(

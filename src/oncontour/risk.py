@@ -79,7 +79,7 @@ def risk(
     case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=dose or ())
     case = replace(case, facts={**case.facts, **(facts or {})})
     found = Found(task.predict(case, progress))
-    return found if out is None else write(found, out)
+    return found if out is None else write(found, out, overwrite=overwrite)
 
 
 def load(model: str | Path) -> Any:
@@ -113,18 +113,22 @@ def record(case: Case) -> dict[str, Any]:
     return {"schema": SCHEMA, "title": headline(case), **scores}
 
 
-def write(found: Found, out: Path) -> Found:
-    """Write FILES into folder ``out``, which appears whole or not at all."""
+def write(found: Found, out: Path, *, overwrite: bool = False) -> Found:
+    """Write FILES into folder ``out``, which appears whole or not at all.
+
+    Raises OutputError where ``out`` holds other things, or an earlier result that ``overwrite`` does not give up.
+    """
     from dataclasses import replace
 
     from oncontour.dose.dvh import dvh
-    from oncontour.files import write_text, writing, writing_folder
+    from oncontour.files import write_text, writing
     from oncontour.report.dvh import draw as draw_dvh
     from oncontour.report.risk import draw, headline
+    from oncontour.result import result_folder
 
     case = found.case
     name = case.scores["risk"]["structure"]
-    with writing_folder(out) as folder:
+    with result_folder(out, FILES, overwrite=overwrite) as folder:
         write_text(folder / RECORD, json.dumps(record(case), indent=1, allow_nan=False) + "\n")
         curves = {name: dvh(case.images["dose"], case.mask(name), name=name)}
         for path, figure in ((folder / MAP, draw(case)), (folder / DVH, draw_dvh(curves, title=headline(case)))):

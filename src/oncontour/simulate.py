@@ -98,15 +98,15 @@ def outcomes(
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
-    from oncontour.files import write_text, writing_folder
+    from oncontour.files import write_text
     from oncontour.io.cohort import Cohort
     from oncontour.io.outcomes import write_outcomes
-    from oncontour.result import check_out
+    from oncontour.result import check_out, result_folder
 
     check_out(out, [cohort], (TABLE, RECORD), overwrite=overwrite, of="the cohort")
     patients = Cohort.open(cohort)
     made = simulate(_cases(patients, progress), toxicities or [Toxicity()], hospitals or list(HOSPITALS), seed)
-    with writing_folder(out) as folder:
+    with result_folder(out, (TABLE, RECORD), overwrite=overwrite) as folder:
         write_outcomes(made.outcomes, folder / TABLE)
         write_text(folder / RECORD, json.dumps(record(made, hospitals or HOSPITALS, seed), indent=1) + "\n")
     return f"{made}\n\n{TABLE}, {RECORD} in {out}"

@@ -14,11 +14,11 @@ import numpy as np
 
 from oncontour.dose.dvh import DVH
 from oncontour.files import writing
+from oncontour.ops.checks import is_target
 from oncontour.palette import Colour, colour_of
 
 DASHES: tuple[Any, ...] = ((0, (5, 1.6)), (0, (1.4, 1.2)), (0, (7, 1.5, 1.4, 1.5)), (0, (3, 1)), (0, (9, 2)))
 """Of organs: after twelve colours have been used up, and for eyes that see none, the dashes still differ."""
-TARGETS = ("PTV", "CTV", "GTV", "ITV")
 POINTS = 800
 MOST_LIGHT = 0.62
 """Of a curve, where white is 1."""
@@ -40,11 +40,6 @@ def ink(position: int) -> Colour:
     light = (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
     part = min(1.0, MOST_LIGHT / light)
     return round(part * red), round(part * green), round(part * blue)
-
-
-def is_target(name: str) -> bool:
-    """Whether TG-263 would call it a target."""
-    return name.upper().startswith(TARGETS)
 
 
 def draw(dvhs: Mapping[str, DVH], *, prescriptions_gy: Mapping[str, float] | None = None, title: str = "", absolute: bool = False) -> Any:

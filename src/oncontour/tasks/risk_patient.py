@@ -18,6 +18,7 @@ from oncontour.dose.outcomes import DVH_FIGURES
 from oncontour.dose.region import MARGIN_MM, Processing
 from oncontour.errors import DoseError, InputError
 from oncontour.geometry import Geometry
+from oncontour.ops.checks import is_target
 from oncontour.ops.intensity import window as grey
 from oncontour.volume import Volume
 
@@ -33,7 +34,6 @@ RING_MM = 10.0
 FAMILIES = ("loc", "stat", "ih", "ivh", "cm", "rlm", "szm", "dzm", "ngt", "ngl")
 """Dosiomics without shape: shape says who the patient is, not what the dose is."""
 DOSIOMICS = Settings(Processing((3.0, 3.0, 3.0), keep=(0.0, None)), bin_width=1.0, ivh_width=0.1, families=FAMILIES)
-TARGETS = ("PTV", "CTV", "GTV", "ITV")
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def _region(case: Case, view: View, dose: Volume, grid: Geometry, organ: Array |
 
 
 def _targets(case: Case) -> list[str]:
-    return [name for name in case.structures if name.upper().startswith(TARGETS)]
+    return [name for name in case.structures if is_target(name)]
 
 
 def _coverage(mask: Volume, grid: Geometry) -> Array:

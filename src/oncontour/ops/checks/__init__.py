@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from oncontour.case import Case
 from oncontour.errors import OncontourError
 from oncontour.ops.checks import place
-from oncontour.ops.checks.finding import CODES, Finding, Seen, see
+from oncontour.ops.checks.finding import CODES, Finding, Seen, is_target, see
 from oncontour.ops.checks.ranges import (
     OFTEN,
     Range,
@@ -35,6 +35,7 @@ __all__ = [
     "Ranges",
     "findings",
     "findings_or_why",
+    "is_target",
     "ranges_of",
     "read_ranges",
     "shipped_ranges",

@@ -38,7 +38,7 @@ CODES: dict[str, str] = {
 }
 """code -> its title for people. The order is that of the findings of a structure."""
 
-_TARGET = re.compile(r"I?GTV|CTV|ITV|PTV", re.IGNORECASE)
+_TARGET = re.compile(r"I?[GC]TV|ITV|PTV", re.IGNORECASE)
 _WHOLE = re.compile(r"External|Body|Skin|Couch|Support", re.IGNORECASE)
 
 
@@ -134,7 +134,7 @@ def drawn_on(grid: Geometry, contours: Contours | None) -> Ints:
 
 
 def is_target(name: str) -> bool:
-    """Whether TG-263 calls this a target (GTV, CTV, ITV, PTV): drawn by intent, not by anatomy."""
+    """Whether TG-263 calls this a target (GTV, CTV, ITV, IGTV, ICTV, PTV and what follows): drawn by intent, not by anatomy."""
     return bool(_TARGET.match(name))
 
 
