@@ -197,7 +197,12 @@ def _model_facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _quality_facts(case: Case) -> list[tuple[str, str]]:
     scores = case.scores.get("assess", {})
-    titles = {"sha256": "SHA-256 of the weights", "coverage": "The bound holds for", "calibration": "Calibration"}
+    titles = {
+        "sha256": "SHA-256 of the weights",
+        "opinion": "Second opinion",
+        "coverage": "The bound holds for",
+        "calibration": "Calibration",
+    }
     return [(title, _plain(scores[key])) for key, title in titles.items() if scores.get(key)]
 
 

@@ -146,7 +146,7 @@ class Assessor:
         record = {
             "model": self.card.name,
             "sha256": self.card.sha256,
-            "opinion": None if work is None or work.opinion is None else {"model": work.opinion.model, "sha256": work.opinion.sha256},
+            "opinion": None if work is None or work.opinion is None else self._whose(work.opinion),
             "refused": refused,
             "region": region_seen,
             "coverage": float(self.calibration.get("coverage", self.task.settings.coverage)),
@@ -155,6 +155,11 @@ class Assessor:
             "error_maps": maps,
         }
         return case.with_scores({"assess": record})
+
+    def _whose(self, opinion: Opinion) -> dict[str, Any]:
+        """Who was asked, and whether the bound was made with another version of that model."""
+        used = self.card.made.get("opinion", {}).get("sha256", opinion.sha256)
+        return {"model": opinion.model, "sha256": opinion.sha256, **({"calibrated_with": used} if used != opinion.sha256 else {})}
 
     def _unfit(self, case: Case, names: Sequence[str]) -> Mapping[str, str]:
         """Why a structure cannot be scored, whatever the net would say."""
