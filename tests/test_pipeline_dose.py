@@ -138,6 +138,11 @@ def test_dvhs_of_what_was_drawn_and_of_the_planner_s_targets(whole: pipeline.Res
     assert "https:" not in page
     assert "D0.03cc" in str(whole)
     assert any(f"stand in the DVH as they were drawn: {TARGET}" in note for note in told["input"]["notes"])
+    assert f'data-name="{TARGET}"' in page
+    assert "came with the CT and is shown as it was drawn" in page
+    assert TARGET not in [row["name"] for row in told["structures"]], "the table of what was drawn, and the RTSTRUCT, are without it"
+    roi = [item.ROIName for item in pydicom.dcmread(whole.out / "rtstruct.dcm").StructureSetROISequence]
+    assert sorted(roi) == sorted(NAMES)
 
 
 def test_a_risk_from_simulated_outcomes_is_never_without_that_word(whole: pipeline.Result) -> None:

@@ -163,7 +163,7 @@ def run(
     rows = report.rows(dosed.case, truth=known)
     told = record(dosed.case, rows, models, settings, notes)
     _complete(told, dosed, ct_folder, failed)
-    _write(dosed.case, rows, told, out, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
+    _write(dosed, case, rows, told, out, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
     return Result(dosed.case, rows, told, out, dosed.plan)
 
 
@@ -213,9 +213,8 @@ def contour(
         predicted = one.predict(bare, progress=_share(progress, n, len(loaded)))
         whole = len(names) == len(predicted.masks)
         drawn = drawn.with_masks(predicted.masks if whole else {name: predicted.masks[name] for name in names})
-        if "opinion" in predicted.scores:
-            # The quality model may ask for it: it need not be computed twice.
-            drawn = drawn.with_scores({"opinion": predicted.scores["opinion"]})
+        # The quality model may ask for what one of them thinks: it need not be computed twice.
+        drawn = drawn.with_scores({"opinions": {**drawn.scores.get("opinions", {}), **predicted.scores.get("opinions", {})}})
         records.append({**card_words(asdict(one.card)), **predicted.scores.get("contour", {}), "structures": list(names)})
     return drawn, records
 
@@ -294,13 +293,18 @@ def _part(progress: Progress | None, begin: float, end: float) -> Progress | Non
 
 def _other_structures(case: Case, drawn: Case, plan: Plan | None) -> list[str]:
     """What became of contours that came with the CT: targets that nobody drew anew stand in the DVH, where there is one."""
-    from oncontour.ops.checks import is_target
-
-    kept = () if plan is None else [name for name in plan.dvhs if is_target(name)]
-    targets = [name for name in case.structures if name in kept and name not in drawn.structures]
+    targets = _given(case, drawn, plan)
     others = [name for name in case.structures if name not in targets]
     said = [f"Contours that came with the CT were left aside: {', '.join(others)}."] if others else []
     return said + ([f"Targets that came with the CT stand in the DVH as they were drawn: {', '.join(targets)}."] if targets else [])
+
+
+def _given(case: Case, drawn: Case, plan: Plan | None) -> list[str]:
+    """Targets that came with the CT, that nobody drew anew, and that the dose was looked at in."""
+    from oncontour.ops.checks import is_target
+
+    kept = () if plan is None else plan.dvhs
+    return [name for name in case.structures if name in kept and is_target(name) and name not in drawn.structures]
 
 
 # ---- quality
@@ -447,8 +451,21 @@ def _risk_svg(case: Case) -> str:
 # ---- writing
 
 
+def _page(dosed: Dosed, came: Case, rows: list[report.Row]) -> tuple[Case, list[report.Row]]:
+    """What the page shows: what was drawn, and the targets that stand in the DVH as they came, in its colours."""
+    from oncontour.palette import colour_of
+
+    plan, given = dosed.plan, _given(came, dosed.case, dosed.plan)
+    if plan is None or not given:
+        return dosed.case, rows
+    whole, order = replace(_with_targets(dosed.case, came), facts=dosed.case.facts), list(plan.dvhs)
+    more = [replace(row, colour=colour_of(order.index(row.name))) for row in report.rows(whole, given)]
+    return whole, [*rows, *more]
+
+
 def _write(
-    case: Case,
+    dosed: Dosed,
+    came: Case,
     rows: list[report.Row],
     told: dict[str, Any],
     out: Path,
@@ -459,12 +476,13 @@ def _write(
     clock: Clock,
 ) -> None:
     """All files into a hidden folder, which then becomes ``out`` in one step."""
+    case = dosed.case
     with result_folder(out, FILES, overwrite=overwrite) as folder:
         with clock("write"):
             written = _write_contours(case, rows, told, folder, add_to)
             if "assess" in case.scores:
                 written.append(report.write_scores(case, folder / SCORES))
-        finish(folder, told, case, rows, written, clock, figures)
+        finish(folder, told, *_page(dosed, came, rows), written, clock, figures)
 
 
 def _write_contours(case: Case, rows: list[report.Row], told: Mapping[str, Any], folder: Path, add_to: Path | None) -> list[Path]:

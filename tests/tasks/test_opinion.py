@@ -116,7 +116,7 @@ def test_an_opinion_lies_where_the_model_saw_it_on_any_grid():
 
 def test_drawing_and_asking_give_the_same_opinion(case, drawer):
     contourer = load_contourer(drawer, backend="torch", rules=Tidy.off(), threads=1)
-    after, alone = contourer.predict(case).scores["opinion"], contourer.opinion(case)
+    after, alone = contourer.predict(case).scores["opinions"][contourer.card.sha256], contourer.opinion(case)
     assert after.sha256 == alone.sha256 == contourer.card.sha256
     assert after.structures == NAMES
     assert (after.chances.array == alone.chances.array).all()
@@ -130,13 +130,17 @@ def test_drawing_and_asking_give_the_same_opinion(case, drawer):
 
 def test_too_many_classes_are_not_kept_unless_asked_for(case, drawer):
     contourer = replace(load_contourer(drawer, backend="torch", threads=1), memory_mb=0.4)
-    assert "opinion" not in contourer.predict(case).scores
+    assert "opinions" not in contourer.predict(case).scores
     assert contourer.opinion(case).chances.array.any()
 
 
-def test_the_main_job_hands_the_opinion_on(case, drawer):
-    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1})
-    assert isinstance(found.scores["opinion"], Opinion)
+def test_the_main_job_hands_every_model_s_opinion_on(case, drawer, tmp_path):
+    other = tmp_path / "other.safetensors"
+    torch.manual_seed(5)
+    s = ContourSettings(("Brainstem",), net="unet3d", net_options={"widths": (4, 8)}, spacing_mm=(6, 5, 5), window=(16, 24, 24))
+    save_model(ContourTask(s), other)
+    found, _ = contour(case, [str(drawer), str(other)], settings={"backend": "torch", "threads": 1})
+    assert [one.structures for one in found.scores["opinions"].values()] == [NAMES, ("Brainstem",)]
 
 
 # ---- to the quality model
@@ -183,13 +187,13 @@ def test_what_is_said_is_heard_and_whose_it_was_is_told(case, task, drawer):
     alone = assessor.predict(own).scores["assess"]
     said = asked(str(drawer), "torch", 1).opinion(own.without_structures())
     assert alone["opinion"] == {"model": "contour", "sha256": said.sha256}
-    brought = assessor.predict(own.with_scores({"opinion": said})).scores["assess"]
+    brought = assessor.predict(own.with_scores({"opinions": {said.sha256: said}})).scores["assess"]
     assert brought["structures"] == alone["structures"]
     silent = replace(said, chances=said.chances.map(np.zeros_like))
-    heard = assessor.predict(own.with_scores({"opinion": silent})).scores["assess"]
+    heard = assessor.predict(own.with_scores({"opinions": {said.sha256: silent}})).scores["assess"]
     assert heard["structures"] != alone["structures"]
     # Somebody else's opinion is not taken for this model's.
-    stranger = assessor.predict(own.with_scores({"opinion": replace(silent, sha256="x")})).scores["assess"]
+    stranger = assessor.predict(own.with_scores({"opinions": {"x": silent}})).scores["assess"]
     assert stranger["structures"] == alone["structures"]
 
 

@@ -66,13 +66,14 @@ def write(record: Mapping[str, Any], case: Case, table: list[Row], path: Path | 
 
 
 def page(record: Mapping[str, Any], case: Case, table: list[Row], figures: Mapping[str, str] | None = None) -> str:
-    """The HTML of the report."""
+    """The HTML of the report; rows of ``table`` that the record does not have are shown as what came with the images."""
     from jinja2 import Environment, select_autoescape
     from markupsafe import Markup
 
     from oncontour.report.scene import scene
 
     shown = scene(case, table)
+    ours = {row["name"] for row in record["structures"]}
     environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_part("template.html")).render(
         record=record,
@@ -83,6 +84,7 @@ def page(record: Mapping[str, Any], case: Case, table: list[Row], figures: Mappi
         shown=f"{shown.words['step_mm'][1]:.2g} × {shown.words['step_mm'][2]:.2g} mm",
         dose=_dose(record["dose"]) if record.get("dose") else None,
         risk=record.get("risk"),
+        given=[{**row.as_dict(), "given": True} for row in table if row.name not in ours],
         figures={name: Markup(_inline(svg)) for name, svg in (figures or {}).items()},
         drawn=len(_drawers(record)) > 0,
         with_dsc=any(row.dsc is not None for row in table),

@@ -194,9 +194,9 @@ class Assessor:
         s = self.task.settings
         if not s.opinion:
             return Work.of(self.task, case)
-        asker, held = asked(s.opinion, self.backend, self.threads), case.scores.get("opinion")
-        brought = isinstance(held, Opinion) and held.sha256 == asker.card.sha256
-        return Work.of(self.task, case, held if brought else asker.opinion(case.without_structures()))
+        asker = asked(s.opinion, self.backend, self.threads)
+        held: Opinion | None = case.scores.get("opinions", {}).get(asker.card.sha256)
+        return Work.of(self.task, case, held or asker.opinion(case.without_structures()))
 
     def measure(self, work: Work, name: str) -> Measured:
         """Structure ``name`` of the case, slice by slice. Raises InputError where the case has none of this name."""

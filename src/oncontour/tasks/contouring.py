@@ -76,14 +76,15 @@ class Contourer:
         """The case with a LabelMasks of the model's structures on its own grid, and ``scores["contour"]`` saying how they came about.
 
         A structure that the net sees nowhere is present and empty. Structures that the case already had under other names stay.
-        ``scores["opinion"]`` is what the net thought before anything was decided (``tasks/opinion.py``), where windows were blended.
+        ``scores["opinions"]`` has, by the hash of the weights, what the net thought before it decided (``tasks/opinion.py``), where windows
+        were blended.
         """
         grid = self.task.working_grid(case.geometry)
         found = self._stitch(case, grid, case.geometry, progress)
         masks, done = tidy(LabelMasks(found.labels, self.task.settings.structures), self.rules)
         scores: dict[str, Any] = {"contour": self._record(grid, found.blend, done)}
         if found.chances is not None:
-            scores["opinion"] = self._opinion(found.chances)
+            scores["opinions"] = {self.card.sha256: self._opinion(found.chances)}
         return case.with_masks(masks).with_scores(scores)
 
     def opinion(self, case: Case) -> Opinion:
