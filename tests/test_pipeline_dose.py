@@ -295,12 +295,15 @@ def test_contours_survive_whatever_fails_beside_them(planned: Path, whole: pipel
     failed: list[str] = []
     judged, judges = pipeline.judge(drawn, Broken(), failed)
     assert (judged.structures, judges) == (drawn.structures, [])
+    told = judged.scores["assess"]["structures"]
+    assert {one["why"] for one in told.values()} == {"The quality model failed: only the rules have looked at these contours."}
+    assert any(one["findings"] for one in told.values()), "noise is odd"
     dosed = pipeline.look_at_dose(drawn, came, Broken())
     assert dosed.plan is not None, "the DVH is not the risk's"
     assert dosed.why == ("No risk: MemoryError no room.",)
     unfinished = pipeline.Dosed(drawn.with_scores({"risk": {}}), dosed.plan)
     assert set(pipeline.draw(unfinished, failed)) == {"dvh"}
-    assert failed == ["Not assessed, no slice was judged: MemoryError no room.", "No picture of risk: KeyError 'sensitivity'."]
+    assert failed == ["No slice was judged by the quality model: MemoryError no room.", "No picture of risk: KeyError 'sensitivity'."]
 
 
 def test_a_shipped_quality_model_that_is_damaged_does_not_stop_a_run(

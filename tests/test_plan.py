@@ -200,6 +200,8 @@ def test_conformity_of_targets_within_targets() -> None:
     told = plan.evaluate(Case("p", case.images, contours=dict.fromkeys(names, drawn))).targets
     assert {name for name in names if not np.isnan(told[name].paddick)} == {"PTV_4000"}
     assert not np.isnan(told["GTV_4000"].v95_percent)
+    inner = plan.evaluate(Case("p", case.images, contours=dict.fromkeys(("IGTV_4000", "ICTV_4000", "PTV_4000"), drawn))).targets
+    assert {name for name, one in inner.items() if not np.isnan(one.paddick)} == {"PTV_4000"}
     two = plan.evaluate(Case("p", case.images, contours=dict.fromkeys(("PTV_4000", "PTV_4000_L"), drawn))).targets
     assert all(np.isnan(one.paddick) for one in two.values())
 

@@ -172,9 +172,10 @@ def calibrate(
         raise ConfigError(f"a model file ends in .safetensors, not in {out.suffix!r}", where=str(out))
     assessor = load_assessor(model, backend=backend, threads=threads)
     patients = Cohort.open(cohort)
-    seen = set(assessor.card.made.get("trained_on", ())) & set(patients.ids)
-    if seen:
-        raise InputError(f"the model learned from {len(seen)} of these patients ({', '.join(sorted(seen)[:3])})", where=str(cohort))
+    for who, made in (("the model", assessor.card.made), ("the model that it asks for an opinion", assessor.opinion_made)):
+        seen = set(made.get("trained_on", ())) & set(patients.ids)
+        if seen:
+            raise InputError(f"{who} learned from {len(seen)} of these patients ({', '.join(sorted(seen)[:3])})", where=str(cohort))
     observed, notes = observe_cohort(assessor, patients, claims or [], contourer or ([] if claims else [DEFAULT_CONTOURER]), progress)
     data = f"{len({s.patient for s in observed.scored()})} patients of one clinic"
     card, told = recalibrated(assessor, observed, coverage=coverage, method=method, by=by, data=data)

@@ -146,6 +146,7 @@ def run(
             structures,
             settings={"backend": backend, "rules": tidy, "threads": threads},
             trust=trust,
+            opinions=assessor is not None,
             progress=_part(progress, 0.0, 0.8 if assess else 1.0),
         )
     if assess:
@@ -161,9 +162,10 @@ def run(
         progress(1.0)
     notes += [anonymous(note, ct_folder, case) for note in _other_structures(case, drawn, dosed.plan)]
     rows = report.rows(dosed.case, truth=known)
+    page = _page(dosed, case, rows, failed)
     told = record(dosed.case, rows, models, settings, notes)
     _complete(told, dosed, ct_folder, failed)
-    _write(dosed, case, rows, told, out, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
+    _write(dosed.case, rows, told, out, page=page, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
     return Result(dosed.case, rows, told, out, dosed.plan)
 
 
@@ -198,10 +200,12 @@ def contour(
     *,
     settings: Mapping[str, Any] | None = None,
     trust: bool = False,
+    opinions: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Case, list[dict[str, Any]]]:
     """The case with what the ``chosen`` models draw (and none of the contours it came with), and what is recorded of each model.
 
+    ``opinions`` keeps what our own models thought before they decided, as ``scores["opinions"]``.
     Where two models offer one structure the first has it. Raises ModelError for a structure that none offers.
     """
     loaded = [_load(name, settings or {}, trust) for name in chosen]
@@ -210,11 +214,13 @@ def contour(
     for n, (one, names) in enumerate(zip(loaded, wanted, strict=True)):
         if not names:
             continue
+        if opinions and hasattr(one, "keep_opinion"):
+            one.keep_opinion = True
         predicted = one.predict(bare, progress=_share(progress, n, len(loaded)))
         whole = len(names) == len(predicted.masks)
         drawn = drawn.with_masks(predicted.masks if whole else {name: predicted.masks[name] for name in names})
-        # The quality model may ask for what one of them thinks: it need not be computed twice.
-        drawn = drawn.with_scores({"opinions": {**drawn.scores.get("opinions", {}), **predicted.scores.get("opinions", {})}})
+        if "opinions" in predicted.scores:
+            drawn = drawn.with_scores({"opinions": {**drawn.scores.get("opinions", {}), **predicted.scores["opinions"]}})
         records.append({**card_words(asdict(one.card)), **predicted.scores.get("contour", {}), "structures": list(names)})
     return drawn, records
 
@@ -322,12 +328,21 @@ def _load_assessor(quality: str | None, failed: list[str], *, backend: Literal["
 
 
 def judge(drawn: Case, assessor: Any, failed: list[str], progress: Progress | None = None) -> tuple[Case, list[dict[str, Any]]]:
-    """As ``scoring.score``; contours that could not be judged, for whatever reason, are there all the same, and ``failed`` gets why."""
+    """As ``scoring.score``; contours that could not be judged, for whatever reason, are there all the same, and ``failed`` gets why.
+
+    What a quality model cannot do the rules do alone. ``scores["opinions"]`` has served its turn.
+    """
+    bare = replace(drawn, scores={name: value for name, value in drawn.scores.items() if name != "opinions"})
     try:
-        return scoring.score(drawn, assessor, progress)
+        scored, judges = scoring.score(drawn, assessor, progress)
+        return bare.with_scores({"assess": scored.scores["assess"]}), judges
     except Exception as error:
-        failed.append(_because("Not assessed, no slice was judged", error))
-        return drawn, []
+        failed.append(_because("No slice was judged by the quality model", error))
+    try:
+        return scoring.score(bare, None, without="The quality model failed: only the rules have looked at these contours.")
+    except Exception as error:
+        failed.append(_because("Not assessed", error))
+        return bare, []
 
 
 # ---- dose
@@ -451,38 +466,42 @@ def _risk_svg(case: Case) -> str:
 # ---- writing
 
 
-def _page(dosed: Dosed, came: Case, rows: list[report.Row]) -> tuple[Case, list[report.Row]]:
-    """What the page shows: what was drawn, and the targets that stand in the DVH as they came, in its colours."""
+def _page(dosed: Dosed, came: Case, rows: list[report.Row], failed: list[str]) -> tuple[Case, list[report.Row]]:
+    """What the page shows: what was drawn, and the targets that stand in the DVH as they came, in its colours. Where these cannot be
+    shown, ``failed`` gets why."""
     from oncontour.palette import colour_of
 
     plan, given = dosed.plan, _given(came, dosed.case, dosed.plan)
     if plan is None or not given:
         return dosed.case, rows
     whole, order = replace(_with_targets(dosed.case, came), facts=dosed.case.facts), list(plan.dvhs)
-    more = [replace(row, colour=colour_of(order.index(row.name))) for row in report.rows(whole, given)]
+    try:
+        more = [replace(row, colour=colour_of(order.index(row.name))) for row in report.rows(whole, given)]
+    except Exception as error:
+        failed.append(_because("The targets that came with the CT are not shown", error))
+        return dosed.case, rows
     return whole, [*rows, *more]
 
 
 def _write(
-    dosed: Dosed,
-    came: Case,
+    case: Case,
     rows: list[report.Row],
     told: dict[str, Any],
     out: Path,
     *,
+    page: tuple[Case, list[report.Row]],
     figures: Mapping[str, str],
     add_to: Path | None,
     overwrite: bool,
     clock: Clock,
 ) -> None:
     """All files into a hidden folder, which then becomes ``out`` in one step."""
-    case = dosed.case
     with result_folder(out, FILES, overwrite=overwrite) as folder:
         with clock("write"):
             written = _write_contours(case, rows, told, folder, add_to)
             if "assess" in case.scores:
                 written.append(report.write_scores(case, folder / SCORES))
-        finish(folder, told, *_page(dosed, came, rows), written, clock, figures)
+        finish(folder, told, *page, written, clock, figures)
 
 
 def _write_contours(case: Case, rows: list[report.Row], told: Mapping[str, Any], folder: Path, add_to: Path | None) -> list[Path]:

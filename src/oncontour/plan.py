@@ -370,7 +370,8 @@ def _targets(dose: Volume, dvhs: Mapping[str, DVH], prescriptions: Mapping[str, 
 
 def _goes_beyond(other: str, other_gy: float, name: str, gy: float) -> bool:
     """Whether the isodose of target ``name`` must enclose ``other`` as well."""
-    rank = [next(n for n, kind in enumerate(NESTED) if one.upper().startswith(kind)) for one in (other, name)]
+    plain = [one.upper().removeprefix("I") if one.upper().startswith(("IGTV", "ICTV")) else one.upper() for one in (other, name)]
+    rank = [next(n for n, kind in enumerate(NESTED) if one.startswith(kind)) for one in plain]
     return other_gy > gy or (other_gy == gy and rank[0] >= rank[1])
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "hn-quality"
 """The shipped quality model; it refuses what it was not made for."""
+NO_BOUND = (
+    "the second opinion comes from another version of {} than the bound was made with: no bound is given. Way out: oncontour calibrate."
+)
 WITHOUT = "No quality model is installed: only the rules have looked at these contours."
 
 
@@ -37,16 +40,21 @@ def load(model: str | None = None, *, backend: Backend = "auto", threads: int | 
     return load_assessor(model or DEFAULT_MODEL, backend=backend, threads=threads)
 
 
-def score(case: Case, assessor: Assessor | None, progress: Progress | None = None) -> tuple[Case, list[dict[str, Any]]]:
-    """(the case with ``scores["assess"]``, what is recorded of the model): without a model the findings of the rules alone."""
+def score(
+    case: Case, assessor: Assessor | None, progress: Progress | None = None, *, without: str = WITHOUT
+) -> tuple[Case, list[dict[str, Any]]]:
+    """(the case with ``scores["assess"]``, what is recorded of the model): without a model the findings of the rules alone, and
+    ``without``, the sentence why."""
     if assessor is None:
         from oncontour.ops.checks import findings_or_why
 
-        return case.with_scores({"assess": report.unscored(case, findings_or_why(case), WITHOUT)}), []
+        return case.with_scores({"assess": report.unscored(case, findings_or_why(case), without)}), []
     from dataclasses import asdict
 
     scored = assessor.predict(case, progress)
-    return scored, [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend}]
+    opinion = scored.scores["assess"]["opinion"] or {}
+    notes = [NO_BOUND.format(opinion["model"])] if "calibrated_with" in opinion else []
+    return scored, [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
 
 
 def summary(case: Case) -> list[str]:

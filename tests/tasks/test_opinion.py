@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oncontour.case import Case
-from oncontour.errors import ModelError
+from oncontour.errors import ModelError, TrainingError
 from oncontour.geometry import Geometry
 from oncontour.ops.augment import Move
 from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
-from oncontour.pipeline import contour
+from oncontour.pipeline import contour, judge
+from oncontour.scoring import score
 from oncontour.tasks.assess import AssessSettings, AssessTask, asked
 from oncontour.tasks.assessing import Assessor
+from oncontour.tasks.calibrating import Observed, observe, recalibrated
 from oncontour.tasks.claims import UNLIKELY, Chance
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.contouring import Contourer, load_contourer
@@ -116,7 +118,9 @@ def test_an_opinion_lies_where_the_model_saw_it_on_any_grid():
 
 def test_drawing_and_asking_give_the_same_opinion(case, drawer):
     contourer = load_contourer(drawer, backend="torch", rules=Tidy.off(), threads=1)
-    after, alone = contourer.predict(case).scores["opinions"][contourer.card.sha256], contourer.opinion(case)
+    assert "opinions" not in contourer.predict(case).scores
+    after = replace(contourer, keep_opinion=True).predict(case).scores["opinions"][contourer.card.sha256]
+    alone = contourer.opinion(case)
     assert after.sha256 == alone.sha256 == contourer.card.sha256
     assert after.structures == NAMES
     assert (after.chances.array == alone.chances.array).all()
@@ -129,9 +133,12 @@ def test_drawing_and_asking_give_the_same_opinion(case, drawer):
 
 
 def test_too_many_classes_are_not_kept_unless_asked_for(case, drawer):
-    contourer = replace(load_contourer(drawer, backend="torch", threads=1), memory_mb=0.4)
+    voxels_mb = 3 * 24 * 40 * 40 / 1e6
+    contourer = replace(load_contourer(drawer, backend="torch", threads=1), keep_opinion=True, memory_mb=3.9 * voxels_mb)
     assert "opinions" not in contourer.predict(case).scores
     assert contourer.opinion(case).chances.array.any()
+    with pytest.raises(ModelError, match="too many for a second opinion"):
+        replace(contourer, memory_mb=0.9 * voxels_mb).opinion(case)
 
 
 def test_the_main_job_hands_every_model_s_opinion_on(case, drawer, tmp_path):
@@ -139,7 +146,7 @@ def test_the_main_job_hands_every_model_s_opinion_on(case, drawer, tmp_path):
     torch.manual_seed(5)
     s = ContourSettings(("Brainstem",), net="unet3d", net_options={"widths": (4, 8)}, spacing_mm=(6, 5, 5), window=(16, 24, 24))
     save_model(ContourTask(s), other)
-    found, _ = contour(case, [str(drawer), str(other)], settings={"backend": "torch", "threads": 1})
+    found, _ = contour(case, [str(drawer), str(other)], settings={"backend": "torch", "threads": 1}, opinions=True)
     assert [one.structures for one in found.scores["opinions"].values()] == [NAMES, ("Brainstem",)]
 
 
@@ -149,6 +156,7 @@ def test_the_main_job_hands_every_model_s_opinion_on(case, drawer, tmp_path):
 def test_the_net_sees_the_opinion_where_the_mask_is(case, task):
     claims = [c for c in task.samples(case) if c.source == "truth" and c.chance is not None]
     said = asked(task.settings.opinion, "auto", None).opinion(case.without_structures())
+    assert len(claims) == len(NAMES)
     for claim in claims:
         draw = next(d for d in task.plan([claim], np.random.default_rng(0), train=False) if task.item([claim], d)["scored"])
         image = task.item([claim], draw)["image"].numpy()
@@ -162,11 +170,15 @@ def test_the_net_sees_the_opinion_where_the_mask_is(case, task):
 
 def test_a_structure_without_an_opinion_has_an_empty_one(case, task):
     case = case.with_masks({"PTV_7000": case.mask("Parotid_L")})
-    claims = [c for c in task.samples(case) if c.structure == 3]
-    assert claims
-    assert claims[0].chance is None
-    image = task.item(claims, task.plan(claims, np.random.default_rng(0), train=True)[0])["image"]
-    assert not image[6:9].any()
+    claims = task.samples(case)
+    assert all((c.chance is None) == (c.structure == 3) for c in claims)
+    draws = task.plan(claims, np.random.default_rng(0), train=True)
+    assert {claims[d.sample].structure for d in draws} == {0, 1, 2, 3}
+    for draw in draws:
+        if claims[draw.sample].structure == 3:
+            assert not task.item(claims, draw)["image"][6:9].any()
+    with pytest.raises(TrainingError, match="no mask comes with the opinion"):
+        task.plan([c for c in claims if c.structure == 3], np.random.default_rng(0), train=True)
 
 
 def test_mirrored_draws_mirror_the_opinion(case, task):
@@ -186,9 +198,10 @@ def test_what_is_said_is_heard_and_whose_it_was_is_told(case, task, drawer):
     own = drawn(case)
     alone = assessor.predict(own).scores["assess"]
     said = asked(str(drawer), "torch", 1).opinion(own.without_structures())
-    assert alone["opinion"] == {"model": "contour", "sha256": said.sha256}
+    assert alone["opinion"] == {"model": "contour", "sha256": said.sha256, "drew": False}
     brought = assessor.predict(own.with_scores({"opinions": {said.sha256: said}})).scores["assess"]
     assert brought["structures"] == alone["structures"]
+    assert brought["opinion"]["drew"]
     silent = replace(said, chances=said.chances.map(np.zeros_like))
     heard = assessor.predict(own.with_scores({"opinions": {said.sha256: silent}})).scores["assess"]
     assert heard["structures"] != alone["structures"]
@@ -213,5 +226,52 @@ def test_who_cannot_be_asked_is_said(case, task, tmp_path):
         Assessor(gone, "torch", 1).predict(drawn(case))
 
 
-def test_contourer_is_what_is_asked(drawer):
+def test_with_another_version_of_the_asked_model_there_is_no_bound_and_it_is_said(case, task):
+    made = {"opinion": {"model": "contour", "sha256": "0" * 64}, "calibration": {"offsets": {"all": 0.1}, "coverage": 0.9}}
+    bound = AssessTask(
+        task.settings, replace(task.card(), made={**made, "opinion": asked(task.settings.opinion, "torch", 1).card.__dict__})
+    )
+    other = AssessTask(task.settings, replace(task.card(), made=made))
+    for one, known in ((bound, True), (other, False)):
+        one.load_state_dict(task.state_dict())
+        scored, models = score(drawn(case), Assessor(one.eval(), "torch", 1, use_gate=False))
+        told = scored.scores["assess"]
+        lowest = {line["lower"] is not None for s in told["structures"].values() for line in s["slices"] if line["class"] and line["dsc"]}
+        assert lowest == {known}
+        assert ("calibrated_with" in told["opinion"]) != known
+        assert bool(models[0]["notes"]) != known
+        assert all("no bound is given" in note for note in models[0]["notes"])
+
+
+def test_calibrating_writes_whom_it_asked(case, task):
+    cases = [head_neck(seed, *GRID) for seed in range(3, 6)]
+    assessor = Assessor(task, "torch", 1, use_gate=False)
+    seen = Observed()
+    for one in cases:
+        observe(assessor, one, {"x": {n: one.mask(n) for n in NAMES}}, seen)
+    card, _ = recalibrated(assessor, seen, coverage=0.6)
+    assert card.made["opinion"] == {"model": "contour", "sha256": asked(task.settings.opinion, "torch", 1).card.sha256}
+
+
+def test_a_shipped_model_is_asked_whatever_lies_in_the_folder(drawer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hn-organs").mkdir()
+    assert asked("hn-organs", "torch", 1).card.name == "hn-organs"
     assert isinstance(asked(str(drawer), "torch", 1), Contourer)
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(drawer.read_bytes())
+    first = asked(str(copy), "torch", 1)
+    assert asked(str(copy), "torch", 1) is first
+    torch.manual_seed(9)
+    save_model(ContourTask(first.task.settings), copy)
+    assert asked(str(copy), "torch", 1).card.sha256 != first.card.sha256, "a file that was replaced is read anew"
+
+
+def test_in_a_run_what_the_quality_model_cannot_do_the_rules_do(case, task):
+    failed: list[str] = []
+    broken = Assessor(AssessTask(replace(task.settings, opinion="nowhere.safetensors")).eval(), "torch", 1)
+    judged, models = judge(drawn(case).with_scores({"opinions": {}}), broken, failed)
+    assert models == []
+    assert "nowhere" in failed[0]
+    assert set(judged.scores["assess"]["structures"]) == set(NAMES)
+    assert "opinions" not in judged.scores

@@ -325,7 +325,8 @@ class _Slab:
         fresh = self._held[:, self._done - self._base : stop - self._base]
         self._reduce.activate(fresh)
         if self._kept is not None:
-            self._kept[:, self._done : stop] = np.rint(fresh * 255)
+            for kept, chances in zip(self._kept, fresh, strict=True):
+                kept[self._done : stop] = np.rint(chances * 255)
         self._done = stop
         limit = np.inf if stop == self._size else stop - self._reduce.reach
         self._reduce.add(self._held[:, : stop - self._base], [self._base, 0, 0], [(self._given, limit), EVERYWHERE, EVERYWHERE])

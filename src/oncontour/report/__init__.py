@@ -201,7 +201,7 @@ def _quality_facts(case: Case) -> list[tuple[str, str]]:
     scores = case.scores.get("assess", {})
     titles = {
         "sha256": "SHA-256 of the weights",
-        "opinion": "Second opinion",
+        "opinion": "Opinion asked for",
         "coverage": "The bound holds for",
         "calibration": "Calibration",
     }

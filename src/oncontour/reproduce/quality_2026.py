@@ -255,9 +255,7 @@ def arms(plan: Plan, train: Cohort, out: Path) -> dict[str, Assessor]:
     bank: dict[str, list[Claim]] = {}
     if missing or not simple_file(out).exists():
         sys.stderr.write("masks to learn from\n")
-        maker = AssessTask(
-            replace(arm_settings(plan, ARMS[0]), opinion=next((a.changes["opinion"] for a in missing if "opinion" in a.changes), ""))
-        )
+        maker = AssessTask(replace(arm_settings(plan, ARMS[0]), opinion=_opinion(plan, missing)))
         for case in with_claims(read_cases(train), [out / "claims" / "train"]):
             bank[case.id] = maker.samples(case)
         write_text(simple_file(out), simple_csv(bank, plan.structures))
@@ -277,6 +275,14 @@ def arms(plan: Plan, train: Cohort, out: Path) -> dict[str, Assessor]:
             file = model_file(out, arm)
             fit(Shared(settings, bank), [_stub(id) for id in bank], file.parent, training, name=file.stem, region="head and neck")
     return {arm.name: load_assessor(model_file(out, arm), threads=plan.threads) for arm in chosen}
+
+
+def _opinion(plan: Plan, some: Sequence[Arm]) -> str:
+    """The second opinion that these arms take, empty where none does. Raises ConfigError for two different ones: masks are made once."""
+    asked = {settings.opinion for settings in (arm_settings(plan, arm) for arm in some) if settings.opinion}
+    if len(asked) > 1:
+        raise ConfigError(f"one second opinion for all arms, not {', '.join(sorted(asked))}", where="quality.opinion")
+    return asked.pop() if asked else ""
 
 
 class Shared(AssessTask):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from oncontour.card import Card
+from oncontour.card import Card, find, shipped
 from oncontour.case import Case
 from oncontour.engine import Backend
-from oncontour.errors import ConfigError, ModelError
+from oncontour.errors import ConfigError, ModelError, TrainingError
 from oncontour.geometry import Geometry
 from oncontour.nets import make_net
 from oncontour.ops.augment import Move, Ranges, mirrored
@@ -169,7 +170,9 @@ class AssessTask(Task[Claim]):
 
     def samples(self, case: Case) -> list[Claim]:
         s, grid = self.settings, self.working_grid(case.geometry)
-        opinion = asked(s.opinion, "auto", None).opinion(case.without_structures()) if s.opinion else None
+        opinion = None
+        if s.opinion and any(name in case.structures for name in s.structures):
+            opinion = asked(s.opinion, "auto", None).opinion(case.without_structures())
         return claims_of(
             case,
             grid,
@@ -183,12 +186,21 @@ class AssessTask(Task[Claim]):
         )
 
     def plan(self, samples: Sequence[Claim], rng: np.random.Generator, *, train: bool) -> list[Draw]:
+        self._check(samples)
         table = Table.of(samples)
         count = self.settings.draws if train else max(16, self.settings.draws // 10)
         rng = rng if train else seeded(0)
         chosen = table.choose(count, rng, flat=self.settings.flat if train else 0.0, generated=self.settings.generated)
         rng.shuffle(chosen)
         return [self._draw(samples, table, int(row), int(rng.integers(2**62)) if train else None) for row in chosen]
+
+    def _check(self, samples: Sequence[Claim]) -> None:
+        """Raise TrainingError where a second opinion is to be learned from and no mask came with one: the net would see it empty."""
+        if self.settings.opinion and not any(claim.chance is not None for claim in samples):
+            raise TrainingError(
+                f"no mask comes with the opinion of {self.settings.opinion}, which is to be learned from",
+                hint="choose an opinion that knows some of the structures, or leave it out",
+            )
 
     @staticmethod
     def _draw(samples: Sequence[Claim], table: Table, row: int, seed: int | None) -> Draw:
@@ -334,14 +346,22 @@ class Table:
 # ---- from a claim to pictures
 
 
-@lru_cache(maxsize=2)
 def asked(model: str, backend: Backend, threads: int | None) -> Contourer:
-    """The contour model that gives second opinions, ready to be asked; compiled once. Raises ModelError for other people's models."""
+    """The contour model that gives second opinions, ready to be asked; compiled once. A shipped model comes before a file of its name.
+
+    Raises ModelError where there is none, and for other people's models.
+    """
+    path = shipped().get(model) or find(model)
+    return _compiled(path.resolve(), path.stat().st_mtime_ns, backend, threads)
+
+
+@lru_cache(maxsize=2)
+def _compiled(path: Path, changed: int, backend: Backend, threads: int | None) -> Contourer:
     from oncontour.tasks.contouring import Contourer, load_contourer
 
-    found = load_contourer(model, backend=backend, threads=threads)
+    found = load_contourer(path, backend=backend, threads=threads)
     if not isinstance(found, Contourer):
-        raise ModelError("only a contour model of our own gives a second opinion", where=model)
+        raise ModelError("only a contour model of our own gives a second opinion", where=str(path))
     return found
 
 

@@ -104,6 +104,17 @@ class Assessor:
         found: Mapping[str, Any] = self.card.made.get("calibration", {}) if self._calibration is None else self._calibration
         return found
 
+    @property
+    def asked_card(self) -> dict[str, str]:
+        """Name and hash of the model that second opinions are asked of."""
+        card = asked(self.task.settings.opinion, self.backend, self.threads).card
+        return {"model": card.name, "sha256": card.sha256}
+
+    @property
+    def opinion_made(self) -> Mapping[str, Any]:
+        """How that model was made; empty where none is asked."""
+        return asked(self.task.settings.opinion, self.backend, self.threads).card.made if self.task.settings.opinion else {}
+
     def bound(self, low: Floats, name: str) -> Floats:
         """The lower bounds that hold, NaN where none was calibrated."""
         offsets = self.calibration.get("offsets", {})
@@ -122,8 +133,9 @@ class Assessor:
         measured: dict[str, Measured] = {}
         work: Work | None = None
         why = {} if refused else dict(self._unfit(case, names))
-        if not refused:
+        if not refused and len(why) < len(names):
             work = self.work(case)
+        if work is not None:
             for n, name in enumerate(names):
                 if name not in why:
                     measured[name] = self.measure(work, name)
@@ -131,13 +143,16 @@ class Assessor:
                     progress((n + 1) / len(names))
             refused = self._strange(measured) if self.use_gate else None
         found = findings_or_why(case, names)
+        told = None if work is None or work.opinion is None else self._whose(work.opinion, case)
         structures: dict[str, Any] = {}
         maps: dict[str, Volume] = {}
         for name in names:
             reason = refused or why.get(name) or (self._why_far(measured[name]) if self.use_gate else None)
             lines = _Lines(case.geometry, found.get(name, []))
             if reason is None:
-                lines.add(measured[name], self.bound(measured[name].low, name), "errors" in self.task.settings.heads)
+                low = measured[name].low
+                lower = np.full_like(low, np.nan) if told and "calibrated_with" in told else self.bound(low, name)
+                lines.add(measured[name], lower, "errors" in self.task.settings.heads)
                 if work is not None and "errors" in self.task.settings.heads:
                     maps[name] = error_map(measured[name], work, case.geometry)
             else:
@@ -146,7 +161,7 @@ class Assessor:
         record = {
             "model": self.card.name,
             "sha256": self.card.sha256,
-            "opinion": None if work is None or work.opinion is None else self._whose(work.opinion),
+            "opinion": told,
             "refused": refused,
             "region": region_seen,
             "coverage": float(self.calibration.get("coverage", self.task.settings.coverage)),
@@ -156,10 +171,12 @@ class Assessor:
         }
         return case.with_scores({"assess": record})
 
-    def _whose(self, opinion: Opinion) -> dict[str, Any]:
-        """Who was asked, and whether the bound was made with another version of that model."""
+    def _whose(self, opinion: Opinion, case: Case) -> dict[str, Any]:
+        """Who was asked; ``drew``: whether it is the model that drew, at least some of it; ``calibrated_with``: the hash of another
+        version, where the bound was made with that one (there is then no bound)."""
         used = self.card.made.get("opinion", {}).get("sha256", opinion.sha256)
-        return {"model": opinion.model, "sha256": opinion.sha256, **({"calibrated_with": used} if used != opinion.sha256 else {})}
+        told = {"model": opinion.model, "sha256": opinion.sha256, "drew": opinion.sha256 in case.scores.get("opinions", {})}
+        return told | ({"calibrated_with": used} if used != opinion.sha256 else {})
 
     def _unfit(self, case: Case, names: Sequence[str]) -> Mapping[str, str]:
         """Why a structure cannot be scored, whatever the net would say."""
@@ -431,10 +448,15 @@ def sigmoid(x: NDArray[Any]) -> Floats:
 
 
 def load_assessor(model: str | Path, *, backend: Backend = "auto", threads: int | None = None) -> Assessor:
-    """The quality model in a file (a path or a shipped name), ready to predict. Raises ModelError for other kinds."""
+    """The quality model in a file (a path or a shipped name), ready to predict.
+
+    Raises ModelError for other kinds, and where the contour model whose opinion it takes is not there.
+    """
     from oncontour.tasks.assess import AssessTask
 
     task = load_task(model)
     if not isinstance(task, AssessTask):
         raise ModelError(f"this model does {task.name!r}, not contour quality", where=str(model))
+    if task.settings.opinion:
+        asked(task.settings.opinion, backend, threads)  # who cannot be asked is told now, not after the contouring
     return Assessor(task, backend, threads)

@@ -270,7 +270,10 @@ def recalibrated(
     before = [s.lower for s in slices]
     told["before"] = covered([s.true for s in slices], before, patients) if not np.isnan(before).all() else None
     card = assessor.card
-    return replace(card, made={**card.made, "calibration": {**made, "data": data, "gate": told["gate"]}}), told
+    anew: dict[str, Any] = {"calibration": {**made, "data": data, "gate": told["gate"]}}
+    if assessor.task.settings.opinion:
+        anew["opinion"] = assessor.asked_card
+    return replace(card, made={**card.made, **anew}), told
 
 
 def _gate_anew(gate: Gate, structures: Sequence[str], observed: Observed) -> dict[str, str]:

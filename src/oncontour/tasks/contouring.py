@@ -60,6 +60,8 @@ class Contourer:
     overlap: float = 0.25
     """of neighbouring windows; with one half DSC is the same (0.741 and 0.739 on ten patients) at 1.6 times the work"""
     memory_mb: float = 1000
+    keep_opinion: bool = False
+    """whether ``predict`` leaves ``scores["opinions"]``"""
 
     @property
     def card(self) -> Card:
@@ -76,11 +78,11 @@ class Contourer:
         """The case with a LabelMasks of the model's structures on its own grid, and ``scores["contour"]`` saying how they came about.
 
         A structure that the net sees nowhere is present and empty. Structures that the case already had under other names stay.
-        ``scores["opinions"]`` has, by the hash of the weights, what the net thought before it decided (``tasks/opinion.py``), where windows
-        were blended.
+        With ``keep_opinion``, ``scores["opinions"]`` has, by the hash of the weights, what the net thought before it decided
+        (``tasks/opinion.py``), where that is small enough to be kept.
         """
         grid = self.task.working_grid(case.geometry)
-        found = self._stitch(case, grid, case.geometry, progress)
+        found = self._stitch(case, grid, case.geometry, progress, chances=self.keep_opinion and self._small(grid, 0.25))
         masks, done = tidy(LabelMasks(found.labels, self.task.settings.structures), self.rules)
         scores: dict[str, Any] = {"contour": self._record(grid, found.blend, done)}
         if found.chances is not None:
@@ -88,17 +90,34 @@ class Contourer:
         return case.with_masks(masks).with_scores(scores)
 
     def opinion(self, case: Case) -> Opinion:
-        """What the net thinks of every voxel of its own grid, nothing decided: see ``tasks/opinion.py``."""
+        """What the net thinks of every voxel of its own grid, nothing decided: see ``tasks/opinion.py``.
+
+        Raises ModelError where that would take more than ``memory_mb``.
+        """
         grid = self.task.working_grid(case.geometry)
-        found = self._stitch(case, grid, None, None, blend="gaussian")
+        if not self._small(grid, 1.0):
+            count = len(self.task.settings.structures)
+            raise ModelError(f"{count} structures on a grid of {grid.shape} are too many for a second opinion", where=self.card.name)
+        found = self._stitch(case, grid, None, None, blend="gaussian", chances=True)
         assert found.chances is not None, "blended windows of mode sigmoid"
         return self._opinion(found.chances)
+
+    def _small(self, grid: Geometry, part: float) -> bool:
+        """Whether the chances of all structures take at most this part of ``memory_mb``."""
+        return len(self.task.settings.structures) * math.prod(grid.shape) <= part * self.memory_mb * 1e6
 
     def _opinion(self, chances: Volume) -> Opinion:
         return Opinion(self.card.name, self.card.sha256, self.task.settings.structures, chances)
 
     def _stitch(
-        self, case: Case, grid: Geometry, target: Geometry | None, progress: Progress | None, *, blend: Literal["auto", "gaussian"] = "auto"
+        self,
+        case: Case,
+        grid: Geometry,
+        target: Geometry | None,
+        progress: Progress | None,
+        *,
+        blend: Literal["auto", "gaussian"] = "auto",
+        chances: bool,
     ) -> Stitched:
         """The net's answer on ``target``, or on the grid it works on."""
         s = self.task.settings
@@ -116,7 +135,7 @@ class Contourer:
             dims=2 if self.task.flat else 3,
             context=s.neighbours,
             pad=-1.0,
-            chances=blend == "gaussian" or len(s.structures) * math.prod(grid.shape) <= self.memory_mb * 1e6 / 4,
+            chances=chances,
             progress=None if progress is None else lambda done, total: progress(done / total),
         )
 

@@ -1,7 +1,8 @@
 """A second opinion: how likely a contour model thinks it that a voxel belongs to a structure, before anything is decided.
 
 Quality is easier to tell with it: where somebody's contour and a net that never saw it disagree, one of them is wrong (the idea of
-agreement between segmenters: Zenk et al., arXiv:2406.03323, where it is the strongest simple way to see a failure coming).
+agreement between segmenters: Zenk et al., arXiv:2406.03323, where it is the strongest simple way to see a failure coming). About what that
+very model drew it is no second opinion: mask and chances agree whatever is wrong, and only how sure the model was can tell.
 """
 
 from __future__ import annotations
