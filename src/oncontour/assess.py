@@ -53,7 +53,8 @@ def assess(
 
     OUT gets report.html (flagged slices first), scores.csv (structure, slice, z, DSC, lower bound, class, findings) and report.json.
     A structure that the model does not know, a CT of another part of the body, or an image unlike those it learned from is not scored,
-    and the report says why; the rule checks are made all the same. Slices beyond a structure's ends are looked at for a few
+    and the report says why; the rule checks are made all the same. The shipped model asks hn-organs for a second opinion; what hn-organs
+    drew itself is judged without. Slices beyond a structure's ends are looked at for a few
     slices only: what was forgotten farther out, nothing here can see.
 
     Examples:
@@ -65,7 +66,7 @@ def assess(
         ct: folder with a CT series (DICOM), or a folder or file in NIfTI, NRRD or MetaImage
         contours: RTSTRUCT or SEG of this CT, a folder with one, or a folder of masks on its grid
         out: folder to make
-        model: name of a shipped quality model or path of a model file
+        model: name of a shipped quality model or path of a model file; hn-quality-opinion by default
         structures: only these of the contours (TG-263 names, separated by commas)
         series_uid: SeriesInstanceUID of the CT, where the folder holds several
         backend: what computes the net
@@ -78,7 +79,7 @@ def assess(
     with clock("read"):
         case = pick(read(ct, contours, series_uid), structures)
     with clock("assess"):
-        scored, models = scoring.score(case, scoring.load(model, backend=backend, threads=threads), progress)
+        scored, models = scoring.score(case, scoring.load(model, opinion=True, backend=backend, threads=threads), progress)
     rows = report.rows(scored)
     notes = [result.anonymous(note, ct, scored) for note in scored.facts.get("notes", ())]
     record = result.record(scored, rows, models, {"structures": structures, "backend": backend, "threads": threads}, notes)

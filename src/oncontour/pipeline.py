@@ -146,7 +146,7 @@ def run(
             structures,
             settings={"backend": backend, "rules": tidy, "threads": threads},
             trust=trust,
-            opinions=assessor is not None,
+            opinions=assessor is not None and bool(assessor.task.settings.opinion),
             progress=_part(progress, 0.0, 0.8 if assess else 1.0),
         )
     if assess:

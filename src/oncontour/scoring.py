@@ -20,24 +20,29 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "hn-quality"
 """The shipped quality model; it refuses what it was not made for."""
+OPINION_MODEL = "hn-quality-opinion"
+"""The shipped one that asks the contour model hn-organs for a second opinion: for contours that hn-organs did not draw."""
+ALONE = "{} drew these contours itself, and its own opinion is no second one: {} judged them without."
 NO_BOUND = (
     "the second opinion comes from another version of {} than the bound was made with: no bound is given. Way out: oncontour calibrate."
 )
 WITHOUT = "No quality model is installed: only the rules have looked at these contours."
 
 
-def load(model: str | None = None, *, backend: Backend = "auto", threads: int | None = None) -> Assessor | None:
+def load(model: str | None = None, *, opinion: bool = False, backend: Backend = "auto", threads: int | None = None) -> Assessor | None:
     """The quality model ``model`` (a file or a shipped name), by default the shipped one; None where none is named and none is shipped.
 
-    Raises ModelError where the model is made for something else.
+    ``opinion``: by default rather the shipped one that asks for a second opinion. Raises ModelError where the model is made for something
+    else.
     """
     from oncontour.card import shipped
 
-    if model is None and DEFAULT_MODEL not in shipped():
+    offered = [name for name in ((OPINION_MODEL, DEFAULT_MODEL) if opinion else (DEFAULT_MODEL,)) if name in shipped()]
+    if model is None and not offered:
         return None
     from oncontour.tasks.assessing import load_assessor
 
-    return load_assessor(model or DEFAULT_MODEL, backend=backend, threads=threads)
+    return load_assessor(model or offered[0], backend=backend, threads=threads)
 
 
 def score(
@@ -51,9 +56,15 @@ def score(
         return case.with_scores({"assess": report.unscored(case, findings_or_why(case), without)}), []
     from dataclasses import asdict
 
-    scored = assessor.predict(case, progress)
+    scored, notes = assessor.predict(case, progress), []
     opinion = scored.scores["assess"]["opinion"] or {}
-    notes = [NO_BOUND.format(opinion["model"])] if "calibrated_with" in opinion else []
+    if opinion.get("drew"):
+        plain = load(backend=assessor.backend, threads=assessor.threads)
+        if plain is not None and not plain.task.settings.opinion:
+            notes.append(ALONE.format(opinion["model"], plain.card.name))
+            assessor, scored = plain, plain.predict(case, progress)
+    elif "calibrated_with" in opinion:
+        notes.append(NO_BOUND.format(opinion["model"]))
     return scored, [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oncontour import scoring
 from oncontour.case import Case
 from oncontour.errors import ModelError, TrainingError
 from oncontour.geometry import Geometry
@@ -201,13 +202,52 @@ def test_what_is_said_is_heard_and_whose_it_was_is_told(case, task, drawer):
     assert alone["opinion"] == {"model": "contour", "sha256": said.sha256, "drew": False}
     brought = assessor.predict(own.with_scores({"opinions": {said.sha256: said}})).scores["assess"]
     assert brought["structures"] == alone["structures"]
-    assert brought["opinion"]["drew"]
     silent = replace(said, chances=said.chances.map(np.zeros_like))
     heard = assessor.predict(own.with_scores({"opinions": {said.sha256: silent}})).scores["assess"]
     assert heard["structures"] != alone["structures"]
     # Somebody else's opinion is not taken for this model's.
     stranger = assessor.predict(own.with_scores({"opinions": {"x": silent}})).scores["assess"]
     assert stranger["structures"] == alone["structures"]
+
+
+def test_the_hand_that_drew_is_known_by_its_agreement():
+    """Of 10 voxels 8 are shared: DSC 0.8; the median of 1, 0.8 and another 1 is one hand's, of 1, 0.8 and 0.8 it is not."""
+    grid = Geometry.regular((4, 10, 10), (3, 4, 4))
+    chances = np.zeros((3, 4, 10, 10), np.uint8)
+    chances[:, 1, 2, :] = 128
+    chances[:, 2, 2, :] = 127
+    opinion = Opinion("m", "s", NAMES, Volume(chances, grid))
+    same, other = np.zeros((4, 10, 10), bool), np.zeros((4, 10, 10), bool)
+    same[1, 2, :], other[1, 2, :8], other[1, 3, :2] = True, True, True
+
+    def masks(*arrays):
+        return {name: Volume(array, grid) for name, array in zip(NAMES, arrays, strict=False)}
+
+    assert opinion.of_one_hand(masks(same, other, same))
+    assert not opinion.of_one_hand(masks(same, other, other))
+    assert not opinion.of_one_hand({"PTV_7000": Volume(same, grid)})
+    assert not opinion.of_one_hand(masks(np.zeros_like(same)))
+    finer = grid.resample((3, 1, 1))
+    assert opinion.of_one_hand({n: m.to(finer) for n, m in masks(same, same, same).items()})
+
+
+def test_what_the_asked_model_drew_is_judged_without_it(case, task, drawer, monkeypatch):
+    """An opinion of its own work is none: such contours are refused, and the plain shipped model judges them instead."""
+    said = asked(str(drawer), "torch", 1).opinion(case.without_structures())
+    chances = np.stack([np.where(case.mask(n).to(said.chances.geometry).array, 250, 5) for n in NAMES]).astype(np.uint8)
+    own = drawn(case).with_scores({"opinions": {said.sha256: replace(said, chances=Volume(chances, said.chances.geometry))}})
+    assessor = Assessor(task, "torch", 1, use_gate=False)
+    told = assessor.predict(own).scores["assess"]
+    assert told["refused"] == "contour drew these contours itself: its own opinion is no second one."
+    assert not any(one["scored"] for one in told["structures"].values())
+    plain = AssessTask(AssessSettings(NAMES, net_options={"width": 32, "depth": 1}, spacing_mm=(6, 5, 5), window=(32, 32))).eval()
+    monkeypatch.setattr(scoring, "load", lambda **_: Assessor(plain, "torch", 1, use_gate=False))
+    scored, models = score(own, assessor)
+    assert scored.scores["assess"]["refused"] is None
+    assert scored.scores["assess"]["opinion"] is None
+    assert models[0]["notes"] == ["contour drew these contours itself, and its own opinion is no second one: assess judged them without."]
+    monkeypatch.setattr(scoring, "load", lambda **_: None)
+    assert score(own, assessor)[0].scores["assess"]["refused"] == told["refused"]
 
 
 def test_without_a_second_opinion_none_is_asked_for(case):

@@ -43,6 +43,7 @@ MISSED_FROM = 0.6
 """Chance of being there from which a slice without contour counts as missed."""
 SEEN_FROM = 0.9
 """Part of a slice's contour that must lie in the window for the slice to be scored."""
+OWN = "{} drew these contours itself: its own opinion is no second one."
 CLASSES = ("bad", "medium", "good")
 FEW_SLICES = 3
 
@@ -135,7 +136,10 @@ class Assessor:
         why = {} if refused else dict(self._unfit(case, names))
         if not refused and len(why) < len(names):
             work = self.work(case)
-        if work is not None:
+        told = None if work is None or work.opinion is None else self._whose(work.opinion, case, [n for n in names if n not in why])
+        if told and told["drew"]:
+            refused = OWN.format(told["model"])
+        if work is not None and not refused:
             for n, name in enumerate(names):
                 if name not in why:
                     measured[name] = self.measure(work, name)
@@ -143,7 +147,6 @@ class Assessor:
                     progress((n + 1) / len(names))
             refused = self._strange(measured) if self.use_gate else None
         found = findings_or_why(case, names)
-        told = None if work is None or work.opinion is None else self._whose(work.opinion, case)
         structures: dict[str, Any] = {}
         maps: dict[str, Volume] = {}
         for name in names:
@@ -171,11 +174,11 @@ class Assessor:
         }
         return case.with_scores({"assess": record})
 
-    def _whose(self, opinion: Opinion, case: Case) -> dict[str, Any]:
-        """Who was asked; ``drew``: whether it is the model that drew, at least some of it; ``calibrated_with``: the hash of another
-        version, where the bound was made with that one (there is then no bound)."""
+    def _whose(self, opinion: Opinion, case: Case, names: Sequence[str]) -> dict[str, Any]:
+        """Who was asked; ``drew``: whether that model drew these very contours; ``calibrated_with``: the hash of another version, where the
+        bound was made with that one (there is then no bound)."""
         used = self.card.made.get("opinion", {}).get("sha256", opinion.sha256)
-        told = {"model": opinion.model, "sha256": opinion.sha256, "drew": opinion.sha256 in case.scores.get("opinions", {})}
+        told = {"model": opinion.model, "sha256": opinion.sha256, "drew": opinion.of_one_hand({name: case.mask(name) for name in names})}
         return told | ({"calibrated_with": used} if used != opinion.sha256 else {})
 
     def _unfit(self, case: Case, names: Sequence[str]) -> Mapping[str, str]:

@@ -7,10 +7,16 @@ very model drew it is no second opinion: mask and chances agree whatever is wron
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from oncontour.geometry import Geometry
+from oncontour.metrics.overlap import dsc
 from oncontour.volume import Volume
+
+SAME_HAND = 0.89
+"""What hn-organs drew in 17 patients shares 0.90 to 1.00 with its chances, what the best of other segmenters drew at most 0.88."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +31,19 @@ class Opinion:
     structures: tuple[str, ...]
     chances: Volume
 
+    def of_one_hand(self, masks: Mapping[str, Volume]) -> bool:
+        """Whether the model itself seems to have drawn ``masks``: over the structures that it knows, its chances from one half up and the
+        masks share SAME_HAND in the median. Without any such structure: no."""
+        shared = [_shared(self, name, mask) for name, mask in masks.items() if name in self.structures and mask.array.any()]
+        return bool(shared) and statistics.median(shared) >= SAME_HAND
+
     def on(self, name: str, grid: Geometry) -> Volume | None:
         """The chances of ``name`` times 255 (uint8) on ``grid``, interpolated; None for a structure the model does not know."""
         if name not in self.structures:
             return None
         return Volume(self.chances.array[self.structures.index(name)], self.chances.geometry).to(grid)
+
+
+def _shared(opinion: Opinion, name: str, mask: Volume) -> float:
+    grid = opinion.chances.geometry
+    return dsc(Volume(opinion.chances.array[opinion.structures.index(name)] >= 128, grid), mask.binary().to(grid))
