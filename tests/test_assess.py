@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oncontour import cli
+from oncontour import cli, pipeline
 from oncontour.assess import assess, calibrate, read
-from oncontour.card import read_card
+from oncontour.card import find, read_card
 from oncontour.errors import CohortError, ConfigError, GeometryError, InputError, ModelError, OutputError, TrainingError
 from oncontour.io.claims import claims_about, sources, with_claims
 from oncontour.io.cohort import Cohort
@@ -198,10 +198,16 @@ def test_train_assess_from_the_command_line(folder, tmp_path):
     assert (card.task, card.structures) == ("assess", ["Parotid_L"])
 
 
-def test_the_example_is_a_setting_of_this_version():
+@pytest.mark.parametrize(("name", "opinion"), [("hn-quality", ""), ("hn-quality-opinion", "hn-organs")])
+def test_the_examples_are_settings_of_this_version_and_of_the_shipped_models(name, opinion):
     parser = cli.make_parser("train assess", cli.load("train assess"))
     root = Path(__file__).parents[1]
-    parsed = cli.parse(parser, ["C", "--out", "O", "--config", str(root / "examples" / "hn-quality.yaml")], "train assess")
+    parsed = cli.parse(parser, ["C", "--out", "O", "--config", str(root / "examples" / f"{name}.yaml")], "train assess")
+    assert parsed["settings"].opinion == opinion
+    card = read_card(find(name))
+    held = {key: card.settings[key] for key in ("structures", "held_out_families", "variants", "generated", "flat", "draws")}
+    assert held == {key: list(v) if isinstance(v := getattr(parsed["settings"], key), tuple) else v for key in held}
+    assert card.name == name
     assert parsed["settings"].held_out_families == ("leak",)
     assert len(AssessTask(parsed["settings"]).settings.structures) == 8
 
@@ -219,6 +225,25 @@ def test_a_real_chest_and_a_real_pelvis_are_refused_by_name(folder, data, place,
     why, _ = refusal(read_case(data / place), read_card(model(folder)))
     assert why is not None
     assert f"another part of the body, {shows}" in why
+
+
+def test_a_stranger_s_contours_get_a_second_opinion_and_hn_organs_own_do_not(data, tmp_path):
+    """The planner's contours of a validation patient, then what hn-organs draws there; nothing is named, the shipped models choose."""
+    patient = data / "openkbp" / "validation" / "pt_202"
+    theirs = assess(patient, patient, out=tmp_path / "theirs", threads=1).record
+    assert theirs["assess"]["model"] == "hn-quality-opinion"
+    asked = theirs["assess"]["opinion"]
+    assert (asked["model"], asked["sha256"], asked["drew"]) == ("hn-organs", read_card(find("hn-organs")).sha256, False)
+    assert "calibrated_with" not in asked, "the bound was made with the hn-organs that is shipped"
+    scored = [line for one in theirs["assess"]["structures"].values() if one["scored"] for line in one["slices"] if line["dsc"]]
+    assert len(scored) > 50
+    assert all(0 <= line["lower"] <= line["dsc"] for line in scored)
+    assert "Second opinion" in (tmp_path / "theirs" / "report.html").read_text(encoding="utf-8")
+    drawn = pipeline.run(patient, out=tmp_path / "drawn", assess=False, threads=1).out
+    own = assess(patient, drawn / "masks", out=tmp_path / "own", threads=1).record
+    assert own["assess"]["model"] == "hn-quality"
+    assert any("hn-organs drew these contours itself" in text for text in own["warnings"])
+    assert "hn-organs drew these contours itself" in (tmp_path / "own" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_real_head_and_neck_is_not_refused(folder, data):

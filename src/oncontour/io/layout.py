@@ -6,7 +6,7 @@ under its TG-263 name. A file that is not there is a structure that was not cont
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +61,30 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
             if not lenient or image_name(name) != "dose":
                 raise
             said.append(f"the dose cannot be used: {error.what} [{path.name}]")
-    found = _by_name(folder / MASKS)
+    return _with_masks(_by_name(folder / MASKS), id or folder.resolve().name, images, said, lenient)
+
+
+def is_masks(folder: Path) -> bool:
+    """Whether ``folder`` holds masks alone: image files, none of them called ct, mr or dose, and no folder of masks."""
+    found = _images(folder) if folder.is_dir() else []
+    return bool(found) and not _images(folder / MASKS) and not any(image_name(stem(path)) in IMAGES for path in found)
+
+
+def read_masks(folder: Path | str, *, id: str | None = None) -> Case:
+    """The masks in ``folder`` itself, as ``read_layout`` reads those in ``masks/``: NAME.nii.gz and the like."""
+    folder = Path(folder)
+    return _with_masks(_by_name(folder), id or folder.resolve().name, {}, [], lenient=False)
+
+
+def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume], said: list[str], lenient: bool) -> Case:
+    """The case of ``images`` with the mask files ``found``; what ``lenient`` leaves out is ``said``."""
     names, unmapped, notes = map_names(found)
-    case = Case(id or folder.resolve().name, images) if images else None
+    case = Case(id, images) if images else None
     masks = {}
     for name, original in names.items():
         try:
             mask = _as_mask(read_image(found[original]))
-            case = case or Case(id or folder.resolve().name, masks={name: mask})
+            case = case or Case(id, masks={name: mask})
             case.with_masks({name: mask})  # raises for another grid
             masks[name] = mask
         except OncontourError as error:
@@ -76,7 +92,7 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
                 raise
             said.append(f"the structure {name} cannot be used: {error.what}")
     facts: dict[str, Any] = {"names": {name: names[name] for name in masks}, "unmapped": unmapped, "notes": (*notes, *said)}
-    return Case(id or folder.resolve().name, images, masks, facts=facts)
+    return Case(id, images, masks, facts=facts)
 
 
 def write_layout(case: Case, folder: Path | str) -> list[Path]:
