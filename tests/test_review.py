@@ -279,6 +279,15 @@ def test_scores_of_slices_that_run_across_are_left_out_of_the_viewer() -> None:
     assert len(report.scores_csv(case).splitlines()) == 5
 
 
+def test_what_is_only_shown_is_not_told_as_not_checked() -> None:
+    """A target that came with the CT is in the case, not in the scores."""
+    box = (slice(5, 9), slice(10, 20), slice(10, 20))
+    case = scores(make({"Odd": box, "Given": box}), {"Odd": dict.fromkeys(range(5, 9), (0.5, 0.4))})
+    shown = scene(case, report.rows(case)).review
+    assert shown is not None
+    assert [text for text in shown["unchecked"] if "Usual" in text] == ["Usual volume and position: not known for Odd."]
+
+
 def test_eight_error_maps_of_a_large_case_stay_small() -> None:
     """512 x 512 x 134 with noise in every map: beside 15 MB of images the page stays under 30."""
     rng = np.random.default_rng(0)

@@ -166,7 +166,7 @@ def words(case: Case, shown: Geometry, colours: Mapping[str, Sequence[int]]) -> 
         "strips": [_strip_words(strip, number, colours) for strip in table],
         "spots": [_spot_words(spot, number, colours) for spot in spots(table)],
         "not_scored": _not_scored(table),
-        "unchecked": list(scores["unchecked"] if "unchecked" in scores else unchecked(case)),
+        "unchecked": list(scores["unchecked"] if "unchecked" in scores else unchecked(case, list(scores["structures"]))),
         "maps": [made for name, volume in scores.get("error_maps", {}).items() if (made := _map(name, volume, shown))],
         "sentence": sentence(table),
         "findings": list(dict.fromkeys(_named(strip.name, one.text) for strip in table for one in strip.findings)),
