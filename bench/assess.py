@@ -24,10 +24,14 @@ def main() -> None:
     low = [(n - m) // 2 for n, m in zip(grid.shape, (134, 512, 512), strict=True)]
     grid = grid.crop(low, [a + b for a, b in zip(low, (134, 512, 512), strict=True)])
     case = Case("bench", {"ct": coarse.ct.to(grid, fill=-1000)}, {n: coarse.mask(n).to(grid) for n in NAMES})
-    if "hn-quality" in shipped():
-        assessor = load_assessor("hn-quality", threads=threads)
-    else:
-        assessor = Assessor(AssessTask(AssessSettings(NAMES)).eval(), "auto", threads)
+    for name in ("hn-quality", "hn-quality-opinion"):
+        untrained = Assessor(AssessTask(AssessSettings(NAMES)).eval(), "auto", threads)
+        print(name if name in shipped() else "a net that nobody trained")
+        measure(load_assessor(name, threads=threads) if name in shipped() else untrained, case)
+
+
+def measure(assessor: Assessor, case: Case) -> None:
+    """Print the seconds of each step."""
     steps: dict[str, float] = {}
 
     def timed(name: str, work):  # type: ignore[no-untyped-def]
@@ -37,9 +41,9 @@ def main() -> None:
         return out
 
     timed("compile the net", lambda: assessor.engine)
+    work = timed("grid, second opinion where asked for", lambda: assessor.work(case))
     timed("gates", lambda: refusal(case, assessor.card))
     timed("rule findings", lambda: findings_or_why(case, NAMES))
-    work = timed("working grid, second opinion where the model asks for one", lambda: assessor.work(case))
     seen = timed("measure", lambda: [assessor.measure(work, n) for n in NAMES])
     timed("all of it again, as predict does", lambda: assessor.predict(case))
     slices = sum(len(m.rows.k) for m in seen)
@@ -51,7 +55,7 @@ def main() -> None:
     net = time.perf_counter() - begin
     for name, seconds in steps.items():
         print(f"{name:<36}{seconds:8.2f} s")
-    print(f"CT {grid}; {slices} slices; the net alone {net:.2f} s ({1000 * net / slices:.2f} ms a slice)")
+    print(f"CT {case.geometry}; {slices} slices; the net alone {net:.2f} s ({1000 * net / slices:.2f} ms a slice)")
 
 
 if __name__ == "__main__":
