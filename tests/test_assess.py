@@ -246,6 +246,12 @@ def test_a_stranger_s_contours_get_a_second_opinion_and_hn_organs_own_do_not(dat
     assert "hn-organs drew these contours itself" in (tmp_path / "own" / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_second_opinion_is_not_calibrated_on_the_asked_model_s_own_work(folder, tmp_path):
+    with pytest.raises(ConfigError, match="judges what others drew"):
+        calibrate("hn-quality-opinion", folder / "new", out=tmp_path / "m.safetensors", threads=1)
+    assert not (tmp_path / "m.safetensors").exists()
+
+
 def test_a_real_head_and_neck_is_not_refused(folder, data):
     from oncontour.tasks.assessing import refusal
 

@@ -177,11 +177,29 @@ def calibrate(
         seen = set(made.get("trained_on", ())) & set(patients.ids)
         if seen:
             raise InputError(f"{who} learned from {len(seen)} of these patients ({', '.join(sorted(seen)[:3])})", where=str(cohort))
-    observed, notes = observe_cohort(assessor, patients, claims or [], contourer or ([] if claims else [DEFAULT_CONTOURER]), progress)
+    drawers = contourer or ([] if claims else [DEFAULT_CONTOURER])
+    _check_strangers(assessor, drawers)
+    observed, notes = observe_cohort(assessor, patients, claims or [], drawers, progress)
     data = f"{len({s.patient for s in observed.scored()})} patients of one clinic"
     card, told = recalibrated(assessor, observed, coverage=coverage, method=method, by=by, data=data)
     card = save_model(assessor.task, out, replace(card, name=name or f"{card.name}-calibrated"))
     return "\n".join([*notes, *_calibration_words(card.made["calibration"], told, observed), f"written: {out}"])
+
+
+def _check_strangers(assessor: Assessor, drawers: Sequence[str]) -> None:
+    """Raise ConfigError where a model that takes a second opinion would be calibrated on what the asked model draws itself."""
+    from oncontour.card import find, read_card
+
+    if not assessor.task.settings.opinion:
+        return
+    asked = assessor.asked_card
+    own = [name for name in drawers if find(name).suffix == ".safetensors" and read_card(find(name)).sha256 == asked["sha256"]]
+    if own:
+        raise ConfigError(
+            f"{assessor.card.name} asks {asked['model']} for a second opinion, and judges what others drew",
+            where=own[0],
+            hint="give what was drawn elsewhere as --claims, another --contourer, or calibrate hn-quality, which takes no opinion",
+        )
 
 
 def observe_cohort(
