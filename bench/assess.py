@@ -25,9 +25,11 @@ def main() -> None:
     grid = grid.crop(low, [a + b for a, b in zip(low, (134, 512, 512), strict=True)])
     case = Case("bench", {"ct": coarse.ct.to(grid, fill=-1000)}, {n: coarse.mask(n).to(grid) for n in NAMES})
     for name in ("hn-quality", "hn-quality-opinion"):
-        untrained = Assessor(AssessTask(AssessSettings(NAMES)).eval(), "auto", threads)
-        print(name if name in shipped() else "a net that nobody trained")
-        measure(load_assessor(name, threads=threads) if name in shipped() else untrained, case)
+        there = name in shipped()
+        print(name if there else "a net that nobody trained")
+        measure(
+            load_assessor(name, threads=threads) if there else Assessor(AssessTask(AssessSettings(NAMES)).eval(), "auto", threads), case
+        )
 
 
 def measure(assessor: Assessor, case: Case) -> None:

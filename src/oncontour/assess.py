@@ -20,8 +20,10 @@ from oncontour.volume import Volume
 if TYPE_CHECKING:
     from oncontour.tasks.assessing import Assessor
     from oncontour.tasks.calibrating import Observed
+    from oncontour.tasks.contouring import Contours
 
 DEFAULT_CONTOURER = "hn-organs"
+FILES = (SCORES, PAGE, RECORD)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ def assess(
         progress: called with the fraction done
     """
     clock = result.Clock()
-    result.check_out(out, (ct, contours), (SCORES, PAGE, RECORD), overwrite=overwrite, of="what it is made from")
+    result.check_out(out, (ct, contours), FILES, overwrite=overwrite, of="what it is made from")
     with clock("read"):
         case = pick(read(ct, contours, series_uid), structures)
     with clock("assess"):
@@ -83,7 +85,7 @@ def assess(
     rows = report.rows(scored)
     notes = [result.anonymous(note, ct, scored) for note in scored.facts.get("notes", ())]
     record = result.record(scored, rows, models, {"structures": structures, "backend": backend, "threads": threads}, notes)
-    with result.result_folder(out, (SCORES, PAGE, RECORD), overwrite=overwrite) as folder:
+    with result.result_folder(out, FILES, overwrite=overwrite) as folder:
         result.finish(folder, record, scored, rows, [report.write_scores(scored, folder / SCORES)], clock)
     return Assessment(scored, record, out)
 
@@ -173,30 +175,27 @@ def calibrate(
         raise ConfigError(f"a model file ends in .safetensors, not in {out.suffix!r}", where=str(out))
     assessor = load_assessor(model, backend=backend, threads=threads)
     patients = Cohort.open(cohort)
-    for who, made in (("the model", assessor.card.made), ("the model that it asks for an opinion", assessor.opinion_made)):
-        seen = set(made.get("trained_on", ())) & set(patients.ids)
+    asker = assessor.asker
+    for who, one in (("the model", assessor.card), ("the model that it asks for an opinion", asker and asker.card)):
+        seen = set(one.made.get("trained_on", ()) if one else ()) & set(patients.ids)
         if seen:
             raise InputError(f"{who} learned from {len(seen)} of these patients ({', '.join(sorted(seen)[:3])})", where=str(cohort))
-    drawers = contourer or ([] if claims else [DEFAULT_CONTOURER])
-    _check_strangers(assessor, drawers)
-    observed, notes = observe_cohort(assessor, patients, claims or [], drawers, progress)
+    observed, notes = observe_cohort(assessor, patients, claims or [], contourer or ([] if claims else [DEFAULT_CONTOURER]), progress)
     data = f"{len({s.patient for s in observed.scored()})} patients of one clinic"
     card, told = recalibrated(assessor, observed, coverage=coverage, method=method, by=by, data=data)
     card = save_model(assessor.task, out, replace(card, name=name or f"{card.name}-calibrated"))
     return "\n".join([*notes, *_calibration_words(card.made["calibration"], told, observed), f"written: {out}"])
 
 
-def _check_strangers(assessor: Assessor, drawers: Sequence[str]) -> None:
+def _check_strangers(assessor: Assessor, drawers: Mapping[str, Contours]) -> None:
     """Raise ConfigError where a model that takes a second opinion would be calibrated on what the asked model draws itself."""
-    from oncontour.card import find, read_card
-
-    if not assessor.task.settings.opinion:
+    if assessor.asker is None:
         return
-    asked = assessor.asked_card
-    own = [name for name in drawers if find(name).suffix == ".safetensors" and read_card(find(name)).sha256 == asked["sha256"]]
+    asked = assessor.asker.card
+    own = [name for name, drawer in drawers.items() if drawer.card.sha256 == asked.sha256]
     if own:
         raise ConfigError(
-            f"{assessor.card.name} asks {asked['model']} for a second opinion, and judges what others drew",
+            f"{assessor.card.name} asks {asked.name} for a second opinion, and judges what others drew",
             where=own[0],
             hint="give what was drawn elsewhere as --claims, another --contourer, or calibrate hn-quality, which takes no opinion",
         )
@@ -217,6 +216,7 @@ def observe_cohort(
 
     segmenters = sources(claims)
     drawers = {name: load_contourer(name) for name in contourers}
+    _check_strangers(assessor, drawers)
     observed, notes = Observed(), []
     for n, id in enumerate(patients.ids):
         try:

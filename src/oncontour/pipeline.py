@@ -307,10 +307,14 @@ def _other_structures(case: Case, drawn: Case, plan: Plan | None) -> list[str]:
 
 def _given(case: Case, drawn: Case, plan: Plan | None) -> list[str]:
     """Targets that came with the CT, that nobody drew anew, and that the dose was looked at in."""
+    return [] if plan is None else [name for name in _targets(case, drawn) if name in plan.dvhs]
+
+
+def _targets(case: Case, drawn: Case) -> list[str]:
+    """Targets that came with the CT and that nobody drew anew."""
     from oncontour.ops.checks import is_target
 
-    kept = () if plan is None else plan.dvhs
-    return [name for name in case.structures if name in kept and is_target(name) and name not in drawn.structures]
+    return [name for name in case.structures if is_target(name) and name not in drawn.structures]
 
 
 # ---- quality
@@ -393,9 +397,7 @@ def _load_risk(model: str, facts: Mapping[str, float] | None = None) -> Any:
 
 def _with_targets(drawn: Case, came: Case) -> Case:
     """``drawn`` and the targets that ``came`` has and nobody drew anew; of the reader's remarks those that put the dose in doubt."""
-    from oncontour.ops.checks import is_target
-
-    names = [name for name in came.structures if is_target(name) and name not in drawn.structures]
+    names = _targets(came, drawn)
     masks: dict[str, Volume] = {name: came.masks[name] for name in names if name in came.masks}
     contours = {name: came.contours[name] for name in names if name in came.contours}
     whole = (drawn.with_masks(masks) if masks else drawn).with_contours(contours)

@@ -34,7 +34,7 @@ MOST_GY = 300.0
 """A median above this in a structure is no dose in Gy."""
 FAR_OFF = 20.0
 """How many times a target's prescription its median may be before the numbers are taken for centigray."""
-NESTED = ("GTV", "CTV", "ITV", "PTV")
+NESTED = (("GTV", "IGTV"), ("CTV", "ICTV"), ("ITV",), ("PTV",))
 """Targets, each within the next (ICRU Report 83)."""
 SCHEMA = "oncontour-dvh-1"
 
@@ -370,8 +370,7 @@ def _targets(dose: Volume, dvhs: Mapping[str, DVH], prescriptions: Mapping[str, 
 
 def _goes_beyond(other: str, other_gy: float, name: str, gy: float) -> bool:
     """Whether the isodose of target ``name`` must enclose ``other`` as well."""
-    plain = [one.upper().removeprefix("I") if one.upper().startswith(("IGTV", "ICTV")) else one.upper() for one in (other, name)]
-    rank = [next(n for n, kind in enumerate(NESTED) if one.startswith(kind)) for one in plain]
+    rank = [next(n for n, kinds in enumerate(NESTED) if one.upper().startswith(kinds)) for one in (other, name)]
     return other_gy > gy or (other_gy == gy and rank[0] >= rank[1])
 
 

@@ -61,7 +61,7 @@ def result_folder(out: Path, names: Sequence[str], *, overwrite: bool) -> Iterat
     """As ``files.writing_folder``, looking once more before the swap: another run may have finished, or somebody put something there."""
     with writing_folder(out) as folder:
         yield folder
-        check_out(out, [folder], names, overwrite=overwrite, of="the result")
+        check_out(out, (), names, overwrite=overwrite, of="the result")
 
 
 def record(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oncontour.io.outcomes import Outcomes, Person
 
 TABLE, RECORD = "outcomes.csv", "simulation.json"
+FILES = (TABLE, RECORD)
 FACTS = ("chemo", "age")
 
 
@@ -103,10 +104,10 @@ def outcomes(
     from oncontour.io.outcomes import write_outcomes
     from oncontour.result import check_out, result_folder
 
-    check_out(out, [cohort], (TABLE, RECORD), overwrite=overwrite, of="the cohort")
+    check_out(out, [cohort], FILES, overwrite=overwrite, of="the cohort")
     patients = Cohort.open(cohort)
     made = simulate(_cases(patients, progress), toxicities or [Toxicity()], hospitals or list(HOSPITALS), seed)
-    with result_folder(out, (TABLE, RECORD), overwrite=overwrite) as folder:
+    with result_folder(out, FILES, overwrite=overwrite) as folder:
         write_outcomes(made.outcomes, folder / TABLE)
         write_text(folder / RECORD, json.dumps(record(made, hospitals or HOSPITALS, seed), indent=1) + "\n")
     return f"{made}\n\n{TABLE}, {RECORD} in {out}"

@@ -31,7 +31,7 @@ def is_layout(folder: Path) -> bool:
 
 def check_not_both(folder: Path) -> None:
     """Raise InputError where a folder of DICOM is a patient in images too: nobody says which of the two is meant."""
-    named = [path.name for path in _images(folder) if image_name(stem(path)) in IMAGES]
+    named = [path.name for path in _called(folder)]
     named += [MASKS] if _images(folder / MASKS) else []
     if named:
         raise InputError(
@@ -66,8 +66,12 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
 
 def is_masks(folder: Path) -> bool:
     """Whether ``folder`` holds masks alone: image files, none of them called ct, mr or dose, and no folder of masks."""
-    found = _images(folder) if folder.is_dir() else []
-    return bool(found) and not _images(folder / MASKS) and not any(image_name(stem(path)) in IMAGES for path in found)
+    return folder.is_dir() and bool(_images(folder)) and not _images(folder / MASKS) and not _called(folder)
+
+
+def _called(folder: Path) -> list[Path]:
+    """Image files at the top of ``folder`` whose names mean something (IMAGES)."""
+    return [path for path in _images(folder) if image_name(stem(path)) in IMAGES]
 
 
 def read_masks(folder: Path | str, *, id: str | None = None) -> Case:

@@ -277,8 +277,7 @@ class AssessTask(Task[Claim]):
 
         made = calibrate_on_claims(self, train, held_back)
         if self.settings.opinion:
-            card = asked(self.settings.opinion, "auto", None).card
-            made["opinion"] = {"model": card.name, "sha256": card.sha256}
+            made["opinion"] = told_of(asked(self.settings.opinion, "auto", None).card)
         return made
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
@@ -353,6 +352,11 @@ def asked(model: str, backend: Backend, threads: int | None) -> Contourer:
     """
     path = shipped().get(model) or find(model)
     return _compiled(path.resolve(), path.stat().st_mtime_ns, backend, threads)
+
+
+def told_of(asked: Card) -> dict[str, str]:
+    """What a quality model's card keeps of the model that it asked."""
+    return {"model": asked.name, "sha256": asked.sha256}
 
 
 @lru_cache(maxsize=2)

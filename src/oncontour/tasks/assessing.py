@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from oncontour.card import Card
     from oncontour.tasks.assess import AssessTask
+    from oncontour.tasks.contouring import Contourer
 
 Floats = NDArray[np.float32]
 BATCH = 32
@@ -106,15 +107,10 @@ class Assessor:
         return found
 
     @property
-    def asked_card(self) -> dict[str, str]:
-        """Name and hash of the model that second opinions are asked of."""
-        card = asked(self.task.settings.opinion, self.backend, self.threads).card
-        return {"model": card.name, "sha256": card.sha256}
-
-    @property
-    def opinion_made(self) -> Mapping[str, Any]:
-        """How that model was made; empty where none is asked."""
-        return asked(self.task.settings.opinion, self.backend, self.threads).card.made if self.task.settings.opinion else {}
+    def asker(self) -> Contourer | None:
+        """The contour model whose second opinion is asked; None where the model takes none."""
+        opinion = self.task.settings.opinion
+        return asked(opinion, self.backend, self.threads) if opinion else None
 
     def bound(self, low: Floats, name: str) -> Floats:
         """The lower bounds that hold, NaN where none was calibrated."""
@@ -211,10 +207,9 @@ class Assessor:
 
     def work(self, case: Case) -> Work:
         """The case made ready to be measured; the second opinion is asked for where the model takes one and the case does not bring it."""
-        s = self.task.settings
-        if not s.opinion:
+        asker = self.asker
+        if asker is None:
             return Work.of(self.task, case)
-        asker = asked(s.opinion, self.backend, self.threads)
         held: Opinion | None = case.scores.get("opinions", {}).get(asker.card.sha256)
         return Work.of(self.task, case, held or asker.opinion(case.without_structures()))
 
@@ -460,6 +455,6 @@ def load_assessor(model: str | Path, *, backend: Backend = "auto", threads: int 
     task = load_task(model)
     if not isinstance(task, AssessTask):
         raise ModelError(f"this model does {task.name!r}, not contour quality", where=str(model))
-    if task.settings.opinion:
-        asked(task.settings.opinion, backend, threads)  # who cannot be asked is told now, not after the contouring
-    return Assessor(task, backend, threads)
+    assessor = Assessor(task, backend, threads)
+    _ = assessor.asker  # who cannot be asked is told now, not after the contouring
+    return assessor

@@ -22,7 +22,7 @@ from oncontour.errors import TrainingError
 from oncontour.metrics.conformal import Method, covered, offset
 from oncontour.metrics.overlap import overlap
 from oncontour.metrics.slices import slice_scores
-from oncontour.tasks.assess import AssessTask, Table, dsc_and_low
+from oncontour.tasks.assess import AssessTask, Table, dsc_and_low, told_of
 from oncontour.tasks.assessing import Assessor, Work
 from oncontour.tasks.claims import SEGMENTER, Claim
 from oncontour.tasks.gate import Gate
@@ -271,8 +271,8 @@ def recalibrated(
     told["before"] = covered([s.true for s in slices], before, patients) if not np.isnan(before).all() else None
     card = assessor.card
     anew: dict[str, Any] = {"calibration": {**made, "data": data, "gate": told["gate"]}}
-    if assessor.task.settings.opinion:
-        anew["opinion"] = assessor.asked_card
+    if assessor.asker is not None:
+        anew["opinion"] = told_of(assessor.asker.card)
     return replace(card, made={**card.made, **anew}), told
 
 

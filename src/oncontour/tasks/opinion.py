@@ -34,16 +34,17 @@ class Opinion:
     def of_one_hand(self, masks: Mapping[str, Volume]) -> bool:
         """Whether the model itself seems to have drawn ``masks``: over the structures that it knows, its chances from one half up and the
         masks share SAME_HAND in the median. Without any such structure: no."""
-        shared = [_shared(self, name, mask) for name, mask in masks.items() if name in self.structures and mask.array.any()]
+        shared = [self._shared(name, mask) for name, mask in masks.items() if name in self.structures and mask.array.any()]
         return bool(shared) and statistics.median(shared) >= SAME_HAND
 
     def on(self, name: str, grid: Geometry) -> Volume | None:
         """The chances of ``name`` times 255 (uint8) on ``grid``, interpolated; None for a structure the model does not know."""
         if name not in self.structures:
             return None
-        return Volume(self.chances.array[self.structures.index(name)], self.chances.geometry).to(grid)
+        return self._of(name).to(grid)
 
+    def _of(self, name: str) -> Volume:
+        return Volume(self.chances.array[self.structures.index(name)], self.chances.geometry)
 
-def _shared(opinion: Opinion, name: str, mask: Volume) -> float:
-    grid = opinion.chances.geometry
-    return dsc(Volume(opinion.chances.array[opinion.structures.index(name)] >= 128, grid), mask.binary().to(grid))
+    def _shared(self, name: str, mask: Volume) -> float:
+        return dsc(self._of(name).map(lambda chance: chance >= 128), mask.binary().to(self.chances.geometry))
