@@ -81,7 +81,7 @@ def assess(
     with clock("read"):
         case = pick(read(ct, contours, series_uid), structures)
     with clock("assess"):
-        scored, models = scoring.score(case, scoring.load(model, opinion=True, backend=backend, threads=threads), progress)
+        scored, models = scoring.score(case, scoring.load(model, first=scoring.OPINION_MODEL, backend=backend, threads=threads), progress)
     rows = report.rows(scored)
     notes = [result.anonymous(note, ct, scored) for note in scored.facts.get("notes", ())]
     record = result.record(scored, rows, models, {"structures": structures, "backend": backend, "threads": threads}, notes)
@@ -210,21 +210,23 @@ def observe_cohort(
 ) -> tuple[Observed, list[str]]:
     """What the model says of the claims about every patient of a cohort, and a line for every patient left out."""
     from oncontour.errors import OncontourError
-    from oncontour.io.claims import claims_about, sources
+    from oncontour.io.claims import chances_about, claims_about, sources
     from oncontour.tasks.calibrating import Observed, observe
-    from oncontour.tasks.contouring import load_contourer
+    from oncontour.tasks.contouring import keeping_chances, load_contourer
 
     segmenters = sources(claims)
-    drawers = {name: load_contourer(name) for name in contourers}
+    drawers = {name: keeping_chances(load_contourer(name), assessor.task.settings.own) for name in contourers}
     _check_strangers(assessor, drawers)
     observed, notes = Observed(), []
     for n, id in enumerate(patients.ids):
         try:
             case = patients[id]
             found: dict[str, Mapping[str, Volume]] = claims_about(case, segmenters)
+            chances = chances_about(case, segmenters)
             for name, drawer in drawers.items():
-                found[Path(name).stem] = drawer.predict(case.without_structures()).masks
-            observe(assessor, case, found, observed)
+                drawn = drawer.predict(case.without_structures())
+                found[Path(name).stem], chances[Path(name).stem] = drawn.masks, drawn.scores.get("chances", {})
+            observe(assessor, case, found, observed, chances)
         except OncontourError as error:
             notes.append(f"{id} was left out: {error}")
         if progress is not None:

@@ -146,7 +146,7 @@ def run(
             structures,
             settings={"backend": backend, "rules": tidy, "threads": threads},
             trust=trust,
-            opinions=assessor is not None and bool(assessor.task.settings.opinion),
+            chances=assessor is not None and assessor.task.settings.own,
             progress=_part(progress, 0.0, 0.8 if assess else 1.0),
         )
     if assess:
@@ -200,27 +200,28 @@ def contour(
     *,
     settings: Mapping[str, Any] | None = None,
     trust: bool = False,
-    opinions: bool = False,
+    chances: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Case, list[dict[str, Any]]]:
     """The case with what the ``chosen`` models draw (and none of the contours it came with), and what is recorded of each model.
 
-    ``opinions`` keeps what our own models thought before they decided, as ``scores["opinions"]``.
+    ``chances`` keeps what our own models thought before they decided, as ``scores["chances"]``: structure -> probability times 255.
     Where two models offer one structure the first has it. Raises ModelError for a structure that none offers.
     """
+    from oncontour.tasks.contouring import keeping_chances
+
     loaded = [_load(name, settings or {}, trust) for name in chosen]
     wanted = _assign([list(one.card.structures) for one in loaded], structures)
     bare, drawn, records = case.without_structures(), case.without_structures(), []
     for n, (one, names) in enumerate(zip(loaded, wanted, strict=True)):
         if not names:
             continue
-        if opinions and hasattr(one, "keep_opinion"):
-            one.keep_opinion = True
-        predicted = one.predict(bare, progress=_share(progress, n, len(loaded)))
+        predicted = keeping_chances(one, chances).predict(bare, progress=_share(progress, n, len(loaded)))
         whole = len(names) == len(predicted.masks)
         drawn = drawn.with_masks(predicted.masks if whole else {name: predicted.masks[name] for name in names})
-        if "opinions" in predicted.scores:
-            drawn = drawn.with_scores({"opinions": {**drawn.scores.get("opinions", {}), **predicted.scores["opinions"]}})
+        if "chances" in predicted.scores:
+            kept = {name: predicted.scores["chances"][name] for name in names}
+            drawn = drawn.with_scores({"chances": {**drawn.scores.get("chances", {}), **kept}})
         records.append({**card_words(asdict(one.card)), **predicted.scores.get("contour", {}), "structures": list(names)})
     return drawn, records
 
@@ -323,7 +324,7 @@ def _targets(case: Case, drawn: Case) -> list[str]:
 def _load_assessor(quality: str | None, failed: list[str], *, backend: Literal["auto", "torch", "openvino"], threads: int | None) -> Any:
     """The quality model. One that was named has to be right; without the shipped one the rules look alone, and ``failed`` gets why."""
     try:
-        return scoring.load(quality, backend=backend, threads=threads)
+        return scoring.load(quality, first=scoring.OWN_MODEL, backend=backend, threads=threads)
     except Exception as error:
         if quality is not None:
             raise
@@ -334,9 +335,9 @@ def _load_assessor(quality: str | None, failed: list[str], *, backend: Literal["
 def judge(drawn: Case, assessor: Any, failed: list[str], progress: Progress | None = None) -> tuple[Case, list[dict[str, Any]]]:
     """As ``scoring.score``; contours that could not be judged, for whatever reason, are there all the same, and ``failed`` gets why.
 
-    What a quality model cannot do the rules do alone. ``scores["opinions"]`` has served its turn.
+    What a quality model cannot do the rules do alone. ``scores["chances"]`` has served its turn.
     """
-    bare = replace(drawn, scores={name: value for name, value in drawn.scores.items() if name != "opinions"})
+    bare = replace(drawn, scores={name: value for name, value in drawn.scores.items() if name != "chances"})
     try:
         scored, judges = scoring.score(drawn, assessor, progress)
         return bare.with_scores({"assess": scored.scores["assess"]}), judges

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +15,7 @@ import numpy as np
 from oncontour.case import Case, LabelMasks
 from oncontour.errors import ConfigError, InputError, ModelError
 from oncontour.files import write_text
+from oncontour.io.layout import MASKS
 from oncontour.progress import Progress
 from oncontour.volume import Volume
 
@@ -43,6 +44,7 @@ def predict(
     hu_shift: list[float] | None = None,
     seen: bool = False,
     overlap: float = 0.25,
+    chances: bool = False,
     backend: Literal["auto", "torch", "openvino"] = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -51,7 +53,8 @@ def predict(
 
     A patient that a model learned from is left out for that model, as its card names them: what is judged or learned from here is what the
     model does with strangers. A patient whose folder is there already is not drawn again. confidence.csv beside the patients has the mean
-    probability over each slice's contour. Contours are as the net gives them: nothing is tidied.
+    probability over each slice's contour; with --chances OUT/MODEL/PATIENT/chances/NAME.nii.gz has the probability of every voxel times
+    255. Contours are as the net gives them: nothing is tidied.
 
     Examples:
         oncontour predict COHORT --model hn-organs --out CLAIMS --seen
@@ -65,6 +68,7 @@ def predict(
         hu_shift: also draw with the model's grey-value window moved by so many HU (a wrong window makes other mistakes)
         seen: patients that the model learned from as well (then nothing may be concluded from them)
         overlap: of the windows that the net sees
+        chances: keep how likely the model thought each voxel, as quality models learn from it that know how sure a drawer was
         backend: what computes the nets
         threads: CPU threads for the nets
         progress: called with the fraction done
@@ -79,7 +83,7 @@ def predict(
     for n, segmenter in enumerate(segmenters):
         strangers = [id for id in patients.ids if id not in segmenter.trained_on]
         step = None if progress is None else _part(progress, n, len(segmenters))
-        drawn = draw(segmenter, patients, strangers, out / segmenter.name, step)
+        drawn = draw(segmenter, patients, strangers, out / segmenter.name, step, chances=chances)
         known = len(patients) - len(strangers)
         lines.append(f"{segmenter.name}: {drawn} of {len(patients)} patients drawn, {known} left out as it learned from them")
     return "\n".join(lines)
@@ -112,21 +116,35 @@ def load(
         yield Segmenter(name, contourer, frozenset() if seen else frozenset(made["trained_on"]))
 
 
-def draw(segmenter: Segmenter, patients: Cohort, ids: Sequence[str], out: Path, progress: Progress | None = None) -> int:
-    """Draw the patients ``ids`` into ``out``; gives how many are there in the end. One that cannot be read is named on stderr."""
+def draw(
+    segmenter: Segmenter,
+    patients: Cohort,
+    ids: Sequence[str],
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    chances: bool = False,
+) -> int:
+    """Draw the patients ``ids`` into ``out``, with ``chances`` how likely each voxel was too; gives how many are there in the end.
+
+    One that cannot be read is named on stderr.
+    """
+    from oncontour.io.claims import CHANCES, write_chances
     from oncontour.io.layout import write_layout
 
     rows = _confidences(out / CONFIDENCE)
     done = 0
     for n, id in enumerate(ids):
-        if not (out / id / "masks").is_dir():
+        if not (out / id / (CHANCES if chances else MASKS)).is_dir():
             try:
-                drawn, sure = claim(segmenter.contourer, patients[id])
+                drawn, sure, likely = claim(segmenter.contourer, patients[id], chances=chances)
             except InputError as error:
                 sys.stderr.write(f"{id} was left out: {error}\n")
                 continue
             write_layout(drawn, out / id)
-            rows += sure
+            if likely:
+                write_chances(likely, out / id)
+            rows = [row for row in rows if row[0] != id] + sure
             write_text(out / CONFIDENCE, _as_csv(rows))
         done += 1
         if progress is not None:
@@ -134,9 +152,13 @@ def draw(segmenter: Segmenter, patients: Cohort, ids: Sequence[str], out: Path, 
     return done
 
 
-def claim(contourer: Contourer, case: Case) -> tuple[Case, list[tuple[str, str, int, float]]]:
-    """(a case of the drawn masks alone, rows of confidence: patient, structure, slice, mean probability over the contour)."""
+def claim(
+    contourer: Contourer, case: Case, *, chances: bool = False
+) -> tuple[Case, list[tuple[str, str, int, float]], Mapping[str, Volume]]:
+    """(a case of the drawn masks alone, rows of confidence: patient, structure, slice, mean probability over the contour; and, with
+    ``chances``, structure -> probability times 255 on the grid the net works on)."""
     from oncontour.ops.windows import stitch_labels
+    from oncontour.tasks.opinion import by_structure
 
     s, bare = contourer.task.settings, case.without_structures()
     stitched = stitch_labels(
@@ -148,15 +170,18 @@ def claim(contourer: Contourer, case: Case) -> tuple[Case, list[tuple[str, str, 
         target=case.geometry,
         mode="sigmoid",
         threshold=s.threshold,
+        blend="gaussian" if chances else "auto",
         dims=2 if contourer.task.flat else 3,
         context=s.neighbours,
         pad=-1.0,
         confidence=True,
+        chances=chances,
     )
     masks = LabelMasks(stitched.labels, s.structures)
     sure = stitched.confidence
     rows = [] if sure is None else [row for name in masks for row in _sure(case.id, name, masks[name], sure)]
-    return Case(case.id, masks=dict(masks)), rows
+    likely = {} if stitched.chances is None else by_structure(stitched.chances, s.structures)
+    return Case(case.id, masks=dict(masks)), rows, likely
 
 
 def _sure(patient: str, name: str, mask: Volume, sure: Volume) -> Iterator[tuple[str, str, int, float]]:

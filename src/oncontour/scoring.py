@@ -22,6 +22,9 @@ DEFAULT_MODEL = "hn-quality"
 """The shipped quality model; it refuses what it was not made for."""
 OPINION_MODEL = "hn-quality-opinion"
 """The shipped one that asks the contour model hn-organs for a second opinion: for contours that hn-organs did not draw."""
+OWN_MODEL = "hn-quality-own"
+"""The shipped one that knows how sure the drawing model was of each voxel: for what our own contour models draw in a run."""
+UNSURE = "how sure the drawing model was is not known of {}: {} judged all structures without."
 ALONE = "{} drew these contours itself, and its own opinion is no second one: {} judged them without."
 NO_BOUND = (
     "the second opinion comes from another version of {} than the bound was made with: no bound is given. Way out: oncontour calibrate."
@@ -29,15 +32,14 @@ NO_BOUND = (
 WITHOUT = "No quality model is installed: only the rules have looked at these contours."
 
 
-def load(model: str | None = None, *, opinion: bool = False, backend: Backend = "auto", threads: int | None = None) -> Assessor | None:
+def load(model: str | None = None, *, first: str = DEFAULT_MODEL, backend: Backend = "auto", threads: int | None = None) -> Assessor | None:
     """The quality model ``model`` (a file or a shipped name), by default the shipped one; None where none is named and none is shipped.
 
-    ``opinion``: by default rather the shipped one that asks for a second opinion. Raises ModelError where the model is made for something
-    else.
+    ``first``: which of the shipped ones it is by default, where it is there. Raises ModelError where the model is made for something else.
     """
     from oncontour.card import shipped
 
-    offered = [name for name in ((OPINION_MODEL, DEFAULT_MODEL) if opinion else (DEFAULT_MODEL,)) if name in shipped()]
+    offered = [name for name in (first, DEFAULT_MODEL) if name in shipped()]
     if model is None and not offered:
         return None
     from oncontour.tasks.assessing import load_assessor
@@ -56,16 +58,34 @@ def score(
         return case.with_scores({"assess": report.unscored(case, findings_or_why(case), without)}), []
     from dataclasses import asdict
 
-    scored, notes = assessor.predict(case, progress), []
+    notes: list[str] = []
+    unsure = _unsure(case, assessor)
+    plain = _plain(assessor) if unsure else None
+    if plain is not None:
+        notes.append(UNSURE.format(_some(unsure), plain.card.name))
+        assessor = plain
+    scored = assessor.predict(case, progress)
     opinion = scored.scores["assess"]["opinion"] or {}
     if opinion.get("drew"):
-        plain = load(backend=assessor.backend, threads=assessor.threads)
-        if plain is not None and not plain.task.settings.opinion:
+        plain = _plain(assessor)
+        if plain is not None:
             notes.append(ALONE.format(opinion["model"], plain.card.name))
             assessor, scored = plain, plain.predict(case, progress)
     elif "calibrated_with" in opinion:
         notes.append(NO_BOUND.format(opinion["model"]))
     return scored, [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
+
+
+def _unsure(case: Case, assessor: Assessor) -> list[str]:
+    """Structures that the model would score if it knew how sure their drawer was."""
+    known, s = case.scores.get("chances", {}), assessor.task.settings
+    return [name for name in case.structures if s.own and name in s.structures and name not in known]
+
+
+def _plain(assessor: Assessor) -> Assessor | None:
+    """The shipped model that needs nothing but CT and contours, where there is one."""
+    plain = load(backend=assessor.backend, threads=assessor.threads)
+    return plain if plain is not None and not plain.task.settings.chances else None
 
 
 def summary(case: Case) -> list[str]:

@@ -63,7 +63,7 @@ def test_openvino_agrees_with_torch(net):
     assert abs(rows[0] - rows[1]).max() < 1e-3
 
 
-def test_agreement_of_mask_and_opinion_by_pencil():
+def test_agreement_of_mask_and_chances_by_pencil():
     """4 pixels of mask, 8 of opinion at one half, 2 of them shared: 2 * 1 / (4 + 4)."""
     mask, opinion = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
     mask[0, 0, :4], opinion[0, 0, 2:6], opinion[0, 1, :4] = 1, 0.5, 0.5
@@ -77,7 +77,7 @@ def test_agreement_of_mask_and_opinion_by_pencil():
 @pytest.mark.parametrize("maps", [0, 1])
 def test_a_second_opinion_counts(name, maps):
     torch.manual_seed(1)
-    net = make_net(name, 7, 4 + maps, **{**OPTIONS, "maps": maps}, mask_channel=1, opinion_channel=3).eval()
+    net = make_net(name, 7, 4 + maps, **{**OPTIONS, "maps": maps}, mask_channel=1, chance_channels=[3]).eval()
     x = picture().clamp(0, 1)
     other = x.clone()
     other[:, 3] = 1 - other[:, 3]

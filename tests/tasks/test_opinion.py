@@ -22,7 +22,7 @@ from oncontour.tasks.assessing import Assessor
 from oncontour.tasks.calibrating import Observed, observe, recalibrated
 from oncontour.tasks.claims import UNLIKELY, Chance
 from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.tasks.contouring import Contourer, load_contourer
+from oncontour.tasks.contouring import Contourer, keeping_chances, load_contourer
 from oncontour.tasks.opinion import Opinion
 from oncontour.tasks.task import save_model
 from oncontour.volume import Volume
@@ -102,16 +102,17 @@ def test_an_opinion_lies_where_the_model_saw_it_on_any_grid():
     chances = np.zeros((2, 4, 6, 5), np.uint8)
     chances[1, 2, 3, 1] = 240
     opinion = Opinion("m", "s", ("A", "B"), Volume(chances, grid))
-    assert opinion.on("C", grid) is None
-    assert not opinion.on("A", grid).array.any()
+    assert opinion.of("C") is None
+    assert not opinion.of("A").array.any()
+    said = opinion.of("B")
     turned = grid.reorient(-np.eye(3)[::-1])
     k, j, i = np.rint(turned.voxels(grid.points((2, 3, 1)))).astype(int)
-    assert opinion.on("B", turned).array[k, j, i] == 240
+    assert said.to(turned).array[k, j, i] == 240
     wider = grid.crop((-2, -2, -2), (6, 8, 7))
-    assert opinion.on("B", wider).array[4, 5, 3] == 240
-    assert opinion.on("B", wider).array.sum() == 240
+    assert said.to(wider).array[4, 5, 3] == 240
+    assert said.to(wider).array.sum() == 240
     between = grid.resample((2, 1.5, 3))
-    assert opinion.on("B", between).array.max() <= 240
+    assert said.to(between).array.max() <= 240
 
 
 # ---- from the contour model
@@ -119,12 +120,12 @@ def test_an_opinion_lies_where_the_model_saw_it_on_any_grid():
 
 def test_drawing_and_asking_give_the_same_opinion(case, drawer):
     contourer = load_contourer(drawer, backend="torch", rules=Tidy.off(), threads=1)
-    assert "opinions" not in contourer.predict(case).scores
-    after = replace(contourer, keep_opinion=True).predict(case).scores["opinions"][contourer.card.sha256]
+    assert "chances" not in contourer.predict(case).scores
+    after = keeping_chances(contourer).predict(case).scores["chances"]
     alone = contourer.opinion(case)
-    assert after.sha256 == alone.sha256 == contourer.card.sha256
-    assert after.structures == NAMES
-    assert (after.chances.array == alone.chances.array).all()
+    assert alone.sha256 == contourer.card.sha256
+    assert tuple(after) == alone.structures == NAMES
+    assert all((after[name].array == alone.of(name).array).all() for name in NAMES)
     grid = alone.chances.geometry
     drawn = contourer.predict(Case("p", {"ct": case.ct.to(grid)})).masks
     best = alone.chances.array.argmax(axis=0)
@@ -135,20 +136,26 @@ def test_drawing_and_asking_give_the_same_opinion(case, drawer):
 
 def test_too_many_classes_are_not_kept_unless_asked_for(case, drawer):
     voxels_mb = 3 * 24 * 40 * 40 / 1e6
-    contourer = replace(load_contourer(drawer, backend="torch", threads=1), keep_opinion=True, memory_mb=3.9 * voxels_mb)
-    assert "opinions" not in contourer.predict(case).scores
+    contourer = replace(load_contourer(drawer, backend="torch", threads=1), keep_chances=True, memory_mb=3.9 * voxels_mb)
+    assert "chances" not in contourer.predict(case).scores
     assert contourer.opinion(case).chances.array.any()
     with pytest.raises(ModelError, match="too many for a second opinion"):
         replace(contourer, memory_mb=0.9 * voxels_mb).opinion(case)
 
 
-def test_the_main_job_hands_every_model_s_opinion_on(case, drawer, tmp_path):
+def test_the_main_job_hands_on_how_sure_the_drawer_of_each_structure_was(case, drawer, tmp_path):
     other = tmp_path / "other.safetensors"
     torch.manual_seed(5)
-    s = ContourSettings(("Brainstem",), net="unet3d", net_options={"widths": (4, 8)}, spacing_mm=(6, 5, 5), window=(16, 24, 24))
+    s = ContourSettings(("Parotid_R", "Brainstem"), net="unet3d", net_options={"widths": (4, 8)}, spacing_mm=(6, 5, 5), window=(16, 24, 24))
     save_model(ContourTask(s), other)
-    found, _ = contour(case, [str(drawer), str(other)], settings={"backend": "torch", "threads": 1}, opinions=True)
-    assert [one.structures for one in found.scores["opinions"].values()] == [NAMES, ("Brainstem",)]
+    found, _ = contour(case, [str(drawer), str(other)], settings={"backend": "torch", "threads": 1}, chances=True)
+    kept = found.scores["chances"]
+    assert tuple(kept) == (*NAMES, "Brainstem")
+    theirs = [load_contourer(path, backend="torch", threads=1).opinion(case) for path in (drawer, other)]
+    assert (kept["Parotid_R"].array == theirs[0].of("Parotid_R").array).all()
+    assert (kept["Brainstem"].array == theirs[1].of("Brainstem").array).all()
+    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1})
+    assert "chances" not in found.scores
 
 
 # ---- to the quality model
@@ -162,7 +169,7 @@ def test_the_net_sees_the_opinion_where_the_mask_is(case, task):
         draw = next(d for d in task.plan([claim], np.random.default_rng(0), train=False) if task.item([claim], d)["scored"])
         image = task.item([claim], draw)["image"].numpy()
         name = task.settings.structures[claim.structure]
-        whole = said.on(name, task.working_grid(case.geometry)).array[int(draw.centre[0])]
+        whole = said.of(name).to(task.working_grid(case.geometry)).array[int(draw.centre[0])]
         corner = [int(np.floor(c - 15.5 + 0.5)) for c in draw.centre[1:]]
         padded = np.pad(whole, 40)[corner[0] + 40 : corner[0] + 72, corner[1] + 40 : corner[1] + 72].astype(np.float32)
         assert image.shape[0] == task.settings.channels == 10
@@ -189,25 +196,21 @@ def test_mirrored_draws_mirror_the_opinion(case, task):
 
     k, centre = int(rows[0].centre[0]), rows[0].centre[1:]
     frames = [(Frame.of(claim.scan.spacing_mm, 1, centre, (32, 32), move), move) for move in (Move(), Move(flip_left_right=True))]
-    plain, turned = (cut_chance(claim, [k], frame, move) for frame, move in frames)
+    plain, turned = (cut_chance(claim.chance, claim.scan.spacing_mm, [k], frame, move) for frame, move in frames)
     assert plain.any()
     assert turned == pytest.approx(plain[..., ::-1])
 
 
-def test_what_is_said_is_heard_and_whose_it_was_is_told(case, task, drawer):
+def test_what_is_said_is_heard_and_whose_it_was_is_told(case, task, drawer, monkeypatch):
     assessor = Assessor(task, "torch", 1, use_gate=False)
     own = drawn(case)
     alone = assessor.predict(own).scores["assess"]
     said = asked(str(drawer), "torch", 1).opinion(own.without_structures())
     assert alone["opinion"] == {"model": "contour", "sha256": said.sha256, "drew": False}
-    brought = assessor.predict(own.with_scores({"opinions": {said.sha256: said}})).scores["assess"]
-    assert brought["structures"] == alone["structures"]
     silent = replace(said, chances=said.chances.map(np.zeros_like))
-    heard = assessor.predict(own.with_scores({"opinions": {said.sha256: silent}})).scores["assess"]
+    monkeypatch.setattr(Contourer, "opinion", lambda *_: silent)
+    heard = assessor.predict(own).scores["assess"]
     assert heard["structures"] != alone["structures"]
-    # Somebody else's opinion is not taken for this model's.
-    stranger = assessor.predict(own.with_scores({"opinions": {"x": silent}})).scores["assess"]
-    assert stranger["structures"] == alone["structures"]
 
 
 def test_the_hand_that_drew_is_known_by_its_agreement():
@@ -235,7 +238,9 @@ def test_what_the_asked_model_drew_is_judged_without_it(case, task, drawer, monk
     """An opinion of its own work is none: such contours are refused, and the plain shipped model judges them instead."""
     said = asked(str(drawer), "torch", 1).opinion(case.without_structures())
     chances = np.stack([np.where(case.mask(n).to(said.chances.geometry).array, 250, 5) for n in NAMES]).astype(np.uint8)
-    own = drawn(case).with_scores({"opinions": {said.sha256: replace(said, chances=Volume(chances, said.chances.geometry))}})
+    agreeing = replace(said, chances=Volume(chances, said.chances.geometry))
+    monkeypatch.setattr(Contourer, "opinion", lambda *_: agreeing)
+    own = drawn(case)
     assessor = Assessor(task, "torch", 1, use_gate=False)
     told = assessor.predict(own).scores["assess"]
     assert told["refused"] == "contour drew these contours itself: its own opinion is no second one."
@@ -310,8 +315,8 @@ def test_a_shipped_model_is_asked_whatever_lies_in_the_folder(drawer, tmp_path, 
 def test_in_a_run_what_the_quality_model_cannot_do_the_rules_do(case, task):
     failed: list[str] = []
     broken = Assessor(AssessTask(replace(task.settings, opinion="nowhere.safetensors")).eval(), "torch", 1)
-    judged, models = judge(drawn(case).with_scores({"opinions": {}}), broken, failed)
+    judged, models = judge(drawn(case).with_scores({"chances": {}}), broken, failed)
     assert models == []
     assert "nowhere" in failed[0]
     assert set(judged.scores["assess"]["structures"]) == set(NAMES)
-    assert "opinions" not in judged.scores
+    assert "chances" not in judged.scores

@@ -1,8 +1,10 @@
 """Several segmenters' contours of the same patients: ROOT/SOURCE/PATIENT, each SOURCE a cohort in any format that ``io`` reads.
 
     ROOT/unet-early/pt_1/masks/Parotid_L.nii.gz
+    ROOT/unet-early/pt_1/chances/Parotid_L.nii.gz    how likely the segmenter thought each voxel, times 255 (where it was kept)
 
-They meet their patient as ``case.scores["claims"]``: source -> (structure -> mask on the case's grid).
+They meet their patient as ``case.scores["claims"]``: source -> (structure -> mask on the case's grid), and ``scores["claims_chances"]``:
+source -> (structure -> chances times 255 on the grid that the segmenter worked on).
 """
 
 from __future__ import annotations
@@ -10,10 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from oncontour.case import Case
-from oncontour.errors import CohortError, GeometryError, OncontourError
+from oncontour.errors import CohortError, FormatError, GeometryError, OncontourError
+from oncontour.files import writing_folder
 from oncontour.io.cohort import Cohort
+from oncontour.io.layout import file_name, read_images
+from oncontour.io.nifti import write_image
 from oncontour.volume import Volume
+
+CHANCES = "chances"
+"""Folder beside ``masks``."""
 
 
 def sources(roots: Sequence[Path | str]) -> dict[str, Cohort]:
@@ -51,8 +61,38 @@ def claims_about(case: Case, segmenters: Mapping[str, Cohort]) -> dict[str, Mapp
     return out
 
 
+def chances_about(case: Case, segmenters: Mapping[str, Cohort]) -> dict[str, Mapping[str, Volume]]:
+    """How likely each segmenter thought each voxel of this patient, times 255, on the grid it worked on; one that kept nothing is left out.
+
+    Raises FormatError for values other than 0 to 255, and what ``io`` raises.
+    """
+    out: dict[str, Mapping[str, Volume]] = {}
+    for source, cohort in segmenters.items():
+        if case.id not in cohort or not (cohort.path(case.id) / CHANCES).is_dir():
+            continue
+        folder = cohort.path(case.id) / CHANCES
+        out[source] = {name: _as_chances(volume, folder / name) for name, volume in read_images(folder).items()}
+    return out
+
+
+def write_chances(chances: Mapping[str, Volume], patient: Path) -> None:
+    """Write structure -> chances times 255 (uint8) into the folder of a patient, whole or not at all."""
+    with writing_folder(patient / CHANCES) as folder:
+        for name, volume in chances.items():
+            write_image(volume, folder / f"{file_name(name)}.nii.gz")
+
+
+def _as_chances(volume: Volume, where: Path) -> Volume:
+    low, high = float(volume.array.min()), float(volume.array.max())
+    if not 0 <= low <= high <= 255:
+        raise FormatError(f"chances times 255 lie between 0 and 255, not between {low:g} and {high:g}", where=str(where))
+    return volume.map(lambda array: array.astype(np.uint8))
+
+
 def with_claims(cases: Iterable[Case], roots: Sequence[Path | str]) -> Iterator[Case]:
     """The cases with what the segmenters below ``roots`` claim about them."""
     segmenters = sources(roots)
     for case in cases:
-        yield case.with_scores({"claims": claims_about(case, segmenters)}) if segmenters else case
+        if segmenters:
+            case = case.with_scores({"claims": claims_about(case, segmenters), "claims_chances": chances_about(case, segmenters)})
+        yield case

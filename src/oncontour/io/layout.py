@@ -80,6 +80,11 @@ def read_masks(folder: Path | str, *, id: str | None = None) -> Case:
     return _with_masks(_by_name(folder), id or folder.resolve().name, {}, [], lenient=False)
 
 
+def read_images(folder: Path | str) -> dict[str, Volume]:
+    """The image files in ``folder``: name -> volume. Raises InputError where two have one name, and what ``read_image`` raises."""
+    return {name: read_image(path) for name, path in _by_name(Path(folder)).items()}
+
+
 def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume], said: list[str], lenient: bool) -> Case:
     """The case of ``images`` with the mask files ``found``; what ``lenient`` leaves out is ``said``."""
     names, unmapped, notes = map_names(found)

@@ -13,6 +13,7 @@ that this makes) joins the pooled features: the tasks help each other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -95,8 +96,8 @@ class QualityNet(nn.Module):
     ``maps`` of the ``out_channels`` are pictures, the rest are numbers about the whole slice, which ``forward`` gives as even planes (the
     contract of NETS); ``answers`` gives them as they are. With ``structures`` > 0 the last input channel is no picture: its first row holds
     the structure's number (0 to structures - 1), then ``facts`` further numbers; which structure it is enters every token by a learned
-    embedding. ``mask_channel``: the mask under question, 0 or 1. ``opinion_channel``: somebody else's chance, 0 to 1, of each pixel to
-    be in the structure; how far mask and opinion agree joins the pooled features.
+    embedding. ``mask_channel``: the mask under question, 0 or 1. ``chance_channels``: somebody's chances, 0 to 1, of each pixel to be in
+    the structure; how far each and the mask agree joins the pooled features.
     """
 
     dims = 2
@@ -113,7 +114,7 @@ class QualityNet(nn.Module):
         structures: int = 0,
         facts: int = 0,
         mask_channel: int | None = None,
-        opinion_channel: int | None = None,
+        chance_channels: Sequence[int] = (),
         stem: tuple[int, int, int] = STEM,
         width: int = 144,
         depth: int = 4,
@@ -122,7 +123,7 @@ class QualityNet(nn.Module):
     ) -> None:
         super().__init__()
         self.maps, self.structures, self.facts, self.width = min(maps, out_channels), structures, facts, width
-        self.mask_channel, self.opinion_channel = mask_channel, opinion_channel
+        self.mask_channel, self.chance_channels = mask_channel, tuple(chance_channels)
         numbers = out_channels - self.maps
         a, b, c = stem
         pictures = in_channels - (structures > 0)
@@ -137,8 +138,8 @@ class QualityNet(nn.Module):
         self.norm = nn.GroupNorm(1, width)
         self.drop = nn.Dropout(dropout)
         counted = 0 if mask_channel is None else len(SUMS) if self.maps else 1
-        if mask_channel is not None and opinion_channel is not None:
-            counted += 2
+        if mask_channel is not None:
+            counted += 2 * len(self.chance_channels)
         joined = (nn.Linear(width + counted, width), nn.ReLU(inplace=True), nn.Linear(width, numbers))
         self.number = nn.Sequential(*joined) if numbers else None
         self.decoder = Decoder(width, (a, b, c), self.maps) if self.maps else None
@@ -172,8 +173,7 @@ class QualityNet(nn.Module):
         if self.mask_channel is not None:
             mask = x[:, self.mask_channel]
             known.append(sums(mask, torch.sigmoid(maps[:, 0])) if self.maps else _size(mask))
-            if self.opinion_channel is not None:
-                known.append(agreement(mask, x[:, self.opinion_channel]))
+            known += [agreement(mask, x[:, channel]) for channel in self.chance_channels]
         return Answers(features, self.number(torch.cat(known, dim=1)), maps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,11 +192,11 @@ def sums(mask: Tensor, wrong: Tensor) -> Tensor:
     return torch.cat([_size(mask), torch.stack(parts, dim=1)], dim=1)
 
 
-def agreement(mask: Tensor, opinion: Tensor) -> Tensor:
-    """(n, 2) of a mask and an opinion's chances (n, j, i): the DSC to be expected between them were the opinion right, and the log of the
-    area that the opinion expects."""
-    expected = 2 * (mask * opinion).sum(dim=(1, 2)) / (mask.sum(dim=(1, 2)) + opinion.sum(dim=(1, 2)) + 0.01)
-    return torch.cat([expected[:, None], _size(opinion)], dim=1)
+def agreement(mask: Tensor, chances: Tensor) -> Tensor:
+    """(n, 2) of a mask and chances (n, j, i): the DSC to be expected of the mask were the chances right, and the log of the area that they
+    expect."""
+    expected = 2 * (mask * chances).sum(dim=(1, 2)) / (mask.sum(dim=(1, 2)) + chances.sum(dim=(1, 2)) + 0.01)
+    return torch.cat([expected[:, None], _size(chances)], dim=1)
 
 
 def _size(mask: Tensor) -> Tensor:

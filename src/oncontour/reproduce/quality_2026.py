@@ -26,7 +26,7 @@ import numpy as np
 from oncontour.case import Case
 from oncontour.errors import CohortError, ConfigError
 from oncontour.files import write_text
-from oncontour.io.claims import claims_about, sources, with_claims
+from oncontour.io.claims import chances_about, claims_about, sources, with_claims
 from oncontour.io.cohort import Cohort
 from oncontour.metrics.overlap import overlap
 from oncontour.ops.augment import Ranges
@@ -79,6 +79,9 @@ ARMS = (
     Arm("multi-task"),
     Arm("single-task", {"heads": ("dsc",)}),
     Arm("second opinion", {"opinion": "hn-organs"}),
+    Arm("own chances", {"own": True, "generated": 0.0}),
+    Arm("own chances and second opinion", {"own": True, "opinion": "hn-organs", "generated": 0.0}),
+    Arm("multi-task, short"),
     Arm("CNN", {"net": "quality_cnn"}),
     Arm("mask only", {"inputs": "mask"}),
     Arm("CT only", {"inputs": "ct"}),
@@ -88,8 +91,9 @@ ARMS = (
     *(Arm(f"without {head}", {"heads": tuple(h for h in HEADS if h != head)}) for head in HEADS[1:]),
 )
 
-WHOLE_TIME = tuple(arm.name for arm in ARMS[:3])
-"""Rows that are trained for all epochs; the others, what is left out or changed, for ``arm_epochs``."""
+WHOLE_TIME = tuple(arm.name for arm in ARMS[:5])
+"""Rows that are trained for all epochs. The others, what is left out or changed, for ``arm_epochs``, as is "multi-task, short", with which
+they are compared."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Plan:
     segmenter_draws: int = 800
     epochs: int = 40
     arm_epochs: int | None = None
-    """instead of epochs for all arms but the first three"""
+    """instead of epochs for all arms but the first five"""
     arms: tuple[str, ...] = ()
     quality: dict[str, Any] = field(default_factory=dict)
     """instead of the defaults of AssessSettings, for all arms"""
@@ -219,11 +223,11 @@ def claims(plan: Plan, train: Cohort, test: Cohort, models: Sequence[Path], out:
         for segmenter in load(str(file), [0.0], seen=False, overlap=0.0, backend="auto", threads=plan.threads):
             whole = _wide(segmenter)
             strangers = [id for id in train.ids if id not in segmenter.trained_on]
-            draw(whole, train, strangers, out / "train" / whole.name)
+            draw(whole, train, strangers, out / "train" / whole.name, chances=True)
             draw(whole, test, test.ids, out / "test" / whole.name)
     for name in judged_models(plan, train, out.parent / "segmenters"):
         for segmenter in load(name, [0.0], seen=True, overlap=0.25, backend="auto", threads=plan.threads):
-            draw(_wide(segmenter), test, test.ids, out / HELD_OUT / segmenter.name)
+            draw(_wide(segmenter), test, test.ids, out / HELD_OUT / segmenter.name, chances=True)
 
 
 def judged_models(plan: Plan, train: Cohort, out: Path) -> list[str]:
@@ -255,7 +259,7 @@ def arms(plan: Plan, train: Cohort, out: Path) -> dict[str, Assessor]:
     bank: dict[str, list[Claim]] = {}
     if missing or not simple_file(out).exists():
         sys.stderr.write("masks to learn from\n")
-        maker = AssessTask(replace(arm_settings(plan, ARMS[0]), opinion=_opinion(plan, missing)))
+        maker = AssessTask(_making(plan, missing))
         for case in with_claims(read_cases(train), [out / "claims" / "train"]):
             bank[case.id] = maker.samples(case)
         write_text(simple_file(out), simple_csv(bank, plan.structures))
@@ -277,6 +281,12 @@ def arms(plan: Plan, train: Cohort, out: Path) -> dict[str, Assessor]:
     return {arm.name: load_assessor(model_file(out, arm), threads=plan.threads) for arm in chosen}
 
 
+def _making(plan: Plan, some: Sequence[Arm]) -> AssessSettings:
+    """How the masks that these arms learn from are made; the generator stands still where none of them learns from it."""
+    usual = replace(arm_settings(plan, ARMS[0]), opinion=_opinion(plan, some))
+    return usual if not some or any(arm_settings(plan, arm).generated for arm in some) else replace(usual, variants=0)
+
+
 def _opinion(plan: Plan, some: Sequence[Arm]) -> str:
     """The second opinion that these arms take, empty where none does. Raises ConfigError for two different ones: masks are made once."""
     asked = {settings.opinion for settings in (arm_settings(plan, arm) for arm in some) if settings.opinion}
@@ -294,7 +304,7 @@ class Shared(AssessTask):
 
     def samples(self, case: Case) -> list[Claim]:
         wanted = {0.0: (SEGMENTER,), 1.0: ("none", *FAMILIES)}.get(self.settings.generated, (SEGMENTER, "none", *FAMILIES))
-        return [claim for claim in self._bank[case.id] if claim.family in wanted]
+        return self.usable([claim for claim in self._bank[case.id] if claim.family in wanted])
 
 
 def _stub(id: str) -> Case:
@@ -325,15 +335,18 @@ def measured(plan: Plan, test: Cohort, trained: Mapping[str, Assessor], out: Pat
     learned = simple_predictors(training_rows(out))
     rows: list[Row] = []
     left = {"both empty": 0, "past the ends, unseen": 0, "structures missed": 0}
+    # The simple predictors are told of what a model was asked that judges everything.
+    whole = next((arm for arm, assessor in trained.items() if not assessor.task.settings.own), None)
     for n, id in enumerate(test.ids):
         sys.stderr.write(f"patient {n + 1} of {len(test)}\n")
         case = test[id]
         asked: dict[str, Mapping[str, Volume]] = dict(claims_about(case, judged)) | spoiled(case, plan)
-        for number, (arm, assessor) in enumerate(trained.items()):
+        thought = chances_about(case, judged)
+        for arm, assessor in trained.items():
             seen = Observed()
-            observe(assessor, case, asked, seen)
+            observe(assessor, case, asked, seen, thought)
             rows += [Row.of(arm, s, _kind(s.source)) for s in seen.scored()]
-            if number == 0:
+            if arm == whole:
                 left["both empty"] += seen.both_empty
                 left["past the ends, unseen"] += seen.unseen
                 left["structures missed"] += seen.missed

@@ -28,7 +28,7 @@ from oncontour.geometry import Geometry
 from oncontour.nets import make_net
 from oncontour.ops.augment import Move, Ranges, mirrored
 from oncontour.ops.intensity import window
-from oncontour.tasks.claims import SEGMENTER, Claim, allowed, claims_of
+from oncontour.tasks.claims import SEGMENTER, Chance, Claim, allowed, claims_of
 from oncontour.tasks.gate import Gate
 from oncontour.tasks.task import Batch, Draw, Progress, Task, first_card, seeded, settings_in
 
@@ -61,6 +61,8 @@ class AssessSettings:
     """what the net sees"""
     opinion: str = ""
     """contour model (a file or a shipped name) whose chances the net sees beside the mask; empty: none"""
+    own: bool = False
+    """whether the net also sees the chances of the very model that drew the mask; then only such masks are learned from and scored"""
     neighbours: int = 1
     """so many slices on either side ride along, about spacing_mm[0] apart"""
     spacing_mm: tuple[float, float, float] = (2.5, 4.0, 4.0)
@@ -111,8 +113,13 @@ class AssessSettings:
 
     @property
     def channels(self) -> int:
-        """What the net sees of a slice: CT, mask and opinion with their neighbours, and the plane of numbers."""
-        return (3 if self.opinion else 2) * (2 * self.neighbours + 1) + 1
+        """What the net sees of a slice: CT, mask and chances with their neighbours, and the plane of numbers."""
+        return (2 + self.chances) * (2 * self.neighbours + 1) + 1
+
+    @property
+    def chances(self) -> int:
+        """How many models' chances the net sees: of the one asked for an opinion, of the one that drew the mask, in this order."""
+        return int(bool(self.opinion)) + int(self.own)
 
     @property
     def numbers(self) -> dict[str, slice]:
@@ -134,10 +141,9 @@ class AssessTask(Task[Claim]):
         self.settings = settings
         self._card = card
         maps, numbers = int("errors" in settings.heads), sum(NUMBERS.get(head, 0) for head in settings.heads)
-        n = settings.neighbours
-        told = {"maps": maps, "structures": len(settings.structures), "facts": FACTS, "mask_channel": 3 * n + 1}
-        if settings.opinion:
-            told["opinion_channel"] = 5 * n + 2
+        n, slices = settings.neighbours, 2 * settings.neighbours + 1
+        told: dict[str, Any] = {"maps": maps, "structures": len(settings.structures), "facts": FACTS, "mask_channel": slices + n}
+        told["chance_channels"] = tuple((2 + number) * slices + n for number in range(settings.chances))
         self.net = make_net(settings.net, settings.channels, maps + numbers, **{**settings.net_options, **told})
         if not hasattr(self.net, "answers"):
             raise ConfigError(f"net {settings.net!r} gives no numbers about a slice", hint="choose quality or quality_cnn")
@@ -173,7 +179,7 @@ class AssessTask(Task[Claim]):
         opinion = None
         if s.opinion and any(name in case.structures for name in s.structures):
             opinion = asked(s.opinion, "auto", None).opinion(case.without_structures())
-        return claims_of(
+        made = claims_of(
             case,
             grid,
             s.structures,
@@ -184,6 +190,21 @@ class AssessTask(Task[Claim]):
             seed=s.seed,
             opinion=opinion,
         )
+        return self.usable(made)
+
+    def usable(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Those of ``claims`` that the net can learn from: where it is to know how sure the drawer was, those that came with it.
+
+        Raises TrainingError where there are claims and none came with it.
+        """
+        kept = [claim for claim in claims if claim.own is not None or not self.settings.own]
+        if claims and not kept:
+            raise TrainingError(
+                "no mask comes with the chances of the model that drew it, which are to be learned from",
+                where=claims[0].case_id,
+                hint="draw the --claims with oncontour predict --chances",
+            )
+        return kept
 
     def plan(self, samples: Sequence[Claim], rng: np.random.Generator, *, train: bool) -> list[Draw]:
         self._check(samples)
@@ -216,7 +237,11 @@ class AssessTask(Task[Claim]):
         slices = [k + m * claim.scan.step for m in range(-s.neighbours, s.neighbours + 1)]
         frame = Frame.of(claim.scan.spacing_mm, len(slices), draw.centre[1:], s.window, move)
         hu, masks = cut(claim, slices, frame, move)
-        said = cut_chance(claim, slices, frame, move) if s.opinion else None
+        said = [
+            cut_chance(chance, claim.scan.spacing_mm, slices, frame, move)
+            for chance, seen in ((claim.chance, s.opinion), (claim.own, s.own))
+            if seen
+        ]
         structure = claim.structure
         if move.flip_left_right and self._mirror is not None:
             structure = self._mirror[structure]
@@ -402,12 +427,14 @@ def cut(claim: Claim, slices: Sequence[int], frame: Frame, move: Move) -> tuple[
     return move.take(ct, bits, 2, claim.scan.spacing_mm, frame.inside, frame.size)
 
 
-def cut_chance(claim: Claim, slices: Sequence[int], frame: Frame, move: Move) -> NDArray[np.float32]:
-    """The second opinion (n, rows, columns), 0 to 255, in the frame on ``slices``, moved; nothing where there is none."""
-    if claim.chance is None:
+def cut_chance(
+    chance: Chance | None, spacing_mm: tuple[float, float, float], slices: Sequence[int], frame: Frame, move: Move
+) -> NDArray[np.float32]:
+    """Chances (n, rows, columns), 0 to 255, in the frame on ``slices``, moved; nothing where there are none."""
+    if chance is None:
         return np.zeros(frame.size, np.float32)
-    said = claim.chance.window(slices, frame.first, frame.box).astype(np.int16)
-    return move.carry(said, claim.scan.spacing_mm, frame.inside, frame.size)
+    said = chance.window(slices, frame.first, frame.box).astype(np.int16)
+    return move.carry(said, spacing_mm, frame.inside, frame.size)
 
 
 def seen_dsc(masks: NDArray[np.bool_]) -> float:
@@ -422,15 +449,15 @@ def pictures(
     structure: int,
     facts: tuple[float, ...],
     settings: AssessSettings,
-    said: NDArray[Any] | None = None,
+    said: Sequence[NDArray[Any]] = (),
 ) -> NDArray[np.float32]:
-    """(channels, rows, columns): CT slices, mask slices, slices of the second opinion ``said`` (0 to 255) where the model takes one, and
-    the plane whose first row holds the structure's number and the facts."""
+    """(channels, rows, columns): CT slices, mask slices, slices of the chances ``said`` (0 to 255 each) that the model takes, and the plane
+    whose first row holds the structure's number and the facts."""
     n = len(hu)
     image = np.zeros((settings.channels, *hu.shape[1:]), np.float32)
     image[:n], image[n : 2 * n] = window(hu, *settings.hu), mask
-    if said is not None:
-        image[2 * n : 3 * n] = said.astype(np.float32) / 255
+    for number, chances in enumerate(said, start=2):
+        image[number * n : (number + 1) * n] = chances.astype(np.float32) / 255
     if settings.inputs == "mask":
         image[:n] = 0
     elif settings.inputs == "ct":

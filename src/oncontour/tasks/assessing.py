@@ -26,7 +26,7 @@ from oncontour.ops.body import region
 from oncontour.ops.checks import findings_or_why
 from oncontour.ops.intensity import AIR_HU
 from oncontour.tasks.assess import CUTS, NUMBERS, asked, pictures
-from oncontour.tasks.claims import Packed, Rows, Scan, chance_of, rows_of
+from oncontour.tasks.claims import Chance, Packed, Rows, Scan, chance_of, chance_on, rows_of
 from oncontour.tasks.opinion import Opinion
 from oncontour.tasks.task import Progress, load_task
 from oncontour.volume import Volume
@@ -45,6 +45,7 @@ MISSED_FROM = 0.6
 SEEN_FROM = 0.9
 """Part of a slice's contour that must lie in the window for the slice to be scored."""
 OWN = "{} drew these contours itself: its own opinion is no second one."
+UNSURE = "The quality model has to know how sure the drawing model was, and that did not come with this structure."
 CLASSES = ("bad", "medium", "good")
 FEW_SLICES = 3
 
@@ -187,6 +188,8 @@ class Assessor:
                 out[name] = "It has no contour."
             elif _outside(case, name):
                 out[name] = "Its contours lie outside the image."
+            elif self.task.settings.own and name not in case.scores.get("chances", {}):
+                out[name] = UNSURE
         return out
 
     def _why_far(self, measured: Measured) -> str | None:
@@ -206,19 +209,16 @@ class Assessor:
     # ---- one structure
 
     def work(self, case: Case) -> Work:
-        """The case made ready to be measured; the second opinion is asked for where the model takes one and the case does not bring it."""
+        """The case made ready to be measured; where the model takes a second opinion, it is asked for."""
         asker = self.asker
-        if asker is None:
-            return Work.of(self.task, case)
-        held: Opinion | None = case.scores.get("opinions", {}).get(asker.card.sha256)
-        return Work.of(self.task, case, held or asker.opinion(case.without_structures()))
+        return Work.of(self.task, case, None if asker is None else asker.opinion(case.without_structures()))
 
     def measure(self, work: Work, name: str) -> Measured:
         """Structure ``name`` of the case, slice by slice. Raises InputError where the case has none of this name."""
         s, number = self.task.settings, self.task.settings.structures.index(name)
         mask = work.mask(name)
         rows = rows_of(mask, work.scan.spacing_mm[0], s.beyond)
-        packed, chance = Packed.of(mask), chance_of(work.opinion, name, work.grid)
+        packed, chances = Packed.of(mask), self._chances(work, name)
         first = np.floor(rows.centre - (np.asarray(s.window) - 1) / 2 + 0.5).astype(np.int32)
         out, whole = [], np.ones(len(rows.k), bool)
         for begin in range(0, len(rows.k), BATCH):
@@ -227,7 +227,7 @@ class Assessor:
                 slices = [int(rows.k[n]) + m * work.scan.step for m in range(-s.neighbours, s.neighbours + 1)]
                 corner = (int(first[n, 0]), int(first[n, 1]))
                 seen = packed.window(slices, corner, s.window)
-                said = None if chance is None else chance.window(slices, corner, s.window)
+                said = [chance.window(slices, corner, s.window) for chance in chances]
                 hu = work.scan.window(slices, corner, s.window).astype(np.float32)
                 images.append(pictures(hu, seen, number, rows.facts(n), s, said))
                 area = int(mask[rows.k[n]].sum())
@@ -236,6 +236,13 @@ class Assessor:
         width = int(self.task.net.width)  # type: ignore[arg-type]
         answers = np.concatenate(out) if out else np.zeros((0, width + sum(NUMBERS[h] for h in s.numbers)), np.float32)
         return self._read(answers, rows, first, whole, number)
+
+    def _chances(self, work: Work, name: str) -> list[Chance]:
+        """What the net sees beside the mask: the second opinion, the drawer's own chances, as the model takes them; none: empty ones."""
+        s = self.task.settings
+        found = [chance_of(work.opinion, name, work.grid)] if s.opinion else []
+        found += [chance_on(work.case.scores.get("chances", {}).get(name), work.grid)] if s.own else []
+        return [chance or Chance.none() for chance in found]
 
     def _read(self, answers: Floats, rows: Rows, first: NDArray[np.int32], whole: NDArray[np.bool_], number: int) -> Measured:
         s, gate = self.task.settings, self.task.gate

@@ -79,19 +79,30 @@ class Observed:
         return [s for s in self.slices if s.claimed and not np.isnan(s.true)]
 
 
-def observe(assessor: Assessor, case: Case, claims: Mapping[str, Mapping[str, Volume]], into: Observed, *, beyond: bool = True) -> None:
-    """Add to ``into`` what the model says of the masks ``claims`` (source -> structure -> mask) of a case that holds the truth."""
+def observe(
+    assessor: Assessor,
+    case: Case,
+    claims: Mapping[str, Mapping[str, Volume]],
+    into: Observed,
+    chances: Mapping[str, Mapping[str, Volume]] | None = None,
+) -> None:
+    """Add to ``into`` what the model says of the masks ``claims`` (source -> structure -> mask) of a case that holds the truth.
+
+    ``chances`` (source -> structure -> chances times 255): what the drawers thought; a model that needs them leaves out masks without.
+    """
     names = [name for name in assessor.task.settings.structures if name in case.structures]
     work = assessor.work(case.without_structures())
     truths = {name: case.mask(name) for name in names}
     for source, masks in claims.items():
-        for name in (n for n in names if n in masks and truths[n].array.any()):
+        thought = (chances or {}).get(source, {})
+        for name in (n for n in names if n in masks and truths[n].array.any() and (n in thought or not assessor.task.settings.own)):
             mask = masks[name].binary().to(case.geometry)
             if not mask.array.any():
                 into.missed += 1
                 into.unseen += int(truths[name].array.any(axis=(1, 2)).sum())
                 continue
-            _one(assessor, replace(work, case=work.case.with_masks({name: mask})), source, name, truths[name], mask, into)
+            shown = work.case.with_masks({name: mask}).with_scores({"chances": thought})
+            _one(assessor, replace(work, case=shown), source, name, truths[name], mask, into)
 
 
 def _one(assessor: Assessor, work: Work, source: str, name: str, truth: Volume, mask: Volume, into: Observed) -> None:

@@ -1,7 +1,8 @@
 """Masks to learn quality from: what real segmenters drew and what the generator spoiled, each slice labelled by the truth.
 
-A case brings the masks of real segmenters as ``scores["claims"]``: source -> (structure -> mask on the case's grid). ``claims_of`` turns it
-into one Claim a source and structure, packed small enough that a hundred patients with twenty masks a structure stay in memory.
+A case brings the masks of real segmenters as ``scores["claims"]``: source -> (structure -> mask on the case's grid), and, where they were
+kept, what the segmenters thought as ``scores["claims_chances"]``: source -> (structure -> chances times 255). ``claims_of`` turns them into
+one Claim a source and structure, packed small enough that a hundred patients with twenty masks a structure stay in memory.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from oncontour.metrics.slices import slice_scores
 from oncontour.ops.flaws import FAMILIES, Flaw, Scene, draw, spoil
 from oncontour.ops.intensity import AIR_HU
 from oncontour.tasks.opinion import Opinion
+from oncontour.volume import Volume
 
 Mask = NDArray[np.bool_]
 SEGMENTER, TRUTH = "segmenter", "truth"
@@ -73,6 +75,11 @@ class Chance:
         box = Packed.of(chances > UNLIKELY)
         (k, j, i), (kk, jj, ii) = box.start, box.size
         return cls(box.start, np.ascontiguousarray(chances[k : k + kk, j : j + jj, i : i + ii]))
+
+    @classmethod
+    def none(cls) -> Chance:
+        """No chances anywhere."""
+        return cls((0, 0, 0), np.zeros((0, 0, 0), np.uint8))
 
     def window(self, slices: Sequence[int], first: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
         """(len(slices), *size) of the chances from row and column ``first``; outside the box there are none."""
@@ -149,7 +156,7 @@ class Claim:
     """One mask under question in one patient, with the truth beside it and the label of every row.
 
     ``dsc`` NaN where neither mask has a voxel (left out), 0 where one has; ``outline_mm`` NaN where either has none; ``present``: the truth
-    has one; ``chance``: what a second opinion says of this structure, where there is one.
+    has one; ``chance``: what a second opinion says of this structure, where there is one; ``own``: what the drawer of this mask thought.
     """
 
     case_id: str
@@ -164,6 +171,7 @@ class Claim:
     outline_mm: NDArray[np.float32]
     present: Mask
     chance: Chance | None = None
+    own: Chance | None = None
 
 
 def claims_of(
@@ -194,17 +202,22 @@ def claims_of(
     for name, truth in truths.items():
         number = list(structures).index(name)
         packed, chance = Packed.of(truth), chance_of(opinion, name, grid)
+        thought = {source: chances[name] for source, chances in case.scores.get("claims_chances", {}).items() if name in chances}
         for source, family, mask in _masks(case, grid, name, truths, body, variants, families, seed):
             made = _claim(case.id, scan, number, source, family, truth, packed, mask, beyond)
             if len(made.rows.k):
-                out.append(replace(made, chance=chance))
+                out.append(replace(made, chance=chance, own=chance_on(thought.get(source), grid)))
     return out
 
 
 def chance_of(opinion: Opinion | None, name: str, grid: Geometry) -> Chance | None:
     """What the opinion says of a structure on ``grid``; None where there is none, or none about this structure."""
-    said = None if opinion is None else opinion.on(name, grid)
-    return None if said is None else Chance.of(said.array)
+    return None if opinion is None else chance_on(opinion.of(name), grid)
+
+
+def chance_on(chances: Volume | None, grid: Geometry) -> Chance | None:
+    """Chances times 255 (uint8), interpolated on ``grid``; None where there are none."""
+    return None if chances is None else Chance.of(chances.to(grid).array)
 
 
 def _masks(

@@ -6,7 +6,7 @@ Separate from ``contour.py`` so that what training needs and what predicting nee
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -23,7 +23,7 @@ from oncontour.ops.body import body_mask, is_masked
 from oncontour.ops.intensity import AIR_HU, window
 from oncontour.ops.tidy import Tidy, tidy
 from oncontour.ops.windows import Stitched, stitch_labels
-from oncontour.tasks.opinion import Opinion
+from oncontour.tasks.opinion import Opinion, by_structure
 from oncontour.tasks.task import Progress, load_task
 from oncontour.volume import Volume
 
@@ -60,8 +60,8 @@ class Contourer:
     overlap: float = 0.25
     """of neighbouring windows; with one half DSC is the same (0.741 and 0.739 on ten patients) at 1.6 times the work"""
     memory_mb: float = 1000
-    keep_opinion: bool = False
-    """whether ``predict`` leaves ``scores["opinions"]``"""
+    keep_chances: bool = False
+    """whether ``predict`` leaves ``scores["chances"]``"""
 
     @property
     def card(self) -> Card:
@@ -78,15 +78,15 @@ class Contourer:
         """The case with a LabelMasks of the model's structures on its own grid, and ``scores["contour"]`` saying how they came about.
 
         A structure that the net sees nowhere is present and empty. Structures that the case already had under other names stay.
-        With ``keep_opinion``, ``scores["opinions"]`` has, by the hash of the weights, what the net thought before it decided
-        (``tasks/opinion.py``), where that is small enough to be kept.
+        With ``keep_chances``, ``scores["chances"]`` has what the net thought before it decided: structure -> probability times 255 (uint8)
+        on the grid it works on, where that is small enough to be kept.
         """
         grid = self.task.working_grid(case.geometry)
-        found = self._stitch(case, grid, case.geometry, progress, chances=self.keep_opinion and self._small(grid, 0.25))
+        found = self._stitch(case, grid, case.geometry, progress, chances=self.keep_chances and self._small(grid, 0.25))
         masks, done = tidy(LabelMasks(found.labels, self.task.settings.structures), self.rules)
         scores: dict[str, Any] = {"contour": self._record(grid, found.blend, done)}
         if found.chances is not None:
-            scores["opinions"] = {self.card.sha256: self._opinion(found.chances)}
+            scores["chances"] = by_structure(found.chances, self.task.settings.structures)
         return case.with_masks(masks).with_scores(scores)
 
     def opinion(self, case: Case) -> Opinion:
@@ -100,14 +100,11 @@ class Contourer:
             raise ModelError(f"{count} structures on a grid of {grid.shape} are too many for a second opinion", where=self.card.name)
         found = self._stitch(case, grid, None, None, blend="gaussian", chances=True)
         assert found.chances is not None, "blended windows of mode sigmoid"
-        return self._opinion(found.chances)
+        return Opinion(self.card.name, self.card.sha256, self.task.settings.structures, found.chances)
 
     def _small(self, grid: Geometry, part: float) -> bool:
         """Whether the chances of all structures take at most this part of ``memory_mb``."""
         return len(self.task.settings.structures) * math.prod(grid.shape) <= part * self.memory_mb * 1e6
-
-    def _opinion(self, chances: Volume) -> Opinion:
-        return Opinion(self.card.name, self.card.sha256, self.task.settings.structures, chances)
 
     def _stitch(
         self,
@@ -187,6 +184,11 @@ def _around(ct: Volume, body: Volume) -> Volume:
 def contour(task: ContourTask, case: Case, progress: Progress | None = None) -> Case:
     """What ``ContourTask.predict`` answers."""
     return Contourer(task, "torch").predict(case, progress)
+
+
+def keeping_chances(contourer: Contours, wanted: bool = True) -> Contours:
+    """The contourer, leaving ``scores["chances"]`` where that is ``wanted`` and it is a model of our own."""
+    return replace(contourer, keep_chances=True) if wanted and isinstance(contourer, Contourer) else contourer
 
 
 def load_contourer(model: str | Path, *, backend: Backend = "auto", rules: Tidy | None = None, threads: int | None = None) -> Contours:

@@ -1,0 +1,177 @@
+"""A quality model that knows how sure the drawing model was: what is kept of that, how it travels, and who judges where it is missing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from oncontour import scoring
+from oncontour.assess import observe_cohort
+from oncontour.errors import FormatError, TrainingError
+from oncontour.geometry import Geometry
+from oncontour.io.claims import CHANCES, chances_about, claims_about, sources, with_claims, write_chances
+from oncontour.io.cohort import Cohort
+from oncontour.io.layout import write_layout
+from oncontour.phantom import head_neck
+from oncontour.pipeline import contour, judge
+from oncontour.predict import predict
+from oncontour.tasks.assess import AssessSettings, AssessTask
+from oncontour.tasks.assessing import UNSURE, Assessor
+from oncontour.tasks.claims import SEGMENTER, UNLIKELY
+from oncontour.tasks.contour import ContourSettings, ContourTask
+from oncontour.tasks.contouring import load_contourer
+from oncontour.tasks.task import save_model
+from oncontour.volume import Volume
+
+NAMES = ("Bone_Mandible", "Parotid_L", "Parotid_R")
+GRID = ((6, 5, 5), 1.0, (24, 40, 40))
+SMALL = {"net_options": {"width": 32, "depth": 1, "stem": (8, 16, 24)}, "spacing_mm": (6, 5, 5), "window": (32, 32)}
+
+
+@pytest.fixture(scope="module")
+def case():
+    return head_neck(3, *GRID)
+
+
+@pytest.fixture(scope="module")
+def drawer(tmp_path_factory):
+    """A contour model that was never trained: it draws whatever it draws, but always the same."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("drawer") / "drawer.safetensors"
+    s = ContourSettings(NAMES, net="unet3d", net_options={"widths": (4, 8)}, spacing_mm=(6, 5, 5), window=(16, 24, 24))
+    save_model(ContourTask(s), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory, case):
+    root = tmp_path_factory.mktemp("patients")
+    for seed in (3, 4, 5):
+        write_layout(head_neck(seed, *GRID), root / f"phantom-00{seed}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def claims(tmp_path_factory, patients, drawer):
+    out = tmp_path_factory.mktemp("claims")
+    predict(patients, out=out, model=[str(drawer)], seen=True, chances=True, backend="torch", threads=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def task():
+    torch.manual_seed(0)
+    return AssessTask(AssessSettings((*NAMES, "PTV_7000"), own=True, variants=3, generated=0.0, draws=64, **SMALL)).eval()
+
+
+def test_what_was_kept_is_what_the_model_thought_and_what_it_drew_follows(claims, patients, drawer):
+    cohort = Cohort.open(patients)
+    for id in cohort.ids:
+        case = cohort[id]
+        kept, drawn = (about(case, sources([claims]))["drawer"] for about in (chances_about, claims_about))
+        assert tuple(sorted(kept)) == tuple(sorted(NAMES))
+        thought = load_contourer(drawer, backend="torch", threads=1).opinion(case)
+        assert all(kept[n].geometry.same_grid(thought.chances.geometry) for n in NAMES)
+        assert all((kept[n].array == thought.of(n).array).all() for n in NAMES)
+        best = np.max([kept[n].array for n in NAMES], axis=0)
+        for n in NAMES:
+            inside = drawn[n].to(kept[n].geometry).array
+            assert (kept[n].array[inside] >= 127).all(), "drawn where it was thought more likely than not"
+            assert (kept[n].array[inside] == best[inside]).all(), "and of several the likeliest"
+
+
+def test_drawn_before_without_chances_is_drawn_again_with_them_and_counted_once(patients, drawer, tmp_path):
+    asked = {"out": tmp_path, "model": [str(drawer)], "seen": True, "backend": "torch", "threads": 1}
+    predict(patients, **asked)
+    assert not list(tmp_path.glob(f"*/*/{CHANCES}"))
+    before = sorted((tmp_path / "drawer" / "confidence.csv").read_text(encoding="utf-8").splitlines())
+    predict(patients, **asked, chances=True)
+    assert len(list(tmp_path.glob(f"*/*/{CHANCES}"))) == 3
+    assert sorted((tmp_path / "drawer" / "confidence.csv").read_text(encoding="utf-8").splitlines()) == before
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")}
+    predict(patients, **asked, chances=True)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nii.gz")} == times
+
+
+def test_chances_are_bytes(claims, patients, tmp_path):
+    cohort = Cohort.open(patients)
+    case = cohort[cohort.ids[0]]
+    write_layout(case, tmp_path / "x" / case.id)
+    write_chances({"Parotid_L": Volume(np.full((2, 3, 4), 256, np.int16), Geometry.regular((2, 3, 4)))}, tmp_path / "x" / case.id)
+    with pytest.raises(FormatError, match="between 0 and 255, not between 256 and 256") as error:
+        chances_about(case, sources([tmp_path]))
+    assert "Parotid_L" in str(error.value)
+
+
+def test_only_masks_with_their_drawer_s_chances_are_learned_from_and_seen_beside_the_mask(task, patients, claims):
+    cohort = Cohort.open(patients)
+    case = next(iter(with_claims([cohort[cohort.ids[0]]], [claims])))
+    samples = task.samples(case)
+    assert {c.family for c in samples} == {SEGMENTER}
+    thought = case.scores["claims_chances"]["drawer"]
+    for claim in samples:
+        draw = task.plan([claim], np.random.default_rng(0), train=False)[0]
+        image = task.item([claim], draw)["image"].numpy()
+        whole = thought[task.settings.structures[claim.structure]].to(task.working_grid(case.geometry)).array[int(draw.centre[0])]
+        corner = [int(np.floor(c - 15.5 + 0.5)) for c in draw.centre[1:]]
+        padded = np.pad(whole, 40)[corner[0] + 40 : corner[0] + 72, corner[1] + 40 : corner[1] + 72].astype(np.float32)
+        assert image.shape[0] == task.settings.channels == 10
+        assert np.abs(image[7] * 255 - padded * (padded > UNLIKELY)).max() <= UNLIKELY
+    with pytest.raises(TrainingError, match="no mask comes with the chances of the model that drew it"):
+        task.samples(cohort[cohort.ids[0]])
+
+
+def test_opinion_and_own_chances_stand_side_by_side(drawer, patients, claims):
+    cohort = Cohort.open(patients)
+    case = cohort[cohort.ids[0]]
+    torch.manual_seed(0)
+    both = AssessTask(AssessSettings(NAMES, own=True, opinion=str(drawer), variants=0, generated=0.0, **SMALL)).eval()
+    assert both.settings.channels == 13
+    claim = both.samples(next(iter(with_claims([case], [claims]))))[0]
+    image = both.item([claim], both.plan([claim], np.random.default_rng(0), train=False)[0])["image"].numpy()
+    assert image[6:9].any()
+    assert np.abs(image[6:9] - image[9:12]).max() <= 1 / 255, "the model that drew is the model that was asked"
+
+
+def test_a_run_shows_the_quality_model_how_sure_the_drawer_was(task, drawer, case):
+    assessor = Assessor(task, "torch", 1, use_gate=False)
+    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
+    scored, models = scoring.score(found, assessor)
+    rated = scored.scores["assess"]["structures"]
+    drawn = [n for n in NAMES if found.masks[n].array.any()]
+    assert drawn
+    assert all(rated[n]["scored"] for n in drawn)
+    assert models[0]["notes"] == []
+    surer = {n: chances.map(lambda c: np.where(c >= 128, 255, 0).astype(np.uint8)) for n, chances in found.scores["chances"].items()}
+    assert scoring.score(found.with_scores({"chances": surer}), assessor)[0].scores["assess"]["structures"] != rated
+    assert "chances" not in judge(found, assessor, [])[0].scores
+
+
+def test_where_nobody_knows_how_sure_the_drawer_was_a_model_judges_that_need_not_know(task, case, monkeypatch):
+    assessor = Assessor(task, "torch", 1, use_gate=False)
+    theirs = case.without_structures().with_masks({n: case.mask(n) for n in NAMES})
+    alone = assessor.predict(theirs).scores["assess"]["structures"]
+    assert {one["why"] for one in alone.values()} == {UNSURE}
+    plain = AssessTask(AssessSettings(NAMES, **SMALL)).eval()
+    monkeypatch.setattr(scoring, "load", lambda **_: Assessor(plain, "torch", 1, use_gate=False))
+    scored, models = scoring.score(theirs, assessor)
+    assert all(one["scored"] for one in scored.scores["assess"]["structures"].values())
+    assert models[0]["notes"] == [
+        "how sure the drawing model was is not known of Bone_Mandible, Parotid_L, Parotid_R: assess judged all structures without."
+    ]
+    monkeypatch.setattr(scoring, "load", lambda **_: None)
+    assert not any(one["scored"] for one in scoring.score(theirs, assessor)[0].scores["assess"]["structures"].values())
+
+
+def test_calibrating_takes_masks_with_chances_alone(task, patients, claims, drawer, tmp_path):
+    assessor = Assessor(task, "torch", 1, use_gate=False)
+    cohort = Cohort.open(patients)
+    kept, _ = observe_cohort(assessor, cohort, [claims], [])
+    fresh, _ = observe_cohort(assessor, cohort, [], [str(drawer)])
+    assert {s.patient for s in kept.scored()} == {s.patient for s in fresh.scored()} == set(cohort.ids)
+    for id in cohort.ids:
+        write_layout(replace(cohort[id], images={}), tmp_path / "theirs" / id)
+    mixed, _ = observe_cohort(assessor, cohort, [claims, tmp_path], [])
+    assert {s.source for s in mixed.scored()} == {"drawer"}
+    assert len(mixed.scored()) == len(kept.scored())
