@@ -54,7 +54,7 @@ def predict(
     A patient that a model learned from is left out for that model, as its card names them: what is judged or learned from here is what the
     model does with strangers. A patient whose folder is there already is not drawn again. confidence.csv beside the patients has the mean
     probability over each slice's contour; with --chances OUT/MODEL/PATIENT/chances/NAME.nii.gz has the probability of every voxel times
-    255. Contours are as the net gives them: nothing is tidied.
+    255, one half where the model draws the line. Contours are as the net gives them: nothing is tidied.
 
     Examples:
         oncontour predict COHORT --model hn-organs --out CLAIMS --seen
@@ -156,7 +156,7 @@ def claim(
     contourer: Contourer, case: Case, *, chances: bool = False
 ) -> tuple[Case, list[tuple[str, str, int, float]], Mapping[str, Volume]]:
     """(a case of the drawn masks alone, rows of confidence: patient, structure, slice, mean probability over the contour; and, with
-    ``chances``, structure -> probability times 255 on the grid the net works on)."""
+    ``chances``, structure -> probability times 255 on the grid the net works on, one half where the line is drawn)."""
     from oncontour.ops.windows import stitch_labels
     from oncontour.tasks.opinion import by_structure
 
@@ -180,7 +180,7 @@ def claim(
     masks = LabelMasks(stitched.labels, s.structures)
     sure = stitched.confidence
     rows = [] if sure is None else [row for name in masks for row in _sure(case.id, name, masks[name], sure)]
-    likely = {} if stitched.chances is None else by_structure(stitched.chances, s.structures)
+    likely = {} if stitched.chances is None else by_structure(stitched.chances, s.structures, s.thresholds)
     return Case(case.id, masks=dict(masks)), rows, likely
 
 

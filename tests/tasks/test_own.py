@@ -8,11 +8,13 @@ import torch
 
 from oncontour import scoring
 from oncontour.assess import observe_cohort
+from oncontour.case import Case
 from oncontour.errors import FormatError, TrainingError
 from oncontour.geometry import Geometry
 from oncontour.io.claims import CHANCES, chances_about, claims_about, sources, with_claims, write_chances
 from oncontour.io.cohort import Cohort
 from oncontour.io.layout import write_layout
+from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
 from oncontour.pipeline import contour, judge
 from oncontour.predict import predict
@@ -20,7 +22,8 @@ from oncontour.tasks.assess import AssessSettings, AssessTask
 from oncontour.tasks.assessing import UNSURE, Assessor
 from oncontour.tasks.claims import SEGMENTER, UNLIKELY
 from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.tasks.contouring import load_contourer
+from oncontour.tasks.contouring import keeping_chances, load_contourer
+from oncontour.tasks.opinion import by_structure
 from oncontour.tasks.task import save_model
 from oncontour.volume import Volume
 
@@ -175,3 +178,23 @@ def test_calibrating_takes_masks_with_chances_alone(task, patients, claims, draw
     mixed, _ = observe_cohort(assessor, cohort, [claims, tmp_path], [])
     assert {s.source for s in mixed.scored()} == {"drawer"}
     assert len(mixed.scored()) == len(kept.scored())
+
+
+def test_where_the_line_is_drawn_the_chances_are_one_half():
+    """Odds divided by those of the threshold 0.2, which are 1/4: 0.2 becomes 0.5, 0.5 becomes 0.8, none and all stay."""
+    chances = Volume(np.array([0, 51, 127.5, 255], np.uint8).reshape(1, 1, 2, 2).repeat(2, 0), Geometry.regular((1, 2, 2)))
+    same, centred = by_structure(chances, ("A", "B"), (0.5, 0.2)).values()
+    assert same.array.tolist() == chances.array[0].tolist()
+    assert centred.array.ravel().tolist() == pytest.approx([0, 127.5, 0.8 * 255, 255], abs=1)
+
+
+def test_what_is_kept_of_a_model_with_thresholds_of_its_own_fits_what_it_drew(case, drawer):
+    contourer = keeping_chances(load_contourer(drawer, backend="torch", rules=Tidy.off(), threads=1))
+    raw = contourer.opinion(case)
+    middle = [float(np.clip(np.median(raw.of(n).array) / 255, 0.05, 0.95)) for n in NAMES]
+    contourer.task.settings = replace(contourer.task.settings, threshold=tuple(middle))
+    found = contourer.predict(Case("p", {"ct": case.ct.to(raw.chances.geometry)}))
+    for n in NAMES:
+        inside = found.masks[n].array
+        assert inside.any()
+        assert found.scores["chances"][n].array[inside].min() >= 126

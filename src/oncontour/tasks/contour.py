@@ -76,11 +76,16 @@ class ContourSettings:
             raise ConfigError(f"the HU range runs from low to high, not {self.hu}")
         if not isinstance(self.threshold, float | int):
             object.__setattr__(self, "threshold", tuple(self.threshold))
-        each = self.threshold if isinstance(self.threshold, tuple) else (self.threshold,) * len(self.structures)
+        each = self.thresholds
         if len(each) != len(self.structures) or not all(0 < t < 1 for t in each):
             raise ConfigError(f"threshold is a probability, or one for each of {len(self.structures)} structures, not {self.threshold}")
         if not 0 < self.hardest <= 1:
             raise ConfigError(f"hardest is a part of the voxels, above 0 and up to 1, not {self.hardest}")
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The threshold of each structure."""
+        return self.threshold if isinstance(self.threshold, tuple) else (self.threshold,) * len(self.structures)
 
 
 @dataclass(frozen=True, eq=False)

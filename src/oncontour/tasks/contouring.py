@@ -79,14 +79,14 @@ class Contourer:
 
         A structure that the net sees nowhere is present and empty. Structures that the case already had under other names stay.
         With ``keep_chances``, ``scores["chances"]`` has what the net thought before it decided: structure -> probability times 255 (uint8)
-        on the grid it works on, where that is small enough to be kept.
+        on the grid it works on, one half where the line is drawn; where that is small enough to be kept.
         """
         grid = self.task.working_grid(case.geometry)
         found = self._stitch(case, grid, case.geometry, progress, chances=self.keep_chances and self._small(grid, 0.25))
         masks, done = tidy(LabelMasks(found.labels, self.task.settings.structures), self.rules)
         scores: dict[str, Any] = {"contour": self._record(grid, found.blend, done)}
         if found.chances is not None:
-            scores["chances"] = by_structure(found.chances, self.task.settings.structures)
+            scores["chances"] = by_structure(found.chances, self.task.settings.structures, self.task.settings.thresholds)
         return case.with_masks(masks).with_scores(scores)
 
     def opinion(self, case: Case) -> Opinion:
