@@ -162,8 +162,8 @@ def claim(
 
     s, bare = contourer.task.settings, case.without_structures()
     stitched = stitch_labels(
-        contourer.engine,
-        contourer._image(bare, contourer.task.working_grid(case.geometry)),
+        contourer.answer,
+        contourer.image(bare, contourer.task.working_grid(case.geometry)),
         len(s.structures),
         window=s.window,
         overlap=contourer.overlap,

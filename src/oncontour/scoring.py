@@ -25,7 +25,7 @@ OPINION_MODEL = "hn-quality-opinion"
 OWN_MODEL = "hn-quality-own"
 """The shipped one that knows how sure the drawing model was of each voxel: for what our own contour models draw in a run."""
 UNSURE = "how sure the drawing model was is not known of {}: {} judged all structures without."
-ALONE = "{} drew these contours itself, and its own opinion is no second one: {} judged them without."
+ALONE = "{} drew these contours itself, and its own opinion is no second one: {} judged them instead."
 NO_BOUND = (
     "the second opinion comes from another version of {} than the bound was made with: no bound is given. Way out: oncontour calibrate."
 )
@@ -67,10 +67,10 @@ def score(
     scored = assessor.predict(case, progress)
     opinion = scored.scores["assess"]["opinion"] or {}
     if opinion.get("drew"):
-        plain = _plain(assessor)
-        if plain is not None:
-            notes.append(ALONE.format(opinion["model"], plain.card.name))
-            assessor, scored = plain, plain.predict(case, progress)
+        other = _knowing(scored, assessor) or _plain(assessor)
+        if other is not None:
+            notes.append(ALONE.format(opinion["model"], other.card.name))
+            assessor, scored = other, other.predict(scored, progress)
     elif "calibrated_with" in opinion:
         notes.append(NO_BOUND.format(opinion["model"]))
     return scored, [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
@@ -80,6 +80,12 @@ def _unsure(case: Case, assessor: Assessor) -> list[str]:
     """Structures that the model would score if it knew how sure their drawer was."""
     known, s = case.scores.get("chances", {}), assessor.task.settings
     return [name for name in case.structures if s.own and name in s.structures and name not in known]
+
+
+def _knowing(case: Case, assessor: Assessor) -> Assessor | None:
+    """The shipped model that knows how sure the drawer was, where there is one and it knows that of all that it scores."""
+    own = load(first=OWN_MODEL, backend=assessor.backend, threads=assessor.threads)
+    return own if own is not None and own.task.settings.own and not _unsure(case, own) else None
 
 
 def _plain(assessor: Assessor) -> Assessor | None:

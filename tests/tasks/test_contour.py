@@ -150,7 +150,7 @@ def test_islands_of_a_masked_ct_reach_the_net_and_a_couch_does_not():
     masked[6:, 15:45, 15:45] = 40
     masked[:7, 30:33, 30:33] = 40
     contourer = Contourer(ContourTask(ContourSettings(**{**SETTINGS.__dict__, "mask_body": True})).eval(), "torch")
-    images = [contourer._image(Case("p", images={"ct": Volume(hu.astype(np.int16), grid)}), grid) for hu in (scan, masked)]
+    images = [contourer.image(Case("p", images={"ct": Volume(hu.astype(np.int16), grid)}), grid) for hu in (scan, masked)]
     assert images[0].array.shape == (12, 38, 38), "cut to the patient and four voxels of air"
     seen = [image.to(grid, fill=-1.0).array for image in images]
     assert (seen[0][:, 50:52, 5:55] == -1).all(), "couch"

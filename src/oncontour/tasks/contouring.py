@@ -100,7 +100,8 @@ class Contourer:
             raise ModelError(f"{count} structures on a grid of {grid.shape} are too many for a second opinion", where=self.card.name)
         found = self._stitch(case, grid, None, None, blend="gaussian", chances=True)
         assert found.chances is not None, "blended windows of mode sigmoid"
-        return Opinion(self.card.name, self.card.sha256, self.task.settings.structures, found.chances)
+        s = self.task.settings
+        return Opinion(self.card.name, self.card.sha256, s.structures, found.chances, s.thresholds)
 
     def _small(self, grid: Geometry, part: float) -> bool:
         """Whether the chances of all structures take at most this part of ``memory_mb``."""
@@ -119,8 +120,8 @@ class Contourer:
         """The net's answer on ``target``, or on the grid it works on."""
         s = self.task.settings
         return stitch_labels(
-            self._answer,
-            self._image(case, grid),
+            self.answer,
+            self.image(case, grid),
             len(s.structures),
             window=s.window,
             overlap=self.overlap,
@@ -136,7 +137,7 @@ class Contourer:
             progress=None if progress is None else lambda done, total: progress(done / total),
         )
 
-    def _answer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def answer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class scores of windows; the last axis of the working grid runs from right to left of the patient."""
         scores = self.engine(images)
         if not self.task.settings.mirror:
@@ -145,7 +146,8 @@ class Contourer:
         other: NDArray[np.float32] = self.engine(images[..., ::-1])[:, swap, ..., ::-1]
         return np.asarray((scores + other) / 2, np.float32)
 
-    def _image(self, case: Case, grid: Geometry) -> Volume:
+    def image(self, case: Case, grid: Geometry) -> Volume:
+        """What the net is to see of the case on ``grid``: grey values, with air around the patient."""
         s = self.task.settings
         ct = case.ct.to(grid, fill=AIR_HU)
         if s.mask_body and not is_masked(ct):
