@@ -11,6 +11,10 @@ from oncontour.phantom import head_neck, pelvis
 
 BODIES = {"head_neck": head_neck, "pelvis": pelvis}
 
+NECK = ("Bone_Mandible", "Parotid_L", "Parotid_R")
+"""What a small phantom on SMALL_GRID (spacing in mm, noise, shape) is contoured for."""
+SMALL_GRID = ((6, 5, 5), 1.0, (24, 40, 40))
+
 
 def patient(folder: Path, case: Case) -> Path:
     """Write ``case`` in the NIfTI layout."""

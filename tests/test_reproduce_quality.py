@@ -62,6 +62,16 @@ def test_each_held_out_segmenter_has_tables_of_its_own():
     assert "target (PTV_7000), held-out segmenter t" not in text
 
 
+def test_target_and_organs_are_flagged_apart_and_together():
+    """Bad slices (DSC 0.5) have a guess of 0.6 in the target and 0.8 in the organ, good ones 0.8 and 0.6: AUC 1, 0, and together 1/2: of the
+    four pairs one is right, one wrong, two are ties."""
+    target, organ = rows("m", [0.6, 0.8] * 3), rows("m", [0.8, 0.6] * 3, structure="Brainstem")
+    text = tables([*target, *organ], target="PTV_7000", left={}, calibrations={})
+    for part, area in (("target", "1.000"), ("organs", "0.000"), ("all structures", "0.500")):
+        table = text.split(f"## Flagging, {part}, held-out segmenter s")[1].split("##")[0]
+        assert f"| m | {area} (" in table
+
+
 def test_rows_of_two_methods_are_paired():
     a, b = rows("a", [0.1] * 6), rows("b", [0.2] * 6)[::-1]
     one, two = (select([*a, *b], m, kind="held-out", structures=["PTV_7000"]) for m in ("a", "b"))

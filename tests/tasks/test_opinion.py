@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.phantoms import NECK as NAMES
+from tests.phantoms import SMALL_GRID as GRID
 
 from oncontour import scoring
 from oncontour.case import Case
@@ -26,24 +28,6 @@ from oncontour.tasks.contouring import Contourer, keeping_chances, load_contoure
 from oncontour.tasks.opinion import Opinion, of_one_hand
 from oncontour.tasks.task import save_model
 from oncontour.volume import Volume
-
-NAMES = ("Bone_Mandible", "Parotid_L", "Parotid_R")
-GRID = ((6, 5, 5), 1.0, (24, 40, 40))
-
-
-@pytest.fixture(scope="module")
-def case():
-    return head_neck(3, *GRID)
-
-
-@pytest.fixture(scope="module")
-def drawer(tmp_path_factory):
-    """A contour model that was never trained: its chances are whatever they are, but always the same."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("drawer") / "drawer.safetensors"
-    s = ContourSettings(NAMES, net="unet3d", net_options={"widths": (4, 8)}, spacing_mm=(6, 5, 5), window=(16, 24, 24))
-    save_model(ContourTask(s), path)
-    return path
 
 
 @pytest.fixture(scope="module")

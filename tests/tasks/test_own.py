@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.phantoms import NECK as NAMES
+from tests.phantoms import SMALL_GRID as GRID
 
 from oncontour import scoring
 from oncontour.assess import observe_cohort
@@ -21,30 +23,11 @@ from oncontour.predict import predict
 from oncontour.tasks.assess import AssessSettings, AssessTask
 from oncontour.tasks.assessing import UNSURE, Assessor
 from oncontour.tasks.claims import SEGMENTER, UNLIKELY
-from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.contouring import keeping_chances, load_contourer
 from oncontour.tasks.opinion import by_structure
-from oncontour.tasks.task import save_model
 from oncontour.volume import Volume
 
-NAMES = ("Bone_Mandible", "Parotid_L", "Parotid_R")
-GRID = ((6, 5, 5), 1.0, (24, 40, 40))
 SMALL = {"net_options": {"width": 32, "depth": 1, "stem": (8, 16, 24)}, "spacing_mm": (6, 5, 5), "window": (32, 32)}
-
-
-@pytest.fixture(scope="module")
-def case():
-    return head_neck(3, *GRID)
-
-
-@pytest.fixture(scope="module")
-def drawer(tmp_path_factory):
-    """A contour model that was never trained: it draws whatever it draws, but always the same."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("drawer") / "drawer.safetensors"
-    s = ContourSettings(NAMES, net="unet3d", net_options={"widths": (4, 8)}, spacing_mm=(6, 5, 5), window=(16, 24, 24))
-    save_model(ContourTask(s), path)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -158,6 +158,9 @@ def _of_segmenter(
     for name, some in there:
         lines += [f"## DSC of a slice, {name} ({', '.join(some)}), {title}", "", *_errors(rows, methods, some, name == "target"), ""]
         lines += [f"## Flagging, {name}, {title}", "", *_flags(rows, methods, HELD_OUT, some), ""]
+    if len(there) > 1:
+        every = [s for _, some in there for s in some]
+        lines += [f"## Flagging, all structures, {title}", "", *_flags(rows, methods, HELD_OUT, every), ""]
     lines += [f"## Several tasks against one, {title}", "", *_paired(rows, there), ""]
     return [*lines, f"## The bound, {title}", "", *_bounds(rows, methods, there, calibrations), ""]
 
