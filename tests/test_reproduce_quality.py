@@ -9,7 +9,7 @@ import pytest
 
 from oncontour.card import read_card
 from oncontour.errors import CohortError, ConfigError
-from oncontour.reproduce.quality_2026 import ARMS, HEADS, arm_settings, judged_models, parts, planned, reproduce
+from oncontour.reproduce.quality_2026 import ARMS, HEADS, PAIRS, arm_settings, judged_models, parts, planned, reproduce
 from oncontour.reproduce.quality_tables import PUBLISHED, Row, recalibrated_coverage, select, simple_predictors, tables
 from oncontour.tasks.calibrating import Scored
 from tests.phantoms import cohort
@@ -47,7 +47,7 @@ def test_tables_by_pencil():
     assert "| 0.2000 |" in errors  # and what the best constant reaches
     assert "| 1.000 (" in text.split("## Flagging")[1]
     assert "| 0.500 (" in text.split("## Flagging")[1]
-    assert "| target | +0.1000 | +0.1000 to +0.1000 | 6 |" in text
+    assert "| single-task less multi-task, target | +0.1000 | +0.1000 to +0.1000 | 6 |" in text
     assert "100.0%" in text.split("## The bound")[1]
 
 
@@ -63,13 +63,28 @@ def test_each_held_out_segmenter_has_tables_of_its_own():
 
 
 def test_target_and_organs_are_flagged_apart_and_together():
-    """Bad slices (DSC 0.5) have a guess of 0.6 in the target and 0.8 in the organ, good ones 0.8 and 0.6: AUC 1, 0, and together 1/2: of the
-    four pairs one is right, one wrong, two are ties."""
+    """Bad slices (DSC 0.5) have a guess of 0.6 in the target and 0.8 in the organ, good ones 0.8 and 0.6: AUC 1, 0, and together 1/2, as of
+    the four pairs one is right, one wrong, two are ties."""
     target, organ = rows("m", [0.6, 0.8] * 3), rows("m", [0.8, 0.6] * 3, structure="Brainstem")
     text = tables([*target, *organ], target="PTV_7000", left={}, calibrations={})
     for part, area in (("target", "1.000"), ("organs", "0.000"), ("all structures", "0.500")):
         table = text.split(f"## Flagging, {part}, held-out segmenter s")[1].split("##")[0]
         assert f"| m | {area} (" in table
+
+
+def test_only_the_same_slices_are_paired():
+    several, one = rows("multi-task", [0.6, 0.8] * 3), rows("single-task", [0.7, 0.7] * 3)
+    other = [replace(r, k=r.k + 1) for r in one]
+    text = tables([*several, *other], target="PTV_7000", left={}, calibrations={})
+    assert "not counted" in text
+    assert "Both of a pair are needed" in text
+
+
+def test_every_row_but_the_first_is_paired_with_one_that_was_trained_as_long():
+    base = dict(PAIRS)
+    assert base["single-task"] == base["own chances"] == "multi-task"
+    assert base["CNN"] == base["without errors"] == "multi-task, short"
+    assert set(base) == {arm.name for arm in ARMS} - {"multi-task", "multi-task, short"}
 
 
 def test_rows_of_two_methods_are_paired():

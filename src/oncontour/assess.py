@@ -154,7 +154,8 @@ def calibrate(
         model: name of a shipped quality model or path of a model file
         cohort: folder (or CSV) of patients with a CT and reviewed contours
         out: model file to write
-        claims: folder of segmenters' contours, SOURCE/PATIENT/masks/NAME.nii.gz or RTSTRUCT; again for several
+        claims: folder of segmenters' contours, SOURCE/PATIENT/masks/NAME.nii.gz or RTSTRUCT; again for several. A model that knows how sure
+            a drawer was needs them drawn with `oncontour predict --chances`
         contourer: contour model that draws what is in question; again for several
         coverage: part of slices, averaged over patients, for which the bound shall hold
         method: hierarchical holds its promise with few patients; pooled is right on average only
@@ -215,14 +216,15 @@ def observe_cohort(
     from oncontour.tasks.contouring import keeping_chances, load_contourer
 
     segmenters = sources(claims)
-    drawers = {name: keeping_chances(load_contourer(name), assessor.task.settings.own) for name in contourers}
+    own = assessor.task.settings.own
+    drawers = {name: keeping_chances(load_contourer(name), own) for name in contourers}
     _check_strangers(assessor, drawers)
     observed, notes = Observed(), []
     for n, id in enumerate(patients.ids):
         try:
             case = patients[id]
             found: dict[str, Mapping[str, Volume]] = claims_about(case, segmenters)
-            chances = chances_about(case, segmenters)
+            chances = chances_about(case, segmenters) if own else {}
             for name, drawer in drawers.items():
                 drawn = drawer.predict(case.without_structures())
                 found[Path(name).stem], chances[Path(name).stem] = drawn.masks, drawn.scores.get("chances", {})
@@ -232,7 +234,8 @@ def observe_cohort(
         if progress is not None:
             progress((n + 1) / len(patients))
     if not observed.scored():
-        raise InputError("no slice with both a contour in question and a truth", hint="; ".join(notes[:3]) or "check names of structures")
+        hint = "draw the claims with oncontour predict --chances" if own and claims else "check names of structures"
+        raise InputError("no slice with both a contour in question and a truth", hint="; ".join(notes[:3]) or hint)
     return observed, notes
 
 

@@ -212,7 +212,8 @@ def contour(
 
     loaded = [_load(name, settings or {}, trust) for name in chosen]
     wanted = _assign([list(one.card.structures) for one in loaded], structures)
-    bare, drawn, records = case.without_structures(), case.without_structures(), []
+    bare = scoring.without_chances(case.without_structures())
+    drawn, records = bare, list[dict[str, Any]]()
     for n, (one, names) in enumerate(zip(loaded, wanted, strict=True)):
         if not names:
             continue
@@ -335,12 +336,11 @@ def _load_assessor(quality: str | None, failed: list[str], *, backend: Literal["
 def judge(drawn: Case, assessor: Any, failed: list[str], progress: Progress | None = None) -> tuple[Case, list[dict[str, Any]]]:
     """As ``scoring.score``; contours that could not be judged, for whatever reason, are there all the same, and ``failed`` gets why.
 
-    What a quality model cannot do the rules do alone. ``scores["chances"]`` has served its turn.
+    What a quality model cannot do the rules do alone.
     """
-    bare = replace(drawn, scores={name: value for name, value in drawn.scores.items() if name != "chances"})
+    bare = scoring.without_chances(drawn)
     try:
-        scored, judges = scoring.score(drawn, assessor, progress)
-        return bare.with_scores({"assess": scored.scores["assess"]}), judges
+        return scoring.score(drawn, assessor, progress)
     except Exception as error:
         failed.append(_because("No slice was judged by the quality model", error))
     try:

@@ -52,7 +52,7 @@ def predict(
     """Contour every patient of a cohort with several models: OUT/MODEL/PATIENT/masks/NAME.nii.gz.
 
     A patient that a model learned from is left out for that model, as its card names them: what is judged or learned from here is what the
-    model does with strangers. A patient whose folder is there already is not drawn again. confidence.csv beside the patients has the mean
+    model does with strangers. A patient that was drawn already is not drawn again. confidence.csv beside the patients has the mean
     probability over each slice's contour; with --chances OUT/MODEL/PATIENT/chances/NAME.nii.gz has the probability of every voxel times
     255, one half where the model draws the line. Contours are as the net gives them: nothing is tidied.
 
@@ -141,11 +141,12 @@ def draw(
             except InputError as error:
                 sys.stderr.write(f"{id} was left out: {error}\n")
                 continue
+            # The folder last: it says that the patient is done.
+            rows = [row for row in rows if row[0] != id] + sure
+            write_text(out / CONFIDENCE, _as_csv(rows))
             write_layout(drawn, out / id)
             if likely:
                 write_chances(likely, out / id)
-            rows = [row for row in rows if row[0] != id] + sure
-            write_text(out / CONFIDENCE, _as_csv(rows))
         done += 1
         if progress is not None:
             progress((n + 1) / len(ids))
@@ -161,6 +162,8 @@ def claim(
     from oncontour.tasks.opinion import by_structure
 
     s, bare = contourer.task.settings, case.without_structures()
+    if chances:
+        contourer.check_small(contourer.task.working_grid(case.geometry))
     stitched = stitch_labels(
         contourer.answer,
         contourer.image(bare, contourer.task.working_grid(case.geometry)),

@@ -8,6 +8,7 @@ summary(case)          that in a few lines
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from oncontour import report, result
@@ -25,7 +26,7 @@ OPINION_MODEL = "hn-quality-opinion"
 OWN_MODEL = "hn-quality-own"
 """The shipped one that knows how sure the drawing model was of each voxel: for what our own contour models draw in a run."""
 UNSURE = "how sure the drawing model was is not known of {}: {} judged all structures without."
-ALONE = "{} drew these contours itself, and its own opinion is no second one: {} judged them instead."
+ALONE = "{} drew these contours itself, and its own opinion is no second one: {} judged them without."
 NO_BOUND = (
     "the second opinion comes from another version of {} than the bound was made with: no bound is given. Way out: oncontour calibrate."
 )
@@ -51,41 +52,36 @@ def score(
     case: Case, assessor: Assessor | None, progress: Progress | None = None, *, without: str = WITHOUT
 ) -> tuple[Case, list[dict[str, Any]]]:
     """(the case with ``scores["assess"]``, what is recorded of the model): without a model the findings of the rules alone, and
-    ``without``, the sentence why."""
+    ``without``, the sentence why.
+
+    Where the shipped model that knows how sure the drawer was (OWN_MODEL) is not told so of every structure, the plain one judges them all;
+    and so it does where the drawer was the one to be asked for an opinion. ``scores["chances"]`` has then served its turn.
+    """
     if assessor is None:
         from oncontour.ops.checks import findings_or_why
 
-        return case.with_scores({"assess": report.unscored(case, findings_or_why(case), without)}), []
-    from dataclasses import asdict
-
+        return without_chances(case).with_scores({"assess": report.unscored(case, findings_or_why(case), without)}), []
     notes: list[str] = []
-    unsure = _unsure(case, assessor)
+    unsure = assessor.unsure(case) if assessor.card.name == OWN_MODEL else []
     plain = _plain(assessor) if unsure else None
     if plain is not None:
         notes.append(UNSURE.format(_some(unsure), plain.card.name))
         assessor = plain
     scored = assessor.predict(case, progress)
     opinion = scored.scores["assess"]["opinion"] or {}
-    if opinion.get("drew"):
-        other = _knowing(scored, assessor) or _plain(assessor)
-        if other is not None:
-            notes.append(ALONE.format(opinion["model"], other.card.name))
-            assessor, scored = other, other.predict(scored, progress)
+    if opinion.get("drew") and scored.scores["assess"]["refused"]:
+        plain = _plain(assessor)
+        if plain is not None:
+            notes.append(ALONE.format(opinion["model"], plain.card.name))
+            assessor, scored = plain, plain.predict(case, progress)
     elif "calibrated_with" in opinion:
         notes.append(NO_BOUND.format(opinion["model"]))
-    return scored, [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
+    return without_chances(scored), [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
 
 
-def _unsure(case: Case, assessor: Assessor) -> list[str]:
-    """Structures that the model would score if it knew how sure their drawer was."""
-    known, s = case.scores.get("chances", {}), assessor.task.settings
-    return [name for name in case.structures if s.own and name in s.structures and name not in known]
-
-
-def _knowing(case: Case, assessor: Assessor) -> Assessor | None:
-    """The shipped model that knows how sure the drawer was, where there is one and it knows that of all that it scores."""
-    own = load(first=OWN_MODEL, backend=assessor.backend, threads=assessor.threads)
-    return own if own is not None and own.task.settings.own and not _unsure(case, own) else None
+def without_chances(case: Case) -> Case:
+    """The case without the chances of those who drew."""
+    return replace(case, scores={name: value for name, value in case.scores.items() if name != "chances"})
 
 
 def _plain(assessor: Assessor) -> Assessor | None:

@@ -522,6 +522,7 @@ def assess(
     It learns from contours that real segmenters drew (--claims: a folder with one folder of patients a segmenter, as `oncontour predict`
     makes it, of patients that the segmenter did not learn from) and from clinical errors made by a generator, each slice labelled by its
     true DSC. The patients held back (training.validation) give the lower bound its error rate and the gate its limit; hold back 40 or more.
+    With settings.own it also learns from how sure each segmenter was: claims drawn with `oncontour predict --chances`, and those alone.
 
     Examples:
       oncontour train assess COHORT --claims CLAIMS --out runs/quality --config examples/hn-quality.yaml
@@ -546,7 +547,7 @@ def assess(
     from oncontour.io.cohort import Cohort
 
     training, task = changed(training, epochs=epochs, devices=devices, seed=seed), AssessTask(settings)
-    cases = with_claims(read_cases(Cohort.open(cohort)), claims or [])
+    cases = with_claims(read_cases(Cohort.open(cohort)), claims or [], chances=settings.own)
     outcome = fit(task, cases, out, training, name=name, data=data, licence=licence, limits=limits, region=region)
     return str(outcome)
 

@@ -25,7 +25,7 @@ from oncontour.tasks.calibrating import Observed, observe, recalibrated
 from oncontour.tasks.claims import UNLIKELY, Chance
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.contouring import Contourer, keeping_chances, load_contourer
-from oncontour.tasks.opinion import Opinion, of_one_hand
+from oncontour.tasks.opinion import Opinion
 from oncontour.tasks.task import save_model
 from oncontour.volume import Volume
 
@@ -123,7 +123,7 @@ def test_too_many_classes_are_not_kept_unless_asked_for(case, drawer):
     contourer = replace(load_contourer(drawer, backend="torch", threads=1), keep_chances=True, memory_mb=3.9 * voxels_mb)
     assert "chances" not in contourer.predict(case).scores
     assert contourer.opinion(case).chances.array.any()
-    with pytest.raises(ModelError, match="too many for a second opinion"):
+    with pytest.raises(ModelError, match="are too many to be kept"):
         replace(contourer, memory_mb=0.9 * voxels_mb).opinion(case)
 
 
@@ -210,17 +210,12 @@ def test_the_hand_that_drew_is_known_by_its_agreement():
     def masks(*arrays):
         return {name: Volume(array, grid) for name, array in zip(NAMES, arrays, strict=False)}
 
-    assert opinion.shared(masks(same, other)) == {"Bone_Mandible": 1.0, "Parotid_L": 0.8}
-    assert of_one_hand(opinion.shared(masks(same, other, same)))
-    assert not of_one_hand(opinion.shared(masks(same, other, other)))
-    assert not of_one_hand(opinion.shared({"PTV_7000": Volume(same, grid)}))
-    assert not of_one_hand(opinion.shared(masks(np.zeros_like(same))))
+    assert opinion.of_one_hand(masks(same, other, same))
+    assert not opinion.of_one_hand(masks(same, other, other))
+    assert not opinion.of_one_hand({"PTV_7000": Volume(same, grid)})
+    assert not opinion.of_one_hand(masks(np.zeros_like(same)))
     finer = grid.resample((3, 1, 1))
-    assert of_one_hand(opinion.shared({n: m.to(finer) for n, m in masks(same, same, same).items()}))
-    # A model that draws from 0.4 up, or from 0.6, has drawn another mask.
-    assert opinion.shared(masks(same))["Bone_Mandible"] == 1
-    assert replace(opinion, thresholds=(0.4,) * 3).shared(masks(same))["Bone_Mandible"] == pytest.approx(2 * 10 / (10 + 20))
-    assert replace(opinion, thresholds=(0.6,) * 3).shared(masks(same))["Bone_Mandible"] == 0
+    assert opinion.of_one_hand({n: m.to(finer) for n, m in masks(same, same, same).items()})
 
 
 def test_what_the_asked_model_drew_is_judged_without_it(case, task, drawer, monkeypatch):
@@ -239,7 +234,7 @@ def test_what_the_asked_model_drew_is_judged_without_it(case, task, drawer, monk
     scored, models = score(own, assessor)
     assert scored.scores["assess"]["refused"] is None
     assert scored.scores["assess"]["opinion"] is None
-    assert models[0]["notes"] == ["contour drew these contours itself, and its own opinion is no second one: assess judged them instead."]
+    assert models[0]["notes"] == ["contour drew these contours itself, and its own opinion is no second one: assess judged them without."]
     monkeypatch.setattr(scoring, "load", lambda **_: None)
     assert score(own, assessor)[0].scores["assess"]["refused"] == told["refused"]
 

@@ -85,14 +85,32 @@ def test_chances_are_bytes(claims, patients, tmp_path):
     case = cohort[cohort.ids[0]]
     write_layout(case, tmp_path / "x" / case.id)
     write_chances({"Parotid_L": Volume(np.full((2, 3, 4), 256, np.int16), Geometry.regular((2, 3, 4)))}, tmp_path / "x" / case.id)
-    with pytest.raises(FormatError, match="between 0 and 255, not between 256 and 256") as error:
+    with pytest.raises(FormatError, match="whole numbers from 0 to 255, not int16 from 256 to 256") as error:
         chances_about(case, sources([tmp_path]))
     assert "Parotid_L" in str(error.value)
+    write_chances({"Parotid_L": Volume(np.full((2, 3, 4), 0.9, np.float32), Geometry.regular((2, 3, 4)))}, tmp_path / "x" / case.id)
+    with pytest.raises(FormatError, match=r"not float32 from 0\.9 to 0\.9"):
+        chances_about(case, sources([tmp_path]))
+    assert "claims_chances" not in next(iter(with_claims([case], [tmp_path]))).scores, "nobody asked for them"
+
+
+def test_chances_are_called_as_masks_are(patients, tmp_path):
+    """Two names that no two files can have, and one that TG-263 has another word for."""
+    cohort, grid = Cohort.open(patients), Geometry.regular((2, 3, 4))
+    case = cohort[cohort.ids[0]]
+    names = {"Left parotid": 1, "A/B": 2, "A_B": 3}
+    masks = {name: Volume(np.full((2, 3, 4), True), grid) for name in names}
+    write_layout(Case(case.id, masks=masks), tmp_path / "x" / case.id)
+    write_chances({name: Volume(np.full((2, 3, 4), n, np.uint8), grid) for name, n in names.items()}, tmp_path / "x" / case.id)
+    theirs = sources([tmp_path])
+    drawn, kept = theirs["x"][case.id].structures, chances_about(case, theirs)["x"]
+    assert set(kept) == set(drawn)
+    assert {name: int(volume.array.max()) for name, volume in kept.items()} == {"Parotid_L": 1, "A_B": 2, "A_B^2": 3}
 
 
 def test_only_masks_with_their_drawer_s_chances_are_learned_from_and_seen_beside_the_mask(task, patients, claims):
     cohort = Cohort.open(patients)
-    case = next(iter(with_claims([cohort[cohort.ids[0]]], [claims])))
+    case = next(iter(with_claims([cohort[cohort.ids[0]]], [claims], chances=True)))
     samples = task.samples(case)
     assert {c.family for c in samples} == {SEGMENTER}
     thought = case.scores["claims_chances"]["drawer"]
@@ -114,7 +132,7 @@ def test_opinion_and_own_chances_stand_side_by_side(drawer, patients, claims):
     torch.manual_seed(0)
     both = AssessTask(AssessSettings(NAMES, own=True, opinion=str(drawer), variants=0, generated=0.0, **SMALL)).eval()
     assert both.settings.channels == 13
-    claim = both.samples(next(iter(with_claims([case], [claims]))))[0]
+    claim = both.samples(next(iter(with_claims([case], [claims], chances=True))))[0]
     image = both.item([claim], both.plan([claim], np.random.default_rng(0), train=False)[0])["image"].numpy()
     assert image[6:9].any()
     assert np.abs(image[6:9] - image[9:12]).max() <= 1 / 255, "the model that drew is the model that was asked"
@@ -141,7 +159,11 @@ def test_where_nobody_knows_how_sure_the_drawer_was_a_model_judges_that_need_not
     assert {one["why"] for one in alone.values()} == {UNSURE}
     plain = AssessTask(AssessSettings(NAMES, **SMALL)).eval()
     monkeypatch.setattr(scoring, "load", lambda **_: Assessor(plain, "torch", 1, use_gate=False))
-    scored, models = scoring.score(theirs, assessor)
+    assert not any(one["scored"] for one in scoring.score(theirs, assessor)[0].scores["assess"]["structures"].values()), "somebody's model"
+    monkeypatch.setattr(scoring, "OWN_MODEL", assessor.card.name)
+    empty = theirs.with_masks({"PTV_7000": theirs.masks["Parotid_L"].map(np.zeros_like)})
+    scored, models = scoring.score(empty, assessor)
+    assert scored.scores["assess"]["structures"].pop("PTV_7000")["why"] == "The model was not made for PTV_7000."
     assert all(one["scored"] for one in scored.scores["assess"]["structures"].values())
     assert models[0]["notes"] == [
         "how sure the drawing model was is not known of Bone_Mandible, Parotid_L, Parotid_R: assess judged all structures without."

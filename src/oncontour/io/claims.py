@@ -18,8 +18,7 @@ from oncontour.case import Case
 from oncontour.errors import CohortError, FormatError, GeometryError, OncontourError
 from oncontour.files import writing_folder
 from oncontour.io.cohort import Cohort
-from oncontour.io.layout import file_name, read_images
-from oncontour.io.nifti import write_image
+from oncontour.io.layout import read_named, write_named
 from oncontour.volume import Volume
 
 CHANCES = "chances"
@@ -64,35 +63,36 @@ def claims_about(case: Case, segmenters: Mapping[str, Cohort]) -> dict[str, Mapp
 def chances_about(case: Case, segmenters: Mapping[str, Cohort]) -> dict[str, Mapping[str, Volume]]:
     """How likely each segmenter thought each voxel of this patient, times 255, on the grid it worked on; one that kept nothing is left out.
 
-    Raises FormatError for values other than 0 to 255, and what ``io`` raises.
+    Raises FormatError for values other than whole numbers from 0 to 255, and what ``io`` raises.
     """
     out: dict[str, Mapping[str, Volume]] = {}
     for source, cohort in segmenters.items():
         if case.id not in cohort or not (cohort.path(case.id) / CHANCES).is_dir():
             continue
         folder = cohort.path(case.id) / CHANCES
-        out[source] = {name: _as_chances(volume, folder / name) for name, volume in read_images(folder).items()}
+        out[source] = {name: _as_chances(volume, folder / name) for name, volume in read_named(folder).items()}
     return out
 
 
 def write_chances(chances: Mapping[str, Volume], patient: Path) -> None:
     """Write structure -> chances times 255 (uint8) into the folder of a patient, whole or not at all."""
     with writing_folder(patient / CHANCES) as folder:
-        for name, volume in chances.items():
-            write_image(volume, folder / f"{file_name(name)}.nii.gz")
+        write_named(chances.items(), folder)
 
 
 def _as_chances(volume: Volume, where: Path) -> Volume:
-    low, high = float(volume.array.min()), float(volume.array.max())
-    if not 0 <= low <= high <= 255:
-        raise FormatError(f"chances times 255 lie between 0 and 255, not between {low:g} and {high:g}", where=str(where))
+    low, high, kind = float(volume.array.min()), float(volume.array.max()), volume.array.dtype
+    if not np.issubdtype(kind, np.integer) or not 0 <= low <= high <= 255:
+        raise FormatError(f"chances times 255 are whole numbers from 0 to 255, not {kind} from {low:g} to {high:g}", where=str(where))
     return volume.map(lambda array: array.astype(np.uint8))
 
 
-def with_claims(cases: Iterable[Case], roots: Sequence[Path | str]) -> Iterator[Case]:
-    """The cases with what the segmenters below ``roots`` claim about them."""
+def with_claims(cases: Iterable[Case], roots: Sequence[Path | str], *, chances: bool = False) -> Iterator[Case]:
+    """The cases with what the segmenters below ``roots`` claim about them, and, with ``chances``, how sure they were."""
     segmenters = sources(roots)
     for case in cases:
         if segmenters:
-            case = case.with_scores({"claims": claims_about(case, segmenters), "claims_chances": chances_about(case, segmenters)})
+            case = case.with_scores({"claims": claims_about(case, segmenters)})
+        if segmenters and chances:
+            case = case.with_scores({"claims_chances": chances_about(case, segmenters)})
         yield case

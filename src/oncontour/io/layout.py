@@ -80,9 +80,19 @@ def read_masks(folder: Path | str, *, id: str | None = None) -> Case:
     return _with_masks(_by_name(folder), id or folder.resolve().name, {}, [], lenient=False)
 
 
-def read_images(folder: Path | str) -> dict[str, Volume]:
-    """The image files in ``folder``: name -> volume. Raises InputError where two have one name, and what ``read_image`` raises."""
-    return {name: read_image(path) for name, path in _by_name(Path(folder)).items()}
+def read_named(folder: Path | str) -> dict[str, Volume]:
+    """The image files in ``folder`` by TG-263 name, as masks are named. Raises InputError where two have one name, and what ``read_image``
+    raises."""
+    found = _by_name(Path(folder))
+    names, _, _ = map_names(found)
+    return {name: read_image(found[original]) for name, original in names.items()}
+
+
+def write_named(volumes: Iterable[tuple[str, Volume]], folder: Path) -> None:
+    """Write each (name, volume) into ``folder``, the files named as those of masks."""
+    taken: set[str] = set()
+    for name, volume in volumes:
+        write_image(volume, folder / f"{_free(file_name(name), taken)}.nii.gz")
 
 
 def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume], said: list[str], lenient: bool) -> Case:
@@ -115,9 +125,7 @@ def write_layout(case: Case, folder: Path | str) -> list[Path]:
     with writing_folder(folder) as temporary:
         for name, image in case.images.items():
             write_image(image, temporary / f"{file_name(name)}.nii.gz")
-        taken: set[str] = set()
-        for name in case.structures:
-            write_image(case.mask(name), temporary / MASKS / f"{_free(file_name(originals.get(name, name)), taken)}.nii.gz")
+        write_named(((originals.get(name, name), case.mask(name)) for name in case.structures), temporary / MASKS)
         written = sorted(p.relative_to(temporary) for p in temporary.rglob("*") if p.is_file())
     return [folder / p for p in written]
 

@@ -67,6 +67,9 @@ RECIPES = (
 )
 
 
+SHORT = "multi-task, short"
+
+
 @dataclass(frozen=True)
 class Arm:
     """One row of the table: what of the quality model is changed."""
@@ -81,7 +84,7 @@ ARMS = (
     Arm("second opinion", {"opinion": "hn-organs"}),
     Arm("own chances", {"own": True, "generated": 0.0}),
     Arm("own chances and second opinion", {"own": True, "opinion": "hn-organs", "generated": 0.0}),
-    Arm("multi-task, short"),
+    Arm(SHORT),
     Arm("CNN", {"net": "quality_cnn"}),
     Arm("mask only", {"inputs": "mask"}),
     Arm("CT only", {"inputs": "ct"}),
@@ -94,6 +97,10 @@ ARMS = (
 WHOLE_TIME = tuple(arm.name for arm in ARMS[:5])
 """Rows that are trained for all epochs. The others, what is left out or changed, for ``arm_epochs``, as is "multi-task, short", with which
 they are compared."""
+
+
+PAIRS = tuple((arm.name, ARMS[0].name if arm.name in WHOLE_TIME else SHORT) for arm in ARMS[1:] if arm.name != SHORT)
+"""(row, the row that it is compared with, which was trained as long)"""
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ class Plan:
     segmenter_draws: int = 800
     epochs: int = 40
     arm_epochs: int | None = None
-    """instead of epochs for all arms but the first five"""
+    """instead of epochs for all arms but the first five; without it the short arm is none"""
     arms: tuple[str, ...] = ()
     quality: dict[str, Any] = field(default_factory=dict)
     """instead of the defaults of AssessSettings, for all arms"""
@@ -137,7 +144,8 @@ def reproduce(cohort: Path, out: Path, **settings: Any) -> str:
     trained = arms(plan, train, out)
     rows, left = measured(plan, test, trained, out)
     write_text(out / "measured.csv", as_csv(rows))
-    text = tables(rows, target=plan.target, left=left, calibrations={n: a.calibration for n, a in trained.items()})
+    calibrations = {name: assessor.calibration for name, assessor in trained.items()}
+    text = tables(rows, target=plan.target, left=left, calibrations=calibrations, pairs=PAIRS)
     write_text(out / "table.md", text)
     return text
 
@@ -254,13 +262,14 @@ def _wide(segmenter: Segmenter) -> Segmenter:
 
 def arms(plan: Plan, train: Cohort, out: Path) -> dict[str, Assessor]:
     """Every arm trained (or read, where it is finished), ready to be asked."""
-    chosen = [arm for arm in ARMS if not plan.arms or arm.name in plan.arms]
+    chosen = [arm for arm in ARMS if (not plan.arms or arm.name in plan.arms) and (arm.name != SHORT or plan.arm_epochs)]
     missing = [arm for arm in chosen if not model_file(out, arm).exists()]
     bank: dict[str, list[Claim]] = {}
     if missing or not simple_file(out).exists():
         sys.stderr.write("masks to learn from\n")
         maker = AssessTask(_making(plan, missing))
-        for case in with_claims(read_cases(train), [out / "claims" / "train"]):
+        sure = any(arm_settings(plan, arm).own for arm in missing)
+        for case in with_claims(read_cases(train), [out / "claims" / "train"], chances=sure):
             bank[case.id] = maker.samples(case)
         write_text(simple_file(out), simple_csv(bank, plan.structures))
     for arm in chosen:
@@ -334,7 +343,7 @@ def measured(plan: Plan, test: Cohort, trained: Mapping[str, Assessor], out: Pat
     sure = {name: confidences(out / "claims" / HELD_OUT / name) for name in judged}
     learned = simple_predictors(training_rows(out))
     rows: list[Row] = []
-    left = {"both empty": 0, "past the ends, unseen": 0, "structures missed": 0}
+    left: dict[str, int] = {}
     # The simple predictors are told of what a model was asked that judges everything.
     whole = next((arm for arm, assessor in trained.items() if not assessor.task.settings.own), None)
     for n, id in enumerate(test.ids):
@@ -347,9 +356,8 @@ def measured(plan: Plan, test: Cohort, trained: Mapping[str, Assessor], out: Pat
             observe(assessor, case, asked, seen, thought)
             rows += [Row.of(arm, s, _kind(s.source)) for s in seen.scored()]
             if arm == whole:
-                left["both empty"] += seen.both_empty
-                left["past the ends, unseen"] += seen.unseen
-                left["structures missed"] += seen.missed
+                for what, count in _left_out(seen).items():
+                    left[what] = left.get(what, 0) + count
                 rows += [row for s in seen.scored() for row in learned(s, _kind(s.source))]
                 rows += list(_ensemble(case, asked, claims_about(case, others), seen))
                 rows += [
@@ -358,6 +366,10 @@ def measured(plan: Plan, test: Cohort, trained: Mapping[str, Assessor], out: Pat
                     if s.source in sure and (s.patient, s.structure, s.k) in sure[s.source]
                 ]
     return rows, left
+
+
+def _left_out(seen: Observed) -> dict[str, int]:
+    return {"both empty": seen.both_empty, "past the ends, unseen": seen.unseen, "structures missed": seen.missed}
 
 
 def _kind(source: str) -> str:

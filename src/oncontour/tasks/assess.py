@@ -185,7 +185,7 @@ class AssessTask(Task[Claim]):
             s.structures,
             step=self.step(grid),
             beyond=s.beyond,
-            variants=s.variants,
+            variants=0 if s.own else s.variants,
             families=allowed(s.held_out_families),
             seed=s.seed,
             opinion=opinion,

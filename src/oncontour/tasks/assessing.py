@@ -27,7 +27,7 @@ from oncontour.ops.checks import findings_or_why
 from oncontour.ops.intensity import AIR_HU
 from oncontour.tasks.assess import CUTS, NUMBERS, asked, pictures
 from oncontour.tasks.claims import Chance, Packed, Rows, Scan, chance_of, chance_on, rows_of
-from oncontour.tasks.opinion import SAME_HAND, Opinion, of_one_hand
+from oncontour.tasks.opinion import Opinion
 from oncontour.tasks.task import Progress, load_task
 from oncontour.volume import Volume
 
@@ -124,9 +124,7 @@ class Assessor:
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
         """The case with ``scores["assess"]``: for every structure its slices with DSC, bound, class and findings, or why it is not scored.
 
-        Where the model that is asked for an opinion drew these contours itself nothing is scored, and ``scores["chances"]`` has how sure it
-        was of those that nobody has changed since. Nothing is raised for what cannot be scored: it is said. Rule findings are there for
-        every structure, scored or not.
+        Nothing is raised for what cannot be scored: it is said. Rule findings are there for every structure, scored or not.
         """
         refused, region_seen = refusal(case, self.card)
         names = list(case.structures)
@@ -135,14 +133,9 @@ class Assessor:
         why = {} if refused else dict(self._unfit(case, names))
         if not refused and len(why) < len(names):
             work = self.work(case)
-        told = None
-        if work is not None and work.opinion is not None:
-            shared = work.opinion.shared({name: case.mask(name) for name in names if name not in why})
-            told = self._whose(work.opinion, of_one_hand(shared))
-            if told["drew"]:
-                refused = OWN.format(told["model"])
-                untouched = {name: its for name, its in work.opinion.centred().items() if shared.get(name, 0) >= SAME_HAND}
-                case = case.with_scores({"chances": untouched})
+        told = None if work is None or work.opinion is None else self._whose(work.opinion, case, [n for n in names if n not in why])
+        if told and told["drew"] and not self.task.settings.own:
+            refused = OWN.format(told["model"])
         if work is not None and not refused:
             for n, name in enumerate(names):
                 if name not in why:
@@ -178,12 +171,16 @@ class Assessor:
         }
         return case.with_scores({"assess": record})
 
-    def _whose(self, opinion: Opinion, drew: bool) -> dict[str, Any]:
+    def _whose(self, opinion: Opinion, case: Case, names: Sequence[str]) -> dict[str, Any]:
         """Who was asked; ``drew``: whether that model drew these very contours; ``calibrated_with``: the hash of another version, where the
         bound was made with that one (there is then no bound)."""
         used = self.card.made.get("opinion", {}).get("sha256", opinion.sha256)
-        told = {"model": opinion.model, "sha256": opinion.sha256, "drew": drew}
+        told = {"model": opinion.model, "sha256": opinion.sha256, "drew": opinion.of_one_hand({name: case.mask(name) for name in names})}
         return told | ({"calibrated_with": used} if used != opinion.sha256 else {})
+
+    def unsure(self, case: Case) -> list[str]:
+        """Structures that would be scored if it were known how sure their drawer was."""
+        return [name for name, why in self._unfit(case, list(case.structures)).items() if why == UNSURE]
 
     def _unfit(self, case: Case, names: Sequence[str]) -> Mapping[str, str]:
         """Why a structure cannot be scored, whatever the net would say."""

@@ -19,13 +19,11 @@ from oncontour.geometry import Geometry
 from oncontour.metrics.slices import slice_scores
 from oncontour.ops.flaws import FAMILIES, Flaw, Scene, draw, spoil
 from oncontour.ops.intensity import AIR_HU
-from oncontour.tasks.opinion import Opinion
+from oncontour.tasks.opinion import UNLIKELY, Opinion
 from oncontour.volume import Volume
 
 Mask = NDArray[np.bool_]
 SEGMENTER, TRUTH = "segmenter", "truth"
-UNLIKELY = 2
-"""Chances times 255 up to here count as none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +204,7 @@ def claims_of(
         for source, family, mask in _masks(case, grid, name, truths, body, variants, families, seed):
             made = _claim(case.id, scan, number, source, family, truth, packed, mask, beyond)
             if len(made.rows.k):
-                out.append(replace(made, chance=chance, own=chance_on(thought.get(source), grid)))
+                out.append(replace(made, chance=chance, own=chance_on(thought.get(source) if family == SEGMENTER else None, grid)))
     return out
 
 

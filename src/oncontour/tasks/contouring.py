@@ -95,13 +95,16 @@ class Contourer:
         Raises ModelError where that would take more than ``memory_mb``.
         """
         grid = self.task.working_grid(case.geometry)
-        if not self._small(grid, 1.0):
-            count = len(self.task.settings.structures)
-            raise ModelError(f"{count} structures on a grid of {grid.shape} are too many for a second opinion", where=self.card.name)
+        self.check_small(grid)
         found = self._stitch(case, grid, None, None, blend="gaussian", chances=True)
         assert found.chances is not None, "blended windows of mode sigmoid"
-        s = self.task.settings
-        return Opinion(self.card.name, self.card.sha256, s.structures, found.chances, s.thresholds)
+        return Opinion(self.card.name, self.card.sha256, self.task.settings.structures, found.chances)
+
+    def check_small(self, grid: Geometry) -> None:
+        """Raise ModelError where the chances of all structures on ``grid`` would take more than ``memory_mb``."""
+        if not self._small(grid, 1.0):
+            count = len(self.task.settings.structures)
+            raise ModelError(f"the chances of {count} structures on a grid of {grid.shape} are too many to be kept", where=self.card.name)
 
     def _small(self, grid: Geometry, part: float) -> bool:
         """Whether the chances of all structures take at most this part of ``memory_mb``."""

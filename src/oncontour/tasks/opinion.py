@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from oncontour.metrics.overlap import dsc
 from oncontour.volume import Volume
 
+UNLIKELY = 2
+"""Chances times 255 up to here count as none."""
 SAME_HAND = 0.89
 """What hn-organs drew in 17 patients shares 0.90 to 1.00 with its chances, what the best of other segmenters drew at most 0.88."""
 
@@ -32,41 +34,31 @@ def by_structure(chances: Volume, structures: Sequence[str], thresholds: Sequenc
 
 
 def _centred(threshold: float) -> NDArray[np.uint8]:
-    """For each chance times 255 what it is with its odds divided by those of ``threshold``."""
-    chance = np.arange(256) / 255
+    """For each chance times 255 what it is with its odds divided by those of ``threshold``; what counts as none stays none."""
+    chance = np.where(np.arange(256) > UNLIKELY, np.arange(256) / 255, 0)
     inside, outside = chance * (1 - threshold), (1 - chance) * threshold
     return np.rint(255 * inside / (inside + outside)).astype(np.uint8)
-
-
-def of_one_hand(shared: Mapping[str, float]) -> bool:
-    """Whether the model itself seems to have drawn these masks, by what each shares with what it would draw: SAME_HAND in the median.
-    Without any: no."""
-    return bool(shared) and statistics.median(shared.values()) >= SAME_HAND
 
 
 @dataclass(frozen=True, eq=False)
 class Opinion:
     """``chances``: uint8 (structures, k, j, i), the probability of each of ``structures`` times 255 on the grid the net works on.
 
-    ``model`` and ``sha256`` say whose it is, ``thresholds`` from which probability it draws (one half where none are given). Beyond that
-    grid the model expects nothing.
+    ``model`` and ``sha256`` say whose it is. Beyond that grid the model expects nothing.
     """
 
     model: str
     sha256: str
     structures: tuple[str, ...]
     chances: Volume
-    thresholds: tuple[float, ...] = ()
 
-    def centred(self) -> dict[str, Volume]:
-        """The chances of each structure times 255, one half where the model draws the line."""
-        return by_structure(self.chances, self.structures, self.thresholds)
-
-    def shared(self, masks: Mapping[str, Volume]) -> dict[str, float]:
-        """DSC of each of ``masks`` with what the model itself would draw, over the structures that it knows and that are not empty."""
-        mine = {name: chances.map(lambda chance: chance >= 128) for name, chances in self.centred().items()}
-        there = {name: mask for name, mask in masks.items() if name in mine and mask.array.any()}
-        return {name: dsc(mine[name], mask.binary().to(self.chances.geometry)) for name, mask in there.items()}
+    def of_one_hand(self, masks: Mapping[str, Volume]) -> bool:
+        """Whether the model itself seems to have drawn ``masks``: over the structures that it knows, its chances from one half up and the
+        masks share SAME_HAND in the median. Without any such structure: no."""
+        likely = by_structure(self.chances.map(lambda chance: chance >= 128), self.structures)
+        there = {name: mask for name, mask in masks.items() if name in likely and mask.array.any()}
+        shared = [dsc(likely[name], mask.binary().to(self.chances.geometry)) for name, mask in there.items()]
+        return bool(shared) and statistics.median(shared) >= SAME_HAND
 
     def of(self, name: str) -> Volume | None:
         """The chances of ``name`` times 255 (uint8); None for a structure the model does not know."""
