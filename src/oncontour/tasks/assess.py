@@ -190,21 +190,18 @@ class AssessTask(Task[Claim]):
             seed=s.seed,
             opinion=opinion,
         )
-        return self.usable(made)
-
-    def usable(self, claims: Sequence[Claim]) -> list[Claim]:
-        """Those of ``claims`` that the net can learn from: where it is to know how sure the drawer was, those that came with it.
-
-        Raises TrainingError where there are claims and none came with it.
-        """
-        kept = [claim for claim in claims if claim.own is not None or not self.settings.own]
-        if claims and not kept:
+        kept = self.usable(made)
+        if s.own and not kept and any(name in case.structures for name in s.structures):
             raise TrainingError(
                 "no mask comes with the chances of the model that drew it, which are to be learned from",
-                where=claims[0].case_id,
+                where=case.id,
                 hint="draw the --claims with oncontour predict --chances",
             )
         return kept
+
+    def usable(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Those of ``claims`` that the net can learn from: where it is to know how sure the drawer was, those that came with it."""
+        return [claim for claim in claims if claim.own is not None or not self.settings.own]
 
     def plan(self, samples: Sequence[Claim], rng: np.random.Generator, *, train: bool) -> list[Draw]:
         self._check(samples)
