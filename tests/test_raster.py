@@ -204,6 +204,8 @@ def thickness(planes: list[float], slices: list[float] | None = None, slab_mm: f
 
 
 EVERY_3 = [float(z) for z in range(-18, 60, 3)]
+EVERY_1 = [float(z) for z in range(-18, 60)]
+EVERY_5 = [float(z) for z in range(-15, 60, 5)]
 UNEVEN = [float(z) for z in range(-18, 0)] + [float(z) for z in range(0, 60, 3)]
 
 
@@ -215,6 +217,13 @@ UNEVEN = [float(z) for z in range(-18, 0)] + [float(z) for z in range(0, 60, 3)]
         ([0, 3, 6, 15, 18, 21], None, [(-1.5, 7.5), (13.5, 22.5)]),  # a gap is a gap
         ([0, 3, 9, 12], EVERY_3, [(-1.5, 4.5), (7.5, 13.5)]),  # one slice was left out on purpose
         ([0, 6, 12, 18], EVERY_3, [(-3, 21)]),  # every second slice was drawn
+        ([0, 9, 18], EVERY_3, [(-4.5, 22.5)]),  # every third, 9 mm apart
+        ([0, 10, 20], EVERY_5, [(-5, 25)]),  # every second, 10 mm apart
+        ([0, 5, 10, 15], EVERY_1, [(-2.5, 17.5)]),  # every fifth of a fine CT
+        ([0, 12, 24, 36], EVERY_3, [(-1.5, 1.5), (10.5, 13.5), (22.5, 25.5), (34.5, 37.5)]),  # farther than 10 mm: single slices
+        ([-15, 15, 45], EVERY_3, [(-16.5, -13.5), (13.5, 16.5), (43.5, 46.5)]),  # the same as with unequal steps:
+        ([-15, 15, 48], EVERY_3, [(-16.5, -13.5), (13.5, 16.5), (46.5, 49.5)]),
+        ([-10, -5, 0, 15, 30], UNEVEN, [(-12.5, 1.5), (13.5, 16.5), (28.5, 31.5)]),  # every fifth: 5 mm apart, then 15
         ([6], EVERY_3, [(4.5, 7.5)]),  # a single plane has the slices' thickness
         ([-2, -1, 0, 3, 6], UNEVEN, [(-2.5, 7.5)]),  # each as thick as its slice
         ([-3, -2, -1, 0, 3, 6, 9], None, [(-3.5, 10.5)]),
@@ -250,6 +259,20 @@ def test_planes_rounded_to_a_tenth_of_a_millimetre_lie_on_their_slices() -> None
     grid = Geometry.regular((24, 1, 1), (1.25, 1, 1), (0, 0, -15))
     filled = fill(Contours(tuple(square(z) for z in rounded)), grid, slices=slices).array[:, 0, 0]
     assert np.flatnonzero(filled).tolist() == [12, 13, 14, 17, 18, 19]
+
+
+@pytest.mark.parametrize("turned_grid", [False, True])
+@pytest.mark.parametrize("slab_mm", [None, 3.0])
+@pytest.mark.parametrize(("outline", "hole"), [(0, 0.04), (0, 0.06), (0.1, 0), (0.15, -0.15)])
+def test_contours_of_one_slice_are_one_plane_however_they_were_rounded(
+    outline: float, hole: float, slab_mm: float | None, turned_grid: bool
+) -> None:
+    """Planes up to 6 % of the spacing off lie on the slice; all contours of it combine by XOR, and none takes half of the slab."""
+    rings = tuple(p for z in (3, 6, 9) for p in (square(z + outline, 15), square(z + hole, 5)))
+    ring = Contours(rings, slices=slices_along(np.arange(5) * 3.0))
+    axes = turned((0, 0, 0) if not turned_grid else (0, 20, 0)).T[::-1]
+    grid = Geometry.regular((22, 44, 44), (1, 1, 1), np.array([0, 0, 6]) - axes.T @ [10.5, 21.5, 21.5], axes)
+    assert rasterise(ring, grid, slab_mm=slab_mm).volume_cc == pytest.approx(3 * 3 * (30**2 - 10**2) / 1000, rel=5e-3)
 
 
 def test_a_huge_contour_on_an_oblique_grid_takes_no_huge_memory() -> None:

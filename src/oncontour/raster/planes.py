@@ -19,7 +19,7 @@ SAME_PLANE_MM = 0.05
 FLAT_MM = 1.0
 """A polygon whose points are farther apart along the normal does not lie in one of the planes."""
 WIDEST_SPACING_MM = 10.0
-"""Without known slices, planes farther apart than this are separate pieces, not neighbouring slices."""
+"""Planes farther apart than this are separate pieces, whatever their number and order; neighbouring slices of the image are never that."""
 _BRIDGED = 1.5
 _ROUNDED = 0.06
 """Part of the slice spacing that a contour may lie off its slice."""
@@ -54,7 +54,8 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
 
     ``slices`` (default: those the contours carry) are the image planes they were drawn on. A slab reaches half-way to the next plane that
     has contours; where none follows, or slices lie between that were left without contours, half a slice spacing. Contours drawn on every
-    second or third slice throughout bridge those between. Without slices the spacing is read off the contours; a single plane takes
+    second, third .. slice throughout bridge those between, as far as WIDEST_SPACING_MM; beyond it each stands for its own slice. Polygons
+    that lie on one slice but for rounding are one plane. Without slices the spacing is read off the contours; a single plane takes
     ``grid``'s step along the normal. ``slab_mm`` gives every plane this thickness instead. Raises StructureError for polygons that are
     not planar or not parallel.
     """
@@ -68,7 +69,10 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
     on = slices.offsets_mm if slices and len(slices.offsets_mm) > 1 and np.array_equal(normal, slices.normal) else None
     order = np.argsort(offset, kind="stable")
     heads = _plane_heads(offset[order], on)
-    planes = np.array([piece.mean() for piece in np.split(offset[order], heads[1:])])
+    planes = _middles(offset[order], heads)
+    if on is not None:
+        heads = _one_a_slice(heads, planes, on)
+        planes = _middles(offset[order], heads)
     single = _step_along(normal, grid)
     slabs = slabs_of(planes, on, slab_mm, single)
     sorted_points = np.concatenate([contours.polygons[p] for p in order])
@@ -131,6 +135,19 @@ def _plane_heads(sorted_offsets: Floats, slices: Floats | None) -> Ints:
     return np.array(heads, dtype=np.int64)
 
 
+def _one_a_slice(heads: Ints, planes: Floats, slices: Floats) -> Ints:
+    """``heads`` without those of planes that lie on the same slice as the plane before: outline and hole of one slice are one plane,
+    however they were rounded, else each would take half of the slab and the hole be solid."""
+    index = _on_slices(planes, slices)
+    again = (index[1:] >= 0) & (index[1:] == index[:-1])
+    return np.asarray(heads[np.append(True, ~again)])
+
+
+def _middles(sorted_offsets: Floats, heads: Ints) -> Floats:
+    """Where each plane lies: the mean of its polygons."""
+    return np.array([piece.mean() for piece in np.split(sorted_offsets, heads[1:])])
+
+
 def _step_along(normal: Floats, grid: Geometry) -> float:
     """The grid's own step in the direction nearest to ``normal``."""
     return grid.spacing_mm[int(np.abs(grid.axes @ normal).argmax())]
@@ -173,7 +190,7 @@ def _on_slices(planes: Floats, slices: Floats) -> Ints:
 
 
 def _steps_on_slices(planes: Floats, index: Ints, slices: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Step below and above each plane where nothing joins, and which planes join the next: no slice without contours between."""
+    """Step below and above each plane where nothing joins, and which planes join the next: no slice left out between (``bridged``)."""
     gap = np.diff(slices)
     up = np.searchsorted(slices, planes + SAME_PLANE_MM, "right") - 1
     down = np.searchsorted(slices, planes - SAME_PLANE_MM, "left") - 1
@@ -181,14 +198,24 @@ def _steps_on_slices(planes: Floats, index: Ints, slices: Floats) -> tuple[Float
     below = gap[np.clip(down, 0, len(gap) - 1)]
     between = np.searchsorted(slices, planes[1:] - SAME_PLANE_MM, "left") - np.searchsorted(slices, planes[:-1] + SAME_PLANE_MM, "right")
     every = drawn_every(index)
+    below, above = (np.where(bridged(every, every * step, every), every * step, step) for step in (below, above))
     both = (index[1:] >= 0) & (index[:-1] >= 0)
-    near = np.diff(planes) <= _BRIDGED * every * np.maximum(above[:-1], below[1:])
-    joined = np.where(both, between < every, near)
-    return below * every, above * every, joined
+    near = np.diff(planes) <= _BRIDGED * np.maximum(above[:-1], below[1:])
+    joined = np.where(both, bridged(between + 1, np.diff(planes), every), near)
+    return below, above, joined
+
+
+def bridged(steps: Ints | int, apart_mm: Floats, every: int) -> NDArray[np.bool_]:
+    """Whether two contours reach out to each other that lie ``steps`` slices and ``apart_mm`` from each other, in a structure drawn on one
+    slice in ``every``: neighbouring slices always, others up to WIDEST_SPACING_MM. A fine CT drawn every 5 mm is one thing; islands on
+    every tenth slice, 30 mm apart, are not."""
+    steps = np.asarray(steps)
+    return np.asarray((steps <= 1) | ((steps <= every) & (apart_mm <= WIDEST_SPACING_MM + SAME_PLANE_MM)))
 
 
 def drawn_every(index: Ints) -> int:
-    """1 where contours lie on every slice, 2 where on every second throughout (three quarters of at least two steps), and so on."""
+    """1 where contours lie on every slice, 2 where on every second throughout (three quarters of at least two steps), and so on; whether
+    they stand for the slices between as well ``bridged`` tells."""
     steps = np.diff(index[index >= 0])
     if len(steps) < 2:
         return 1
