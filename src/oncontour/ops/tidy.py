@@ -1,7 +1,7 @@
 """Tidying masks the way a clinician would before looking closer, each step switchable and every change put in words.
 
 In this order, structure by structure: close holes, smooth, drop slivers, keep the large pieces; then no voxel in two structures.
-A step that changes nothing says nothing.
+A step that changes nothing says nothing. A target may have several parts (nodes): those of TARGET_ISLAND_CC and more always stay.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from scipy import ndimage
 from oncontour.case import LabelMasks
 from oncontour.errors import ConfigError, GeometryError
 from oncontour.geometry import Geometry
+from oncontour.ops.checks.finding import is_target
+from oncontour.ops.checks.stack import TARGET_ISLAND_CC
 from oncontour.volume import Volume
 
 Mask = NDArray[np.bool_]
@@ -27,14 +29,19 @@ _SLICE_CROSS = ndimage.generate_binary_structure(3, 1) & np.array([False, True, 
 
 @dataclass(frozen=True)
 class Tidy:
-    """Which rules apply; ``Tidy.off()`` has none. Raises ConfigError for numbers that make no sense."""
+    """Which rules apply; ``Tidy.off()`` has none. Raises ConfigError for numbers that make no sense.
+
+    Whatever they say, pieces of TARGET_ISLAND_CC (0.2 cc) and more of a target (``is_target``: GTV, CTV, ITV, PTV ..) stay.
+    """
 
     pieces: float = 0.2
-    """keep pieces (26 neighbours: thin oblique ones hold together) of at least this part of the largest; 1: the largest alone, 0: all"""
+    """keep pieces (26 neighbours: thin oblique ones hold together) of at least this part of the largest; 1: the largest alone, 0: all.
+    Of targets (GTV, CTV, ITV, PTV) pieces of 0.2 cc and more stay as well"""
     holes: Literal["slices", "volume", "off"] = "slices"
     """fill what is closed in within a slice, or within the volume"""
     slivers_mm2: float = 10.0
-    """drop islands within a slice smaller than this, unless they carry the structure on from the next slice (its tip); 0 drops none"""
+    """drop islands within a slice smaller than this, unless they carry the structure on from the next slice (its tip) or belong to a
+    piece of a target of 0.2 cc and more beside its largest; 0 drops none"""
     smooth_mm: float = 0.0
     """radius of a Gaussian smoothing of the outline (cut at one half); 0 is off. It moves the outline, hence off by default"""
     overlap: Literal["first", "off"] = "first"
@@ -119,7 +126,7 @@ def _packed(masks: LabelMasks, rules: Tidy) -> tuple[LabelMasks, tuple[str, ...]
 def _one(name: str, mask: Mask, grid: Geometry, rules: Tidy, free: Mask | None = None) -> tuple[Mask, list[str]]:
     """``mask`` after the rules, and what they did; grown voxels must be ``free`` (background) where that is given."""
     said = []
-    for what, step in _steps(rules, grid):
+    for what, step in _steps(rules, grid, is_target(name)):
         after = step(mask)
         if after is mask:
             continue
@@ -134,7 +141,8 @@ def _one(name: str, mask: Mask, grid: Geometry, rules: Tidy, free: Mask | None =
     return mask, said
 
 
-def _steps(rules: Tidy, grid: Geometry) -> Iterator[tuple[str, Any]]:
+def _steps(rules: Tidy, grid: Geometry, target: bool) -> Iterator[tuple[str, Any]]:
+    least = TARGET_ISLAND_CC * 1000 / grid.voxel_mm3 if target else np.inf
     if rules.holes == "slices":
         yield "holes filled in slices", _filled_slices
     elif rules.holes == "volume":
@@ -143,9 +151,9 @@ def _steps(rules: Tidy, grid: Geometry) -> Iterator[tuple[str, Any]]:
         yield f"outline smoothed, {rules.smooth_mm:g} mm", lambda mask: _smoothed(mask, rules.smooth_mm, grid)
     if rules.slivers_mm2:
         area = rules.slivers_mm2 / (grid.spacing_mm[1] * grid.spacing_mm[2])
-        yield f"slivers below {rules.slivers_mm2:g} mm² dropped", lambda mask: _without_slivers(mask, area)
+        yield f"slivers below {rules.slivers_mm2:g} mm² dropped", lambda mask: _with_parts(_without_slivers(mask, area), mask, least)
     if rules.pieces:
-        yield "small pieces dropped", lambda mask: _large_pieces(mask, rules.pieces)
+        yield "small pieces dropped", lambda mask: _with_parts(_large_pieces(mask, rules.pieces), mask, least)
 
 
 def _filled_slices(mask: Mask) -> Mask:
@@ -188,6 +196,18 @@ def _large_pieces(mask: Mask, part: float) -> Mask:
     if part == 1:
         return _kept(mask, labels, lambda size: np.arange(len(size)) == size.argmax())
     return _kept(mask, labels, lambda size: size >= part * size.max())
+
+
+def _with_parts(after: Mask, mask: Mask, voxels: float) -> Mask:
+    """``after`` with the pieces of ``mask`` that have ``voxels`` or more and are not its largest: what no step may take from a target."""
+    if after is mask or voxels > np.count_nonzero(mask):
+        return after
+    labels, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    size = np.bincount(labels.ravel())
+    size[0] = 0
+    parts = size >= voxels - 1e-6
+    parts[[0, int(size.argmax())]] = False
+    return np.asarray(after | parts[labels]) if parts.any() else after
 
 
 def _kept(mask: Mask, labels: NDArray[np.int32], which: Callable[[NDArray[np.intp]], Mask]) -> Mask:
