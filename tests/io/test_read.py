@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import generate_uid
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
 from oncontour.case import Case
 from oncontour.contours import Contours
-from oncontour.errors import ConfigError, InputError, OncontourError, OutputError, StructureError
+from oncontour.errors import ConfigError, DoseError, InputError, OncontourError, OutputError, StructureError
 from oncontour.geometry import Geometry
 from oncontour.io import read, write
 from oncontour.io.nifti import write_image
-from oncontour.io.rtdose import write_rtdose
+from oncontour.io.rtdose import RT_PLAN, write_rtdose
 from oncontour.io.seg import write_seg
 from oncontour.volume import Volume
-from tests.dicom_cases import make_series
+from tests.dicom_cases import make_series, save
 
 GRID = Geometry.regular((6, 20, 24), (2.0, 1.0, 1.5), (-10.0, 20.0, 30.0))
 
@@ -262,6 +263,115 @@ def test_segments_join_the_contours(clinic: Path) -> None:
     assert set(joined.structures) == {*case.structures, "SpinalCord"}
     assert np.array_equal(joined.masks["SpinalCord"].array, masks["SpinalCord"].array)
     assert any("Parotid_L" in note and "SEG.dcm" in note for note in joined.facts["notes"])
+
+
+def edited(path: Path, to: Path, **values: object) -> None:
+    """Another file with the UID of ``path``, changed."""
+    dataset = pydicom.dcmread(path)
+    for name, value in values.items():
+        setattr(dataset, name, value)
+    dataset.save_as(to)
+
+
+def encoded_otherwise(path: Path, to: Path) -> None:
+    """The same instance in the other of the two plain transfer syntaxes: other bytes, the same content."""
+    dataset = pydicom.dcmread(path)
+    implicit = dataset.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if implicit else ImplicitVRLittleEndian
+    dataset.save_as(to, implicit_vr=not implicit, little_endian=True)
+    assert to.read_bytes() != path.read_bytes()
+
+
+def test_two_structure_sets_of_one_uid_are_one_only_where_they_are_the_same(clinic: Path) -> None:
+    """The edited one is 10 mm to the left of its backup: neither is taken in silence."""
+    path = clinic / "RTSTRUCT.dcm"
+    before = read(clinic)
+    shutil.copy(path, clinic / "copy.dcm")
+    encoded_otherwise(path, clinic / "encoded.dcm")
+    same = read(clinic)
+    assert np.array_equal(same.mask("Parotid_L").array, before.mask("Parotid_L").array)
+    assert not any("cannot be used" in note or "structure sets" in note for note in same.facts["notes"])
+    dataset = pydicom.dcmread(path)
+    for roi in dataset.ROIContourSequence:
+        for contour in roi.get("ContourSequence", ()):
+            x_mm = [float(v) + 10 for v in contour.ContourData[::3]]
+            contour.ContourData[::3] = [f"{v:.3f}" for v in x_mm]
+    dataset.save_as(clinic / "a_backup.dcm")
+    for asked in (None, str(dataset.SOPInstanceUID)):
+        with pytest.raises(StructureError, match=rf"one SOPInstanceUID \({dataset.SOPInstanceUID}\).*Way out: take") as caught:
+            read(clinic, structure_set_uid=asked)
+        assert "a_backup.dcm" in str(caught.value)
+        assert "RTSTRUCT.dcm" in str(caught.value)
+    lenient = read(clinic, lenient=True)
+    assert lenient.structures == ()
+    assert any("the structures cannot be used" in note and "a_backup.dcm" in note for note in lenient.facts["notes"])
+    other = copy(path, clinic / "other.dcm")
+    assert read(clinic, structure_set_uid=other.SOPInstanceUID).structures == before.structures
+
+
+def beams_of_60_and_20_gy(clinic: Path) -> list[Path]:
+    """In place of the whole dose two of beams, evenly 60 and 20 Gy, which bear one SOPInstanceUID."""
+    shape = read(clinic).images["dose"].array.shape
+    paths = []
+    for number, gy in ((1, 60), (2, 20)):
+        plan, group, beam = Dataset(), Dataset(), Dataset()
+        plan.ReferencedSOPClassUID, plan.ReferencedSOPInstanceUID = RT_PLAN, "1.2.3"
+        group.ReferencedFractionGroupNumber, beam.ReferencedBeamNumber = 1, number
+        plan.ReferencedFractionGroupSequence, group.ReferencedBeamSequence = [group], [beam]
+        values = {
+            "BitsAllocated": 16,
+            "BitsStored": 16,
+            "HighBit": 15,
+            "DoseGridScaling": "1",
+            "PixelData": np.full(shape, gy, "<u2").tobytes(),
+        }
+        paths.append(clinic / f"beam{number}.dcm")
+        edited(clinic / "RTDOSE.dcm", paths[-1], DoseSummationType="BEAM", ReferencedRTPlanSequence=[plan], **values)
+    (clinic / "RTDOSE.dcm").unlink()
+    return paths
+
+
+def test_two_doses_of_one_uid_are_one_only_where_they_are_the_same(clinic: Path, tmp_path: Path) -> None:
+    """Of two beams with one UID neither is thrown away: 20 Gy, or 60, would pass for the plan's 80."""
+    first, second = beams_of_60_and_20_gy(clinic)
+    shutil.copy(first, clinic / "copy.dcm")
+    encoded_otherwise(first, clinic / "encoded.dcm")
+    uid = str(pydicom.dcmread(first).SOPInstanceUID)
+    for doses in ((), (uid,), ("beam1.dcm", "beam2.dcm"), (str(second), "copy.dcm")):
+        with pytest.raises(DoseError, match=rf"one SOPInstanceUID \({uid}\).*Way out: ") as caught:
+            read(clinic, doses=doses)
+        assert "beam2.dcm" in str(caught.value)
+    lenient = read(clinic, lenient=True)
+    assert "dose" not in lenient.images
+    assert any("the dose cannot be used" in note and "beam1.dcm" in note and "beam2.dcm" in note for note in lenient.facts["notes"])
+    assert read(clinic, doses=["beam2.dcm"]).images["dose"].array.max() == 20  # a file says which
+    assert read(clinic, doses=["beam1.dcm", "copy.dcm"]).images["dose"].array.max() == 60
+    edited(second, second, SOPInstanceUID="1.2.3.4.5")
+    assert read(clinic).images["dose"].array.max() == 80
+
+
+def test_two_doses_of_one_file_name_are_told_apart(clinic: Path) -> None:
+    (clinic / "a").mkdir()
+    copy(clinic / "RTDOSE.dcm", clinic / "a" / "RTDOSE.dcm", DoseGridScaling="0.001")
+    with pytest.raises(DoseError, match=r"2 doses are called RTDOSE\.dcm.*SOPInstanceUID"):
+        read(clinic, doses=["RTDOSE.dcm"])
+    whole = read(clinic, doses=[clinic / "RTDOSE.dcm"]).images["dose"].array.max()
+    assert whole == pytest.approx(patient().images["dose"].array.max(), rel=1e-5)
+
+
+def test_two_plans_of_one_uid_must_be_the_same(clinic: Path) -> None:
+    plan_uid = str(pydicom.dcmread(clinic / "RTDOSE.dcm").ReferencedRTPlanSequence[0].ReferencedSOPInstanceUID)
+    for name, fractions in (("plan", 25), ("backup", 30)):
+        plan, group = Dataset(), Dataset()
+        plan.SOPClassUID, plan.SOPInstanceUID, plan.Modality = RT_PLAN, plan_uid, "RTPLAN"
+        group.FractionGroupNumber, group.NumberOfFractionsPlanned = 1, fractions
+        plan.FractionGroupSequence = [group]
+        save(plan, clinic / f"{name}.dcm")
+        shutil.copy(clinic / "plan.dcm", clinic / "copy.dcm")
+        if name == "plan":
+            assert read(clinic).facts["fractions"] == 25
+    with pytest.raises(DoseError, match=r"backup\.dcm and copy\.dcm bear one SOPInstanceUID"):
+        read(clinic)
 
 
 # ---- writing

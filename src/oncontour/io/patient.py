@@ -16,7 +16,7 @@ import numpy as np
 
 from oncontour.case import Case
 from oncontour.contours import Contours
-from oncontour.errors import InputError, OncontourError, OutputError, StructureError
+from oncontour.errors import DoseError, InputError, OncontourError, OutputError, StructureError
 from oncontour.files import writing_folder
 from oncontour.io.dicomparse import read_header
 from oncontour.io.nifti import is_image
@@ -56,9 +56,9 @@ def read_dicom(
     under names that the structure set does not have. A dose is read where it is one: that of one plan, in the images' frame of
     reference; ``doses`` (SOPInstanceUIDs or files) names others, added up where there are several. The RTPLAN of the dose tells
     ``facts["fractions"]`` and ``facts["prescription_gy"]``. What is left out is noted. Raises what ``read_series``,
-    ``read_structure_set``, ``read_seg``, ``read_rtdose`` and ``read_doses`` raise, and StructureError where two structure sets are
-    equally new or the named one is not there. With ``lenient`` what is wrong with structures, segments or dose is noted and they are left
-    out: the images are there all the same.
+    ``read_structure_set``, ``read_seg``, ``read_rtdose`` and ``read_doses`` raise, StructureError where two structure sets are
+    equally new or the named one is not there, and StructureError or DoseError where two different files bear one SOPInstanceUID. With
+    ``lenient`` what is wrong with structures, segments or dose is noted and they are left out: the images are there all the same.
     """
     from oncontour.io.choose import choose
     from oncontour.io.series import read_series
@@ -234,6 +234,7 @@ def _bearing(found: _Found, what: str, lenient: bool) -> Iterator[None]:
 
 
 def _add_structures(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, uid: str | None) -> None:
+    from oncontour.io.doses import one_of_each
     from oncontour.io.rtstruct import read_structure_set
 
     mine = [f for f in files if _belongs(f, source)]
@@ -242,7 +243,8 @@ def _add_structures(found: _Found, files: Sequence[SeriesFiles], source: DicomSo
         raise StructureError(f"no structure set {uid} belongs to the images; there are {[f.sop_instance_uid for f in mine]}")
     if not mine:
         return
-    chosen = next(f for f in mine if f.sop_instance_uid == uid) if uid else _newest(mine, found.notes)
+    different = one_of_each([f for f in mine if uid in (None, f.sop_instance_uid)], StructureError)
+    chosen = _newest(different, found.notes)
     structures = read_structure_set(chosen.path, source=source)
     found.contours.update(structures.contours)
     found.names.update(structures.names)
@@ -250,8 +252,7 @@ def _add_structures(found: _Found, files: Sequence[SeriesFiles], source: DicomSo
     found.notes += structures.notes
 
 
-def _newest(files: list[SeriesFiles], notes: list[str]) -> SeriesFiles:
-    different = list({f.sop_instance_uid: f for f in files}.values())
+def _newest(different: list[SeriesFiles], notes: list[str]) -> SeriesFiles:
     if len(different) == 1:
         return different[0]
     dated = sorted(((_date(f), n) for n, f in enumerate(different)), reverse=True)
@@ -288,7 +289,7 @@ def _add_segments(found: _Found, files: Sequence[SeriesFiles], source: DicomSour
 
 def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, wanted: Sequence[str | Path]) -> dict[str, Any]:
     """Add the dose, where it is clear which; gives what its plan tells."""
-    from oncontour.io.doses import plan_facts, read_doses
+    from oncontour.io.doses import one_of_each, plan_facts, plan_uids, plans_of, read_doses
     from oncontour.io.rtdose import WHOLE, read_rtdose
 
     if wanted:
@@ -296,17 +297,17 @@ def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, 
         found.notes += notes
         return planned
     doses = [f for f in files if f.kind == "RTDOSE"]
-    mine = list({f.sop_instance_uid: f for f in doses if f.frame_of_reference_uid == source.frame_of_reference_uid}.values())
     found.notes += _of_others((f for f in doses if f.frame_of_reference_uid != source.frame_of_reference_uid), "RTDOSE")
+    mine = one_of_each([f for f in doses if f.frame_of_reference_uid == source.frame_of_reference_uid], DoseError)
     if not mine:
         return {}
-    plans = {f.referenced_instances[:1] for f in mine}
+    plans = {plan_uids(f)[:1] for f in mine}
     whole = [f for f in mine if f.files[0].plain("DoseSummationType") in WHOLE]
     if len(plans) > 1 or len(whole) > 1:
         names = ", ".join(f.path.name for f in mine)
         found.notes.append(f"{len(mine)} doses of {len(plans)} plan(s), and it is not told which is meant: none is read ({names})")
         return {}
-    dose, notes = read_rtdose([f.path for f in mine], plans=[f.path for f in files if f.kind == "RTPLAN"])
+    dose, notes = read_rtdose([f.path for f in mine], plans=plans_of(mine, files))
     found.images["dose"] = dose
     found.notes += notes
     return plan_facts(mine, files)
