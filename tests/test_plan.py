@@ -24,6 +24,7 @@ from oncontour.dose.dvh import DVH
 from oncontour.errors import ConfigError, DoseError, InputError, OutputError, StructureError
 from oncontour.geometry import Geometry
 from oncontour.io import read, write
+from oncontour.io.patient import losses
 from oncontour.io.rtdose import RT_PLAN, write_rtdose
 from oncontour.phantom import Cylinder
 from oncontour.report.dvh import draw, svg
@@ -85,13 +86,13 @@ def of_plan(uid: str, **part: Any) -> Dataset:
     return reference
 
 
-def write_plan(path: Path, uid: str, frame: str, beams: int = 2) -> None:
+def write_plan(path: Path, uid: str, frame: str, beams: int = 2, fractions: int = 20, gy: float = 40) -> None:
     d = Dataset()
     d.SOPClassUID, d.SOPInstanceUID, d.Modality, d.PatientID = RT_PLAN, uid, "RTPLAN", "p1"
     d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = generate_uid(), generate_uid(), frame
     group, reference = Dataset(), Dataset()
-    group.FractionGroupNumber, group.NumberOfFractionsPlanned, group.NumberOfBeams = 1, 20, beams
-    reference.DoseReferenceNumber, reference.TargetPrescriptionDose = 1, "40"
+    group.FractionGroupNumber, group.NumberOfFractionsPlanned, group.NumberOfBeams = 1, fractions, beams
+    reference.DoseReferenceNumber, reference.TargetPrescriptionDose = 1, f"{gy:g}"
     d.FractionGroupSequence, d.DoseReferenceSequence = [group], [reference]
     d.file_meta = pydicom.dataset.FileMetaDataset()
     d.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -251,6 +252,78 @@ def test_one_of_several_plans_is_chosen_or_they_are_added(clinic: Path) -> None:
         plan.dvh(clinic, dose=["nothing"])
     with pytest.raises(DoseError, match="not an RTDOSE file"):
         plan.dvh(clinic, dose=[str(clinic / "RTSTRUCT.dcm")])
+
+
+def test_a_sum_of_plans_has_no_prescription_of_its_own(clinic: Path) -> None:
+    """66 Gy of a plan of 25 x 2 Gy and a boost of 8 x 2 Gy, in one MULTI_PLAN dose: neither 50 Gy nor 25 fractions are the sum's."""
+    frame = pydicom.dcmread(clinic / "RTDOSE.dcm").FrameOfReferenceUID
+    write_plan(clinic / "plan1.dcm", "1.2.3.1", frame, fractions=25, gy=50)
+    write_plan(clinic / "plan2.dcm", "1.2.3.2", frame, fractions=8, gy=16)
+    path, both = clinic / "RTDOSE.dcm", [of_plan("1.2.3.1"), of_plan("1.2.3.2")]
+    edit(path, DoseSummationType="PLAN", ReferencedRTPlanSequence=both[:1], ReferencedStructureSetSequence=[of_plan("1.2.7")])
+    known = read(clinic).facts
+    assert (known["fractions"], known["prescription_gy"]) == (25, 50)
+    for plans, count in ((both, "2"), (both[:1], "several")):  # it may name one of them only
+        edit(path, DoseSummationType="MULTI_PLAN", ReferencedRTPlanSequence=plans)
+        for doses in ((), ("RTDOSE.dcm",)):
+            facts = read(clinic, doses=doses).facts
+            assert not {"fractions", "prescription_gy"} & set(facts)
+            assert len([note for note in facts["notes"] if note.startswith(f"dose is the sum of {count} plans (MULTI_PLAN)")]) == 1
+        with pytest.raises(ConfigError, match="needs the number of fractions"):
+            plan.dvh(clinic, alpha_beta=3)
+        told = plan.dvh(clinic, fractions=33, alpha_beta=3)
+        assert any("as given in equal fractions" in note for note in told.notes)
+    edit(path, DoseSummationType="PLAN", ReferencedRTPlanSequence=both)  # against C.8.8.3, but it says of which plans
+    assert not {"fractions", "prescription_gy"} & set(read(clinic).facts)
+
+
+def test_no_plan_is_counted_twice(clinic: Path) -> None:
+    edit(clinic / "RTDOSE.dcm", ReferencedRTPlanSequence=[of_plan("1.2.3.2")])
+    both = [of_plan("1.2.3.1"), of_plan("1.2.3.2")]
+    edit(clinic / "RTDOSE.dcm", clinic / "sum.dcm", DoseSummationType="MULTI_PLAN", ReferencedRTPlanSequence=both)
+    with pytest.raises(DoseError, match=r"plan 1\.2\.3\.2 is in more than one of the doses"):
+        plan.dvh(clinic, dose=["RTDOSE.dcm", "sum.dcm"])
+    edit(clinic / "RTDOSE.dcm", ReferencedRTPlanSequence=[of_plan("1.2.3.3")])
+    assert any("sum of 3 plans: RTDOSE.dcm, sum.dcm" in note for note in plan.dvh(clinic, dose=["RTDOSE.dcm", "sum.dcm"]).notes)
+
+
+def test_what_a_dose_is_survives_being_written(clinic: Path, tmp_path: Path) -> None:
+    """Read, written and read again it is still weighted by biology, or a part of a plan, and says so."""
+    edit(clinic / "RTDOSE.dcm", DoseType="EFFECTIVE")
+    write(read(clinic), tmp_path / "effective")
+    assert pydicom.dcmread(tmp_path / "effective" / "RTDOSE.dcm").DoseType == "EFFECTIVE"
+    with pytest.raises(DoseError, match="weighted by biology already"):
+        plan.dvh(tmp_path / "effective", fractions=20, alpha_beta=3)
+    part = {"DoseSummationType": "BEAM", "ReferencedRTPlanSequence": [of_plan("1.2.3", beam=2)]}
+    edit(clinic / "RTDOSE.dcm", DoseType="PHYSICAL", **part)
+    write(read(clinic), tmp_path / "beam")
+    written = pydicom.dcmread(tmp_path / "beam" / "RTDOSE.dcm")
+    assert (written.DoseType, written.DoseSummationType) == ("PHYSICAL", "BEAM")
+    (group,) = written.ReferencedRTPlanSequence[0].ReferencedFractionGroupSequence
+    assert (group.ReferencedFractionGroupNumber, group.ReferencedBeamSequence[0].ReferencedBeamNumber) == (1, 2)
+    assert any("cannot be told whether that is all" in note for note in plan.dvh(tmp_path / "beam").notes)
+
+
+def test_the_sum_of_two_doses_is_written_as_that(clinic: Path, tmp_path: Path) -> None:
+    edit(clinic / "RTDOSE.dcm", clinic / "boost.dcm", ReferencedRTPlanSequence=[of_plan("1.2.4")], DoseType="EFFECTIVE")
+    case = read(clinic, doses=["RTDOSE.dcm", "boost.dcm"])
+    write(case, tmp_path / "sum")
+    written = pydicom.dcmread(tmp_path / "sum" / "RTDOSE.dcm")
+    assert (written.DoseType, written.DoseSummationType, len(written.ReferencedRTPlanSequence)) == ("EFFECTIVE", "MULTI_PLAN", 2)
+    edit(clinic / "boost.dcm", DoseSummationType="BEAM")
+    half = read(clinic, doses=["RTDOSE.dcm", "boost.dcm"])
+    with pytest.raises(DoseError, match="no word for"):
+        write(half, tmp_path / "half")
+    assert not (tmp_path / "half").exists()
+
+
+def test_what_is_lost_of_a_dose_is_said(clinic: Path) -> None:
+    assert any("neither is told" in note for note in losses(patient()))
+    known = [note for note in losses(read(clinic)) if note.startswith("dose")]
+    assert not any("neither is told" in note for note in known)
+    assert any("the plan that it refers to is not written" in note for note in known)
+    edit(clinic / "RTDOSE.dcm", DoseType="")
+    assert "dose: written as physical, which its file does not tell" in losses(read(clinic))
 
 
 def test_plans_on_different_grids_are_not_added(clinic: Path, tmp_path: Path) -> None:

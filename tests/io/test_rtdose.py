@@ -18,7 +18,7 @@ from oncontour.case import Case
 from oncontour.errors import ConfigError, DoseError, FormatError, InputError, OncontourError
 from oncontour.geometry import Geometry
 from oncontour.io import read, write
-from oncontour.io.rtdose import RT_DOSE, RT_PLAN, read_rtdose, write_rtdose
+from oncontour.io.rtdose import RT_DOSE, RT_PLAN, DoseKind, dose_kind, read_rtdose, write_rtdose
 from oncontour.io.seg import write_seg
 from oncontour.volume import Volume
 from tests.dicom_cases import PATIENT_POSITIONS, anatomy, save
@@ -303,6 +303,60 @@ def test_a_dose_in_decimal_steps_goes_into_16_bits_without_loss(tmp_path: Path, 
     assert (dataset.BitsStored, float(dataset.DoseGridScaling)) == (16, 0.01)
     np.testing.assert_allclose(read_rtdose(path)[0].array, rounded, rtol=0, atol=1e-5)
     assert dciodvfy(path) == []
+
+
+def test_what_a_dose_is_comes_back(tmp_path: Path, dciodvfy: Callable[[Path], list[str]]) -> None:
+    """DoseType and DoseSummationType (C.8.8.3), and the parts: what was EFFECTIVE is not PHYSICAL again, nor a beam's dose a plan's."""
+    rounded = Volume(np.full(GRID.shape, 60, np.float32), GRID)  # in 16 bits, which dciodvfy can check
+    for n, kind in enumerate(
+        [
+            DoseKind(),
+            DoseKind("EFFECTIVE"),
+            DoseKind("EFFECTIVE", "MULTI_PLAN", 3),
+            DoseKind("PHYSICAL", "BEAM", 1, (2,), (4, 7)),
+            DoseKind("PHYSICAL", "FRACTION", 1, (2,)),
+        ]
+    ):
+        path = write_rtdose(rounded, tmp_path / f"{n}.dcm", kind=kind)
+        assert dose_kind(path) == kind
+        assert dciodvfy(path) == []
+        written = pydicom.dcmread(path)
+        assert (written.DoseType, written.DoseSummationType) == (kind.type, kind.summation)
+        assert len({plan.ReferencedSOPInstanceUID for plan in written.ReferencedRTPlanSequence}) == kind.plans
+        assert any("EFFECTIVE" in note for note in read_rtdose(path)[1]) == (kind.type == "EFFECTIVE")
+    assert any("sum of 3 plans" in note for note in read_rtdose(tmp_path / "2.dcm")[1])
+    assert dose_kind(write_rtdose(rounded, tmp_path / "untold.dcm", kind=DoseKind(""))) == DoseKind()
+    for kind, word in ((DoseKind(summation=""), "no word for.*RTPLAN"), (DoseKind("ERROR"), "DoseType is ERROR")):
+        with pytest.raises(DoseError, match=word):
+            write_rtdose(rounded, tmp_path / "never.dcm", kind=kind)
+    assert not (tmp_path / "never.dcm").exists()
+
+
+def test_the_kind_of_a_sum(tmp_path: Path) -> None:
+    """Beams are the plan only where the plan says that these are all; a sum that no term of C.8.8.3 is for has none."""
+    one, two = (make_dose(tmp_path / f"{n}.dcm", summation="BEAM", beams=[n]) for n in (1, 2))
+    effective = make_dose(tmp_path / "3.dcm", summation="BEAM", beams=[3], change=edit(DoseType="EFFECTIVE"))
+    whole = make_dose(tmp_path / "whole.dcm")
+    group_1, group_2 = (make_dose(tmp_path / f"g{n}.dcm", summation="FRACTION", beams=[n]) for n in (1, 2))
+    in_group_2 = make_dose(tmp_path / "b5.dcm", summation="BEAM", beams=[5], change=_in_group_2)
+    assert dose_kind(one) == DoseKind(summation="BEAM", groups=(1,), beams=(1,))
+    assert dose_kind([one, two]) == DoseKind(summation="BEAM", groups=(1,), beams=(1, 2))
+    assert dose_kind([one, two], plans=[plan(tmp_path / "plan.dcm", 2)]) == DoseKind()
+    assert dose_kind([one, effective]).type == "EFFECTIVE"
+    assert dose_kind([one, whole]) == DoseKind()
+    assert dose_kind(group_2) == DoseKind(summation="FRACTION", groups=(2,))
+    assert dose_kind([group_1, group_2], plans=[plan(tmp_path / "plan.dcm", 1, groups=2)]) == DoseKind()
+    for parts in ([group_1, group_2], [one, in_group_2]):
+        assert dose_kind(parts).summation == ""
+    assert DoseKind() + DoseKind("EFFECTIVE", "MULTI_PLAN", 2) == DoseKind("EFFECTIVE", "MULTI_PLAN", 3)
+    assert (DoseKind() + DoseKind(summation="BEAM")).summation == ""
+    assert dose_kind(make_dose(tmp_path / "untold.dcm", change=edit(DoseType=None))).type == ""
+    with pytest.raises(InputError):
+        dose_kind([])
+
+
+def _in_group_2(d: Dataset) -> None:
+    d.ReferencedRTPlanSequence[0].ReferencedFractionGroupSequence[0].ReferencedFractionGroupNumber = 2
 
 
 def test_what_is_written_is_valid(data: Path, tmp_path: Path, dciodvfy: Callable[[Path], list[str]]) -> None:

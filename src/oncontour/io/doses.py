@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
 from oncontour.errors import DoseError, InputError
 from oncontour.io.dicomfile import quiet
 from oncontour.io.dicomparse import read_header
-from oncontour.io.rtdose import read_rtdose
+from oncontour.io.rtdose import dose_kind, read_rtdose
 from oncontour.io.scan import SeriesFiles, scan
 from oncontour.io.source import DicomSource
 from oncontour.volume import Volume
@@ -29,7 +31,8 @@ _PLAN = (
 def read_doses(
     wanted: Sequence[str | Path], files: Sequence[SeriesFiles], source: DicomSource
 ) -> tuple[Volume, tuple[str, ...], dict[str, Any]]:
-    """The dose that ``wanted`` names, each by SOPInstanceUID or by file (in the folder or elsewhere); notes; what its plan tells.
+    """The dose that ``wanted`` names, each by SOPInstanceUID or by file (in the folder or elsewhere); notes; what is known of it, that is
+    ``facts["rtdose"]``, a DoseKind, and what its plan tells.
 
     Several are added up: the beams or fraction groups of a plan as ``read_rtdose`` does, and then the plans, which must lie on one grid.
     Raises DoseError for a name that is no dose here or that of several, two different files of one UID, a dose in another frame of
@@ -62,7 +65,8 @@ def read_doses(
         total, notes = Volume(total.array + volume.array, total.geometry), (*notes, *more)
     if len(read) > 1:
         notes = (*notes, f"the dose is the sum of {sum(max(len(uids), 1) for uids in groups)} plans: {names}")
-    return total, tuple(dict.fromkeys(notes)), plan_facts(chosen, files)
+    kind = reduce(add, (dose_kind(group, plans=plans) for group in groups.values()))
+    return total, tuple(dict.fromkeys(notes)), {**plan_facts(chosen, files), "rtdose": kind}
 
 
 def one_of_each(files: Sequence[SeriesFiles], error: type[InputError]) -> list[SeriesFiles]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from oncontour.io.nifti import is_image
 from oncontour.io.scan import SeriesFiles, passed_over, scan
 from oncontour.io.source import DicomSource
 from oncontour.volume import Volume
+
+if TYPE_CHECKING:
+    from oncontour.io.rtdose import DoseKind
 
 _MODALITIES = {"ct": "CT", "mr": "MR"}
 _DATES = ("StructureSetDate", "StructureSetTime", "InstanceCreationDate", "InstanceCreationTime", "SOPClassUID", "SOPInstanceUID")
@@ -55,10 +58,11 @@ def read_dicom(
     Of several structure sets the newest is read (``structure_set_uid``, a SOPInstanceUID, names another). The masks of a SEG are added
     under names that the structure set does not have. A dose is read where it is one: that of one plan, in the images' frame of
     reference; ``doses`` (SOPInstanceUIDs or files) names others, added up where there are several. The RTPLAN of the dose tells
-    ``facts["fractions"]`` and ``facts["prescription_gy"]``. What is left out is noted. Raises what ``read_series``,
-    ``read_structure_set``, ``read_seg``, ``read_rtdose`` and ``read_doses`` raise, StructureError where two structure sets are
-    equally new or the named one is not there, and StructureError or DoseError where two different files bear one SOPInstanceUID. With
-    ``lenient`` what is wrong with structures, segments or dose is noted and they are left out: the images are there all the same.
+    ``facts["fractions"]`` and ``facts["prescription_gy"]``; ``facts["rtdose"]``, a DoseKind (``io.rtdose``), whether it is EFFECTIVE, or
+    of a part. What is left out is noted. Raises what ``read_series``, ``read_structure_set``, ``read_seg``, ``read_rtdose`` and
+    ``read_doses`` raise, StructureError where two structure sets are equally new or the named one is not there, and StructureError or
+    DoseError where two different files bear one SOPInstanceUID. With ``lenient`` what is wrong with structures, segments or dose is noted
+    and they are left out: the images are there all the same.
     """
     from oncontour.io.choose import choose
     from oncontour.io.series import read_series
@@ -108,7 +112,9 @@ def write_dicom(case: Case, folder: Path | str) -> list[Path]:
     """Write ``case`` as ``CT/``, ``MR/``, ``RTSTRUCT.dcm`` and ``RTDOSE.dcm`` into ``folder``, which appears whole or not at all.
 
     The image series is always new; patient, study and frame of reference are those of ``case.source``, else new (PatientID is then the
-    case's id). Structures keep the names of ``facts["names"]``. Other images than "ct", "mr" and "dose" have no place (see ``losses``).
+    case's id). Structures keep the names of ``facts["names"]``. A dose is written as what it was read as (``facts["rtdose"]``: EFFECTIVE,
+    of a beam, ...; whoever puts another dose there gives its own), else as physical and of a whole plan. Other images than "ct", "mr" and
+    "dose" have no place (see ``losses``).
     Raises InputError where there is neither CT nor MR, and what the writers raise; OutputError where ``folder`` holds other things.
     """
     folder = Path(folder)
@@ -123,7 +129,7 @@ def write_dicom(case: Case, folder: Path | str) -> list[Path]:
         if "dose" in case.images:
             from oncontour.io.rtdose import write_rtdose
 
-            write_rtdose(case.images["dose"], temporary / "RTDOSE.dcm", source=source)
+            write_rtdose(case.images["dose"], temporary / "RTDOSE.dcm", source=source, kind=_kind_of_dose(case))
         written = sorted(p.relative_to(temporary) for p in temporary.rglob("*") if p.is_file())
     return [folder / p for p in written]
 
@@ -141,6 +147,12 @@ def losses(case: Case) -> tuple[str, ...]:
     if "dose" in case.images:
         step = float(case.images["dose"].array.max()) / (2**31 - 1)
         notes.append(f"dose: stored in steps of {step:.2g} Gy")
+        kind = _kind_of_dose(case)
+        if kind is None:
+            notes.append("dose: written as physical and of a whole plan: neither is told of it")
+        elif not kind.type:
+            notes.append("dose: written as physical, which its file does not tell")
+        notes.append("dose: the plan that it refers to is not written, nor its prescription and fractions")
     if case.masks:
         notes.append(f"masks became contours, which give the same voxels when filled: {', '.join(case.masks)}")
     without = [name for name in case.images if name not in (*_MODALITIES, "dose")]
@@ -188,7 +200,7 @@ def _drawn_on(case: Case, file: SeriesFiles) -> Case:
     source = case.source if isinstance(case.source, DicomSource) else None
     if file.kind == "RTSTRUCT":
         return bare.with_contours(read_structure_set(file.path, source=source).contours)
-    segments = read_seg(file.path, geometry=case.geometry)
+    segments = read_seg(file.path, geometry=case.geometry, source=source)
     _check_frame(segments.frame_of_reference_uid, case, file.path)
     return bare.with_masks(segments.masks)
 
@@ -276,7 +288,7 @@ def _add_segments(found: _Found, files: Sequence[SeriesFiles], source: DicomSour
     mine = [f for f in files if _belongs(f, source)]
     found.notes += _of_others((f for f in files if f not in mine), "SEG")
     for file in mine:
-        segments = read_seg(file.path, geometry=volume.geometry)
+        segments = read_seg(file.path, geometry=volume.geometry, source=source)
         double = [name for name in segments.masks if name in found.contours or name in found.masks]
         if double:
             found.notes.append(f"segments of {file.path.name} left out, as there are structures of that name: {', '.join(double)}")
@@ -288,9 +300,9 @@ def _add_segments(found: _Found, files: Sequence[SeriesFiles], source: DicomSour
 
 
 def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, wanted: Sequence[str | Path]) -> dict[str, Any]:
-    """Add the dose, where it is clear which; gives what its plan tells."""
+    """Add the dose, where it is clear which; gives what it is, and what its plan tells."""
     from oncontour.io.doses import one_of_each, plan_facts, plan_uids, plans_of, read_doses
-    from oncontour.io.rtdose import WHOLE, read_rtdose
+    from oncontour.io.rtdose import WHOLE, dose_kind, read_rtdose
 
     if wanted:
         found.images["dose"], notes, planned = read_doses(wanted, files, source)
@@ -307,10 +319,11 @@ def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, 
         names = ", ".join(f.path.name for f in mine)
         found.notes.append(f"{len(mine)} doses of {len(plans)} plan(s), and it is not told which is meant: none is read ({names})")
         return {}
-    dose, notes = read_rtdose([f.path for f in mine], plans=plans_of(mine, files))
+    paths, its_plans = [f.path for f in mine], plans_of(mine, files)
+    dose, notes = read_rtdose(paths, plans=its_plans)
     found.images["dose"] = dose
     found.notes += notes
-    return plan_facts(mine, files)
+    return {**plan_facts(mine, files), "rtdose": dose_kind(paths, plans=its_plans)}
 
 
 # ---- writing
@@ -330,6 +343,14 @@ def _write_images(case: Case, shown: Sequence[str], folder: Path) -> DicomSource
     if first is None:
         raise InputError("no image to write", where=f"case {case.id}")
     return first
+
+
+def _kind_of_dose(case: Case) -> DoseKind | None:
+    """What the dose was read as, None where that is not known."""
+    from oncontour.io.rtdose import DoseKind
+
+    kind = case.facts.get("rtdose")
+    return kind if isinstance(kind, DoseKind) else None
 
 
 def _write_structures(case: Case, source: DicomSource, path: Path) -> None:

@@ -49,13 +49,41 @@ _DECIMAL_STEPS_GY = (0.01, 0.005, 0.001)
 """Steps that doses are commonly rounded to; 2e-7 of the maximum is what float32 makes of them."""
 
 
+@dataclass(frozen=True)
+class DoseKind:
+    """What a dose is, as DoseType, DoseSummationType and the references of its file(s) tell (C.8.8.3), without saying of which plan."""
+
+    type: str = "PHYSICAL"
+    """PHYSICAL or EFFECTIVE, "" where a file says neither. A sum with an EFFECTIVE part is EFFECTIVE."""
+    summation: str = "PLAN"
+    """PLAN, MULTI_PLAN, or BEAM or FRACTION of parts that are not known to be all; "" of a sum that none of these words is for."""
+    plans: int = 1
+    """How many plans are named."""
+    groups: tuple[int, ...] = ()
+    """Numbers of the fraction groups that parts belong to, as far as they are named."""
+    beams: tuple[int, ...] = ()
+    """Numbers of the beams, of BEAM."""
+
+    def __add__(self, other: DoseKind) -> DoseKind:
+        """The kind of the sum of doses of different plans: MULTI_PLAN where each is whole."""
+        whole = self.summation in WHOLE and other.summation in WHOLE
+        return DoseKind(_type_of_sum((self.type, other.type)), "MULTI_PLAN" if whole else "", self.plans + other.plans)
+
+
 @dataclass(frozen=True, eq=False)
 class _Dose:
     file: DicomFile
     summation: str
-    plan_uid: str
+    plan_uids: tuple[str, ...]
     part: tuple[int, ...]
     """Numbers of the beams or fraction groups, () for a whole plan."""
+    groups: tuple[int, ...]
+    """Numbers of the fraction groups, () for a whole plan."""
+
+    @property
+    def plan_uid(self) -> str:
+        """The (first) plan's."""
+        return self.plan_uids[0] if self.plan_uids else ""
 
 
 def read_rtdose(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Path | str] = ()) -> tuple[Volume, tuple[str, ...]]:
@@ -81,9 +109,33 @@ def read_rtdose(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Pat
         raise DoseError(f"{len(whole)} doses of one whole plan", where=_names(whole), hint="give one of them")
     if whole:
         volume, notes = _read(whole[0].file)
-        left = len(doses) - 1
-        return volume, (*notes, *([f"{left} RTDOSE file(s) of beams or fractions left out: the whole plan's dose is here"] if left else []))
+        left, several = len(doses) - 1, _of_several_plans(whole[0])
+        return volume, (
+            *notes,
+            *several,
+            *([f"{left} RTDOSE file(s) of beams or fractions left out: the whole plan's dose is here"] if left else []),
+        )
     return _summed(doses, _planned(plans, uids[0]))
+
+
+def dose_kind(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Path | str] = ()) -> DoseKind:
+    """What the dose is that ``read_rtdose`` gives of the same arguments: to be written with it. Raises what it raises of headers."""
+    doses = [_open(Path(p)) for p in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not doses:
+        raise InputError("no RTDOSE file was given")
+    whole = next((d for d in doses if d.summation in WHOLE), None)
+    if whole is not None:
+        several = len(whole.plan_uids) > 1
+        return DoseKind(
+            _type_of_sum([whole.file.plain("DoseType")]), "MULTI_PLAN" if several else whole.summation, max(1, len(whole.plan_uids))
+        )
+    kind = _type_of_sum(d.file.plain("DoseType") for d in doses)
+    summation = doses[0].summation
+    if _planned(plans, doses[0].plan_uid).get(summation):  # they are all there, else ``read_rtdose`` refuses them
+        return DoseKind(kind)
+    groups = tuple(sorted({number for d in doses for number in d.groups}))
+    beams = tuple(number for d in doses for number in d.part) if summation == "BEAM" else ()
+    return DoseKind(kind, summation if len(groups) < 2 else "", 1, groups, beams)
 
 
 def write_rtdose(
@@ -94,22 +146,25 @@ def write_rtdose(
     plan_uid: str | None = None,
     comment: str = "",
     bits: int | None = None,
+    kind: DoseKind | None = None,
 ) -> Path:
-    """Write ``dose`` (Gy) as the RTDOSE of a whole plan and give the path back.
+    """Write ``dose`` (Gy) as an RTDOSE, that of a whole plan and physical unless ``kind`` tells otherwise, and give the path back.
 
     A dose whose values are multiples of a decimal step (0.01 Gy, say) goes into 16 bits without loss; any other as multiples of
     maximum / (2^31 - 1) in 32 bits, or / 65535 where ``bits`` = 16 is asked for: what is read back differs by at most half of that.
     Patient, study and frame of reference are those of ``source``, else new. An RTDOSE must refer to a plan; without ``plan_uid`` it
-    refers to a new UID, and DoseComment says that no such plan was exported.
+    refers to a new UID (a sum of plans to as many as it had), and DoseComment says that no such plan was exported.
 
-    Raises DoseError, before anything is written, for NaN, infinite, negative or no dose.
+    Raises DoseError, before anything is written, for NaN, infinite, negative or no dose, and for a ``kind`` that DICOM has no word for.
     """
+    kind = kind or DoseKind()
     if bits is not None and bits not in _LARGEST:
         raise ConfigError(f"a dose is stored in {' or '.join(map(str, _LARGEST))} bits, not {bits}")
     path = Path(path)
     _check_writable(dose, str(path))
+    _check_told(kind, str(path))
     dose = _along_normal(dose)
-    dataset = _dataset(dose, source, plan_uid, comment, bits)
+    dataset = _dataset(dose, source, plan_uid, comment, bits, kind)
     with writing(path) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
     return path
@@ -127,13 +182,30 @@ def _open(path: Path) -> _Dose:
     summation = file.plain("DoseSummationType")
     if summation not in (*WHOLE, *_PARTS):
         raise DoseError(f"DoseSummationType is {summation or 'missing'}; {', '.join((*WHOLE, *_PARTS))} are read", where=str(path))
-    plan = file.first("ReferencedRTPlanSequence")
-    numbers: list[int] = []
-    for group in plan.items("ReferencedFractionGroupSequence") if plan and summation in _PARTS else ():
-        for item in group.items("ReferencedBeamSequence") if summation == "BEAM" else (group,):
-            number = item.whole(_NUMBERS[summation])
-            numbers += [] if number is None else [number]
-    return _Dose(file, summation, plan.plain("ReferencedSOPInstanceUID") if plan else "", tuple(numbers))
+    plans = list(file.items("ReferencedRTPlanSequence"))
+    uids = tuple(dict.fromkeys(uid for uid in (plan.plain("ReferencedSOPInstanceUID") for plan in plans) if uid))
+    groups = list(plans[0].items("ReferencedFractionGroupSequence")) if plans and summation in _PARTS else []
+    items = [beam for group in groups for beam in group.items("ReferencedBeamSequence")] if summation == "BEAM" else groups
+    part = [item.whole(_NUMBERS[summation]) for item in items]
+    of_groups = [group.whole("ReferencedFractionGroupNumber") for group in groups]
+    return _Dose(file, summation, uids, *(tuple(n for n in numbers if n is not None) for numbers in (part, of_groups)))
+
+
+def _type_of_sum(types: Iterable[str]) -> str:
+    """EFFECTIVE as soon as one part is (a physical part of photons counts in full), PHYSICAL where all are, else "": not told."""
+    found = set(types)
+    return "EFFECTIVE" if "EFFECTIVE" in found else "PHYSICAL" if found == {"PHYSICAL"} else ""
+
+
+def _of_several_plans(dose: _Dose) -> tuple[str, ...]:
+    """What is to be said of a dose that is the sum of plans."""
+    count = len(dose.plan_uids)
+    if dose.summation != "MULTI_PLAN" and count < 2:
+        return ()
+    several = str(count) if count > 1 else "several"
+    return (
+        f"dose is the sum of {several} plans ({dose.summation}): prescription and fractions of one are not the sum's, and none are taken",
+    )
 
 
 def _names(doses: Sequence[_Dose]) -> str:
@@ -292,6 +364,18 @@ def _check_writable(dose: Volume, where: str) -> None:
         raise DoseError(f"a dose runs from 0 up, this from {values.min():g} to {values.max():g} Gy", where=where)
 
 
+def _check_told(kind: DoseKind, where: str) -> None:
+    if kind.summation not in (*WHOLE, *_PARTS) or len(kind.groups) > 1:
+        raise DoseError(
+            "the dose is a sum of parts that are not known to be all (beams of several fraction groups, several fraction groups, or a part"
+            " of one plan and another plan), which DICOM has no word for",
+            where=where,
+            hint="put the RTPLAN beside the doses, or export the dose of the whole plan",
+        )
+    if kind.type not in ("PHYSICAL", "EFFECTIVE", ""):
+        raise DoseError(f"DoseType is {kind.type}; PHYSICAL and EFFECTIVE are written", where=where)
+
+
 def _along_normal(dose: Volume) -> Volume:
     """The same voxels with slices in the direction of row x column, as DICOM counts frames."""
     grid = dose.geometry
@@ -300,7 +384,7 @@ def _along_normal(dose: Volume) -> Volume:
     return dose.to(grid.reorient(grid.axes * [[-1.0], [1.0], [1.0]]))
 
 
-def _dataset(dose: Volume, source: DicomSource | None, plan_uid: str | None, comment: str, bits: int | None) -> Any:
+def _dataset(dose: Volume, source: DicomSource | None, plan_uid: str | None, comment: str, bits: int | None, kind: DoseKind) -> Any:
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
@@ -316,14 +400,35 @@ def _dataset(dose: Volume, source: DicomSource | None, plan_uid: str | None, com
     d.SeriesInstanceUID, d.SeriesNumber, d.InstanceNumber = str(generate_uid()), 1, 1
     d.SeriesDescription = "Dose"
     _grid_module(d, dose, bits)
-    d.DoseUnits, d.DoseType, d.DoseSummationType = "GY", "PHYSICAL", "PLAN"
+    d.DoseUnits, d.DoseType, d.DoseSummationType = "GY", kind.type or "PHYSICAL", kind.summation
     d.DoseComment = (comment or ("" if plan_uid else "The referenced plan was not exported with this dose"))[:64]
-    plan = Dataset()
-    plan.ReferencedSOPClassUID, plan.ReferencedSOPInstanceUID = RT_PLAN, plan_uid or str(generate_uid())
-    d.ReferencedRTPlanSequence = [plan]
+    d.ReferencedRTPlanSequence = _plan_references(plan_uid, kind)
     d.file_meta = FileMetaDataset()
     d.file_meta.MediaStorageSOPClassUID, d.file_meta.MediaStorageSOPInstanceUID = d.SOPClassUID, d.SOPInstanceUID
     d.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return d
+
+
+def _plan_references(plan_uid: str | None, kind: DoseKind) -> list[Any]:
+    """The plans that a dose is of, and which parts of one (C.8.8.3: one fraction group, and its beams of BEAM)."""
+    from pydicom.uid import generate_uid
+
+    uids = [plan_uid or str(generate_uid()), *(str(generate_uid()) for _ in range(kind.plans - 1))]
+    plans = [_item(ReferencedSOPClassUID=RT_PLAN, ReferencedSOPInstanceUID=uid) for uid in uids]
+    part: dict[str, Any] = {"ReferencedFractionGroupNumber": kind.groups[0]} if kind.groups else {}
+    if kind.beams:
+        part["ReferencedBeamSequence"] = [_item(ReferencedBeamNumber=number) for number in kind.beams]
+    if part:
+        plans[0].ReferencedFractionGroupSequence = [_item(**part)]
+    return plans
+
+
+def _item(**values: Any) -> Any:
+    from pydicom.dataset import Dataset
+
+    d = Dataset()
+    for name, value in values.items():
+        setattr(d, name, value)
     return d
 
 
