@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +11,16 @@ import numpy as np
 import pydicom
 import pytest
 
+from oncontour.contours import Contours
 from oncontour.errors import FormatError, InputError, OncontourError, StructureError
 from oncontour.geometry import Geometry
+from oncontour.io import read
+from oncontour.io.patient import read_onto
+from oncontour.io.rtstruct import read_rtstruct, slices_of, write_rtstruct
 from oncontour.io.seg import read_seg, write_seg
 from oncontour.io.series import read_series
 from oncontour.io.source import DicomSource
+from oncontour.raster import fill
 from oncontour.volume import Volume
 from tests.dicom_cases import PATIENT_POSITIONS, make_series, save
 from tests.io.test_series_enhanced import enhanced
@@ -184,3 +189,182 @@ def test_content_that_makes_no_sense(tmp_path: Path, change: Callable[[pydicom.D
     dataset.save_as(path)
     with pytest.raises(kind, match=word):
         read_seg(path)
+
+
+# ---- how far a frame reaches
+
+
+def change(path: Path, function: Callable[[pydicom.Dataset], object]) -> Path:
+    dataset = pydicom.dcmread(path)
+    function(dataset)
+    dataset.save_as(path)
+    return path
+
+
+def measures(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    return dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+
+
+def without_spacing(thickness: float | None) -> Callable[[pydicom.Dataset], None]:
+    """A file that does not say how far its slices lie apart, and where the slices are thought as thick as given."""
+
+    def edit(dataset: pydicom.Dataset) -> None:
+        pm = measures(dataset)
+        del pm.SpacingBetweenSlices
+        if thickness is None:
+            del pm.SliceThickness
+        else:
+            pm.SliceThickness = thickness
+
+    return edit
+
+
+def block(grid: Geometry, *slices: int) -> Volume:
+    """8 x 8 pixels on these slices."""
+    array = np.zeros(grid.shape, bool)
+    array[list(slices), 4:12, 4:12] = True
+    return Volume(array, grid)
+
+
+@pytest.fixture(scope="module")
+def every_3_mm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Volume, DicomSource]:
+    folder = tmp_path_factory.mktemp("ct")
+    make_series(folder, rows=16, columns=16, spacing_mm=(2.0, 2.0), offsets=tuple(np.arange(0.0, 30.0, 3.0)))
+    volume, source, _ = read_series(folder)
+    return volume, source
+
+
+@pytest.mark.parametrize("thickness", [1.0, 1.5, 0.6, 3.0, 2.0, 6.0, None])
+@pytest.mark.parametrize("on_images", [True, False])
+def test_slices_thinner_than_they_lie_apart(
+    every_3_mm: tuple[Volume, DicomSource], tmp_path: Path, thickness: float | None, on_images: bool
+) -> None:
+    """Six slices of 64 pixels of 2 x 2 mm every 3 mm: 6 * 64 * 12 mm3, however thick the slices are said to be."""
+    image, source = every_3_mm
+    mask = block(image.geometry, *range(2, 8))
+    path = change(write_seg({"Liver": mask}, tmp_path / "s.dcm", source=source), without_spacing(thickness))
+    found = read_seg(path, geometry=image.geometry if on_images else None)
+    assert found.masks["Liver"].volume_cc == pytest.approx(4.608)
+    assert np.array_equal(found.masks["Liver"].to(image.geometry).array, mask.array)
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("slices", [(4,), (2, 5), (1, 3, 8), (2, 3, 8)])
+@pytest.mark.parametrize("thickness", [1.0, 3.0, None])
+def test_lone_frames_stand_for_their_images(
+    every_3_mm: tuple[Volume, DicomSource], tmp_path: Path, thickness: float | None, slices: tuple[int, ...]
+) -> None:
+    """One slice each, neither lost nor joined to the next."""
+    image, source = every_3_mm
+    mask = block(image.geometry, *slices)
+    path = change(write_seg({"GTV": mask}, tmp_path / "s.dcm", source=source), without_spacing(thickness))
+    assert np.array_equal(read_seg(path, geometry=image.geometry).masks["GTV"].array, mask.array)
+
+
+def test_a_single_frame_without_images_is_as_thick_as_it_says(every_3_mm: tuple[Volume, DicomSource], tmp_path: Path) -> None:
+    image, source = every_3_mm
+    path = change(write_seg({"GTV": block(image.geometry, 4)}, tmp_path / "s.dcm", source=source), without_spacing(1.5))
+    assert read_seg(path).masks["GTV"].volume_cc == pytest.approx(64 * 4 * 1.5 / 1000)
+
+
+def test_frames_far_apart_without_images_are_as_thick_as_they_say(every_3_mm: tuple[Volume, DicomSource], tmp_path: Path) -> None:
+    """12 mm apart they are two lesions, not one of 24 mm."""
+    image, source = every_3_mm
+    path = change(write_seg({"GTV": block(image.geometry, 2, 6)}, tmp_path / "s.dcm", source=source), without_spacing(3.0))
+    assert read_seg(path).masks["GTV"].volume_cc == pytest.approx(2 * 64 * 12 / 1000)
+
+
+def test_frames_farther_apart_than_their_spacing_are_noted(every_3_mm: tuple[Volume, DicomSource], tmp_path: Path) -> None:
+    image, source = every_3_mm
+    path = write_seg({"Liver": block(image.geometry, *range(2, 8))}, tmp_path / "s.dcm", source=source)
+    change(path, lambda d: setattr(measures(d), "SpacingBetweenSlices", 1.0))
+    (note,) = read_seg(path).notes
+    assert "3 mm" in note
+    assert "1 mm" in note
+
+
+UNEVEN = (0.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0, 24.0)
+
+
+def per_slice(folder: Path, pixels: dict[str, np.ndarray], path: Path, change: Callable[[pydicom.Dataset], object] | None = None) -> Path:
+    """A SEG of somebody else: one frame for each image (sorted by place) on which there is something."""
+    datasets = sorted((pydicom.dcmread(p) for p in folder.iterdir()), key=lambda d: int(d.InstanceNumber))
+    code = hd.sr.CodedConcept("91723000", "SCT", "Anatomical Structure")
+    described = [hd.seg.SegmentDescription(n, name, code, code, "MANUAL") for n, name in enumerate(pixels, 1)]
+    stacked = np.stack(list(pixels.values()), axis=-1).astype(np.uint8)
+    made = hd.seg.Segmentation(datasets, stacked, "BINARY", described, hd.UID(), 1, hd.UID(), 1, "m", "n", "1", "2")
+    if change is not None:
+        change(made)
+    made.save_as(path)
+    return path
+
+
+def area_mm2(polygon: np.ndarray) -> float:
+    edges = np.cross(polygon, np.roll(polygon, -1, axis=0)).sum(axis=0) / 2
+    return float(np.linalg.norm(edges))
+
+
+@pytest.mark.parametrize("spacing", [None, 2.0])
+@pytest.mark.parametrize("position", ["HFS", "FFP", "HFDR"])
+def test_frames_on_uneven_slices_reach_half_way_to_the_next(tmp_path: Path, position: str, spacing: float | None) -> None:
+    """10 x 10 pixels of 2 x 2 mm on the slices at 2, 4, 6, 8, 12, 16 and 20 mm: they stand for 1 to 22 mm, on the grid of 2 mm for its
+    slices 1 to 11 (of the last one half); as contours of the same do, and written as contours of 400 mm2 on every slice."""
+    make_series(tmp_path / "ct", offsets=UNEVEN, rows=20, columns=20, spacing_mm=(2.0, 2.0), patient_position=position)
+    pixels = np.zeros((9, 20, 20), bool)
+    pixels[1:8, 5:15, 3:13] = True
+
+    def said(dataset: pydicom.Dataset) -> None:
+        if spacing is not None:
+            measures(dataset).SpacingBetweenSlices = spacing
+
+    per_slice(tmp_path / "ct", {"Liver": pixels}, tmp_path / "ct" / "seg.dcm", said)
+    case = read(tmp_path / "ct")
+    mask = case.masks["Liver"]
+    assert mask.array.any(axis=(1, 2)).tolist() == [False, *[True] * 11, False]
+    assert mask.volume_cc == pytest.approx(8.8)
+    assert any("half-way" in note for note in case.facts["notes"])
+    written = write_rtstruct(case, tmp_path / "rs.dcm")
+    contours = read_rtstruct(written, source=case.source)[0]["Liver"]
+    assert [area_mm2(p) for p in contours] == pytest.approx([400] * 7, abs=0.01)
+    slices = slices_of(case.source)
+    corners = [c * 2 * slices.row + r * 2 * slices.column for r, c in ((4.5, 2.5), (4.5, 12.5), (14.5, 12.5), (14.5, 2.5))]
+    squares = Contours(tuple(np.array([origin + corner for corner in corners]) for origin in slices.origins_mm[1:8]), None, slices)
+    assert np.array_equal(fill(squares, case.geometry).array, mask.array)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (tmp_path / "ct" / "seg.dcm").rename(alone / "seg.dcm")
+    assert np.array_equal(read_onto(alone, case).masks["Liver"].array, mask.array)
+    assert np.array_equal(read_seg(alone / "seg.dcm", source=case.source).masks["Liver"].to(case.geometry).array, mask.array)
+
+
+def test_each_segment_on_uneven_slices_is_its_own(tmp_path: Path) -> None:
+    """A lone slice in the wide part, another where it begins, and a hole that is one."""
+    make_series(tmp_path / "ct", offsets=UNEVEN, rows=20, columns=20, spacing_mm=(2.0, 2.0))
+    image, source, _ = read_series(tmp_path / "ct")
+    pixels = {name: np.zeros((9, 20, 20), bool) for name in ("Liver", "GTV", "Larynx", "Heart")}
+    pixels["Liver"][1:8, 5:15, 3:13] = True
+    pixels["GTV"][6, 2:4, 2:4] = True  # at 16 mm: 14 to 18
+    pixels["Larynx"][4, 2:4, 2:4] = True  # at 8 mm: 7 to 10
+    pixels["Heart"][[0, 1, 3, 4], 2:4, 2:4] = True
+    found = read_seg(per_slice(tmp_path / "ct", pixels, tmp_path / "s.dcm"), geometry=image.geometry, source=source).masks
+    there = {name: np.flatnonzero(mask.array.any(axis=(1, 2))).tolist() for name, mask in found.items()}
+    assert there == {"Liver": [*range(1, 12)], "GTV": [7, 8, 9], "Larynx": [4, 5], "Heart": [0, 1, 3, 4, 5]}
+
+
+@pytest.mark.parametrize("slices", [range(1, 12), range(1, 4), [8], [5, 6, 7]])
+def test_our_own_on_uneven_slices_comes_back_as_it_was(tmp_path: Path, slices: Sequence[int]) -> None:
+    """It has a frame for each slice of the grid, between the images too."""
+    make_series(tmp_path / "ct", offsets=UNEVEN, rows=16, columns=16, spacing_mm=(2.0, 2.0))
+    image, source, _ = read_series(tmp_path / "ct")
+    mask = block(image.geometry, *slices)
+    found = read_seg(write_seg({"Liver": mask}, tmp_path / "s.dcm", source=source), geometry=image.geometry, source=source)
+    assert np.array_equal(found.masks["Liver"].array, mask.array)
+    assert found.notes == ()
+
+
+def test_even_images_change_nothing(every_3_mm: tuple[Volume, DicomSource], tmp_path: Path) -> None:
+    image, source = every_3_mm
+    mask = block(image.geometry, 2, 3, 4, 7)
+    found = read_seg(write_seg({"Liver": mask}, tmp_path / "s.dcm", source=source), geometry=image.geometry, source=source)
+    assert np.array_equal(found.masks["Liver"].array, mask.array)
+    assert found.notes == ()

@@ -27,11 +27,15 @@ from oncontour.io.layout import map_names
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import PixelFormat, Plane
 from oncontour.io.source import DicomSource, SliceRef
+from oncontour.io.stack import ON_GRID_MM, _common_step
 from oncontour.volume import Volume
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 MAX_FRAMES = 200_000
 _ON_GRID_MM = 0.02
+_NO_STEP_MM = 1e-3
+_PARALLEL = 1e-4
+"""Cosine below which a direction counts as lying in a plane."""
 _KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID", "SegmentationType", "MaximumFractionalValue", "SegmentSequence"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames", "Rows", "Columns"),
@@ -58,10 +62,13 @@ class Segments:
     notes: tuple[str, ...] = field(default=())
 
 
-def read_seg(path: Path | str, *, geometry: Geometry | None = None) -> Segments:
+def read_seg(path: Path | str, *, geometry: Geometry | None = None, source: DicomSource | None = None) -> Segments:
     """The segments of a SEG as bool masks on ``geometry`` (copied where its voxels are the SEG's), else on the SEG's own grid.
 
-    FRACTIONAL segments are inside from half of their maximum on; a segment without frames is an empty mask.
+    FRACTIONAL segments are inside from half of their maximum on; a segment without frames is an empty mask. A frame is as thick as
+    SpacingBetweenSlices says; without it as the slices of ``geometry`` that the frames lie on, else as the nearest two frames lie apart,
+    and a single one as SliceThickness says. ``source``: the images that the segments were drawn on. Where their slices are uneven and the
+    frames lie on them alone, each reaches half-way to the next slice, as contours do (a note says so).
     Raises StructureError where frames cannot be placed, FormatError where the file cannot be read, LimitError beyond the limits.
     """
     path = Path(path)
@@ -71,7 +78,7 @@ def read_seg(path: Path | str, *, geometry: Geometry | None = None) -> Segments:
     if file is None or file.sop_class_uid != SEGMENTATION:
         raise StructureError("not a DICOM Segmentation", where=str(path))
     try:
-        return _segments(file, geometry)
+        return _segments(file, geometry, source)
     except SeriesError as error:
         raise StructureError(error.what, where=error.where) from error
 
@@ -106,7 +113,7 @@ def write_seg(masks: Mapping[str, Volume], path: Path | str, *, source: DicomSou
 
 @dataclass(frozen=True, eq=False)
 class _Frames:
-    """Of each frame: segment number and position; of all: orientation and voxel size."""
+    """Of each frame: segment number and position; of all: orientation and voxel size (None where the file does not say)."""
 
     segment: NDArray[np.int64]
     position_mm: Floats
@@ -114,9 +121,21 @@ class _Frames:
     column: Floats
     spacing_mm: tuple[float, float]
     between_mm: float | None
+    thickness_mm: float | None
 
 
-def _segments(file: DicomFile, geometry: Geometry | None) -> Segments:
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """Where frames go: ``sheet``, of each frame the plane that it is drawn on (-1: left out), and ``shares`` (planes, k), what part of each
+    slice of ``grid`` a plane fills; None where the planes are the slices."""
+
+    grid: Geometry
+    sheet: NDArray[np.int64]
+    shares: NDArray[np.float32] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _segments(file: DicomFile, geometry: Geometry | None, source: DicomSource | None) -> Segments:
     labels = _labels(file)
     kind = file.plain("SegmentationType")
     if kind not in ("BINARY", "FRACTIONAL"):
@@ -127,20 +146,33 @@ def _segments(file: DicomFile, geometry: Geometry | None) -> Segments:
         raise LimitError(
             f"{len(frames.segment)} frames of {rows} x {columns} voxels; at most {MAX_VOXELS} voxels are read", where=file.where
         )
-    grid, place = _grid(frames, rows, columns, file.where)
-    if grid.size > MAX_VOXELS:
-        raise LimitError(f"segments span {grid}; at most {MAX_VOXELS} voxels are read", where=file.where)
+    layout = _on_uneven_slices(frames, (rows, columns), source, file.where) or _on_own_grid(frames, (rows, columns), geometry, file.where)
+    if layout.grid.size > MAX_VOXELS:
+        raise LimitError(f"segments span {layout.grid}; at most {MAX_VOXELS} voxels are read", where=file.where)
     pixels = _pixels(file, frames, rows, columns, kind)
     names, unmapped, notes = map_names(labels.values())
     number = {label: n for n, label in labels.items()}
     masks = {}
     for name, label in names.items():
-        array = np.zeros(grid.shape, bool)
-        for n in np.flatnonzero(frames.segment == number[label]):
-            array[place[n]] |= pixels(int(n))
-        mask = Volume(array, grid)
+        mask = _mask(np.flatnonzero(frames.segment == number[label]), layout, pixels)
         masks[name] = mask.to(geometry) if geometry else mask
-    return Segments(masks, names, file.plain("FrameOfReferenceUID"), unmapped, notes)
+    return Segments(masks, names, file.plain("FrameOfReferenceUID"), unmapped, (*layout.notes, *notes))
+
+
+def _mask(chosen: NDArray[np.intp], layout: _Layout, pixels: Any) -> Volume:
+    """The segment of these frames."""
+    depth = layout.grid.shape[0] if layout.shares is None else len(layout.shares)
+    sheets = np.zeros((depth, *layout.grid.shape[1:]), bool)
+    for n in chosen:
+        if layout.sheet[n] >= 0:
+            sheets[layout.sheet[n]] |= pixels(int(n))
+    if layout.shares is None:
+        return Volume(sheets, layout.grid)
+    out = np.zeros(layout.grid.shape, bool)
+    for k, share in enumerate(layout.shares.T):
+        reaching = np.flatnonzero(share)
+        out[k] = sum((share[n] * sheets[n] for n in reaching), np.zeros(out.shape[1:], np.float32)) >= 0.5
+    return Volume(out, layout.grid)
 
 
 def _labels(file: DicomFile) -> dict[int, str]:
@@ -168,7 +200,8 @@ def _frames(file: DicomFile, segments: int) -> _Frames:
     levels = (each[0], shared)
     orientation = np.array(_group(levels, "PlaneOrientationSequence").numbers("ImageOrientationPatient", 6))
     measures = _group(levels, "PixelMeasuresSequence")
-    spacing, between = measures.numbers("PixelSpacing", 2), measures.number("SpacingBetweenSlices")
+    spacing = measures.numbers("PixelSpacing", 2)
+    between, thickness = (abs(measures.number(name) or 0.0) for name in ("SpacingBetweenSlices", "SliceThickness"))
     if len(orientation) != 6 or not spacing or min(spacing) <= 0:
         raise StructureError("ImageOrientationPatient or PixelSpacing is missing", where=file.where)
     numbers = [_group((item, shared), "SegmentIdentificationSequence").binary("ReferencedSegmentNumber") or 0 for item in each]
@@ -177,7 +210,9 @@ def _frames(file: DicomFile, segments: int) -> _Frames:
         raise StructureError("a frame without ImagePositionPatient", where=file.where)
     row, column = (v / max(float(np.linalg.norm(v)), 1e-9) for v in (orientation[:3], orientation[3:]))
     return _Frames(
-        np.array(numbers), np.array(positions), row, column, (spacing[0], spacing[1]), between or measures.number("SliceThickness")
+        *(np.array(numbers), np.array(positions), row, column, (spacing[0], spacing[1])),
+        between if between > _NO_STEP_MM else None,
+        thickness if thickness > _NO_STEP_MM else None,
     )
 
 
@@ -189,27 +224,136 @@ def _group(levels: Sequence[Header], keyword: str) -> Header:
     raise StructureError(f"{keyword} is missing", where=levels[0].where)
 
 
-def _grid(frames: _Frames, rows: int, columns: int, where: str) -> tuple[Geometry, NDArray[np.int64]]:
-    """The regular grid that every frame lies on, and the slice of each."""
+def _on_own_grid(frames: _Frames, size: tuple[int, int], images: Geometry | None, where: str) -> _Layout:
+    """The regular grid that every frame lies on."""
     normal = np.cross(frames.row, frames.column)
     offsets = frames.position_mm @ normal
-    first = frames.position_mm[int(np.argmin(offsets))]
-    aside = frames.position_mm - first - np.outer(offsets - offsets.min(), normal)
-    if np.abs(aside).max() > _ON_GRID_MM:
-        raise StructureError(f"frames lie up to {np.abs(aside).max():.3g} mm beside each other", where=where, hint="export it on one grid")
-    steps = np.diff(np.unique(np.round(offsets - offsets.min(), 3)))
-    steps = steps[steps > _ON_GRID_MM]
-    step = abs(frames.between_mm) if frames.between_mm else 0.0
-    for candidate in (step, float(steps.min()) if len(steps) else 0.0):
-        place = np.rint((offsets - offsets.min()) / candidate) if candidate > 1e-3 else np.zeros(len(offsets))
-        if np.abs(offsets - offsets.min() - place * candidate).max() <= _ON_GRID_MM * max(1.0, float(place.max()) / 100):
-            affine = np.eye(4)
-            thickness = candidate if candidate > 1e-3 else min(frames.spacing_mm)
-            affine[:3, 0] = normal * thickness
-            affine[:3, 1], affine[:3, 2] = frames.column * frames.spacing_mm[0], frames.row * frames.spacing_mm[1]
-            affine[:3, 3] = first
-            return Geometry((int(place.max()) + 1, rows, columns), affine), place.astype(np.int64)
+    _refuse_aside(frames, normal, where)
+    along = offsets - offsets.min()
+    different = np.unique(np.round(along, 3))
+    gaps = np.diff(different)
+    gaps = gaps[gaps > _ON_GRID_MM]
+    for step in _likely_steps(frames, offsets, normal, gaps, images):
+        sheet = np.rint(along / step)
+        if np.abs(along - sheet * step).max() <= _ON_GRID_MM * max(1.0, float(sheet.max()) / 100):
+            first = frames.position_mm[int(np.argmin(offsets))]
+            grid = _grid(frames, size, int(sheet.max()) + 1, normal * step, first)
+            return _Layout(grid, sheet.astype(np.int64), notes=_apart(gaps, step))
     raise StructureError("frames are unevenly spaced and fit no regular grid", where=where)
+
+
+def _likely_steps(frames: _Frames, offsets: Floats, normal: Floats, gaps: Floats, images: Geometry | None) -> Iterator[float]:
+    """How far slices may lie apart, the most likely first; ``gaps``: between neighbouring frames. SliceThickness is no distance (PS3.3
+    C.7.6.16.2.1): it counts only where frames do not tell."""
+    from oncontour.raster.planes import WIDEST_SPACING_MM, drawn_every
+
+    if frames.between_mm:
+        yield frames.between_mm
+    on = None if images is None else _slices_of_grid(offsets, normal, images)
+    if on is not None and frames.between_mm is None:
+        step, index = on
+        every = drawn_every(np.unique(index))
+        yield from [every * step] if every * step <= WIDEST_SPACING_MM else []
+        yield step
+    if len(gaps) and (gaps.min() <= WIDEST_SPACING_MM or frames.thickness_mm is None):
+        yield _mean_step(gaps)
+    elif frames.thickness_mm:
+        yield frames.thickness_mm
+    yield _mean_step(gaps) if len(gaps) else min(frames.spacing_mm)
+
+
+def _mean_step(gaps: Floats) -> float:
+    """The least gap, as exactly as all of them together tell where they are whole multiples of it."""
+    index = np.cumsum(np.rint(gaps / gaps.min()))
+    return float(np.cumsum(gaps) @ index / (index @ index))
+
+
+def _slices_of_grid(offsets: Floats, normal: Floats, images: Geometry) -> tuple[float, NDArray[np.int64]] | None:
+    """(step along ``normal``, slice of each offset) where all offsets lie on slices of ``images``, None where they do not."""
+    cosine = np.abs(images.axes @ normal)
+    across = int(cosine.argmax())
+    if np.delete(cosine, across).max() > _PARALLEL:
+        return None
+    step = images.spacing_mm[across]
+    at = (offsets - normal @ images.affine[:3, 3]) / step
+    return (step, np.rint(at).astype(np.int64)) if np.abs(at - np.rint(at)).max() * step <= _ON_GRID_MM else None
+
+
+def _apart(gaps: Floats, step: float) -> tuple[str, ...]:
+    """A note where no two frames lie on neighbouring slices: these may be lone slices, or the spacing in the file is wrong."""
+    if not len(gaps) or gaps.min() < 1.5 * step:
+        return ()
+    return (f"no two frames of the segments lie nearer than {gaps.min():.4g} mm, their slices {step:.4g} mm apart: empty between them",)
+
+
+def _refuse_aside(frames: _Frames, normal: Floats, where: str) -> None:
+    away = frames.position_mm - frames.position_mm[0]
+    aside = np.abs(away - np.outer(away @ normal, normal))
+    if aside.max() > _ON_GRID_MM:
+        raise StructureError(f"frames lie up to {aside.max():.3g} mm beside each other", where=where, hint="export it on one grid")
+
+
+def _grid(frames: _Frames, size: tuple[int, int], depth: int, step: Floats, first: Floats) -> Geometry:
+    """``depth`` slices with the frames' pixels: the first pixel of the first at ``first``, each ``step`` (x, y, z) from the one before."""
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = step, frames.column * frames.spacing_mm[0], frames.row * frames.spacing_mm[1]
+    affine[:3, 3] = first
+    return Geometry((depth, *size), affine)
+
+
+# ---- frames on slices that are uneven
+
+
+def _on_uneven_slices(frames: _Frames, size: tuple[int, int], source: DicomSource | None, where: str) -> _Layout | None:
+    """Each frame in the slab that its slice stands for, on the finer grid that the slices of ``source`` lie on. None where they are even,
+    or the frames are slices of that grid themselves."""
+    from oncontour.io.rtstruct_read import slices_of
+    from oncontour.raster.planes import nearest_of
+
+    slices = None if source is None else slices_of(source)
+    if slices is None or _even(slices.offsets_mm) or max(abs(frames.row @ slices.normal), abs(frames.column @ slices.normal)) > _PARALLEL:
+        return None
+    found = _common_step(slices.offsets_mm)
+    if found is None:
+        raise StructureError("the slices of the images are uneven and lie on no regular grid", where=where)
+    step, index = found
+    offsets = frames.position_mm @ slices.normal
+    sheet = nearest_of(offsets, slices.offsets_mm)
+    on = np.abs(offsets - slices.offsets_mm[sheet]) <= min(ON_GRID_MM, 0.1 * step)
+    if _are_slices_of_grid(frames, offsets, np.where(on, sheet, -1), slices.offsets_mm, index, step):
+        return None
+    _refuse_aside(frames, slices.normal, where)
+    edges = (slices.slabs_mm - slices.offsets_mm[0]) / step
+    k = np.arange(int(index[-1]) + 1)
+    shares = np.clip(np.minimum(edges[:, 1:], k + 0.5) - np.maximum(edges[:, :1], k - 0.5), 0, 1)
+    shares[shares < 1e-4] = 0
+    first = frames.position_mm[0] + slices.normal * (slices.offsets_mm[0] - offsets[0])
+    notes = ["segments were drawn on the uneven slices of the images: each frame reaches half-way to the next slice"]
+    if not on.all():
+        notes.append(f"{int((~on).sum())} frames of the segments lie beyond the images: left out")
+    grid = _grid(frames, size, len(k), slices.normal * step, first)
+    return _Layout(grid, np.where(on, sheet, -1), shares.astype(np.float32), tuple(notes))
+
+
+def _even(offsets: Floats) -> bool:
+    """As a series is read: evenly spaced but for rounding (``io.stack``)."""
+    even = np.linspace(offsets[0], offsets[-1], len(offsets))
+    step = (offsets[-1] - offsets[0]) / max(len(offsets) - 1, 1)
+    return bool(np.abs(offsets - even).max() <= min(ON_GRID_MM, 0.1 * step))
+
+
+def _are_slices_of_grid(
+    frames: _Frames, offsets: Floats, sheet: NDArray[np.int64], slices: Floats, index: NDArray[np.intp], step: float
+) -> bool:
+    """Whether the segments have the finer grid's slices rather than the image's: a frame lies between images, or the file says that its
+    slices are a step of that grid apart and no segment goes on from one image to the next while what lies between is left out."""
+    inside = (offsets > slices[0]) & (offsets < slices[-1])
+    if (inside & (sheet < 0)).any() or not (sheet >= 0).any():
+        return True
+    if frames.between_mm is None or abs(frames.between_mm - step) > _ON_GRID_MM:
+        return False
+    used = [np.unique(sheet[(frames.segment == number) & (sheet >= 0)]) for number in np.unique(frames.segment)]
+    return not any(((np.diff(one) == 1) & (np.diff(index[one]) > 1)).any() for one in used)
 
 
 def _pixels(file: DicomFile, frames: _Frames, rows: int, columns: int, kind: str) -> Any:
