@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from oncontour.case import Case
 from oncontour.cli import main
+from oncontour.contours import Contours, Slices
 from oncontour.errors import CohortError, ConfigError, InputError, OncontourError, OutputError
 from oncontour.geometry import Geometry
-from oncontour.io import read
+from oncontour.io import read, write
 from oncontour.io.convert import convert
 from oncontour.io.nifti import write_image
+from oncontour.io.patient import losses
+from oncontour.io.rtstruct import slices_of, write_rtstruct
+from oncontour.io.series import read_series
 from oncontour.volume import Volume
 from tests.dicom_cases import make_series
 
@@ -150,3 +156,70 @@ def test_losses_are_said(tmp_path: Path) -> None:
     write_image(Volume(np.full(grid.shape, 0.25, np.float32), grid), tmp_path / "soft/ct.nii.gz")
     notes = convert(tmp_path / "soft", tmp_path / "dicom").done[0].notes
     assert any("rounded to whole HU" in note for note in notes)
+
+
+UNEVEN = (0.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0, 24.0)
+
+
+def squares(slices: Slices, *numbers: int) -> Contours:
+    """10 x 10 pixels on the slices of these numbers."""
+    height, width = slices.pixel_mm
+    corners = [(c * width * slices.row + r * height * slices.column) for r, c in ((4.5, 2.5), (4.5, 12.5), (14.5, 12.5), (14.5, 2.5))]
+    return Contours(tuple(np.array([slices.origins_mm[n] + corner for corner in corners]) for n in numbers), (1, 2, 3), slices)
+
+
+def uneven_patient(folder: Path, position: str = "HFS") -> Path:
+    """Liver from 2 to 20 mm, across the place where gaps of 2 mm become gaps of 4 mm; Larynx from 2 to 6 mm; Heart, looked for in vain."""
+    make_series(folder / "ct", offsets=UNEVEN, rows=20, columns=20, spacing_mm=(2.0, 2.0), patient_position=position)
+    image, source, _ = read_series(folder / "ct")
+    slices = slices_of(source)
+    drawn = {"Liver": squares(slices, *range(1, 8)), "Larynx": squares(slices, 1, 2, 3), "Heart": Contours((), (4, 5, 6), slices)}
+    write_rtstruct(Case("p", {"ct": image}, contours=drawn, source=source), folder / "rs.dcm")
+    return folder
+
+
+@pytest.mark.parametrize("position", ["HFS", "FFP"])
+def test_structures_of_an_uneven_series_keep_their_voxels(tmp_path: Path, position: str) -> None:
+    """7 slices of 400 mm2 stand for 1 to 22 mm: slices 1 to 11 of the grid of 2 mm, 8.8 cc. What is written has a slice for each of its."""
+    source = uneven_patient(tmp_path / "in", position)
+    notes = convert(source, tmp_path / "out", to="dicom").done[0].notes
+    before, after = read(source), read(tmp_path / "out")
+    assert before.mask("Liver").volume_cc == pytest.approx(8.8)
+    assert after.geometry.same_grid(before.geometry)
+    for name in ("Liver", "Larynx", "Heart"):
+        assert np.array_equal(after.mask(name).array, before.mask(name).array), name
+        assert after.contours[name].colour == before.contours[name].colour
+    assert len(after.contours["Liver"]) == 11
+    for drawn, written in zip(before.contours["Larynx"], after.contours["Larynx"], strict=True):
+        assert np.allclose(drawn, written, atol=1e-4)  # on slices that are there as they were: as drawn
+    (note,) = [note for note in notes if "traced" in note]
+    assert "Liver" in note
+    assert "Larynx" not in note
+    again = convert(tmp_path / "out", tmp_path / "again", to="dicom").done[0].notes
+    assert not any("traced" in note for note in again)
+
+
+def test_structures_of_an_even_series_are_written_as_drawn(tmp_path: Path) -> None:
+    make_series(tmp_path / "in/ct", offsets=(0, 2, 4, 6, 8), rows=20, columns=20)
+    image, source, _ = read_series(tmp_path / "in/ct")
+    case = Case("p", {"ct": image}, contours={"Liver": squares(slices_of(source), 1, 2, 3)}, source=source)
+    write(case, tmp_path / "out")
+    assert losses(case) == ()
+    for drawn, written in zip(case.contours["Liver"], read(tmp_path / "out").contours["Liver"], strict=True):
+        assert np.allclose(drawn, written, atol=1e-4)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_contours_on_an_image_finer_than_their_slices_keep_their_voxels(tmp_path: Path, known: bool) -> None:
+    """Drawn every 3 mm, on an image that was brought to 1 mm: each contour stays three slices thick, the lone one too."""
+    grid = Geometry.regular((30, 20, 20), (1, 1, 1))
+    slices = Slices(grid.points([(k, 0, 0) for k in range(1, 30, 3)]), (1, 0, 0), (0, 1, 0), (1, 1), (20, 20))
+    drawn = {"Liver": squares(slices, 1, 2, 3, 7), "GTV": squares(slices, 2, 3, 4, 5)}
+    contours = drawn if known else {name: replace(one, slices=None) for name, one in drawn.items()}
+    case = Case("p", {"ct": Volume(np.zeros(grid.shape, np.int16), grid)}, contours=contours)
+    assert case.mask("GTV").array.any(axis=(1, 2)).nonzero()[0].tolist() == [*range(6, 18)]
+    write(case, tmp_path / "out")
+    after = read(tmp_path / "out")
+    for name in drawn:
+        assert np.array_equal(after.mask(name).array, case.mask(name).array), name
+    assert any("traced" in note and "Liver" in note for note in losses(case))

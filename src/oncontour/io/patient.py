@@ -155,6 +155,7 @@ def losses(case: Case) -> tuple[str, ...]:
         notes.append("dose: the plan that it refers to is not written, nor its prescription and fractions")
     if case.masks:
         notes.append(f"masks became contours, which give the same voxels when filled: {', '.join(case.masks)}")
+    notes += _note_of_retraced(case)
     without = [name for name in case.images if name not in (*_MODALITIES, "dose")]
     if without:
         notes.append(f"images without a place in DICOM were left out: {', '.join(without)}")
@@ -354,11 +355,24 @@ def _kind_of_dose(case: Case) -> DoseKind | None:
 
 
 def _write_structures(case: Case, source: DicomSource, path: Path) -> None:
+    """The structures on the new series: as drawn where that gives the same voxels, else traced from the voxels that they are now."""
     from dataclasses import replace
 
-    from oncontour.io.rtstruct import write_rtstruct
+    from oncontour.io.rtstruct import slices_of, write_rtstruct
+    from oncontour.io.rtstruct_write import drawn_on_other_slices
+    from oncontour.raster import trace
 
+    slices = slices_of(source)
+    retraced = {name: trace(case.mask(name), slices=slices, colour=case.contours[name].colour) for name in drawn_on_other_slices(case)}
     names = case.facts.get("names", {})
-    traced = "traced from voxels by oncontour" if len(case.masks) == len(case.structures) else ""
+    traced = "traced from voxels by oncontour" if len(case.masks) + len(retraced) == len(case.structures) else ""
     originals = {name: names[name] for name in case.structures if name in names}
-    write_rtstruct(replace(case, source=source), path, names=originals, generation=traced)
+    write_rtstruct(replace(case.with_contours(retraced), source=source), path, names=originals, generation=traced)
+
+
+def _note_of_retraced(case: Case) -> list[str]:
+    from oncontour.io.rtstruct_write import drawn_on_other_slices
+
+    names = ", ".join(drawn_on_other_slices(case))
+    what = "contours drawn on other slices than are written were traced from their voxels, which stay the same"
+    return [f"{what}: {names}"] if names else []

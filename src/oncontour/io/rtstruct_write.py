@@ -123,6 +123,30 @@ def write_rtstruct(
     return Path(path)
 
 
+def drawn_on_other_slices(case: Case) -> tuple[str, ...]:
+    """The structures (contours without a mask) that would be other voxels on the case's grid if they were written as drawn to a series
+    with one image for each slice of that grid, as ``write_series`` makes it: how far a contour reaches is told by the slices round it, and
+    these are others, as where uneven slices lie on a finer grid. None where the slices are the same."""
+    from oncontour.raster import fill
+
+    grid = case.geometry
+    origins = grid.points([(k, 0, 0) for k in range(grid.shape[0])])
+    slices = Slices(origins, grid.axes[2], grid.axes[1], grid.spacing_mm[1:], grid.shape[1:])
+    drawn = {name: contours for name, contours in case.contours.items() if name not in case.masks and len(contours)}
+    elsewhere = {name: contours for name, contours in drawn.items() if not _same_planes(contours.slices, slices)}
+    return tuple(
+        name
+        for name, contours in elsewhere.items()
+        if not np.array_equal(fill(contours, grid, slices=slices).array, fill(contours, grid).array)
+    )
+
+
+def _same_planes(one: Slices | None, other: Slices) -> bool:
+    if one is None or len(one.offsets_mm) != len(other.offsets_mm) or 1 - abs(one.normal @ other.normal) > 1e-8:
+        return False
+    return bool(np.abs(one.offsets_mm - np.sort(other.origins_mm @ one.normal)).max() <= 1e-3)
+
+
 # ---- what is written
 
 
