@@ -206,6 +206,7 @@ def thickness(planes: list[float], slices: list[float] | None = None, slab_mm: f
 EVERY_3 = [float(z) for z in range(-18, 60, 3)]
 EVERY_1 = [float(z) for z in range(-18, 60)]
 EVERY_5 = [float(z) for z in range(-15, 60, 5)]
+EVERY_10 = [float(z) for z in range(-20, 70, 10)]
 UNEVEN = [float(z) for z in range(-18, 0)] + [float(z) for z in range(0, 60, 3)]
 
 
@@ -232,6 +233,7 @@ UNEVEN = [float(z) for z in range(-18, 0)] + [float(z) for z in range(0, 60, 3)]
         ([0], UNEVEN, [(-0.5, 1.5)]),
         ([0, 3, 4.5, 6], EVERY_3, [(-1.5, 7.5)]),  # a contour between the slices
         ([1.5, 4.5, 7.5], EVERY_3, [(0, 9)]),  # all of them between the slices
+        ([n / 2 - 5.25 for n in range(22)], EVERY_10, [(-5.5, 5.5)]),  # drawn on another, finer series: two of them near a slice
         ([0, 30], None, [(-0.125, 0.125), (29.875, 30.125)]),  # nothing says how thick: the grid's own step
     ],
 )

@@ -137,8 +137,11 @@ def _plane_heads(sorted_offsets: Floats, slices: Floats | None) -> Ints:
 
 def _one_a_slice(heads: Ints, planes: Floats, slices: Floats) -> Ints:
     """``heads`` without those of planes that lie on the same slice as the plane before: outline and hole of one slice are one plane,
-    however they were rounded, else each would take half of the slab and the hole be solid."""
+    however they were rounded, else each would take half of the slab and the hole be solid. What was drawn on other slices stays as it is:
+    several of its planes may lie near one of these."""
     index = _on_slices(planes, slices)
+    if not _drawn_on(index):
+        return heads
     again = (index[1:] >= 0) & (index[1:] == index[:-1])
     return np.asarray(heads[np.append(True, ~again)])
 
@@ -158,7 +161,7 @@ def slabs_of(planes: Floats, slices: Floats | None, slab_mm: float | None, singl
     if slab_mm is not None:
         return np.stack([planes - slab_mm / 2, planes + slab_mm / 2], axis=1)
     index = _on_slices(planes, slices) if slices is not None else None
-    if slices is not None and index is not None and (index >= 0).mean() >= 0.5:
+    if slices is not None and index is not None and _drawn_on(index):
         planes = np.where(index >= 0, slices[np.maximum(index, 0)], planes)
         below, above, joined = _steps_on_slices(planes, index, slices)
     else:
@@ -187,6 +190,11 @@ def _on_slices(planes: Floats, slices: Floats) -> Ints:
     nearest = nearest_of(planes, slices)
     tolerance = np.maximum(SAME_PLANE_MM, _ROUNDED * near[nearest])
     return np.where(np.abs(planes - slices[nearest]) <= tolerance, nearest, -1).astype(np.int64)
+
+
+def _drawn_on(index: Ints) -> bool:
+    """Whether the planes were drawn on these slices: half of them and more lie on one."""
+    return bool((index >= 0).mean() >= 0.5)
 
 
 def _steps_on_slices(planes: Floats, index: Ints, slices: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
