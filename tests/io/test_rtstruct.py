@@ -475,8 +475,21 @@ def test_every_second_slice_is_said(case: Case, written: Path, tmp_path: Path) -
             one.ContourSequence = one.ContourSequence[::2]
 
     found, notes = read_rtstruct(edited(written, thin, tmp_path / "r.dcm"), source=case.source)
-    assert any("'PTV_7000' is drawn on one slice in 2" in note for note in notes)
+    assert any("'PTV_7000' is drawn on one slice in 2: each contour is taken to reach half-way" in note for note in notes)
     assert fill(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(16 / 15 * case.masks["PTV_7000"].volume_cc, rel=0.1)
+
+
+def test_contours_too_far_apart_for_one_thing_are_said(tmp_path: Path) -> None:
+    case = make_case(tmp_path / "ct", {"PTV_7000": Box((0, 0, 0), (30, 20, 90))}, offsets=np.arange(-60.0, 61, 3))
+
+    def thin(d: Dataset) -> None:
+        for one in d.ROIContourSequence:
+            one.ContourSequence = one.ContourSequence[::5]
+
+    path = edited(write_rtstruct(case, tmp_path / "all.dcm"), thin, tmp_path / "r.dcm")
+    found, notes = read_rtstruct(path, source=case.source)
+    assert any("'PTV_7000' is drawn on one slice in 5, up to 15.0 mm apart: beyond 10 mm a contour stands for its own" in n for n in notes)
+    assert fill(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(len(found["PTV_7000"]) * 30 * 20 * 3 / 1000, rel=0.02)
 
 
 # ---- damage

@@ -446,7 +446,7 @@ def _sound(polygons: list[Floats], name: str, slices: Slices | None, notes: list
 
 
 def _off_the_slices(offsets: Floats, slices: Slices, name: str) -> list[str]:
-    from oncontour.raster.planes import SAME_PLANE_MM, drawn_every, nearest_of
+    from oncontour.raster.planes import SAME_PLANE_MM, WIDEST_SPACING_MM, bridged, drawn_every, nearest_of
 
     at = slices.offsets_mm
     planes = np.unique(offsets)
@@ -455,9 +455,17 @@ def _off_the_slices(offsets: Floats, slices: Slices, name: str) -> list[str]:
     notes = []
     if (gap > SAME_PLANE_MM).any():
         notes.append(f"{name!r}: {int((gap > SAME_PLANE_MM).sum())} of its planes lie up to {gap.max():.2f} mm off the nearest slice")
-    every = drawn_every(np.unique(nearest))
+    held = np.unique(nearest)
+    every = drawn_every(held)
     if every > 1:
-        notes.append(f"{name!r} is drawn on one slice in {every}: each contour is taken to reach half-way to the next")
+        steps, apart = np.diff(held), np.diff(at[held])
+        usual = steps == every
+        if bridged(steps, apart, every)[usual].all():
+            how = ": each contour is taken to reach half-way to the next"
+        else:
+            farthest = float(apart[usual].max())
+            how = f", up to {farthest:.1f} mm apart: beyond {WIDEST_SPACING_MM:g} mm a contour stands for its own slice alone"
+        notes.append(f"{name!r} is drawn on one slice in {every}{how}")
     return notes
 
 
