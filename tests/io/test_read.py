@@ -331,7 +331,7 @@ def beams_of_60_and_20_gy(clinic: Path) -> list[Path]:
     return paths
 
 
-def test_two_doses_of_one_uid_are_one_only_where_they_are_the_same(clinic: Path, tmp_path: Path) -> None:
+def test_two_doses_of_one_uid_are_one_only_where_they_are_the_same(clinic: Path) -> None:
     """Of two beams with one UID neither is thrown away: 20 Gy, or 60, would pass for the plan's 80."""
     first, second = beams_of_60_and_20_gy(clinic)
     shutil.copy(first, clinic / "copy.dcm")
