@@ -274,6 +274,18 @@ def test_frames_far_apart_without_images_are_as_thick_as_they_say(every_3_mm: tu
     assert read_seg(path).masks["GTV"].volume_cc == pytest.approx(2 * 64 * 12 / 1000)
 
 
+@pytest.mark.parametrize("slices", [(2, 3), (2, 3, 4), (2, 3, 6, 7)])
+def test_frames_coarser_than_the_images_are_as_thick_as_they_lie_apart(
+    every_3_mm: tuple[Volume, DicomSource], tmp_path: Path, slices: tuple[int, ...]
+) -> None:
+    """Frames every 3 mm, 3 mm thick, on images every 1 mm: as without images."""
+    image, source = every_3_mm
+    mask = block(image.geometry, *slices)
+    path = change(write_seg({"Liver": mask}, tmp_path / "s.dcm", source=source), without_spacing(3.0))
+    fine = image.geometry.resample((1.0, 2.0, 2.0))
+    assert read_seg(path, geometry=fine).masks["Liver"].volume_cc == pytest.approx(mask.volume_cc)
+
+
 def test_frames_farther_apart_than_their_spacing_are_noted(every_3_mm: tuple[Volume, DicomSource], tmp_path: Path) -> None:
     image, source = every_3_mm
     path = write_seg({"Liver": block(image.geometry, *range(2, 8))}, tmp_path / "s.dcm", source=source)

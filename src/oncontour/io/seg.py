@@ -230,8 +230,8 @@ def _on_own_grid(frames: _Frames, size: tuple[int, int], images: Geometry | None
     offsets = frames.position_mm @ normal
     _refuse_aside(frames, normal, where)
     along = offsets - offsets.min()
-    different = np.unique(np.round(along, 3))
-    gaps = np.diff(different)
+    _, single = np.unique(np.round(along, 3), return_index=True)
+    gaps = np.diff(along[single])
     gaps = gaps[gaps > _ON_GRID_MM]
     for step in _likely_steps(frames, offsets, normal, gaps, images):
         sheet = np.rint(along / step)
@@ -249,6 +249,8 @@ def _likely_steps(frames: _Frames, offsets: Floats, normal: Floats, gaps: Floats
 
     if frames.between_mm:
         yield frames.between_mm
+    if len(gaps) and frames.thickness_mm and abs(gaps.min() - frames.thickness_mm) <= _ON_GRID_MM:
+        yield _mean_step(gaps)
     on = None if images is None else _slices_of_grid(offsets, normal, images)
     if on is not None and frames.between_mm is None:
         step, index = on
