@@ -263,6 +263,11 @@ def test_segments_join_the_contours(clinic: Path) -> None:
     assert set(joined.structures) == {*case.structures, "SpinalCord"}
     assert np.array_equal(joined.masks["SpinalCord"].array, masks["SpinalCord"].array)
     assert any("Parotid_L" in note and "SEG.dcm" in note for note in joined.facts["notes"])
+    shutil.copy(clinic / "SEG.dcm", clinic / "copy.dcm")
+    assert read(clinic).facts["notes"] == joined.facts["notes"]
+    edited(clinic / "SEG.dcm", clinic / "copy.dcm", ContentLabel="EDITED")
+    with pytest.raises(StructureError, match=r"SEG\.dcm and copy\.dcm bear one SOPInstanceUID"):
+        read(clinic)
 
 
 def edited(path: Path, to: Path, **values: object) -> None:

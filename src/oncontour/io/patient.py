@@ -284,11 +284,12 @@ def _date(file: SeriesFiles) -> str:
 
 
 def _add_segments(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, volume: Volume) -> None:
+    from oncontour.io.doses import one_of_each
     from oncontour.io.seg import read_seg
 
     mine = [f for f in files if _belongs(f, source)]
     found.notes += _of_others((f for f in files if f not in mine), "SEG")
-    for file in mine:
+    for file in one_of_each(mine, StructureError):
         segments = read_seg(file.path, geometry=volume.geometry, source=source)
         double = [name for name in segments.masks if name in found.contours or name in found.masks]
         if double:
