@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from oncontour.case import Case, LabelMasks
+from oncontour.case import BitMasks, Case, LabelMasks
 from oncontour.contours import Contours
 from oncontour.errors import GeometryError, InputError
 from oncontour.geometry import Geometry
@@ -106,6 +106,43 @@ def test_the_callers_dict_stays_the_callers() -> None:
     mine["B"] = mask(grid=OTHER)
     assert list(one.masks) == ["A"]
     assert list(two.masks) == ["Z", "A"]
+
+
+def in_bits(names: tuple[str, ...]) -> BitMasks:
+    """Structure n in slices 0 to n % 4: each lies in all that follow it."""
+    planes = np.zeros((-(-len(names) // 8), *GRID.shape), np.uint8)
+    for n in range(len(names)):
+        planes[n // 8, : n % 4 + 1] |= np.uint8(1 << n % 8)
+    return BitMasks(Volume(planes, GRID), names)
+
+
+def test_bit_masks_are_masks_that_may_overlap() -> None:
+    names = tuple("ABCDEFGHIJ")
+    masks = in_bits(names)
+    case = Case("p", {"ct": CT}, masks).with_masks({"Z": mask()})
+    assert isinstance(Case("p", {"ct": CT}, masks).masks, BitMasks)
+    assert list(case.masks) == [*names, "Z"]
+    assert [int(masks[name].array.any(axis=(1, 2)).sum()) for name in names] == [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
+    assert masks["J"].array.dtype == bool
+    assert case.mask("D").array.all()
+    assert masks.place("J") == (1, 2)
+    assert "Z" not in masks
+    with pytest.raises(KeyError):
+        masks["Z"]
+    again = pickle.loads(pickle.dumps(case))
+    assert (again.mask("J").array == case.mask("J").array).all()
+    with pytest.raises(GeometryError, match="mask 'A' lies on"):
+        Case("p", {"ct": Volume(CT.array, OTHER)}, masks)
+
+
+def test_bits_must_fit_their_names() -> None:
+    planes = Volume(np.zeros((1, *GRID.shape), np.uint8), GRID)
+    with pytest.raises(InputError, match="must differ"):
+        BitMasks(planes, ["A", "A"])
+    with pytest.raises(GeometryError, match="9 structures"):
+        BitMasks(planes, list("ABCDEFGHI"))
+    with pytest.raises(GeometryError, match="int32"):
+        BitMasks(Volume(np.zeros((1, *GRID.shape), np.int32), GRID), ["A"])
 
 
 def test_label_masks_are_masks() -> None:

@@ -55,6 +55,51 @@ class LabelMasks(Mapping[str, Volume]):
         """The label of ``name`` in ``labels``."""
         return self._value[name]
 
+    @property
+    def geometry(self) -> Geometry:
+        """The grid of every mask."""
+        return self.labels.geometry
+
+
+class BitMasks(Mapping[str, Volume]):
+    """Masks of many structures that may overlap, one bit each: structure n is bit n % 8 of plane n // 8 of ``planes`` (p, k, j, i).
+
+    A hundred organs on 384^3 take 736 MB this way; each is a bool Volume at the moment it is asked for. Raises GeometryError for planes
+    that are not uint8 of four axes or too few for the names, InputError for a name that comes twice.
+    """
+
+    def __init__(self, planes: Volume, names: Sequence[str]) -> None:
+        if planes.array.ndim != 4 or planes.array.dtype != np.uint8:
+            raise GeometryError(f"planes of bits have four axes and are uint8, not {planes.array.shape} of {planes.array.dtype}")
+        if len(set(names)) != len(names):
+            raise InputError(f"structure names must differ: {list(names)}")
+        if len(names) > 8 * len(planes.array):
+            raise GeometryError(f"{len(names)} structures do not fit into {len(planes.array)} planes of 8 bits")
+        self.planes = planes
+        self._number = {name: n for n, name in enumerate(names)}
+
+    def __getitem__(self, name: str) -> Volume:
+        plane, bit = self.place(name)
+        return Volume((self.planes.array[plane] & np.uint8(bit)) != 0, self.planes.geometry)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._number)
+
+    def __len__(self) -> int:
+        return len(self._number)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._number
+
+    def place(self, name: str) -> tuple[int, int]:
+        """The plane of ``name``, and the value of its bit there (1, 2, 4, ... 128)."""
+        return self._number[name] // 8, 1 << self._number[name] % 8
+
+    @property
+    def geometry(self) -> Geometry:
+        """The grid of every mask."""
+        return self.planes.geometry
+
 
 class _Layered(Mapping[str, Any]):
     """Several mappings read as one, the first that has a key answering; values are not touched until asked for."""
@@ -82,21 +127,21 @@ class _Layered(Mapping[str, Any]):
 
 def _kept(masks: Mapping[str, Volume]) -> Mapping[str, Volume]:
     """``masks`` as a case holds them: packed ones as they are, plain ones as a copy that nobody else can change."""
-    return masks if isinstance(masks, LabelMasks | _Layered) else dict(masks)
+    return masks if isinstance(masks, LabelMasks | BitMasks | _Layered) else dict(masks)
 
 
 def _check_bool(masks: Mapping[str, Volume], where: str) -> None:
     """Raises InputError for a mask that is not bool. Packed masks are bool by making."""
     for layer in masks._layers if isinstance(masks, _Layered) else (masks,):
-        for name, mask in () if isinstance(layer, LabelMasks) else layer.items():
+        for name, mask in () if isinstance(layer, LabelMasks | BitMasks) else layer.items():
             if mask.array.dtype != bool or mask.array.ndim != 3:
                 shown = f"{mask.array.dtype} of {mask.array.ndim} axes"
                 raise InputError(f"mask {name!r} must be bool of three axes, not {shown}", where=where, hint="mask.binary()")
 
 
 def _grid_of(masks: Mapping[str, Volume]) -> Iterator[tuple[str, Geometry]]:
-    if isinstance(masks, LabelMasks):
-        yield next(iter(masks), "labels"), masks.labels.geometry
+    if isinstance(masks, LabelMasks | BitMasks):
+        yield next(iter(masks), "labels"), masks.geometry
     elif isinstance(masks, _Layered):
         for layer in masks._layers:
             yield from _grid_of(layer)
@@ -188,7 +233,7 @@ class Case:
         return replace(self, images={**self.images, **images})
 
     def with_masks(self, masks: Mapping[str, Volume]) -> Case:
-        """A new case with these masks added or replaced; a LabelMasks stays packed."""
+        """A new case with these masks added or replaced; LabelMasks and BitMasks stay packed."""
         return replace(self, masks=_Layered(_kept(masks), _kept(self.masks)) if self.masks else masks)
 
     def with_contours(self, contours: Mapping[str, Contours]) -> Case:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oncontour.case import LabelMasks
+from oncontour.case import BitMasks, LabelMasks
 from oncontour.errors import ConfigError, GeometryError
 from oncontour.geometry import Geometry
 from oncontour.ops.tidy import Tidy, tidy
@@ -160,3 +160,38 @@ def test_what_cannot_be_is_said():
     a = Volume(block((0, 1), (0, 1), (0, 1)), GRID)
     with pytest.raises(GeometryError, match="'B'"):
         tidy({"A": a, "B": Volume(np.zeros((2, 2, 2), bool), Geometry.regular((2, 2, 2)))})
+
+
+def bits(**structures):
+    plane = sum(mask.astype(np.uint8) << n for n, mask in enumerate(structures.values()))
+    return BitMasks(Volume(plane[None], GRID), list(structures))
+
+
+def test_structures_that_may_overlap_keep_what_they_share():
+    inner, outer = block((2, 6), (5, 10), (5, 10)), block((1, 8), (2, 14), (2, 14))
+    crumb = block((9, 10), (18, 20), (18, 20))
+    after, done = tidy(bits(GTV=inner, PTV=outer | crumb))
+    assert isinstance(after, BitMasks)
+    assert np.array_equal(after["GTV"].array, inner)
+    assert np.array_equal(after["PTV"].array, outer)
+    assert done == ("PTV: small pieces dropped (-0.01 cc)",), "4 voxels of 3 mm3"
+    assert list(after) == ["GTV", "PTV"]
+
+
+def test_only_those_whom_priority_names_give_way():
+    inner, outer, lung = block((2, 6), (5, 10), (5, 10)), block((1, 8), (2, 14), (2, 14)), block((0, 9), (1, 16), (1, 16))
+    after, done = tidy(bits(PTV=outer, GTV=inner, Lung=lung), Tidy(priority=("GTV", "Lung", "Heart")))
+    assert np.array_equal(after["Lung"].array, lung & ~inner)
+    assert np.array_equal(after["PTV"].array, outer)
+    assert np.array_equal(after["GTV"].array, inner)
+    assert done == ("Lung: overlap with structures before it removed (-0.30 cc)",), "100 voxels"
+
+
+def test_a_wall_is_not_filled_with_what_it_surrounds_and_a_hole_is():
+    whole, lumen = block((1, 8), (2, 14), (2, 14)), block((1, 8), (5, 10), (5, 10))
+    hole = block((3, 4), (3, 4), (3, 4))
+    after, done = tidy(bits(Wall=whole & ~lumen & ~hole, Lumen=lumen, All=whole & ~hole), Tidy(**{**ONLY, "holes": "slices"}))
+    assert np.array_equal(after["Wall"].array, whole & ~lumen)
+    assert np.array_equal(after["Lumen"].array, lumen)
+    assert np.array_equal(after["All"].array, whole)
+    assert [words.split(":")[0] for words in done] == ["Wall", "All"]

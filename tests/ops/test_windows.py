@@ -92,6 +92,60 @@ def test_blended_is_the_naive_answer(name, mode):
     assert same_but_for_ties(got.labels.array, expected, ties)
 
 
+def bits(planes, n):
+    return (planes[n // 8] >> (n % 8)) & 1 == 1
+
+
+@pytest.mark.parametrize("name", ["same", "cropped", "finer, from the feet", "coarser", "oblique"])
+@pytest.mark.parametrize(("mode", "blend"), [("sigmoid", "gaussian"), ("sigmoid_logits", "gaussian"), ("sigmoid", "core")])
+def test_shared_voxels_stay_with_everyone_who_claims_them(name, mode, blend):
+    """Nine structures (two planes of bits), each where it alone reaches its own threshold, whatever the others say there."""
+    image, levels = np.random.default_rng(3).normal(size=SOURCE.shape), np.linspace(0.2, 0.8, 9)
+
+    def predict(images):  # says the same whatever the window, so that every blend must give the whole-volume answer
+        return np.einsum("kc,nc...->nk...", MIXING[:, :1] * 4, images) + MIXING[:, 1].reshape(1, 9, 1, 1, 1)
+
+    options = {"window": (11, 15, 19), "target": TARGETS[name], "mode": mode, "blend": blend, "threshold": levels, "shared": True}
+    got = stitch_labels(predict, Volume(image, SOURCE), 9, **options)
+    scores = predict(image[None, None])[0].astype(np.float64)
+    scores = scores if mode == "sigmoid_logits" else 1 / (1 + np.exp(-scores))
+    scores = Volume(scores.astype(np.float32), SOURCE).to(TARGETS[name]).array
+    there = Volume(np.ones(SOURCE.shape, np.float32), SOURCE).to(TARGETS[name]).array > 0
+    levels = np.log(levels / (1 - levels)) if mode == "sigmoid_logits" else levels
+    masks = got.masks([f"s{n}" for n in range(9)])
+    assert (got.labels.array.dtype, got.labels.array.shape) == (np.uint8, (2, *TARGETS[name].shape))
+    assert sum(mask.array.astype(int) for mask in masks.values()).max() > 3
+    for n, level in enumerate(levels):
+        close = (np.abs(scores[n] - level) < 1e-5) & there
+        assert close.mean() < 0.01
+        assert (masks[f"s{n}"].array == ((scores[n] >= level) & there))[~close].all()
+        assert (masks[f"s{n}"].array == bits(got.labels.array, n)).all()
+
+
+def test_a_target_volume_keeps_the_tumour_within_it():
+    """Discs of radius 4 and 8 pixels in 16 slices, voxels of 12 mm3; the net is surer of the inner one."""
+    grid = Geometry.regular((16, 32, 32), (3.0, 2.0, 2.0))
+    _, j, i = np.indices(grid.shape)
+    far = np.hypot(j - 16, i - 16)
+    scores = np.stack([np.where(far < 4.5, 4.0, -8.0), np.where(far < 8.5, 3.0, -8.0)]).astype(np.float32)
+    whole = [int((np.hypot(*np.mgrid[-16:16, -16:16]) < r).sum()) * 16 for r in (4.5, 8.5)]
+    volumes = {}
+    for shared in (False, True):
+        image = Volume(np.zeros(grid.shape, np.float32), grid)
+        got = stitch_labels(lambda images: scores[None], image, 2, window=grid.shape, mode="sigmoid", shared=shared)
+        masks = got.masks(["GTV", "PTV"])
+        volumes[shared] = [int(masks[name].array.sum()) for name in ("GTV", "PTV")]
+    assert volumes == {False: [whole[0], whole[1] - whole[0]], True: whole}
+    assert whole == [69 * 16, 225 * 16]
+
+
+def test_only_separate_structures_can_share_and_nobody_wins_then():
+    image = Volume(np.zeros((4, 4, 4), np.float32), Geometry.regular((4, 4, 4)))
+    for wrong in ({"mode": "softmax"}, {"mode": "sigmoid", "confidence": True}):
+        with pytest.raises(ConfigError, match="shared"):
+            stitch_labels(a_net(2), image, 2, window=(4, 4, 4), shared=True, **wrong)
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     shape=st.tuples(*[st.integers(1, 14)] * 3),

@@ -1,17 +1,26 @@
 """Contouring: where the answer lies, whatever the grid; what is learned from; what is refused."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from tests.phantoms import patient
 
-from oncontour.case import Case
-from oncontour.errors import ConfigError, ModelError
+from oncontour import pipeline
+from oncontour.card import find, read_card
+from oncontour.case import BitMasks, Case, LabelMasks
+from oncontour.dose.dvh import dvh
+from oncontour.errors import ConfigError, ModelError, TrainingError
 from oncontour.geometry import Geometry
+from oncontour.io import read
 from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
-from oncontour.tasks.contour import ContourSettings, ContourTask, soft_dice
+from oncontour.tasks.contour import Clash, ContourSettings, ContourTask, clash, soft_dice
 from oncontour.tasks.contouring import Contourer, load_contourer
 from oncontour.tasks.task import save_model
+from oncontour.train import TrainSettings, fit
 from oncontour.volume import Volume
 
 SETTINGS = ContourSettings(
@@ -193,3 +202,149 @@ def test_with_mirror_a_mirrored_patient_gets_mirrored_contours_and_sides_swap(ca
     assert same == {False: False, True: True}
     with pytest.raises(ConfigError, match="mirror"):
         ContourTask(ContourSettings(structures=("Parotid_L",), mirror=True))
+
+
+# ---- structures that overlap
+
+NESTED = ("GTV", "PTV")
+CYLINDERS = Geometry.regular((16, 24, 24), (3.0, 4.0, 4.0))
+"""Voxels of 48 mm3."""
+
+
+def nested(number=0, names=NESTED):
+    """A tumour of 21 voxels a slice (200 HU) in a target of 69 (100 HU), 16 slices of both: 16.1 and 53.0 cc."""
+    _, j, i = np.indices(CYLINDERS.shape)
+    far = np.hypot(j - 12, i - 12)
+    hu = np.where(far < 2.5, 200, np.where(far < 4.5, 100, -100)).astype(np.int16)
+    masks = {name: Volume(far < radius, CYLINDERS) for name, radius in zip(names, (2.5, 4.5), strict=True)}
+    return Case(f"p{number}", {"ct": Volume(hu, CYLINDERS)}, masks)
+
+
+def nested_task(overlap):
+    """Sees the tumour above 150 HU and the target above 0 HU, and is surer of the tumour where both are."""
+    made = ContourTask(
+        ContourSettings(
+            NESTED,
+            net_options={"widths": (4, 8)},
+            spacing_mm=(3, 4, 4),
+            window=(8, 16, 16),
+            hu=(-500, 500),
+            mask_body=False,
+            overlap=overlap,
+        )
+    )
+    made.net = torch.nn.Conv3d(1, 2, 1)
+    with torch.no_grad():
+        made.net.weight[:] = torch.tensor([100.0, 10.0]).reshape(2, 1, 1, 1, 1)
+        made.net.bias[:] = torch.tensor([-30.0, 0.0])  # grey values run from -1 to 1: 150 HU is 0.3
+    return made.eval()
+
+
+@pytest.mark.parametrize("fine", [False, True])
+def test_a_target_keeps_the_tumour_within_it(fine):
+    case = nested()
+    if fine:
+        grid = CYLINDERS.resample((3, 2, 2))
+        case = Case("p", {"ct": case.ct.to(grid)}, {name: mask.to(grid) for name, mask in case.masks.items()})
+    bare = case.without_structures()
+    whole = Contourer(nested_task(True), "torch").predict(bare)
+    apart = Contourer(nested_task(None), "torch").predict(bare)
+    cc = {name: case.masks[name].volume_cc for name in NESTED}
+    if not fine:
+        assert cc == {"GTV": pytest.approx(21 * 16 * 0.048), "PTV": pytest.approx(69 * 16 * 0.048)}
+        assert {name: whole.masks[name].volume_cc for name in NESTED} == cc
+    assert whole.masks["GTV"].array.any()
+    assert (whole.masks["PTV"].array | ~whole.masks["GTV"].array).all(), "the tumour lies in its target"
+    assert whole.masks["PTV"].volume_cc == pytest.approx(cc["PTV"], rel=0.1)
+    assert (isinstance(whole.masks, BitMasks), isinstance(apart.masks, LabelMasks)) == (True, True)
+    assert not (apart.masks["PTV"].array & apart.masks["GTV"].array).any(), "as before where nothing else was said"
+    assert fine or apart.masks["PTV"].volume_cc == pytest.approx(cc["PTV"] - cc["GTV"])
+    dose = Volume(np.where(whole.masks["GTV"].array, 70.0, 60.0).astype(np.float32), case.geometry)
+    means = [dvh(dose, found.masks["PTV"]).mean_gy for found in (whole, apart)]
+    assert means[0] == pytest.approx(60 + 10 * 21 / 69, abs=0.3), "21 of 69 voxels have 70 Gy, in the shell alone none"
+    assert means[1] < means[0] - 1
+
+
+def test_a_run_writes_the_target_whole(tmp_path):
+    """A net that is certain of both everywhere, surer of the tumour: through the model's file and a run both fill the image."""
+    volumes = {}
+    for overlap in (None, True):
+        task = ContourTask(ContourSettings(NESTED, net_options={"widths": (4, 8)}, window=(16, 16, 16), mask_body=False, overlap=overlap))
+        with torch.no_grad():
+            task.net.head.weight.zero_()
+            task.net.head.bias[:] = torch.tensor([6.0, 4.0])
+        file = tmp_path / f"{overlap}.safetensors"
+        save_model(task, file)
+        source = patient(tmp_path / f"patient-{overlap}", nested().without_structures())
+        out = tmp_path / f"out-{overlap}"
+        pipeline.run(source, out=out, model=[str(file)], assess=False, backend="torch", threads=1)
+        rows = json.loads((out / "report.json").read_text())["structures"]
+        volumes[overlap] = {row["name"]: row["volume_cc"] for row in rows}
+    image = 16 * 24 * 24 * 0.048
+    assert volumes[None] == {"GTV": pytest.approx(image), "PTV": 0}
+    assert volumes[True] == {"GTV": pytest.approx(image), "PTV": pytest.approx(image)}
+
+
+def test_thresholds_hold_for_each_structure_by_itself():
+    task = nested_task(True)
+    task.settings = replace(task.settings, threshold=(0.5, 0.9999))  # a logit of 9.2: 920 HU, which is nowhere
+    found = Contourer(task, "torch").predict(nested().without_structures())
+    assert found.masks["GTV"].volume_cc == pytest.approx(21 * 16 * 0.048)
+    assert not found.masks["PTV"].array.any()
+
+
+def test_what_is_learned_from_overlapping_structures_must_be_said(tmp_path):
+    cases = [nested(n) for n in range(3)]
+    settings = ContourSettings(NESTED, net_options={"widths": (4, 8)}, spacing_mm=(3, 4, 4), window=(8, 16, 16), draws=2)
+    training = TrainSettings(epochs=1, batch=2, threads=1, validation=0.34)
+    with pytest.raises(TrainingError, match=r"GTV \(16\.1 cc\) and PTV \(53 cc\) share 16\.1 cc.*patient p\d.*settings\.overlap true"):
+        fit(ContourTask(settings), cases, tmp_path / "refused", training)
+    assert not list((tmp_path / "refused").rglob("*.safetensors"))
+    outcome = fit(ContourTask(replace(settings, overlap=True)), cases, tmp_path / "whole", training)
+    assert outcome.card.settings["overlap"] is True
+    assert load_contourer(outcome.model).task.settings.overlap is True
+    samples = [s for case in cases for s in ContourTask(settings).samples(case)]
+    assert ContourTask(replace(settings, overlap=False)).plan(samples, np.random.default_rng(0), train=True)
+
+
+def test_cards_from_before_say_nothing_and_their_organs_stay_apart(contourer):
+    card = read_card(find("hn-organs"))
+    assert "overlap" not in card.settings
+    assert ContourTask.from_card(card).settings.overlap is None
+    grid = Geometry.regular((16, 24, 24), (6.0, 5.0, 5.0))
+    assert isinstance(contourer.predict(Case("p", {"ct": Volume(np.zeros(grid.shape, np.int16), grid)})).masks, LabelMasks)
+
+
+def test_structures_that_only_touch_badly_do_not_clash():
+    """Two boxes of 6 x 6 x 6 voxels of 1 mm3, one moved over the other by so many slices."""
+    grid = Geometry.regular((12, 8, 8), (1.0, 1.0, 1.0))
+
+    def moved(slices, mates=()):
+        bits = np.zeros(grid.shape, np.uint32)
+        bits[:6, 1:7, 1:7] |= np.uint32(1)
+        bits[6 - slices : 12 - slices, 1:7, 1:7] |= np.uint32(2)
+        for n in mates:
+            bits[:2, 1:7, 1:7] |= np.uint32(1 << n)
+        return clash(["A", "B", "C"], bits, grid)
+
+    assert moved(0) is None
+    assert moved(1) is None, "36 of 216 voxels, none of them deeper than one"
+    assert moved(2) == Clash(("A", "B"), (0.216, 0.216), 0.072), "a third"
+    assert moved(0, mates=[2]) == Clash(("A", "C"), (0.216, 0.072), 0.072), "one within the other"
+    wide = Geometry.regular((20, 22, 22), (1.0, 1.0, 1.0))
+    bits = np.zeros(wide.shape, np.uint32)
+    bits[:12, 1:21, 1:21] |= np.uint32(1)
+    bits[9:, 1:21, 1:21] |= np.uint32(2)
+    found = clash(["A", "B"], bits, wide)
+    assert found == Clash(("A", "B"), (4.8, 4.4), 1.2), "3 slices of 400 of 4400 voxels: less than a third, but 18 x 18 lie deep"
+
+
+def test_real_organs_that_overlap_a_little_are_learned_from_as_before(data):
+    """OpenKBP: the patient whose brainstem and cord share the most (17 %), the one whose oesophagus and cord do (30 %), and one whose
+    larynx lies in the PTV."""
+    settings = replace(SETTINGS, structures=("Brainstem", "SpinalCord", "Esophagus", "Larynx", "PTV_7000"), spacing_mm=(2.5, 4.0, 4.0))
+    task, found = ContourTask(settings), {}
+    for patient_id in ("pt_152", "pt_89", "pt_60"):
+        (sample,) = task.samples(read(data / "openkbp" / "train" / patient_id))
+        found[patient_id] = sample.clash and sample.clash.structures
+    assert found == {"pt_152": None, "pt_89": None, "pt_60": ("Larynx", "PTV_7000")}

@@ -496,6 +496,26 @@ def test_a_case_without_the_image_and_a_net_with_other_classes(tmp_path, case):
         load_foreign(path, rules=Tidy.off()).predict(case)
 
 
+@pytest.mark.parametrize("kind", ["bundle", "onnx"])
+def test_sigmoid_means_that_structures_may_overlap(tmp_path, case, kind):
+    """Class 0 has a chance of one half everywhere, classes 1 and 2 a higher one in their balls: class 0 keeps what it shares with them."""
+    if kind == "bundle":
+        path = bundle_folder(tmp_path)
+        config = json.loads((path / "configs" / "inference.json").read_text())
+        config["postprocessing"]["transforms"] = [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}]
+        (path / "configs" / "inference.json").write_text(json.dumps(config))
+    else:
+        path = onnx_net(tmp_path / "net.onnx")
+        said = {"labels": ["background", *SAID["labels"]], "spacing_mm": [3, 2, 2], "activation": "sigmoid"}
+        (tmp_path / "net.json").write_text(json.dumps({**SAID, **said}))
+    found = load_foreign(path, backend="torch").predict(case)
+    left, right = balls()
+    assert list(found.masks) == ["background", "Parotid_L", "Parotid_R"]
+    assert found.masks["background"].array.all()
+    assert dice(found.masks["Parotid_L"].array, left) > 0.99
+    assert dice(found.masks["Parotid_R"].array, right) > 0.99
+
+
 def test_anything_else_is_refused(tmp_path):
     assert not is_foreign(tmp_path)
     with pytest.raises(ModelError, match="no model of a known kind"):

@@ -34,24 +34,39 @@ _PIECE = 1 << 20
 class Labels:
     """Labels on ``target``, filled from blocks of scores on ``source``; voxels that no block answers for are background (0).
 
-    ``mode``: see ``windows.stitch_labels``. ``halo``: source voxels along each axis that a block must hold before the first position it
-    answers for; ``reach``: how far along k before the end of what it holds a block's answer must end.
-    Raises ConfigError for an unknown mode or a threshold that is not one number or one for each class.
+    ``mode`` and ``shared``: see ``windows.stitch_labels``; with ``shared`` the labels are planes of bits (``case.BitMasks``).
+    ``halo``: source voxels along each axis that a block must hold before the first position it answers for; ``reach``: how far along k
+    before the end of what it holds a block's answer must end.
+    Raises ConfigError for an unknown mode, a threshold that is not one number or one for each class, or ``shared`` where classes exclude
+    each other or the winner's probability is asked for.
     """
 
     def __init__(
-        self, source: Geometry, target: Geometry, n_classes: int, *, mode: str, threshold: float | Sequence[float], confidence: bool
+        self,
+        source: Geometry,
+        target: Geometry,
+        n_classes: int,
+        *,
+        mode: str,
+        threshold: float | Sequence[float],
+        confidence: bool,
+        shared: bool = False,
     ) -> None:
         if mode not in MODES:
             raise ConfigError(f"mode {mode!r}; known are {', '.join(MODES)}")
         if np.size(threshold) not in (1, n_classes):
             raise ConfigError(f"{np.size(threshold)} thresholds for {n_classes} classes")
         self._source, self._target, self._mode = source, target, mode
-        self._separate = mode.startswith("sigmoid")
+        self._separate, self._shared = mode.startswith("sigmoid"), shared
+        if shared and (confidence or not self._separate):
+            raise ConfigError(
+                f"voxels are shared in the sigmoid modes and without confidence, not in mode {mode!r}, confidence={confidence}"
+            )
         level = np.asarray(threshold, np.float32)
         self._threshold = np.broadcast_to(logit(level) if mode == "sigmoid_logits" else level, (n_classes,))
         highest = n_classes if self._separate else n_classes - 1
-        self._labels = np.zeros(target.shape, np.uint8 if highest < 256 else np.uint16)
+        axes = (-(-n_classes // 8), *target.shape) if shared else target.shape
+        self._labels: NDArray[Any] = np.zeros(axes, np.uint8 if shared or highest < 256 else np.uint16)
         self._sure = np.zeros(target.shape, np.float16) if confidence else None
         self._peak = np.full(n_classes, -np.inf, np.float32)
         self._matrix = source.inverse @ target.affine
@@ -105,7 +120,8 @@ class Labels:
             piece = scores[(slice(None), *needed)]
             block = self._source.crop(first, [a + n for a, n in zip(first, piece.shape[1:], strict=True)])
             grid = self._target.crop([s.start for s in box], [s.stop for s in box])
-            self._decide(piece, block, grid, box, mine)
+            decide = self._share if self._shared else self._decide
+            decide(piece, block, grid, box, mine)
 
     def _needed(self, low: float, high: float, axis: int, base: int, held: int) -> slice:
         """The held voxels along an axis that positions low..high look at."""
@@ -180,6 +196,14 @@ class Labels:
                 best, top = expit(best), expit(top)
             best = np.where(winner == 0, 1 - top, best)
         self._write(winner, best, box, mine)
+
+    def _share(self, scores: Floats, block: Geometry, grid: Geometry, box: Box, mine: NDArray[np.bool_] | None) -> None:
+        """Every class whose threshold is reached has the voxel."""
+        planes = np.zeros((len(self._labels), *grid.shape), np.uint8)
+        for n, values in enumerate(scores):
+            here = Volume(values, block).to(grid).array
+            planes[n // 8] |= (here >= self._threshold[n]) * np.uint8(1 << n % 8)
+        np.copyto(self._labels[(slice(None), *box)], planes, where=True if mine is None else mine)
 
     def _write(self, winner: NDArray[Any], best: Floats, box: Box, mine: NDArray[np.bool_] | None) -> None:
         if mine is None:

@@ -7,14 +7,14 @@ A step that changes nothing says nothing. A target may have several parts (nodes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oncontour.case import LabelMasks
+from oncontour.case import BitMasks, LabelMasks
 from oncontour.errors import ConfigError, GeometryError
 from oncontour.geometry import Geometry
 from oncontour.ops.checks.finding import is_target
@@ -47,7 +47,8 @@ class Tidy:
     overlap: Literal["first", "off"] = "first"
     """a voxel in several structures stays in the first of them (``priority``)"""
     priority: tuple[str, ...] = ()
-    """who comes first where structures overlap; the others follow in their own order"""
+    """who comes first where structures overlap; the others follow in their own order. Structures of a model that lets them overlap
+    (GTV and PTV) stay whole, except that those named here give way to those named before them"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "priority", tuple(self.priority))
@@ -67,15 +68,17 @@ class Tidy:
 def tidy(masks: Mapping[str, Volume], rules: Tidy | None = None) -> tuple[Mapping[str, Volume], tuple[str, ...]]:
     """(tidied masks, what was done): masks of the same names on the same grid, and a sentence for each change with its cubic centimetres.
 
-    A ``LabelMasks`` comes back as one (filled holes go to background voxels only: structures inside a hole keep their voxels); any other
-    mapping as a dict of bool Volumes. An empty mask stays as it is; no rule empties one. Raises GeometryError when masks lie on
-    different grids.
+    A ``LabelMasks`` comes back as one (filled holes go to background voxels only: structures inside a hole keep their voxels), and so does
+    a ``BitMasks`` (holes likewise; its structures keep what they share, except for those that ``priority`` names); any other mapping as a
+    dict of bool Volumes. An empty mask stays as it is; no rule empties one. Raises GeometryError when masks lie on different grids.
     """
     rules = rules or Tidy()
     if not masks:
         return masks, ()
     if isinstance(masks, LabelMasks):
         return _packed(masks, rules)
+    if isinstance(masks, BitMasks):
+        return _in_bits(masks, rules)
     grid = _common_grid(masks)
     out, done = {}, []
     for name, mask in masks.items():
@@ -118,6 +121,38 @@ def _packed(masks: LabelMasks, rules: Tidy) -> tuple[LabelMasks, tuple[str, ...]
         here[after & ~before] = value
         done += words
     return LabelMasks(Volume(labels, grid), names), tuple(done)
+
+
+def _in_bits(masks: BitMasks, rules: Tidy) -> tuple[BitMasks, tuple[str, ...]]:
+    grid, planes = masks.geometry, masks.planes.array.copy()
+    # A wall around another structure must not be filled with it, but an outline may move over one.
+    filling, rest = replace(rules, smooth_mm=0, slivers_mm2=0, pieces=0), replace(rules, holes="off")
+    done: list[str] = []
+    for name in masks:
+        number, bit = masks.place(name)
+        whole = (planes[number] & np.uint8(bit)) != 0
+        box = _bounds(whole, rules, grid)
+        if box is None:
+            continue
+        nobody = np.asarray(masks.planes.array[(slice(None), *box)].max(axis=0) == 0)
+        after, filled = _one(name, whole[box], grid, filling, free=nobody)
+        after, words = _one(name, after, grid, rest)
+        _set(planes[number][box], bit, after)
+        done += filled + words
+    named = [name for name in rules.priority if name in masks]
+    if rules.overlap == "first" and len(named) > 1:
+        first = {name: Volume((planes[masks.place(name)[0]] & np.uint8(masks.place(name)[1])) != 0, grid) for name in named}
+        done += _parted(first, named)
+        for name, mask in first.items():
+            number, bit = masks.place(name)
+            _set(planes[number], bit, mask.array)
+    return BitMasks(Volume(planes, grid), list(masks)), tuple(done)
+
+
+def _set(plane: NDArray[np.uint8], bit: int, mask: Mask) -> None:
+    """Make ``bit`` of ``plane`` say ``mask``, in place."""
+    plane &= np.uint8(255 - bit)
+    plane |= mask * np.uint8(bit)
 
 
 # ---- one structure, in its bounding box

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.case import BitMasks, LabelMasks
 from oncontour.errors import ConfigError, ModelError
 from oncontour.geometry import Geometry
 from oncontour.ops.labels import EVERYWHERE, Labels, Mode
@@ -41,7 +42,8 @@ _SLICES = 16
 class Stitched:
     """``labels`` on the target grid (uint8, or uint16 beyond 255 classes), 0 background.
 
-    In the ``sigmoid`` modes label n is class n - 1 (every class is a structure); else label n is class n and class 0 the background.
+    In the ``sigmoid`` modes label n is class n - 1 (every class is a structure); else label n is class n and class 0 the background. With
+    ``shared``, ``labels`` are planes of bits instead, uint8 (planes, k, j, i), as ``case.BitMasks`` holds them.
     Where asked for, ``confidence``: probability of what was decided (the winner's score in mode ``softmax_logits``), float16, 0 beyond
     the image; ``peak``: the largest probability of each class anywhere in the image, (classes,); and ``chances``: the probability of each
     class times 255 on the image's own grid, uint8 (classes, k, j, i). ``blend`` says how the windows met.
@@ -52,6 +54,10 @@ class Stitched:
     peak: Floats | None
     blend: str
     chances: Volume | None = None
+
+    def masks(self, names: Sequence[str]) -> LabelMasks | BitMasks:
+        """The structures by name: the classes in order, without the background where there is one."""
+        return LabelMasks(self.labels, names) if self.labels.array.ndim == 3 else BitMasks(self.labels, names)
 
 
 # ---- tiles
@@ -167,6 +173,7 @@ def stitch_labels(
     pad: float | None = None,
     confidence: bool = False,
     chances: bool = False,
+    shared: bool = False,
     progress: Progress | None = None,
 ) -> Stitched:
     """Labels on ``target`` (default: the image's grid) from a net that sees windows of ``image`` (k, j, i) or (c, k, j, i).
@@ -175,7 +182,8 @@ def stitch_labels(
     (n, c * (2 * context + 1), j, i) and answers (n, n_classes, j, i). At most ``batch`` windows are predicted at once.
 
     ``mode``: what the scores are and who wins. ``softmax``: exclusive classes, 0 is background, the largest wins. ``sigmoid``: each class
-    a structure of its own; of those at or above their ``threshold`` (one, or one for each class) the most probable wins.
+    a structure of its own; of those at or above their ``threshold`` (one, or one for each class) the most probable wins, or with
+    ``shared`` each has the voxel (a bit a class and voxel is then held, and there is no ``confidence``, as nobody wins).
     ``softmax_logits`` and ``sigmoid_logits``: the same, but the scores themselves are interpolated, as nnU-Net does, not the probabilities.
     Target voxels beyond the image are background.
 
@@ -191,7 +199,9 @@ def stitch_labels(
     _check_tiling(array.shape[1:], window, overlap)
     if dims not in (2, 3) or (dims == 2 and window[0] != 1) or (dims == 3 and context):
         raise ConfigError(f"dims={dims} with window {tuple(window)} and context {context}", hint="slices: dims=2, window (1, j, i)")
-    reduce = Labels(image.geometry, target or image.geometry, n_classes, mode=mode, threshold=threshold, confidence=confidence)
+    reduce = Labels(
+        image.geometry, target or image.geometry, n_classes, mode=mode, threshold=threshold, confidence=confidence, shared=shared
+    )
     plan = _Plan(array, (int(window[0]), int(window[1]), int(window[2])), overlap, max(batch, 1), dims, context, pad, progress)
     chosen = _blend(blend, plan, reduce, n_classes, memory_mb)
     kept = np.zeros((n_classes, *plan.shape), np.uint8) if chances and mode == "sigmoid" and chosen != "core" else None

@@ -221,6 +221,7 @@ def segmenter_settings(plan: Plan, recipe: Recipe) -> ContourSettings:
         draws=plan.segmenter_draws,
         augment=Ranges(tilt_deg=0.0),
         mask_body=False,
+        overlap=False,  # the PTV crosses organs: a voxel goes to the likelier of them
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oncontour.case import Case, LabelMasks
+from oncontour.case import Case
 from oncontour.engine import Backend, Engine
 from oncontour.errors import ModelError
 from oncontour.geometry import Geometry
@@ -75,7 +75,7 @@ class Contourer:
         return Engine.load(self.task.net, shape, backend=self.backend, threads=self.threads)
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
-        """The case with a LabelMasks of the model's structures on its own grid, and ``scores["contour"]`` saying how they came about.
+        """The case with packed masks of the model's structures on its own grid, and ``scores["contour"]`` saying how they came about.
 
         A structure that the net sees nowhere is present and empty. Structures that the case already had under other names stay.
         With ``keep_chances``, ``scores["chances"]`` has what the net thought before it decided: structure -> probability times 255 (uint8)
@@ -83,7 +83,7 @@ class Contourer:
         """
         grid = self.task.working_grid(case.geometry)
         found = self._stitch(case, grid, case.geometry, progress, chances=self.keep_chances and self._small(grid, 0.25))
-        masks, done = tidy(LabelMasks(found.labels, self.task.settings.structures), self.rules)
+        masks, done = tidy(found.masks(self.task.settings.structures), self.rules)
         scores: dict[str, Any] = {"contour": self._record(grid, found.blend, done)}
         if found.chances is not None:
             scores["chances"] = by_structure(found.chances, self.task.settings.structures, self.task.settings.thresholds)
@@ -137,6 +137,7 @@ class Contourer:
             context=s.neighbours,
             pad=-1.0,
             chances=chances,
+            shared=s.overlap is True,
             progress=None if progress is None else lambda done, total: progress(done / total),
         )
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oncontour.card import Card
-from oncontour.case import Case, LabelMasks
+from oncontour.case import Case
 from oncontour.errors import FormatError, ModelError
 from oncontour.geometry import Geometry
 from oncontour.ops.tidy import Tidy, tidy
@@ -44,7 +44,8 @@ class Outside:
     """Somebody else's model in our terms.
 
     ``prepare`` makes the net's input (c, k, j, i) of a case, on whatever grid the net works; ``predict`` answers windows of it. ``labels``
-    are the model's own names of classes 1..n (mode ``softmax``: class 0 is background) or 0..n-1 (``sigmoid``).
+    are the model's own names of classes 1..n (mode ``softmax``: class 0 is background) or 0..n-1 (``sigmoid``: they may overlap, each is
+    drawn whole).
     """
 
     card: Card
@@ -82,7 +83,7 @@ class Foreign:
         return self.model.card
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
-        """The case with a LabelMasks of the model's structures on its own grid, and ``scores["contour"]`` saying how they came about.
+        """The case with packed masks of the model's structures on its own grid, and ``scores["contour"]`` saying how they came about.
 
         Raises ModelError when the case lacks an image that the net needs, or the net answers in another shape than its labels say.
         """
@@ -103,9 +104,10 @@ class Foreign:
             dims=m.dims,
             context=m.context,
             pad=m.pad,
+            shared=m.mode.startswith("sigmoid"),
             progress=None if progress is None else lambda done, total: progress(done / total),
         )
-        masks, tidied = tidy(LabelMasks(stitched.labels, m.card.structures), self.rules)
+        masks, tidied = tidy(stitched.masks(m.card.structures), self.rules)
         return case.with_masks(masks).with_scores({"contour": self._record(image.geometry, stitched.blend, tidied)})
 
     def _record(self, grid: Geometry, blend: str, tidied: tuple[str, ...]) -> dict[str, Any]:

@@ -6,7 +6,7 @@
      "spacing_mm": [3, 1, 1],                 of the net's three axes; left out: the image's own
      "axes": "SPL",                           where the net's axes run (default: k to Superior, j to Posterior, i to Left)
      "window": [64, 192, 192],                voxels seen at once; [1, j, i] for a net that sees slices
-     "activation": "softmax",                 or "sigmoid"; what is applied to the net's answer, which must be logits
+     "activation": "softmax",                 or "sigmoid" (structures may overlap); applied to the net's answer: logits
      "intensity": {"clip": [-1000, 1000], "scale": [0, 1]},      or {"clip": ..., "mean": 77.0, "std": 200.0}; left out: HU as they are
      "image": "ct", "dims": 3, "context": 0, "overlap": 0.5, "threshold": 0.5, "name": "..."}
 
