@@ -283,7 +283,18 @@ def test_frames_coarser_than_the_images_are_as_thick_as_they_lie_apart(
     mask = block(image.geometry, *slices)
     path = change(write_seg({"Liver": mask}, tmp_path / "s.dcm", source=source), without_spacing(3.0))
     fine = image.geometry.resample((1.0, 2.0, 2.0))
-    assert read_seg(path, geometry=fine).masks["Liver"].volume_cc == pytest.approx(mask.volume_cc)
+    found = read_seg(path, geometry=fine)
+    assert found.masks["Liver"].volume_cc == pytest.approx(mask.volume_cc)
+    assert any("one slice in 3" in note for note in found.notes)
+
+
+def test_frames_on_every_second_image_throughout_bridge_those_between(every_3_mm: tuple[Volume, DicomSource], tmp_path: Path) -> None:
+    """As contours do: each stands for 6 mm."""
+    image, source = every_3_mm
+    path = change(write_seg({"Liver": block(image.geometry, 1, 3, 5, 7)}, tmp_path / "s.dcm", source=source), without_spacing(1.0))
+    found = read_seg(path, geometry=image.geometry)
+    assert found.masks["Liver"].array.any(axis=(1, 2)).nonzero()[0].tolist() == [*range(0, 9)]
+    assert any("one slice in 2" in note for note in found.notes)
 
 
 def test_frames_farther_apart_than_their_spacing_are_noted(every_3_mm: tuple[Volume, DicomSource], tmp_path: Path) -> None:

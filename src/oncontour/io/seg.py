@@ -66,9 +66,10 @@ def read_seg(path: Path | str, *, geometry: Geometry | None = None, source: Dico
     """The segments of a SEG as bool masks on ``geometry`` (copied where its voxels are the SEG's), else on the SEG's own grid.
 
     FRACTIONAL segments are inside from half of their maximum on; a segment without frames is an empty mask. A frame is as thick as
-    SpacingBetweenSlices says; without it as the slices of ``geometry`` that the frames lie on, else as the nearest two frames lie apart,
-    and a single one as SliceThickness says. ``source``: the images that the segments were drawn on. Where their slices are uneven and the
-    frames lie on them alone, each reaches half-way to the next slice, as contours do (a note says so).
+    SpacingBetweenSlices says; without it as the slices of ``geometry`` that the frames lie on (every second, where they lie on every second
+    throughout), else as the nearest two frames lie apart, and a single one as SliceThickness says. ``source``: the images that the
+    segments were drawn on. Where their slices are uneven and the frames lie on them alone, each reaches half-way to the next slice, as
+    contours do. Notes say where slices between were filled, or left empty though no two frames are neighbours.
     Raises StructureError where frames cannot be placed, FormatError where the file cannot be read, LimitError beyond the limits.
     """
     path = Path(path)
@@ -233,25 +234,25 @@ def _on_own_grid(frames: _Frames, size: tuple[int, int], images: Geometry | None
     _, single = np.unique(np.round(along, 3), return_index=True)
     gaps = np.diff(along[single])
     gaps = gaps[gaps > _ON_GRID_MM]
-    for step in _likely_steps(frames, offsets, normal, gaps, images):
+    on = None if images is None else _slices_of_grid(offsets, normal, images)
+    for step in _likely_steps(frames, gaps, on):
         sheet = np.rint(along / step)
         if np.abs(along - sheet * step).max() <= _ON_GRID_MM * max(1.0, float(sheet.max()) / 100):
             first = frames.position_mm[int(np.argmin(offsets))]
             grid = _grid(frames, size, int(sheet.max()) + 1, normal * step, first)
-            return _Layout(grid, sheet.astype(np.int64), notes=_apart(gaps, step))
+            return _Layout(grid, sheet.astype(np.int64), notes=(*_apart(gaps, step), *_coarser(frames, on, step)))
     raise StructureError("frames are unevenly spaced and fit no regular grid", where=where)
 
 
-def _likely_steps(frames: _Frames, offsets: Floats, normal: Floats, gaps: Floats, images: Geometry | None) -> Iterator[float]:
-    """How far slices may lie apart, the most likely first; ``gaps``: between neighbouring frames. SliceThickness is no distance (PS3.3
-    C.7.6.16.2.1): it counts only where frames do not tell."""
+def _likely_steps(frames: _Frames, gaps: Floats, on: tuple[float, NDArray[np.int64]] | None) -> Iterator[float]:
+    """How far slices may lie apart, the most likely first; ``gaps``: between neighbouring frames; ``on``: the images' step, and the slice
+    of each frame. SliceThickness is no distance (PS3.3 C.7.6.16.2.1): it counts where it agrees with the frames, or they do not tell."""
     from oncontour.raster.planes import WIDEST_SPACING_MM, drawn_every
 
     if frames.between_mm:
         yield frames.between_mm
     if len(gaps) and frames.thickness_mm and abs(gaps.min() - frames.thickness_mm) <= _ON_GRID_MM:
         yield _mean_step(gaps)
-    on = None if images is None else _slices_of_grid(offsets, normal, images)
     if on is not None and frames.between_mm is None:
         step, index = on
         every = drawn_every(np.unique(index))
@@ -286,6 +287,12 @@ def _apart(gaps: Floats, step: float) -> tuple[str, ...]:
     if not len(gaps) or gaps.min() < 1.5 * step:
         return ()
     return (f"no two frames of the segments lie nearer than {gaps.min():.4g} mm, their slices {step:.4g} mm apart: empty between them",)
+
+
+def _coarser(frames: _Frames, on: tuple[float, NDArray[np.int64]] | None, step: float) -> tuple[str, ...]:
+    """A note where frames are taken to stand for images between them, though the file does not say how far its slices lie apart."""
+    every = 1 if on is None or frames.between_mm else round(step / on[0])
+    return (f"segments are drawn on one slice in {every}: each frame is taken to reach half-way to the next",) if every > 1 else ()
 
 
 def _refuse_aside(frames: _Frames, normal: Floats, where: str) -> None:
