@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from oncontour import cli, pipeline, scoring
+from oncontour.card import Card
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError, ModelError, OutputError, StructureError
 from oncontour.io import read, write
@@ -284,6 +285,8 @@ def test_masks_that_cannot_be_used_do_not_stop_a_run(phantom: Case, tmp_path: Pa
 
 class Broken:
     """A model that fails as no model should."""
+
+    card = Card("broken", "assess", {})
 
     def predict(self, case: Case, progress: object = None) -> Case:
         raise MemoryError("no room")

@@ -108,6 +108,12 @@ def load(
                 "the card does not say which patients the model learned from", where=model, hint="train it again, or use --seen"
             )
         settings = contourer.task.settings
+        if settings.overlap:
+            raise ModelError(
+                "its structures may overlap, and how sure the model was is kept for one structure a voxel",
+                where=model,
+                hint="draw with `oncontour run` and give the folder as claims",
+            )
         if shift:
             low, high = settings.hu
             contourer.task.settings = replace(settings, hu=(low + shift, high + shift))

@@ -13,10 +13,11 @@ from oncontour.cli import main
 from oncontour.contours import Contours, Slices
 from oncontour.errors import CohortError, ConfigError, InputError, OncontourError, OutputError
 from oncontour.geometry import Geometry
-from oncontour.io import read, write
+from oncontour.io import layout, read, write
 from oncontour.io.convert import convert
 from oncontour.io.nifti import write_image
 from oncontour.io.patient import losses
+from oncontour.io.rtdose import DoseKind
 from oncontour.io.rtstruct import slices_of, write_rtstruct
 from oncontour.io.series import read_series
 from oncontour.volume import Volume
@@ -156,6 +157,14 @@ def test_losses_are_said(tmp_path: Path) -> None:
     write_image(Volume(np.full(grid.shape, 0.25, np.float32), grid), tmp_path / "soft/ct.nii.gz")
     notes = convert(tmp_path / "soft", tmp_path / "dicom").done[0].notes
     assert any("rounded to whole HU" in note for note in notes)
+    case = Case("p", {"dose": Volume(np.ones(grid.shape, np.float32), grid)})
+    assert not any("dose" in note for note in layout.losses(case))
+    for kind, said in (
+        (DoseKind("EFFECTIVE"), "EFFECTIVE PLAN"),
+        (DoseKind(summation="BEAM"), "PHYSICAL BEAM"),
+        (DoseKind("", ""), "no known"),
+    ):
+        assert any(said in note for note in layout.losses(replace(case, facts={"rtdose": kind})))
 
 
 UNEVEN = (0.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0, 24.0)

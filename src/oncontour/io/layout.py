@@ -140,6 +140,10 @@ def losses(case: Case) -> tuple[str, ...]:
     renamed = [n for n in (originals.get(name, name) for name in case.structures) if file_name(n) != n]
     if renamed:
         notes.append(f"names that no file can have were changed: {', '.join(map(repr, renamed))}")
+    kind = case.facts.get("rtdose")
+    if kind is not None and "dose" in case.images and (kind.type, kind.summation) != ("PHYSICAL", "PLAN"):
+        what = " ".join(word for word in (kind.type, kind.summation) if word) or "of no known kind"
+        notes.append(f"a file of images cannot say what the dose is: {what}")
     if case.source is not None:
         notes.append("DICOM identity (patient and study attributes, UIDs) is not kept in NIfTI")
     return tuple(notes)
