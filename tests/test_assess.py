@@ -198,14 +198,18 @@ def test_train_assess_from_the_command_line(folder, tmp_path):
     assert (card.task, card.structures) == ("assess", ["Parotid_L"])
 
 
-@pytest.mark.parametrize(("name", "opinion"), [("hn-quality", ""), ("hn-quality-opinion", "hn-organs")])
-def test_the_examples_are_settings_of_this_version_and_of_the_shipped_models(name, opinion):
+@pytest.mark.parametrize(
+    ("name", "opinion", "own"), [("hn-quality", "", False), ("hn-quality-opinion", "hn-organs", False), ("hn-quality-own", "", True)]
+)
+def test_the_examples_are_settings_of_this_version_and_of_the_shipped_models(name, opinion, own):
     parser = cli.make_parser("train assess", cli.load("train assess"))
     root = Path(__file__).parents[1]
     parsed = cli.parse(parser, ["C", "--out", "O", "--config", str(root / "examples" / f"{name}.yaml")], "train assess")
-    assert parsed["settings"].opinion == opinion
+    assert (parsed["settings"].opinion, parsed["settings"].own) == (opinion, own)
     card = read_card(find(name))
-    held = {key: card.settings[key] for key in ("structures", "held_out_families", "variants", "generated", "flat", "draws")}
+    held = {
+        key: card.settings.get(key, False) for key in ("own", "structures", "held_out_families", "variants", "generated", "flat", "draws")
+    }
     assert held == {key: list(v) if isinstance(v := getattr(parsed["settings"], key), tuple) else v for key in held}
     assert card.name == name
     assert parsed["settings"].held_out_families == ("leak",)
@@ -239,8 +243,12 @@ def test_a_stranger_s_contours_get_a_second_opinion_and_hn_organs_own_do_not(dat
     assert len(scored) > 50
     assert all(0 <= line["lower"] <= line["dsc"] for line in scored)
     assert "Second opinion" in (tmp_path / "theirs" / "report.html").read_text(encoding="utf-8")
-    drawn = pipeline.run(patient, out=tmp_path / "drawn", assess=False, threads=1).out
-    own = assess(patient, drawn / "masks", out=tmp_path / "own", threads=1).record
+    run = pipeline.run(patient, out=tmp_path / "drawn", threads=1)
+    sure = run.record["assess"]
+    assert (sure["model"], sure["opinion"], sure["refused"]) == ("hn-quality-own", None, None)
+    assert all(one["scored"] or one["why"] == "It has no contour." for one in sure["structures"].values())
+    assert not any("how sure" in text for text in run.record["warnings"])
+    own = assess(patient, run.out / "masks", out=tmp_path / "own", threads=1).record
     assert own["assess"]["model"] == "hn-quality"
     assert any("hn-organs drew these contours itself" in text for text in own["warnings"])
     assert "hn-organs drew these contours itself" in (tmp_path / "own" / "report.html").read_text(encoding="utf-8")
