@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from oncontour.phantom import head_neck
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.task import load_task
 from oncontour.train import TrainSettings, fit
+from oncontour.train import _resumed as resumed
 from tests.phantoms import cohort
 
 SETTINGS = ContourSettings(
@@ -241,3 +242,19 @@ def test_a_training_may_start_from_a_finished_model(cases, tmp_path):
     with pytest.raises(ModelError, match="structures"):
         fit(other, cases, tmp_path / "third", once, start=first.model)
     assert not (tmp_path / "third").exists()
+
+
+def test_a_run_begun_without_saying_whether_structures_overlap_goes_on_when_it_is_said_that_they_do_not(tmp_path):
+    whole = json.loads(json.dumps(asdict(ContourSettings(("GTV",), overlap=False))))
+    bare = {key: value for key, value in whole.items() if key != "overlap"}
+    for before, goes_on in ((bare, True), (bare | {"overlap": None}, True), (whole, True), (bare | {"overlap": True}, False)):
+        (tmp_path / "settings.json").write_text(json.dumps({"task_settings": before}), encoding="utf-8")
+        assert goes_on_with(tmp_path, {"task_settings": whole}) == goes_on
+
+
+def goes_on_with(out, record):
+    try:
+        resumed(out, record, {"task_settings": ContourSettings(("GTV",))})
+    except OutputError:
+        return False
+    return True

@@ -342,12 +342,21 @@ def _resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path
     settings, last = out / "settings.json", out / "checkpoints" / "last.ckpt"
     if settings.exists():
         held = json.loads(settings.read_text(encoding="utf-8"))
-        differs = sorted(_differences(held | {key: _completed(held[key], made_of[key]) for key in made_of if key in held}, record))
+        held |= {key: _completed(held[key], made_of[key]) for key in made_of if key in held}
+        differs = sorted(_differences(_as_made(held), _as_made(record)))
         if differs:
             raise OutputError(
                 f"the folder holds another run (different: {', '.join(differs)})", where=str(out), hint="choose another --out"
             )
     return last if last.exists() else None
+
+
+def _as_made(record: dict[str, Any]) -> dict[str, Any]:
+    """``record`` with what makes no other net spelled alike: structures that nobody said may overlap are kept apart, as with false."""
+    task = record.get("task_settings")
+    if isinstance(task, dict) and "overlap" in task:
+        return record | {"task_settings": task | {"overlap": bool(task["overlap"])}}
+    return record
 
 
 def _completed(held: Any, settings: Any) -> Any:

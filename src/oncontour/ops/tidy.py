@@ -1,7 +1,7 @@
 """Tidying masks the way a clinician would before looking closer, each step switchable and every change put in words.
 
 In this order, structure by structure: close holes, smooth, drop slivers, keep the large pieces; then no voxel in two structures.
-A step that changes nothing says nothing. A target may have several parts (nodes): those of TARGET_ISLAND_CC and more always stay.
+A step that changes nothing says nothing. A target may have several parts (nodes): those of TARGET_ISLAND_CC and more are never dropped.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ _SLICE_CROSS = ndimage.generate_binary_structure(3, 1) & np.array([False, True, 
 class Tidy:
     """Which rules apply; ``Tidy.off()`` has none. Raises ConfigError for numbers that make no sense.
 
-    Whatever they say, pieces of TARGET_ISLAND_CC (0.2 cc) and more of a target (``is_target``: GTV, CTV, ITV, PTV ..) stay.
+    Whatever they say, no piece of TARGET_ISLAND_CC (0.2 cc) and more of a target (``is_target``: GTV, CTV, ITV, PTV ..) is dropped;
+    smoothing may move its outline away all the same.
     """
 
     pieces: float = 0.2
     """keep pieces (26 neighbours: thin oblique ones hold together) of at least this part of the largest; 1: the largest alone, 0: all.
     Of targets (GTV, CTV, ITV, PTV) pieces of 0.2 cc and more stay as well"""
     holes: Literal["slices", "volume", "off"] = "slices"
-    """fill what is closed in within a slice, or within the volume"""
+    """fill what is closed in within a slice, or within the volume, and belongs to no other structure"""
     slivers_mm2: float = 10.0
     """drop islands within a slice smaller than this, unless they carry the structure on from the next slice (its tip) or belong to a
     piece of a target of 0.2 cc and more beside its largest; 0 drops none"""
     smooth_mm: float = 0.0
     """radius of a Gaussian smoothing of the outline (cut at one half); 0 is off. It moves the outline, hence off by default"""
     overlap: Literal["first", "off"] = "first"
-    """a voxel in several structures stays in the first of them (``priority``)"""
+    """a voxel in several structures stays in the first of them (``priority``), unless the model lets them overlap"""
     priority: tuple[str, ...] = ()
     """who comes first where structures overlap; the others follow in their own order. Structures of a model that lets them overlap
     (GTV and PTV) stay whole, except that those named here give way to those named before them"""
