@@ -131,13 +131,15 @@ def run(
         case = _in_gy(_read(ct_folder, series_uid, dose), unit)
         known = None if truth is None else _read_truth(truth, case)
     failed: list[str] = []
-    assessor = _load_assessor(quality, failed, backend=backend, threads=threads) if assess else None
+    with clock("choose"):
+        chosen = model or [default_model(case)]
+    judge_of = scoring.first_for(chosen, DEFAULT_MODELS.values())
+    assessor = _load_assessor(quality, failed, first=judge_of, backend=backend, threads=threads) if assess else None
     risk_model = None if risk is None else _load_risk(risk, facts)
     settings: dict[str, Any] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
     settings |= {"facts": facts, "unit": unit}
     notes = [anonymous(note, ct_folder, case) for note in case.facts.get("notes", ())]
     with clock("contour"):
-        chosen = model or [default_model(case)]
         if not model:
             notes.append(f"{chosen[0]} was chosen because of the region that the CT shows.")
         drawn, models = contour(
@@ -322,10 +324,12 @@ def _targets(case: Case, drawn: Case) -> list[str]:
 # ---- quality
 
 
-def _load_assessor(quality: str | None, failed: list[str], *, backend: Literal["auto", "torch", "openvino"], threads: int | None) -> Any:
+def _load_assessor(
+    quality: str | None, failed: list[str], *, first: str, backend: Literal["auto", "torch", "openvino"], threads: int | None
+) -> Any:
     """The quality model. One that was named has to be right; without the shipped one the rules look alone, and ``failed`` gets why."""
     try:
-        return scoring.load(quality, first=scoring.OWN_MODEL, backend=backend, threads=threads)
+        return scoring.load(quality, first=first, backend=backend, threads=threads)
     except Exception as error:
         if quality is not None:
             raise

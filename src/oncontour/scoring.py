@@ -7,7 +7,7 @@ summary(case)          that in a few lines
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ DEFAULT_MODEL = "hn-quality"
 OPINION_MODEL = "hn-quality-opinion"
 """The shipped one that asks the contour model hn-organs for a second opinion: for contours that hn-organs did not draw."""
 OWN_MODEL = "hn-quality-own"
-"""The shipped one that knows how sure the drawing model was of each voxel: for what our own contour models draw in a run."""
+"""The shipped one that knows how sure the drawing model was of each voxel: for what the shipped contour models draw in a run."""
 UNSURE = "how sure the drawing model was is not known of {}: {} judged all structures without."
 ALONE = "{} drew these contours itself, and its own opinion is no second one: {} judged them without."
 NO_BOUND = (
@@ -46,6 +46,18 @@ def load(model: str | None = None, *, first: str = DEFAULT_MODEL, backend: Backe
     from oncontour.tasks.assessing import load_assessor
 
     return load_assessor(model or offered[0], backend=backend, threads=threads)
+
+
+def first_for(drawers: Sequence[str], known: Collection[str]) -> str:
+    """Which of the shipped quality models judges best what these contour models draw, where ``known`` are the shipped ones.
+
+    What those alone draw: the one that knows how sure they were. About other models it is no better, and its bound is too bold
+    (``papers/quality-2026``): they get a second opinion. Where both draw, the one that needs neither.
+    """
+    shipped_ones = [name for name in drawers if name in known]
+    if len(shipped_ones) == len(drawers):
+        return OWN_MODEL
+    return DEFAULT_MODEL if shipped_ones else OPINION_MODEL
 
 
 def score(

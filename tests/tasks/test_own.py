@@ -8,7 +8,7 @@ import torch
 from tests.phantoms import NECK as NAMES
 from tests.phantoms import SMALL_GRID as GRID
 
-from oncontour import scoring
+from oncontour import pipeline, scoring
 from oncontour.assess import observe_cohort
 from oncontour.case import Case
 from oncontour.errors import FormatError, TrainingError
@@ -170,6 +170,13 @@ def test_where_nobody_knows_how_sure_the_drawer_was_a_model_judges_that_need_not
     ]
     monkeypatch.setattr(scoring, "load", lambda **_: None)
     assert not any(one["scored"] for one in scoring.score(theirs, assessor)[0].scores["assess"]["structures"].values())
+
+
+def test_who_judges_depends_on_who_drew():
+    known = pipeline.DEFAULT_MODELS.values()
+    assert scoring.first_for(["hn-organs"], known) == "hn-quality-own"
+    assert scoring.first_for(["ours.safetensors"], known) == scoring.first_for(["a", "b"], known) == "hn-quality-opinion"
+    assert scoring.first_for(["hn-organs", "ours.safetensors"], known) == "hn-quality"
 
 
 def test_calibrating_takes_masks_with_chances_alone(task, patients, claims, drawer, tmp_path):
