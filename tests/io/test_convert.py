@@ -218,6 +218,27 @@ def test_structures_of_an_even_series_are_written_as_drawn(tmp_path: Path) -> No
         assert np.allclose(drawn, written, atol=1e-4)
 
 
+@pytest.mark.parametrize(("spacing_mm", "digits"), [(0.8333, 2), (0.625, 2), (1.171875, 2), (0.8333, 1)])
+def test_structures_of_an_even_series_of_rounded_places_are_written_as_drawn(tmp_path: Path, spacing_mm: float, digits: int) -> None:
+    """Places rounded to 0.01 mm (or 0.1 mm) are no other slices, though a pixel drawn by hardly more than half may change sides."""
+    offsets = tuple(float(z) for z in np.round(np.arange(12) * spacing_mm, digits))
+    make_series(tmp_path / "in/ct", offsets=offsets, rows=20, columns=20)
+    image, source, _ = read_series(tmp_path / "in/ct")
+    assert image.geometry.shape[0] == 12
+    slices = slices_of(source)
+    sizes = {n: 8.501 if n % 2 else 6.501 for n in range(1, 11)}  # mm, from 3.5: of the last pixels a little more than half
+    drawn = []
+    for n, size in sizes.items():
+        corners = ((3.5, 3.5), (3.5, 3.5 + size), (3.5 + size, 3.5 + size), (3.5 + size, 3.5))
+        drawn.append(np.array([slices.origins_mm[n] + c * slices.row + r * slices.column for r, c in corners]))
+    case = Case("p", {"ct": image}, contours={"Liver": Contours(tuple(drawn), None, slices)}, source=source)
+    assert losses(case) == ()
+    write(case, tmp_path / "out")
+    for ours, written in zip(drawn, read(tmp_path / "out").contours["Liver"], strict=True):
+        assert ours.shape == written.shape
+        assert np.allclose(ours, written, atol=1e-3)
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_contours_on_an_image_finer_than_their_slices_keep_their_voxels(tmp_path: Path, known: bool) -> None:
     """Drawn every 3 mm, on an image that was brought to 1 mm: each contour stays three slices thick, the lone one too."""

@@ -53,6 +53,7 @@ from oncontour.io.rtstruct_read import (
     whole,
 )
 from oncontour.io.source import DicomSource, SliceRef
+from oncontour.io.stack import ON_GRID_MM
 from oncontour.palette import Colour, colour_of
 
 Ints = NDArray[np.int64]
@@ -126,14 +127,16 @@ def write_rtstruct(
 def drawn_on_other_slices(case: Case) -> tuple[str, ...]:
     """The structures (contours without a mask) that would be other voxels on the case's grid if they were written as drawn to a series
     with one image for each slice of that grid, as ``write_series`` makes it: how far a contour reaches is told by the slices round it, and
-    these are others, as where uneven slices lie on a finer grid. None where the slices are the same."""
+    these are others, as where uneven slices lie on a finer grid. None where they are the same but for
+    rounding, as the slices of an even series may be."""
     from oncontour.raster import fill
 
     grid = case.geometry
     origins = grid.points([(k, 0, 0) for k in range(grid.shape[0])])
     slices = Slices(origins, grid.axes[2], grid.axes[1], grid.spacing_mm[1:], grid.shape[1:])
+    rounding_mm = min(ON_GRID_MM, 0.1 * grid.spacing_mm[0])
     drawn = {name: contours for name, contours in case.contours.items() if name not in case.masks and len(contours)}
-    elsewhere = {name: contours for name, contours in drawn.items() if not _same_planes(contours.slices, slices)}
+    elsewhere = {name: contours for name, contours in drawn.items() if not _same_planes(contours.slices, slices, rounding_mm)}
     return tuple(
         name
         for name, contours in elsewhere.items()
@@ -141,10 +144,10 @@ def drawn_on_other_slices(case: Case) -> tuple[str, ...]:
     )
 
 
-def _same_planes(one: Slices | None, other: Slices) -> bool:
+def _same_planes(one: Slices | None, other: Slices, rounding_mm: float) -> bool:
     if one is None or len(one.offsets_mm) != len(other.offsets_mm) or 1 - abs(one.normal @ other.normal) > 1e-8:
         return False
-    return bool(np.abs(one.offsets_mm - np.sort(other.origins_mm @ one.normal)).max() <= 1e-3)
+    return bool(np.abs(one.offsets_mm - np.sort(other.origins_mm @ one.normal)).max() <= rounding_mm + 1e-6)
 
 
 # ---- what is written
