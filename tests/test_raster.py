@@ -206,6 +206,7 @@ def thickness(planes: list[float], slices: list[float] | None = None, slab_mm: f
 EVERY_3 = [float(z) for z in range(-18, 60, 3)]
 EVERY_1 = [float(z) for z in range(-18, 60)]
 EVERY_5 = [float(z) for z in range(-15, 60, 5)]
+EVERY_6 = [float(z) for z in range(-18, 60, 6)]
 EVERY_10 = [float(z) for z in range(-20, 70, 10)]
 UNEVEN = [float(z) for z in range(-18, 0)] + [float(z) for z in range(0, 60, 3)]
 
@@ -221,7 +222,9 @@ UNEVEN = [float(z) for z in range(-18, 0)] + [float(z) for z in range(0, 60, 3)]
         ([0, 9, 18], EVERY_3, [(-4.5, 22.5)]),  # every third, 9 mm apart
         ([0, 10, 20], EVERY_5, [(-5, 25)]),  # every second, 10 mm apart
         ([0, 5, 10, 15], EVERY_1, [(-2.5, 17.5)]),  # every fifth of a fine CT
-        ([0, 12, 24, 36], EVERY_3, [(-1.5, 1.5), (10.5, 13.5), (22.5, 25.5), (34.5, 37.5)]),  # farther than 10 mm: single slices
+        ([0, 12, 24, 36], EVERY_3, [(-1.5, 1.5), (10.5, 13.5), (22.5, 25.5), (34.5, 37.5)]),  # every fourth, 12 mm apart: single slices
+        ([0, 12, 24, 36], EVERY_6, [(-6, 42)]),  # every second, 12 mm apart, each over the next
+        ([0, 15, 30], EVERY_5, [(-7.5, 37.5)]),  # every third, 15 mm apart
         ([-15, 15, 45], EVERY_3, [(-16.5, -13.5), (13.5, 16.5), (43.5, 46.5)]),  # the same as with unequal steps:
         ([-15, 15, 48], EVERY_3, [(-16.5, -13.5), (13.5, 16.5), (46.5, 49.5)]),
         ([-10, -5, 0, 15, 30], UNEVEN, [(-12.5, 1.5), (13.5, 16.5), (28.5, 31.5)]),  # every fifth: 5 mm apart, then 15
@@ -275,6 +278,68 @@ def test_contours_of_one_slice_are_one_plane_however_they_were_rounded(
     axes = turned((0, 0, 0) if not turned_grid else (0, 20, 0)).T[::-1]
     grid = Geometry.regular((22, 44, 44), (1, 1, 1), np.array([0, 0, 6]) - axes.T @ [10.5, 21.5, 21.5], axes)
     assert rasterise(ring, grid, slab_mm=slab_mm).volume_cc == pytest.approx(3 * 3 * (30**2 - 10**2) / 1000, rel=5e-3)
+
+
+SIX_SLICES = Geometry.regular((6, 40, 40), (3, 1, 1), (-19.5, -19.5, 0))
+
+
+def ring_of(half: float, count: int, z: float) -> Floats:
+    """A circle of ``count`` points."""
+    angle = 2 * np.pi * np.arange(count) / count
+    return np.stack([half * np.cos(angle), half * np.sin(angle), np.full(count, z)], axis=1)
+
+
+@pytest.mark.parametrize("slab_mm", [None, 3.0])
+@pytest.mark.parametrize("again", [square(0.15, 15), square(0.15, 15, x=1), square(0.15, 14.6), square(0.06, 15)[[2, 1, 0, 3]]])
+def test_outlines_drawn_twice_on_one_slice_do_not_erase_each_other(again: Floats, slab_mm: float | None) -> None:
+    """A square of 30 mm on six slices, and the same again 0.06 to 0.15 mm beside the slice: as it was, moved by 1 mm, 0.4 mm smaller."""
+    up = [np.array([0, 0, 3 * k]) for k in range(6)]
+    twice = Contours(tuple(p + z for z in up for p in (square(0, 15), again)), slices=slices_along(np.arange(6) * 3.0))
+    filled = fill(twice, SIX_SLICES, slab_mm=slab_mm).array.sum(axis=(1, 2))
+    assert (filled >= 29 * 30).all()
+    assert (filled <= 31 * 30).all()
+
+
+def test_the_outline_drawn_twice_round_one_hole() -> None:
+    slices = slices_along(np.arange(6) * 3.0)
+    rings = Contours(tuple(square(3 * k + z, half) for k in range(6) for z in (0, 0.15) for half in (15, 5)), slices=slices)
+    assert rasterise(rings, SIX_SLICES).volume_cc == pytest.approx(6 * 3 * (30**2 - 10**2) / 1000, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "area_mm2"),
+    [
+        (square(0, 15), ring_of(8, 300, 0.1), 30**2 - np.pi * 8**2),  # a hole
+        (ring_of(8, 300, 0), square(0.1, 15), 30**2 - np.pi * 8**2),  # the outline round it
+        (square(0, 5, x=-8), square(0.1, 5, x=8), 2 * 10**2),  # beside each other
+        (square(0, 5, x=-5), square(0.1, 5, x=5), 2 * 10**2),  # with an edge in common
+        (square(0, 15), square(0.1, 12, x=3), 30**2 - 24**2),  # a hole that touches the outline
+        (square(0, 15), square(0.1, 13), 30**2 - 26**2),  # a wall of 2 mm
+        (square(0, 2), square(0.1, 1), 4**2 - 2**2),  # a small one
+    ],
+)
+def test_what_lies_within_or_beside_on_one_slice_is_one_plane(one: Floats, other: Floats, area_mm2: float) -> None:
+    up = [np.array([0, 0, 3 * k]) for k in range(6)]
+    pairs = Contours(tuple(p + z for z in up for p in (one, other)), slices=slices_along(np.arange(6) * 3.0))
+    assert rasterise(pairs, SIX_SLICES).volume_cc == pytest.approx(6 * 3 * area_mm2 / 1000, rel=5e-3)
+
+
+def test_outlines_drawn_twice_on_every_second_slice_bridge_those_between() -> None:
+    assert thickness([0, 0.15, 6, 6.15, 12, 12.15], EVERY_3) == [(-3, 15)]
+
+
+def test_far_contours_are_bridged_only_where_they_lie_over_each_other() -> None:
+    """On every second slice of 6 mm: over each other with 6 of 10 mm; with an edge in common; the last two over each other."""
+    grid = Geometry.regular((240, 1, 80), (0.25, 1, 1), (-9.5, 0, -19.875))
+    stack = slices_along(np.arange(-24, 66, 6.0))
+
+    def filled_mm(shift: list[float]) -> float:
+        drawn = Contours(tuple(square(12.0 * n, x=x) for n, x in enumerate(shift)), slices=stack)
+        return float(fill(drawn, grid).array.any(axis=(1, 2)).sum() * 0.25)
+
+    assert filled_mm([0, 4, 8]) == pytest.approx(36)
+    assert filled_mm([0, 10, 20]) == pytest.approx(3 * 6)
+    assert filled_mm([0, 20, 20]) == pytest.approx(6 + 24)
 
 
 def test_a_huge_contour_on_an_oblique_grid_takes_no_huge_memory() -> None:

@@ -479,6 +479,20 @@ def test_every_second_slice_is_said(case: Case, written: Path, tmp_path: Path) -
     assert fill(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(16 / 15 * case.masks["PTV_7000"].volume_cc, rel=0.1)
 
 
+def test_a_body_on_every_second_thick_slice_is_one_thing(tmp_path: Path) -> None:
+    """90 mm on slices of 6 mm: of 15 contours, or 16, every second is left, and fills what lay between."""
+    case = make_case(tmp_path / "ct", {"PTV_7000": Box((0, 0, 0), (30, 20, 90))}, offsets=np.arange(-66.0, 67, 6))
+
+    def thin(d: Dataset) -> None:
+        for one in d.ROIContourSequence:
+            one.ContourSequence = one.ContourSequence[::2]
+
+    path = edited(write_rtstruct(case, tmp_path / "all.dcm"), thin, tmp_path / "r.dcm")
+    found, notes = read_rtstruct(path, source=case.source)
+    assert any("on one slice in 2, up to 12.0 mm apart: beyond 10 mm a contour reaches half-way to the next only where" in n for n in notes)
+    assert rasterise(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(len(found["PTV_7000"]) * 30 * 20 * 12 / 1000, rel=0.02)
+
+
 def test_contours_too_far_apart_for_one_thing_are_said(tmp_path: Path) -> None:
     case = make_case(tmp_path / "ct", {"PTV_7000": Box((0, 0, 0), (30, 20, 90))}, offsets=np.arange(-60.0, 61, 3))
 

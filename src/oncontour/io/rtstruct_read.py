@@ -446,7 +446,7 @@ def _sound(polygons: list[Floats], name: str, slices: Slices | None, notes: list
 
 
 def _off_the_slices(offsets: Floats, slices: Slices, name: str) -> list[str]:
-    from oncontour.raster.planes import SAME_PLANE_MM, WIDEST_SPACING_MM, bridged, drawn_every, nearest_of
+    from oncontour.raster.planes import MOST_APART, SAME_PLANE_MM, WIDEST_SPACING_MM, bridged, drawn_every, nearest_of
 
     at = slices.offsets_mm
     planes = np.unique(offsets)
@@ -463,8 +463,8 @@ def _off_the_slices(offsets: Floats, slices: Slices, name: str) -> list[str]:
         if bridged(steps, apart, every)[usual].all():
             how = ": each contour is taken to reach half-way to the next"
         else:
-            farthest = float(apart[usual].max())
-            how = f", up to {farthest:.1f} mm apart: beyond {WIDEST_SPACING_MM:g} mm a contour stands for its own slice alone"
+            alone = "stands for its own slice alone" if every > MOST_APART else "reaches half-way to the next only where the two overlap"
+            how = f", up to {float(apart[usual].max()):.1f} mm apart: beyond {WIDEST_SPACING_MM:g} mm a contour {alone}"
         notes.append(f"{name!r} is drawn on one slice in {every}{how}")
     return notes
 

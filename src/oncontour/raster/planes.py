@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +20,15 @@ SAME_PLANE_MM = 0.05
 FLAT_MM = 1.0
 """A polygon whose points are farther apart along the normal does not lie in one of the planes."""
 WIDEST_SPACING_MM = 10.0
-"""Planes farther apart than this are separate pieces, whatever their number and order; neighbouring slices of the image are never that."""
+"""Planes farther apart than this are separate pieces; neighbouring slices of the image are never that, nor is what ``bridged`` joins."""
+MOST_APART = 3
+"""Outlines over each other on every second or third slice are one body, however far apart; on every fourth they may be islands."""
 _BRIDGED = 1.5
 _ROUNDED = 0.06
 """Part of the slice spacing that a contour may lie off its slice."""
+_THINNEST_WALL_MM = 1.0
+"""An outline nearer than this to the one round it, on average, is that one drawn twice and not its hole."""
+_PROBES = 1000
 _PARALLEL = np.cos(np.deg2rad(1.0))
 
 
@@ -54,10 +60,10 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
 
     ``slices`` (default: those the contours carry) are the image planes they were drawn on. A slab reaches half-way to the next plane that
     has contours; where none follows, or slices lie between that were left without contours, half a slice spacing. Contours drawn on every
-    second, third .. slice throughout bridge those between, as far as WIDEST_SPACING_MM; beyond it each stands for its own slice. Polygons
-    that lie on one slice but for rounding are one plane. Without slices the spacing is read off the contours; a single plane takes
-    ``grid``'s step along the normal. ``slab_mm`` gives every plane this thickness instead. Raises StructureError for polygons that are
-    not planar or not parallel.
+    second, third .. slice throughout bridge those between, as far as ``bridged`` says; beyond it each stands for its own slice. Polygons
+    that lie on one slice but for rounding are one plane where they are outline and hole, or apart; outlines drawn twice, or across each
+    other, share the slab. Without slices the spacing is read off the contours; a single plane takes ``grid``'s step along the normal.
+    ``slab_mm`` gives every plane this thickness instead. Raises StructureError for polygons that are not planar or not parallel.
     """
     slices = slices or contours.slices
     points = np.concatenate(contours.polygons)
@@ -68,13 +74,24 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
     _refuse_tilted(spread, contours)
     on = slices.offsets_mm if slices and len(slices.offsets_mm) > 1 and np.array_equal(normal, slices.normal) else None
     order = np.argsort(offset, kind="stable")
+    upright = np.linalg.svd(normal[None])[2][1:]
+
+    def flat(n: int) -> Floats:
+        return np.asarray(contours.polygons[order[n]] @ upright.T)
+
     heads = _plane_heads(offset[order], on)
     planes = _middles(offset[order], heads)
     if on is not None:
-        heads = _one_a_slice(heads, planes, on)
+        heads = _one_a_slice(heads, planes, on, flat, len(order))
         planes = _middles(offset[order], heads)
     single = _step_along(normal, grid)
-    slabs = slabs_of(planes, on, slab_mm, single)
+    ends = np.append(heads, len(order))
+
+    def overlap(plane: int) -> bool:
+        here, following = ([flat(n) for n in range(*ends[p : p + 2])] for p in (plane, plane + 1))
+        return any(_overlap(a, b) for a in here for b in following)
+
+    slabs = slabs_of(planes, on, slab_mm, single, overlap)
     sorted_points = np.concatenate([contours.polygons[p] for p in order])
     sorted_starts = np.concatenate([[0], np.cumsum(np.diff(starts)[order])]).astype(np.int64)
     return Planes(sorted_points, sorted_starts, np.append(heads, len(order)).astype(np.int64), normal, slabs)
@@ -135,15 +152,88 @@ def _plane_heads(sorted_offsets: Floats, slices: Floats | None) -> Ints:
     return np.array(heads, dtype=np.int64)
 
 
-def _one_a_slice(heads: Ints, planes: Floats, slices: Floats) -> Ints:
+def _one_a_slice(heads: Ints, planes: Floats, slices: Floats, flat: Callable[[int], Floats], count: int) -> Ints:
     """``heads`` without those of planes that lie on the same slice as the plane before: outline and hole of one slice are one plane,
-    however they were rounded, else each would take half of the slab and the hole be solid. What was drawn on other slices stays as it is:
-    several of its planes may lie near one of these."""
+    however they were rounded, else each would take half of the slab and the hole be solid. Planes whose outlines are the same or cross stay
+    apart: as one plane they would erase each other. What was drawn on other slices stays as it is: several of its planes may lie near one
+    of these. ``flat`` gives the ``count`` polygons in the plane (n, 2), in the order of their offsets."""
     index = _on_slices(planes, slices)
     if not _drawn_on(index):
         return heads
-    again = (index[1:] >= 0) & (index[1:] == index[:-1])
-    return np.asarray(heads[np.append(True, ~again)])
+    shared = (index[1:] >= 0) & (index[1:] == index[:-1])
+    kept: list[int] = []
+    before: list[Floats] = []
+    again_followed = zip(np.append(False, shared), np.append(shared, False), strict=True)
+    for head, end, (again, followed) in zip(heads, np.append(heads[1:], count), again_followed, strict=True):
+        here = [flat(n) for n in range(head, end)] if again or followed else []
+        if again and all(_hole_or_beside(a, b) for a in before for b in here):
+            before += here
+        else:
+            kept.append(int(head))
+            before = here
+    return np.array(kept, dtype=np.int64)
+
+
+def _hole_or_beside(a: Floats, b: Floats) -> bool:
+    """Whether XOR of two outlines (n, 2) is what was drawn: one is a hole of the other, or they have no more than edges in common."""
+    if _boxes_apart(a, b):
+        return True
+    (a_in, a_out), (b_in, b_out) = _sides(a, b), _sides(b, a)
+    if not a_in and not b_in:
+        return a_out and b_out
+    if not a_out and not b_in:
+        return _is_hole(a, b)
+    return not b_out and not a_in and _is_hole(b, a)
+
+
+def _overlap(a: Floats, b: Floats) -> bool:
+    """Whether two outlines (n, 2) have more than their edges in common."""
+    if _boxes_apart(a, b):
+        return False
+    (a_in, a_out), (b_in, b_out) = _sides(a, b), _sides(b, a)
+    return a_in or b_in or not (a_out and b_out)
+
+
+def _boxes_apart(a: Floats, b: Floats) -> bool:
+    return bool((a.min(axis=0) > b.max(axis=0)).any() or (b.min(axis=0) > a.max(axis=0)).any())
+
+
+def _is_hole(inner: Floats, outer: Floats) -> bool:
+    """Whether what lies between the two is a wall: half of the whole, or _THINNEST_WALL_MM thick on average."""
+    within, whole = _area(inner), _area(outer)
+    length = float(np.linalg.norm(np.roll(outer, -1, axis=0) - outer, axis=1).sum())
+    return within <= whole / 2 or whole - within >= _THINNEST_WALL_MM * length
+
+
+def _area(polygon: Floats) -> float:
+    x, y = (polygon - polygon[0]).T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+
+
+def _sides(outline: Floats, polygon: Floats) -> tuple[bool, bool]:
+    """Whether part of the outline lies within the polygon (even-odd), and part outside; what is nearer than SAME_PLANE_MM to its edge
+    is neither."""
+    along = np.roll(polygon, -1, axis=0) - polygon
+    squared = np.maximum((along**2).sum(axis=1), 1e-12)
+    within = outside = False
+    probes = _probes(outline)
+    for piece in np.array_split(probes, 1 + len(probes) * len(polygon) // 500_000):
+        away = piece[:, None] - polygon
+        share = np.clip((away * along).sum(axis=2) / squared, 0, 1)
+        clear = np.linalg.norm(away - share[..., None] * along, axis=2).min(axis=1) > SAME_PLANE_MM
+        crossed = (away[..., 1] < 0) != (away[..., 1] < along[:, 1])
+        before = (away[..., 0] * along[:, 1] < away[..., 1] * along[:, 0]) == (along[:, 1] > 0)
+        inside = (crossed & before).sum(axis=1) % 2 == 1
+        within, outside = within or bool((clear & inside).any()), outside or bool((clear & ~inside).any())
+    return within, outside
+
+
+def _probes(outline: Floats) -> Floats:
+    """Points all along a closed outline (n, 2), half a millimetre apart, but no more than _PROBES of them and no fewer than 64."""
+    closed = np.append(outline, outline[:1], axis=0)
+    reach = np.append(0, np.cumsum(np.linalg.norm(np.diff(closed, axis=0), axis=1)))
+    at = np.linspace(0, reach[-1], int(np.clip(reach[-1] / 0.5, 64, _PROBES)), endpoint=False)
+    return np.stack([np.interp(at, reach, closed[:, 0]), np.interp(at, reach, closed[:, 1])], axis=1)
 
 
 def _middles(sorted_offsets: Floats, heads: Ints) -> Floats:
@@ -156,14 +246,15 @@ def _step_along(normal: Floats, grid: Geometry) -> float:
     return grid.spacing_mm[int(np.abs(grid.axes @ normal).argmax())]
 
 
-def slabs_of(planes: Floats, slices: Floats | None, slab_mm: float | None, single_mm: float) -> Floats:
-    """(planes, 2) from where to where each of the growing ``planes`` reaches; ``slices`` are the growing image planes, where known."""
+def slabs_of(planes: Floats, slices: Floats | None, slab_mm: float | None, single_mm: float, overlap: Callable[[int], bool]) -> Floats:
+    """(planes, 2) from where to where each of the growing ``planes`` reaches; ``slices`` are the growing image planes, where known;
+    ``overlap(n)`` whether outlines of plane n and the next lie over each other."""
     if slab_mm is not None:
         return np.stack([planes - slab_mm / 2, planes + slab_mm / 2], axis=1)
     index = _on_slices(planes, slices) if slices is not None else None
     if slices is not None and index is not None and _drawn_on(index):
         planes = np.where(index >= 0, slices[np.maximum(index, 0)], planes)
-        below, above, joined = _steps_on_slices(planes, index, slices)
+        below, above, joined = _steps_on_slices(planes, index, slices, overlap)
     else:
         if slices is not None:
             single_mm = float(np.median(np.diff(slices)))
@@ -197,7 +288,9 @@ def _drawn_on(index: Ints) -> bool:
     return bool((index >= 0).mean() >= 0.5)
 
 
-def _steps_on_slices(planes: Floats, index: Ints, slices: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+def _steps_on_slices(
+    planes: Floats, index: Ints, slices: Floats, overlap: Callable[[int], bool]
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Step below and above each plane where nothing joins, and which planes join the next: no slice left out between (``bridged``)."""
     gap = np.diff(slices)
     up = np.searchsorted(slices, planes + SAME_PLANE_MM, "right") - 1
@@ -206,25 +299,30 @@ def _steps_on_slices(planes: Floats, index: Ints, slices: Floats) -> tuple[Float
     below = gap[np.clip(down, 0, len(gap) - 1)]
     between = np.searchsorted(slices, planes[1:] - SAME_PLANE_MM, "left") - np.searchsorted(slices, planes[:-1] + SAME_PLANE_MM, "right")
     every = drawn_every(index)
-    below, above = (np.where(bridged(every, every * step, every), every * step, step) for step in (below, above))
     both = (index[1:] >= 0) & (index[:-1] >= 0)
+    far = both & (every <= MOST_APART) & (between >= 1) & (between < every) & (np.diff(planes) > WIDEST_SPACING_MM)
+    over = np.array([bool(is_far) and overlap(n) for n, is_far in enumerate(far)], dtype=bool)
+    body = np.isin(index, [index[1:][over], index[:-1][over]])  # its open ends reach as far as what joins it
+    below, above = (np.where(bridged(every, every * step, every, body), every * step, step) for step in (below, above))
     near = np.diff(planes) <= _BRIDGED * np.maximum(above[:-1], below[1:])
-    joined = np.where(both, bridged(between + 1, np.diff(planes), every), near)
+    joined = np.where(both, bridged(between + 1, np.diff(planes), every, over), near)
     return below, above, joined
 
 
-def bridged(steps: Ints | int, apart_mm: Floats, every: int) -> NDArray[np.bool_]:
+def bridged(steps: Ints | int, apart_mm: Floats, every: int, overlap: NDArray[np.bool_] | bool = False) -> NDArray[np.bool_]:
     """Whether two contours reach out to each other that lie ``steps`` slices and ``apart_mm`` from each other, in a structure drawn on one
-    slice in ``every``: neighbouring slices always, others up to WIDEST_SPACING_MM. A fine CT drawn every 5 mm is one thing; islands on
-    every tenth slice, 30 mm apart, are not."""
+    slice in ``every``: neighbouring slices always, others up to WIDEST_SPACING_MM, and beyond it those that lie over each other in the
+    plane (``overlap``) where it is drawn on every second or third (MOST_APART). A fine CT drawn every 5 mm is one thing, and so is a body
+    on every second slice of 6 mm; islands on every tenth slice, 30 mm apart, are not."""
     steps = np.asarray(steps)
-    return np.asarray((steps <= 1) | ((steps <= every) & (apart_mm <= WIDEST_SPACING_MM + SAME_PLANE_MM)))
+    near = (apart_mm <= WIDEST_SPACING_MM + SAME_PLANE_MM) | (np.asarray(overlap) & (every <= MOST_APART))
+    return np.asarray((steps <= 1) | ((steps <= every) & near))
 
 
 def drawn_every(index: Ints) -> int:
     """1 where contours lie on every slice, 2 where on every second throughout (three quarters of at least two steps), and so on; whether
     they stand for the slices between as well ``bridged`` tells."""
-    steps = np.diff(index[index >= 0])
+    steps = np.diff(np.unique(index[index >= 0]))
     if len(steps) < 2:
         return 1
     values, counts = np.unique(steps, return_counts=True)
