@@ -297,6 +297,39 @@ def test_frames_on_every_second_image_throughout_bridge_those_between(every_3_mm
     assert any("one slice in 2" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("slices", [(10, 20, 30), (10, 13, 16, 19), (10, 20, 30, 31)])
+def test_islands_as_thick_as_the_images_stay_islands(tmp_path: Path, slices: tuple[int, ...]) -> None:
+    """64 pixels of 2 x 2 mm on slices of 1 mm that are said to be 1 mm thick: 0.256 cc each, and nothing where there is no frame."""
+    make_series(tmp_path / "ct", rows=16, columns=16, spacing_mm=(2.0, 2.0), offsets=tuple(np.arange(0.0, 40.0)))
+    image, source, _ = read_series(tmp_path / "ct")
+    path = change(write_seg({"GTV": block(image.geometry, *slices)}, tmp_path / "s.dcm", source=source), without_spacing(1.0))
+    found = read_seg(path, geometry=image.geometry, source=source)
+    assert found.masks["GTV"].volume_cc == pytest.approx(0.256 * len(slices))
+    assert found.masks["GTV"].array.any(axis=(1, 2)).nonzero()[0].tolist() == list(slices)
+    assert any("empty between" in note for note in found.notes) == (31 not in slices)
+
+
+@pytest.mark.parametrize("spacing", [1.0, None])
+@pytest.mark.parametrize("slices", [(*range(3, 9), 19), (4,), (3, 4), (3, 13, 14)])
+def test_frames_are_as_rough_as_images_may_be(tmp_path: Path, slices: tuple[int, ...], spacing: float | None) -> None:
+    """Places 0.03 mm off, this way and that: images so are even, and so are the frames drawn on them."""
+    offsets = [n + (0.0 if n in (0, 19) else 0.03 * (-1) ** n) for n in range(20)]
+    make_series(tmp_path / "ct", rows=16, columns=16, spacing_mm=(2.0, 2.0), offsets=offsets)
+    image, source, notes = read_series(tmp_path / "ct")
+    assert (image.geometry.shape[0], notes) == (20, ())
+    mask = block(image.geometry, *slices)
+
+    def said(dataset: pydicom.Dataset) -> None:
+        measures(dataset).SliceThickness = 1.0
+        if spacing is not None:
+            measures(dataset).SpacingBetweenSlices = spacing
+
+    path = per_slice(tmp_path / "ct", {"Liver": mask.array}, tmp_path / "s.dcm", said)
+    for given in (image.geometry, None):
+        found = read_seg(path, geometry=given, source=source).masks["Liver"].to(image.geometry)
+        assert np.array_equal(found.array, mask.array)
+
+
 def test_frames_farther_apart_than_their_spacing_are_noted(every_3_mm: tuple[Volume, DicomSource], tmp_path: Path) -> None:
     image, source = every_3_mm
     path = write_seg({"Liver": block(image.geometry, *range(2, 8))}, tmp_path / "s.dcm", source=source)

@@ -32,7 +32,8 @@ from oncontour.volume import Volume
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 MAX_FRAMES = 200_000
-_ON_GRID_MM = 0.02
+_SAME_STEP_MM = 0.02
+"""Distances of slices nearer than this are the same."""
 _NO_STEP_MM = 1e-3
 _PARALLEL = 1e-4
 """Cosine below which a direction counts as lying in a plane."""
@@ -67,9 +68,10 @@ def read_seg(path: Path | str, *, geometry: Geometry | None = None, source: Dico
 
     FRACTIONAL segments are inside from half of their maximum on; a segment without frames is an empty mask. A frame is as thick as
     SpacingBetweenSlices says; without it as the slices of ``geometry`` that the frames lie on (every second, where they lie on every second
-    throughout), else as the nearest two frames lie apart, and a single one as SliceThickness says. ``source``: the images that the
-    segments were drawn on. Where their slices are uneven and the frames lie on them alone, each reaches half-way to the next slice, as
-    contours do. Notes say where slices between were filled, or left empty though no two frames are neighbours.
+    throughout and SliceThickness is not how far those slices lie apart), else as the nearest two frames lie apart, and a single one as
+    SliceThickness says. ``source``: the images that the segments were drawn on. Where their slices are uneven and the frames lie on them
+    alone, each reaches half-way to the next slice, as contours do. Notes say where slices between were filled, or left empty though no two
+    frames are neighbours.
     Raises StructureError where frames cannot be placed, FormatError where the file cannot be read, LimitError beyond the limits.
     """
     path = Path(path)
@@ -233,12 +235,14 @@ def _on_own_grid(frames: _Frames, size: tuple[int, int], images: Geometry | None
     along = offsets - offsets.min()
     _, single = np.unique(np.round(along, 3), return_index=True)
     gaps = np.diff(along[single])
-    gaps = gaps[gaps > _ON_GRID_MM]
+    gaps = gaps[gaps > ON_GRID_MM]
     on = None if images is None else _slices_of_grid(offsets, normal, images)
     for step in _likely_steps(frames, gaps, on):
         sheet = np.rint(along / step)
-        if np.abs(along - sheet * step).max() <= _ON_GRID_MM * max(1.0, float(sheet.max()) / 100):
-            first = frames.position_mm[int(np.argmin(offsets))]
+        off = along - sheet * step
+        middle, farthest = (off.max() + off.min()) / 2, (off.max() - off.min()) / 2
+        if farthest <= max(_rounding_mm(step), _SAME_STEP_MM * float(sheet.max()) / 100):
+            first = frames.position_mm[int(np.argmin(offsets))] + (normal * middle if farthest > _NO_STEP_MM else 0.0)
             grid = _grid(frames, size, int(sheet.max()) + 1, normal * step, first)
             return _Layout(grid, sheet.astype(np.int64), notes=(*_apart(gaps, step), *_coarser(frames, on, step)))
     raise StructureError("frames are unevenly spaced and fit no regular grid", where=where)
@@ -246,17 +250,20 @@ def _on_own_grid(frames: _Frames, size: tuple[int, int], images: Geometry | None
 
 def _likely_steps(frames: _Frames, gaps: Floats, on: tuple[float, NDArray[np.int64]] | None) -> Iterator[float]:
     """How far slices may lie apart, the most likely first; ``gaps``: between neighbouring frames; ``on``: the images' step, and the slice
-    of each frame. SliceThickness is no distance (PS3.3 C.7.6.16.2.1): it counts where it agrees with the frames, or they do not tell."""
+    of each frame. SliceThickness is no distance (PS3.3 C.7.6.16.2.1): it counts where it agrees with the frames or the images, or nothing
+    else tells. Frames as thick as the images are slices of theirs, and those left out are empty, however regularly."""
     from oncontour.raster.planes import WIDEST_SPACING_MM, drawn_every
 
     if frames.between_mm:
         yield frames.between_mm
-    if len(gaps) and frames.thickness_mm and abs(gaps.min() - frames.thickness_mm) <= _ON_GRID_MM:
+    if len(gaps) and frames.thickness_mm and abs(gaps.min() - frames.thickness_mm) <= 2 * _rounding_mm(frames.thickness_mm):
         yield _mean_step(gaps)
     if on is not None and frames.between_mm is None:
         step, index = on
         every = drawn_every(np.unique(index))
-        yield from [every * step] if every * step <= WIDEST_SPACING_MM else []
+        as_images = frames.thickness_mm is not None and abs(frames.thickness_mm - step) <= _SAME_STEP_MM
+        if not as_images and every * step <= WIDEST_SPACING_MM:
+            yield every * step
         yield step
     if len(gaps) and (gaps.min() <= WIDEST_SPACING_MM or frames.thickness_mm is None):
         yield _mean_step(gaps)
@@ -266,9 +273,14 @@ def _likely_steps(frames: _Frames, gaps: Floats, on: tuple[float, NDArray[np.int
 
 
 def _mean_step(gaps: Floats) -> float:
-    """The least gap, as exactly as all of them together tell where they are whole multiples of it."""
-    index = np.cumsum(np.rint(gaps / gaps.min()))
+    """The least gap, as exactly as all of them together tell where they are whole multiples of it but for rounding."""
+    index = np.cumsum(np.rint(gaps / gaps[gaps < 1.5 * gaps.min()].mean()))
     return float(np.cumsum(gaps) @ index / (index @ index))
+
+
+def _rounding_mm(step: float) -> float:
+    """How far a frame may lie off its slice: as images of that ``step`` may and count as even (``io.stack``)."""
+    return min(ON_GRID_MM, 0.1 * step) + 1e-6
 
 
 def _slices_of_grid(offsets: Floats, normal: Floats, images: Geometry) -> tuple[float, NDArray[np.int64]] | None:
@@ -279,7 +291,7 @@ def _slices_of_grid(offsets: Floats, normal: Floats, images: Geometry) -> tuple[
         return None
     step = images.spacing_mm[across]
     at = (offsets - normal @ images.affine[:3, 3]) / step
-    return (step, np.rint(at).astype(np.int64)) if np.abs(at - np.rint(at)).max() * step <= _ON_GRID_MM else None
+    return (step, np.rint(at).astype(np.int64)) if np.abs(at - np.rint(at)).max() * step <= _rounding_mm(step) else None
 
 
 def _apart(gaps: Floats, step: float) -> tuple[str, ...]:
@@ -298,7 +310,7 @@ def _coarser(frames: _Frames, on: tuple[float, NDArray[np.int64]] | None, step: 
 def _refuse_aside(frames: _Frames, normal: Floats, where: str) -> None:
     away = frames.position_mm - frames.position_mm[0]
     aside = np.abs(away - np.outer(away @ normal, normal))
-    if aside.max() > _ON_GRID_MM:
+    if aside.max() > ON_GRID_MM:
         raise StructureError(f"frames lie up to {aside.max():.3g} mm beside each other", where=where, hint="export it on one grid")
 
 
@@ -359,7 +371,7 @@ def _are_slices_of_grid(
     inside = (offsets > slices[0]) & (offsets < slices[-1])
     if (inside & (sheet < 0)).any() or not (sheet >= 0).any():
         return True
-    if frames.between_mm is None or abs(frames.between_mm - step) > _ON_GRID_MM:
+    if frames.between_mm is None or abs(frames.between_mm - step) > _SAME_STEP_MM:
         return False
     used = [np.unique(sheet[(frames.segment == number) & (sheet >= 0)]) for number in np.unique(frames.segment)]
     return not any(((np.diff(one) == 1) & (np.diff(index[one]) > 1)).any() for one in used)
