@@ -6,14 +6,16 @@ import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, generate_uid
 
 from oncontour.case import Case
 from oncontour.contours import Contours
@@ -21,7 +23,8 @@ from oncontour.errors import ConfigError, DoseError, InputError, OncontourError,
 from oncontour.geometry import Geometry
 from oncontour.io import read, write
 from oncontour.io.nifti import write_image
-from oncontour.io.rtdose import RT_PLAN, write_rtdose
+from oncontour.io.patient import losses
+from oncontour.io.rtdose import RT_PLAN, DoseKind, write_rtdose
 from oncontour.io.seg import write_seg
 from oncontour.volume import Volume
 from tests.dicom_cases import make_series, save
@@ -265,7 +268,8 @@ def test_segments_join_the_contours(clinic: Path) -> None:
     assert any("Parotid_L" in note and "SEG.dcm" in note for note in joined.facts["notes"])
     shutil.copy(clinic / "SEG.dcm", clinic / "copy.dcm")
     assert read(clinic).facts["notes"] == joined.facts["notes"]
-    edited(clinic / "SEG.dcm", clinic / "copy.dcm", ContentLabel="EDITED")
+    bits = bytes(reversed(pydicom.dcmread(clinic / "SEG.dcm").PixelData))
+    edited(clinic / "SEG.dcm", clinic / "copy.dcm", PixelData=bits)
     with pytest.raises(StructureError, match=r"SEG\.dcm and copy\.dcm bear one SOPInstanceUID"):
         read(clinic)
 
@@ -364,19 +368,160 @@ def test_two_doses_of_one_file_name_are_told_apart(clinic: Path) -> None:
     assert whole == pytest.approx(patient().images["dose"].array.max(), rel=1e-5)
 
 
-def test_two_plans_of_one_uid_must_be_the_same(clinic: Path) -> None:
-    plan_uid = str(pydicom.dcmread(clinic / "RTDOSE.dcm").ReferencedRTPlanSequence[0].ReferencedSOPInstanceUID)
-    for name, fractions in (("plan", 25), ("backup", 30)):
-        plan, group = Dataset(), Dataset()
-        plan.SOPClassUID, plan.SOPInstanceUID, plan.Modality = RT_PLAN, plan_uid, "RTPLAN"
-        group.FractionGroupNumber, group.NumberOfFractionsPlanned = 1, fractions
-        plan.FractionGroupSequence = [group]
-        save(plan, clinic / f"{name}.dcm")
-        shutil.copy(clinic / "plan.dcm", clinic / "copy.dcm")
-        if name == "plan":
-            assert read(clinic).facts["fractions"] == 25
-    with pytest.raises(DoseError, match=r"backup\.dcm and copy\.dcm bear one SOPInstanceUID"):
-        read(clinic)
+def exported_again(dataset: Dataset) -> None:
+    """What archives and planning systems change of an instance that stays the same."""
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime, dataset.RetrieveAETitle = "20260101", "120000", "PACS"
+    dataset.ApprovalStatus, dataset.ReviewDate, dataset.ReviewTime, dataset.ReviewerName = "APPROVED", "20260101", "120000", "X^Y"
+    dataset.private_block(0x3287, "A VENDOR", create=True).add_new(0x01, "LO", "theirs")
+
+
+def in_implicit_vr(dataset: Dataset) -> None:
+    exported_again(dataset)
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+
+
+def in_words(dataset: Dataset) -> None:
+    assert dataset["PixelData"].VR == "OB"
+    dataset["PixelData"].VR = "OW"
+
+
+def compressed(dataset: Dataset) -> None:
+    exported_again(dataset)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+
+
+def spelled_otherwise(dataset: Dataset) -> None:
+    for roi in dataset.ROIContourSequence:
+        for contour in roi.get("ContourSequence", ()):
+            contour.ContourData = [f"{float(v):.4f}0" for v in contour.ContourData]
+
+
+def in_big_endian(dataset: Dataset) -> None:
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    if "PixelData" in dataset:
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").byteswap().tobytes()
+
+
+def again(path: Path, change: Callable[[Dataset], None]) -> None:
+    """Beside ``path`` another file of its UID, changed, which is found after it."""
+    dataset = pydicom.dcmread(path)
+    uid = dataset.SOPInstanceUID
+    for element in dataset.iterall():
+        element.value  # noqa: B018 - decoded in its own byte order
+    change(dataset)
+    assert dataset.SOPInstanceUID == uid
+    syntax = dataset.file_meta.TransferSyntaxUID
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pydicom.dcmwrite(
+            path.with_name("z_" + path.name),
+            dataset,
+            implicit_vr=syntax == ImplicitVRLittleEndian,
+            little_endian=syntax != ExplicitVRBigEndian,
+        )
+
+
+@pytest.fixture
+def evenly(clinic: Path) -> Path:
+    """``clinic`` with 60 Gy in 16 bits, and a segment."""
+    write_seg({"SpinalCord": box(j=slice(7, 9))}, clinic / "SEG.dcm", source=read(clinic).source)
+    dose = read(clinic).images["dose"]
+    write_rtdose(Volume(np.full_like(dose.array, 60), dose.geometry), clinic / "RTDOSE.dcm", source=read(clinic).source)
+    return clinic
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *((name, change) for name in ("RTSTRUCT", "RTDOSE", "SEG") for change in (exported_again, in_implicit_vr)),
+        *(("RTSTRUCT", change) for change in (spelled_otherwise, in_big_endian)),
+        *(("RTDOSE", change) for change in (compressed, in_big_endian)),
+        ("SEG", in_words),
+    ],
+)
+def test_a_copy_that_was_exported_again_is_the_same(evenly: Path, name: str, change: Callable[[Dataset], None]) -> None:
+    before = read(evenly)
+    again(evenly / f"{name}.dcm", change)
+    assert (evenly / f"z_{name}.dcm").read_bytes() != (evenly / f"{name}.dcm").read_bytes()
+    after = read(evenly)
+    assert after.facts["notes"] == before.facts["notes"]
+    assert np.array_equal(after.images["dose"].array, before.images["dose"].array)
+    for structure in before.structures:
+        assert np.array_equal(after.mask(structure).array, before.mask(structure).array), structure
+
+
+def named_otherwise(dataset: Dataset) -> None:
+    left, right = dataset.StructureSetROISequence[0], dataset.StructureSetROISequence[2]
+    left.ROIName, right.ROIName = right.ROIName, left.ROIName
+
+
+def of_points(dataset: Dataset) -> None:
+    dataset.ROIContourSequence[0].ContourSequence[0].ContourGeometricType = "OPEN_PLANAR"
+
+
+def scaled(dataset: Dataset) -> None:
+    dataset.DoseGridScaling = str(float(dataset.DoseGridScaling) / 4)
+
+
+def shifted(dataset: Dataset) -> None:
+    x, y, z = dataset.ImagePositionPatient
+    dataset.ImagePositionPatient = [x + 10, y, z]
+
+
+def of_another_plan(dataset: Dataset) -> None:
+    dataset.ReferencedRTPlanSequence[0].ReferencedSOPInstanceUID = "1.2.3"
+
+
+def effective(dataset: Dataset) -> None:
+    dataset.DoseType = "EFFECTIVE"
+
+
+def frame_shifted(dataset: Dataset) -> None:
+    place = dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0]
+    x, y, z = place.ImagePositionPatient
+    place.ImagePositionPatient = [x, y, z + 2]
+
+
+def relabelled(dataset: Dataset) -> None:
+    dataset.SegmentSequence[0].SegmentLabel = "Brainstem"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *(("RTSTRUCT", change) for change in (named_otherwise, of_points)),
+        *(("RTDOSE", change) for change in (scaled, shifted, of_another_plan, effective)),
+        *(("SEG", change) for change in (frame_shifted, relabelled)),
+    ],
+)
+def test_what_differs_in_what_is_read_is_refused(evenly: Path, name: str, change: Callable[[Dataset], None]) -> None:
+    again(evenly / f"{name}.dcm", change)
+    with pytest.raises(InputError, match=rf"{name}\.dcm and z_{name}\.dcm bear one SOPInstanceUID"):
+        read(evenly)
+
+
+def plan_of(clinic: Path, name: str, fractions: int, approval: str = "") -> None:
+    plan, group, prescription = Dataset(), Dataset(), Dataset()
+    plan.SOPClassUID, plan.Modality, plan.ApprovalStatus = RT_PLAN, "RTPLAN", approval
+    plan.SOPInstanceUID = str(pydicom.dcmread(clinic / "RTDOSE.dcm").ReferencedRTPlanSequence[0].ReferencedSOPInstanceUID)
+    group.FractionGroupNumber, group.NumberOfFractionsPlanned = 1, fractions
+    prescription.TargetPrescriptionDose = "60"
+    plan.FractionGroupSequence, plan.DoseReferenceSequence = [group], [prescription]
+    save(plan, clinic / f"{name}.dcm")
+
+
+def test_two_plans_of_one_uid_tell_nothing_where_they_differ(clinic: Path) -> None:
+    """The dose is there all the same; 25 fractions or 30 is nobody's guess."""
+    plan_of(clinic, "plan", 25, "UNAPPROVED")
+    plan_of(clinic, "copy", 25, "APPROVED")
+    before = read(clinic)
+    assert (before.facts["fractions"], before.facts["prescription_gy"]) == (25, 60)
+    plan_of(clinic, "backup", 30)
+    for doses in ((), ("RTDOSE.dcm",)):
+        after = read(clinic, doses=doses)
+        assert np.array_equal(after.images["dose"].array, before.images["dose"].array)
+        assert not {"fractions", "prescription_gy"} & set(after.facts)
+        assert [note for note in after.facts["notes"] if "backup.dcm and " in note and "of neither are taken" in note]
 
 
 # ---- writing
@@ -441,6 +586,23 @@ def test_what_dicom_cannot_hold_leaves_nothing_behind(tmp_path: Path) -> None:
             write(bad, tmp_path / "out")
         assert ".part" not in str(error.value)  # what was being written has the name that was asked for
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dose_that_dicom_has_no_word_for_is_left_out_and_said(tmp_path: Path) -> None:
+    """Two fraction groups without the plan that says whether they are all."""
+    case = replace(patient(), facts={"rtdose": DoseKind("PHYSICAL", "", 1, (1, 2))})
+    files = write(case, tmp_path / "out")
+    assert {path.name for path in files if path.name.startswith("RT")} == {"RTSTRUCT.dcm"}
+    assert "dose" not in read(tmp_path / "out").images
+    (note,) = (note for note in losses(case) if note.startswith("dose"))
+    assert "not written" in note
+    assert "put the RTPLAN beside the doses" in note
+
+
+def test_of_a_dose_without_a_plan_none_is_said_to_be_left_out() -> None:
+    assert not any("the plan that it refers to" in note for note in losses(patient()))
+    known = replace(patient(), facts={"rtdose": DoseKind()})
+    assert any("the plan that it refers to is not written" in note for note in losses(known))
 
 
 def test_a_known_patient_keeps_study_and_frame(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
-from oncontour.errors import DoseError, InputError
+import numpy as np
+
+from oncontour.errors import DoseError, InputError, OncontourError
 from oncontour.io.dicomfile import quiet
 from oncontour.io.dicomparse import read_header
-from oncontour.io.rtdose import dose_kind, read_rtdose
+from oncontour.io.rtdose import dose_kind, read_rtdose, what_is_read
 from oncontour.io.scan import SeriesFiles, scan
 from oncontour.io.source import DicomSource
 from oncontour.volume import Volume
@@ -22,6 +24,7 @@ _PLAN = (
     "SOPClassUID",
     "SOPInstanceUID",
     "FractionGroupSequence",
+    "BeamSequence",
     "NumberOfFractionsPlanned",
     "DoseReferenceSequence",
     "TargetPrescriptionDose",
@@ -52,9 +55,9 @@ def read_doses(
     for dose in chosen:
         groups.setdefault(plan_uids(dose), []).append(dose.path)
     _check_once(groups, names)
-    plans = plans_of(chosen, files)
+    plans, unclear = plans_of(chosen, files)
     read = [read_rtdose(group, plans=plans) for group in groups.values()]
-    total, notes = read[0]
+    total, notes = read[0][0], (*unclear, *read[0][1])
     for volume, more in read[1:]:
         if not volume.geometry.same_grid(total.geometry, _SAME_PLACE_MM):
             raise DoseError(
@@ -66,26 +69,41 @@ def read_doses(
     if len(read) > 1:
         notes = (*notes, f"the dose is the sum of {sum(max(len(uids), 1) for uids in groups)} plans: {names}")
     kind = reduce(add, (dose_kind(group, plans=plans) for group in groups.values()))
-    return total, tuple(dict.fromkeys(notes)), {**plan_facts(chosen, files), "rtdose": kind}
+    return total, tuple(dict.fromkeys(notes)), {**plan_facts(chosen, plans), "rtdose": kind}
 
 
 def one_of_each(files: Sequence[SeriesFiles], error: type[InputError]) -> list[SeriesFiles]:
     """``files`` with the first of those that are copies of one instance.
 
-    A UID names one instance (PS3.5 9), yet who edits a file may leave it as it was: raises ``error`` where two files of one
-    SOPInstanceUID are not the same in every attribute and voxel (transfer syntax and file meta information may differ).
+    A UID names one instance (PS3.5 9), yet who edits a file may leave it as it was: raises ``error`` where of two files of one
+    SOPInstanceUID something differs that is read here. Of an RTSTRUCT that is its structures (numbers, names, frames of reference) and
+    contours, of a SEG its segments, frames and voxels, of an RTDOSE its kind, plans, parts, grid and Gy. What is not read may differ:
+    dates of export, approval, private elements, transfer syntax. What cannot be compared counts as different.
     """
+    kept, different = _first_of_each(files)
+    for first, file in different:
+        raise error(
+            f"{_pair(first, file)} bear one SOPInstanceUID ({file.sop_instance_uid}) and are not the same",
+            hint="take the one that is not meant out of the folder; where both are, export them again, each with its own UID",
+        )
+    return kept
+
+
+def _first_of_each(files: Sequence[SeriesFiles]) -> tuple[list[SeriesFiles], list[tuple[SeriesFiles, SeriesFiles]]]:
+    """The first file of each SOPInstanceUID, and each that is not the same as the first of its UID, after that one."""
     kept: dict[str, SeriesFiles] = {}
+    different = []
     for file in files:
         first = kept.setdefault(file.sop_instance_uid, file)
-        if first.path != file.path and not _same(first.path, file.path):
-            pair = (first.path, file.path)
-            one, other = (path.name for path in pair) if first.path.name != file.path.name else map(str, pair)
-            raise error(
-                f"{one} and {other} bear one SOPInstanceUID ({file.sop_instance_uid}) and are not the same",
-                hint="take the one that is not meant out of the folder; where both are, export them again, each with its own UID",
-            )
-    return list(kept.values())
+        if first.path != file.path and not _same(first, file):
+            different.append((first, file))
+    return list(kept.values()), different
+
+
+def _pair(one: SeriesFiles, other: SeriesFiles) -> str:
+    """Two files by name, by path where the names are the same."""
+    names = (one.path.name, other.path.name) if one.path.name != other.path.name else (str(one.path), str(other.path))
+    return " and ".join(names)
 
 
 def plan_uids(dose: SeriesFiles) -> tuple[str, ...]:
@@ -94,27 +112,113 @@ def plan_uids(dose: SeriesFiles) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uid for uid in uids if uid))
 
 
-def plans_of(doses: Sequence[SeriesFiles], files: Sequence[SeriesFiles]) -> list[Path]:
-    """The RTPLANs among ``files`` that ``doses`` refer to. Raises DoseError where two different ones bear one UID."""
+def plans_of(doses: Sequence[SeriesFiles], files: Sequence[SeriesFiles]) -> tuple[list[Path], tuple[str, ...]]:
+    """The RTPLANs among ``files`` that ``doses`` refer to, and notes.
+
+    Where two of one UID differ in fraction groups, beams or prescription neither is given, and a note says so: the dose is the same with
+    either.
+    """
     uids = {uid for dose in doses for uid in plan_uids(dose)}
-    return [plan.path for plan in one_of_each([f for f in files if f.kind == "RTPLAN" and f.sop_instance_uid in uids], DoseError)]
+    kept, different = _first_of_each([f for f in files if f.kind == "RTPLAN" and f.sop_instance_uid in uids])
+    unclear = {first.sop_instance_uid: (first, file) for first, file in different}
+    notes = tuple(
+        f"plans {_pair(*pair)} bear one SOPInstanceUID ({uid}) and are not the same: beams, fractions and prescription of neither are taken"
+        for uid, pair in unclear.items()
+    )
+    return [plan.path for plan in kept if plan.sop_instance_uid not in unclear], notes
 
 
-def _same(one: Path, other: Path) -> bool:
-    """Whether two files hold one dataset, to the byte or attribute by attribute; what cannot be compared is not the same."""
-    import pydicom
+# ---- copies
 
+
+def _same(one: SeriesFiles, other: SeriesFiles) -> bool:
+    """Whether two files are the same to the byte, or in all that is read of them; what cannot be compared is not."""
     digests = []
     try:
-        for path in (one, other):
-            with path.open("rb") as stream:
+        for file in (one, other):
+            with file.path.open("rb") as stream:
                 digests.append(hashlib.file_digest(stream, "sha256").digest())
-        if digests[0] == digests[1]:
-            return True
-        with quiet():
-            return bool(pydicom.dcmread(one) == pydicom.dcmread(other))
+        return digests[0] == digests[1] or _content(one) == _content(other)
     except Exception:
         return False
+
+
+def _content(file: SeriesFiles) -> tuple[object, ...]:
+    """What is read of a file, comparable. Of one that is refused why it is: a copy that is refused for the same tells nothing else."""
+    readers = {"RTSTRUCT": _structures, "RTDOSE": what_is_read, "RTPLAN": _plan, "SEG": _segments}
+    try:
+        return readers[file.kind](file.path)
+    except OncontourError as error:
+        return (type(error).__name__, error.what)
+
+
+def _structures(path: Path) -> tuple[object, ...]:
+    """Frames of reference and structures (C.8.8.5), and contours (C.8.8.6) as numbers."""
+    import pydicom
+
+    with quiet():
+        file = pydicom.dcmread(path)
+        referenced = tuple(str(item.get("FrameOfReferenceUID", "")) for item in file.get("ReferencedFrameOfReferenceSequence") or ())
+        rois = tuple(
+            (
+                int(roi.ROINumber),
+                str(roi.get("ROIName") or "").strip(),
+                str(roi.get("ReferencedFrameOfReferenceUID", "")),
+                roi.get("ROIGenerationAlgorithm") == "AUTOMATIC",  # tells an empty structure from one that was not drawn
+            )
+            for roi in file.get("StructureSetROISequence") or ()
+        )
+        contours = tuple(
+            (int(roi.ReferencedROINumber), tuple(_contour(contour) for contour in roi.get("ContourSequence") or ()))
+            for roi in file.get("ROIContourSequence") or ()
+        )
+    return str(file.get("FrameOfReferenceUID", "")), referenced, rois, contours
+
+
+def _contour(contour: Any) -> tuple[str, bytes]:
+    """Geometric type and coordinates: the numbers, not how they are spelled."""
+    element = contour.get_item("ContourData") if "ContourData" in contour else None
+    value = element.value if element is not None else None
+    words = value.decode("ascii").strip("\0 ").split("\\") if isinstance(value, bytes) else value
+    numbers = np.array(words or [], np.float64) if words != [""] else np.zeros(0)
+    return str(contour.get("ContourGeometricType", "")), (np.atleast_1d(numbers) + 0.0).tobytes()  # + 0.0: -0 is 0
+
+
+def _plan(path: Path) -> tuple[object, ...]:
+    """Fraction groups, beams that treat or do not, and prescriptions (C.8.8.10, C.8.8.13, C.8.8.14)."""
+    header = read_header(path, _PLAN)
+    if header is None:
+        raise DoseError("not an RTPLAN file", where=str(path))
+    groups = tuple(
+        (
+            *(group.whole(name) for name in ("FractionGroupNumber", "NumberOfFractionsPlanned", "NumberOfBeams")),
+            tuple(beam.whole("ReferencedBeamNumber") for beam in group.items("ReferencedBeamSequence")),
+        )
+        for group in header.items("FractionGroupSequence")
+    )
+    beams = tuple((beam.whole("BeamNumber"), beam.plain("TreatmentDeliveryType")) for beam in header.items("BeamSequence"))
+    return groups, beams, tuple(reference.number("TargetPrescriptionDose") for reference in header.items("DoseReferenceSequence"))
+
+
+def _segments(path: Path) -> tuple[object, ...]:
+    """Segments, where their frames lie, and voxels (C.8.20)."""
+    from oncontour.io import seg
+
+    file = read_header(path, seg._KEYWORDS)
+    if file is None:
+        raise DoseError("not a DICOM Segmentation", where=str(path))
+    labels, kind = seg._labels(file), file.plain("SegmentationType")
+    frames = seg._frames(file, len(labels))
+    rows, columns = file.binary("Rows") or 0, file.binary("Columns") or 0
+    voxels, pixels = hashlib.sha256(), seg._pixels(file, frames, rows, columns, kind)
+    for n in range(len(frames.segment)):
+        voxels.update(np.packbits(pixels(n)).tobytes())
+    places = (frames.segment.tolist(), (frames.position_mm + 0.0).tolist(), (frames.row + 0.0).tolist(), (frames.column + 0.0).tolist())
+    sizes = (rows, columns, frames.spacing_mm, frames.between_mm, frames.thickness_mm)
+    return file.plain("FrameOfReferenceUID"), kind, labels, places, sizes, voxels.digest()
+
+
+# ---- which are meant
 
 
 def _check_once(groups: Iterable[tuple[str, ...]], names: str) -> None:
@@ -157,14 +261,13 @@ def listed(doses: Sequence[SeriesFiles]) -> str:
     )
 
 
-def plan_facts(doses: Sequence[SeriesFiles], files: Sequence[SeriesFiles]) -> dict[str, Any]:
+def plan_facts(doses: Sequence[SeriesFiles], plans: Sequence[Path]) -> dict[str, Any]:
     """``fractions`` and ``prescription_gy`` (the highest) as the one plan of ``doses`` tells them; nothing where several or none is.
 
-    A sum of plans (MULTI_PLAN) has several, however many of them it names. Raises DoseError where two different plans bear its UID.
+    ``plans``: as ``plans_of`` gives them. A sum of plans (MULTI_PLAN) has several, however many of them it names.
     """
     several = any(dose.files[0].plain("DoseSummationType") == "MULTI_PLAN" for dose in doses)
     uids = {uid for dose in doses for uid in plan_uids(dose)}
-    plans = plans_of(doses, files)
     header = read_header(plans[0], _PLAN) if len(uids) == len(plans) == 1 and not several else None
     if header is None:
         return {}

@@ -61,8 +61,8 @@ def read_dicom(
     ``facts["fractions"]`` and ``facts["prescription_gy"]``; ``facts["rtdose"]``, a DoseKind (``io.rtdose``), whether it is EFFECTIVE, or
     of a part. What is left out is noted. Raises what ``read_series``, ``read_structure_set``, ``read_seg``, ``read_rtdose`` and
     ``read_doses`` raise, StructureError where two structure sets are equally new or the named one is not there, and StructureError or
-    DoseError where two different files bear one SOPInstanceUID. With ``lenient`` what is wrong with structures, segments or dose is noted
-    and they are left out: the images are there all the same.
+    DoseError where two different files bear one SOPInstanceUID (of two such plans neither is taken, with a note). With ``lenient`` what is
+    wrong with structures, segments or dose is noted and they are left out: the images are there all the same.
     """
     from oncontour.io.choose import choose
     from oncontour.io.series import read_series
@@ -113,8 +113,8 @@ def write_dicom(case: Case, folder: Path | str) -> list[Path]:
 
     The image series is always new; patient, study and frame of reference are those of ``case.source``, else new (PatientID is then the
     case's id). Structures keep the names of ``facts["names"]``. A dose is written as what it was read as (``facts["rtdose"]``: EFFECTIVE,
-    of a beam, ...; whoever puts another dose there gives its own), else as physical and of a whole plan. Other images than "ct", "mr" and
-    "dose" have no place (see ``losses``).
+    of a beam, ...; whoever puts another dose there gives its own), else as physical and of a whole plan. A sum of parts that DICOM has no
+    word for is left out, and other images than "ct", "mr" and "dose" have no place: ``losses`` says so.
     Raises InputError where there is neither CT nor MR, and what the writers raise; OutputError where ``folder`` holds other things.
     """
     folder = Path(folder)
@@ -126,7 +126,7 @@ def write_dicom(case: Case, folder: Path | str) -> list[Path]:
         source = _write_images(case, shown, temporary)
         if case.structures:
             _write_structures(case, source, temporary / "RTSTRUCT.dcm")
-        if "dose" in case.images:
+        if "dose" in case.images and not _untold_dose(case):
             from oncontour.io.rtdose import write_rtdose
 
             write_rtdose(case.images["dose"], temporary / "RTDOSE.dcm", source=source, kind=_kind_of_dose(case))
@@ -144,15 +144,18 @@ def losses(case: Case) -> tuple[str, ...]:
             notes.append(f"{name}: values that are not whole were rounded to {what}")
         if image is not None and np.linalg.det(image.geometry.axes) > 0:
             notes.append(f"{name}: slices are numbered the other way round, as DICOM counts them")
-    if "dose" in case.images:
+    if untold := _untold_dose(case):
+        notes.append(untold)
+    elif "dose" in case.images:
         step = float(case.images["dose"].array.max()) / (2**31 - 1)
         notes.append(f"dose: stored in steps of {step:.2g} Gy")
         kind = _kind_of_dose(case)
         if kind is None:
             notes.append("dose: written as physical and of a whole plan: neither is told of it")
-        elif not kind.type:
-            notes.append("dose: written as physical, which its file does not tell")
-        notes.append("dose: the plan that it refers to is not written, nor its prescription and fractions")
+        else:
+            if not kind.type:
+                notes.append("dose: written as physical, which its file does not tell")
+            notes.append("dose: the plan that it refers to is not written, nor its prescription and fractions")
     if case.masks:
         notes.append(f"masks became contours, which give the same voxels when filled: {', '.join(case.masks)}")
     notes += _note_of_retraced(case)
@@ -321,11 +324,11 @@ def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, 
         names = ", ".join(f.path.name for f in mine)
         found.notes.append(f"{len(mine)} doses of {len(plans)} plan(s), and it is not told which is meant: none is read ({names})")
         return {}
-    paths, its_plans = [f.path for f in mine], plans_of(mine, files)
+    paths, (its_plans, unclear) = [f.path for f in mine], plans_of(mine, files)
     dose, notes = read_rtdose(paths, plans=its_plans)
     found.images["dose"] = dose
-    found.notes += notes
-    return {**plan_facts(mine, files), "rtdose": dose_kind(paths, plans=its_plans)}
+    found.notes += (*unclear, *notes)
+    return {**plan_facts(mine, its_plans), "rtdose": dose_kind(paths, plans=its_plans)}
 
 
 # ---- writing
@@ -353,6 +356,15 @@ def _kind_of_dose(case: Case) -> DoseKind | None:
 
     kind = case.facts.get("rtdose")
     return kind if isinstance(kind, DoseKind) else None
+
+
+def _untold_dose(case: Case) -> str:
+    """Why the dose is not written, and what to do, where DICOM has no word for what it is; "" where it is written or there is none."""
+    from oncontour.io.rtdose import PUT_PLAN_BESIDE, without_word
+
+    kind = _kind_of_dose(case)
+    untold = without_word(kind) if kind is not None and "dose" in case.images else ""
+    return f"dose: not written: {untold}; {PUT_PLAN_BESIDE}" if untold else ""
 
 
 def _write_structures(case: Case, source: DicomSource, path: Path) -> None:

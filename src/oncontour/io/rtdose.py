@@ -6,6 +6,7 @@ Sources: DICOM PS3.3 A.18.3 (RT Dose IOD), C.8.8.3 (RT Dose module), C.8.8.3.2 (
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,30 @@ def dose_kind(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Path 
     groups = tuple(sorted({number for d in doses for number in d.groups}))
     beams = tuple(number for d in doses for number in d.part) if summation == "BEAM" else ()
     return DoseKind(kind, summation if len(groups) < 2 else "", 1, groups, beams)
+
+
+def what_is_read(path: Path) -> tuple[object, ...]:
+    """What an RTDOSE file says of its dose: frame of reference, kind, plans, parts, grid, and Gy (their SHA-256), to be compared with that
+    of a copy. Raises as ``read_rtdose``, yet not where the dose is 0 everywhere."""
+    dose = _open(path)
+    volume, _ = _read(dose.file, sole=False)
+    kind = (dose.file.plain("FrameOfReferenceUID"), dose.file.plain("DoseType"), dose.summation)
+    grid = (volume.geometry.shape, (volume.geometry.affine + 0.0).tolist())  # + 0.0: -0 is 0
+    return kind, dose.plan_uids, dose.part, dose.groups, grid, hashlib.sha256(memoryview(np.ascontiguousarray(volume.array))).digest()
+
+
+def without_word(kind: DoseKind) -> str:
+    """Why DICOM has no DoseSummationType for ``kind``, "" where it has."""
+    if kind.summation in (*WHOLE, *_PARTS) and len(kind.groups) < 2:
+        return ""
+    return (
+        "the dose is a sum of parts that are not known to be all (beams of several fraction groups, several fraction groups, or a part"
+        " of one plan and another plan), which DICOM has no word for"
+    )
+
+
+PUT_PLAN_BESIDE = "put the RTPLAN beside the doses, or export the dose of the whole plan"
+"""The way out of ``without_word``."""
 
 
 def write_rtdose(
@@ -365,13 +390,8 @@ def _check_writable(dose: Volume, where: str) -> None:
 
 
 def _check_told(kind: DoseKind, where: str) -> None:
-    if kind.summation not in (*WHOLE, *_PARTS) or len(kind.groups) > 1:
-        raise DoseError(
-            "the dose is a sum of parts that are not known to be all (beams of several fraction groups, several fraction groups, or a part"
-            " of one plan and another plan), which DICOM has no word for",
-            where=where,
-            hint="put the RTPLAN beside the doses, or export the dose of the whole plan",
-        )
+    if untold := without_word(kind):
+        raise DoseError(untold, where=where, hint=PUT_PLAN_BESIDE)
     if kind.type not in ("PHYSICAL", "EFFECTIVE", ""):
         raise DoseError(f"DoseType is {kind.type}; PHYSICAL and EFFECTIVE are written", where=where)
 
