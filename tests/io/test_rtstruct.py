@@ -453,6 +453,26 @@ def test_the_same_contour_from_another_point_or_the_other_way_round_is_a_double(
     assert any("2 contour(s) are exact doubles" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("higher_mm", [0.03, 0.057, -0.057])
+def test_the_same_contour_a_little_higher_on_its_slice_is_a_double(case: Case, written: Path, tmp_path: Path, higher_mm: float) -> None:
+    """However it was rounded, wherever it begins and whichever way it runs; outline and hole stay what they are."""
+
+    def double(d: Dataset) -> None:
+        for drawn in (one.ContourSequence for one in d.ROIContourSequence):
+            for n, one in enumerate(list(drawn)):
+                points = np.array(one.ContourData, dtype=float).reshape(-1, 3) + np.array([0.002, -0.001, higher_mm])
+                again = deepcopy(one)
+                again.ContourData = [f"{v:.3f}" for v in np.roll(points[:: (-1) ** n], n, axis=0).ravel()]
+                drawn.append(again)
+
+    before = read_structure_set(written, source=case.source).contours
+    found = read_structure_set(edited(written, double, tmp_path / "a.dcm"), source=case.source)
+    for name in before:
+        assert len(found.contours[name]) == len(before[name])
+        assert (fill(found.contours[name], case.geometry).array == fill(before[name], case.geometry).array).all()
+        assert any(f"{name!r}: {len(before[name])} contour(s) are the same as another on their slice" in note for note in found.notes)
+
+
 def test_accents_in_names(case: Case, written: Path, tmp_path: Path) -> None:
     def change(d: Dataset) -> None:
         d.SpecificCharacterSet = "ISO_IR 100"

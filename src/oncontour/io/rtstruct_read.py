@@ -41,6 +41,8 @@ COLOUR, GENERATION, ROI_CONTOURS, CONTOURS, GEOMETRY, POINT_COUNT = 0x3006002A, 
 CONTOUR_DATA, OBSERVATIONS, REFERENCED_NUMBER, INTERPRETED = 0x30060050, 0x30060080, 0x30060084, 0x300600A4
 OBSERVATION_NUMBER, REFERENCED_STUDIES, REFERENCED_SERIES = 0x30060082, 0x30060012, 0x30060014
 PATIENT_ID, SERIES_INSTANCE = 0x00100020, 0x0020000E
+_SAME_MM = 0.01
+"""Points nearer than this are the same but for rounding."""
 _FILLED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "")
 
 
@@ -85,7 +87,7 @@ def read_structure_set(rtstruct: Path | str | Dataset, *, source: DicomSource | 
     """Everything an RTSTRUCT says of its structures; with ``source`` the contours know the image planes they were drawn on.
 
     Only closed planar contours are filled structures: points, open lines and contours of one or two points are left out and noted, as are
-    exact doubles (XOR would erase both). A structure without contours is taken as not contoured and left out, unless the file
+    doubles on one slice (XOR would erase both). A structure without contours is taken as not contoured and left out, unless the file
     says that it was generated automatically: then it is empty, looked for and not found.
 
     Raises FormatError where the file is not a readable RTSTRUCT, StructureError where its content makes no sense or its frame of reference
@@ -417,8 +419,8 @@ def _polygons(file: RtstructFile, roi: Roi, shape: _Shape, chosen: Sequence[int]
 
 
 def _sound(polygons: list[Floats], name: str, slices: Slices | None, notes: list[str]) -> list[Floats]:
-    """Without repeated ends, contours that enclose nothing, exact doubles, and those in other planes than the rest."""
-    from oncontour.raster.planes import FLAT_MM, area_vectors, common_normal, offsets_along
+    """Without repeated ends, contours that enclose nothing, doubles on one slice, and those in other planes than the rest."""
+    from oncontour.raster.planes import FLAT_MM, area_vectors, common_normal, offsets_along, together
 
     polygons = [p[:-1] if len(p) > 1 and (p[0] == p[-1]).all() else p for p in polygons]
     kept = [p for p in polygons if len(p) >= 3]
@@ -437,12 +439,41 @@ def _sound(polygons: list[Floats], name: str, slices: Slices | None, notes: list
     starts = np.concatenate([[0], np.cumsum([len(p) for p in single])]).astype(np.int64)
     normal = common_normal(points, starts, ([slices.normal] if slices else []) + list(np.eye(3)[::-1]))
     offsets, spread = offsets_along(points, starts, normal)
+    on = slices.offsets_mm if slices is not None and len(slices.offsets_mm) > 1 and np.array_equal(normal, slices.normal) else None
+    first = _drawn_first([p - np.outer(p @ normal, normal) for p in single], together(offsets, on))
+    if not first.all():
+        notes.append(f"{name!r}: {int((~first).sum())} contour(s) are the same as another on their slice: left out")
+        single = [p for p, is_first in zip(single, first, strict=True) if is_first]
+        offsets, spread = offsets[first], spread[first]
     flat = [p for p, s in zip(single, spread, strict=True) if s <= FLAT_MM]
     if len(flat) < len(single):
         notes.append(f"{name!r}: {len(single) - len(flat)} contour(s) lie across the planes of the others: left out")
     if slices is not None and np.array_equal(normal, slices.normal):
         notes += _off_the_slices(offsets, slices, name)
     return flat
+
+
+def _drawn_first(polygons: list[Floats], number: Ints) -> NDArray[np.bool_]:
+    """Which polygons, without their height, are not the same within _SAME_MM as another one of the same ``number`` (plane)."""
+    first = np.ones(len(polygons), dtype=bool)
+    lengths = np.array([len(p) for p in polygons])
+    place = np.array([p.mean(axis=0) for p in polygons]) @ [0.61, 0.53, 0.59]  # nearly the same for doubles; the pairs to look at are few
+    order = np.lexsort((place, lengths, number))
+    for at, n in enumerate(order):
+        for m in order[:at][::-1]:
+            if number[m] != number[n] or lengths[m] != lengths[n] or place[n] - place[m] > 2 * _SAME_MM:
+                break
+            if first[m] and _same(polygons[m], polygons[n]):
+                first[max(m, n)] = False
+    return first
+
+
+def _same(a: Floats, b: Floats) -> bool:
+    """Whether both have the same points within _SAME_MM, wherever they begin and whichever way they run."""
+    if np.abs(a.min(axis=0) - b.min(axis=0)).max() > _SAME_MM or np.abs(a.max(axis=0) - b.max(axis=0)).max() > _SAME_MM:
+        return False
+    start = int(np.abs(b - a[0]).max(axis=1).argmin())
+    return any(np.abs(a - np.roll(way, shift, axis=0)).max() <= _SAME_MM for way, shift in ((b, -start), (b[::-1], start + 1)))
 
 
 def _off_the_slices(offsets: Floats, slices: Slices, name: str) -> list[str]:

@@ -174,6 +174,19 @@ def _one_a_slice(heads: Ints, planes: Floats, slices: Floats, flat: Callable[[in
     return np.array(kept, dtype=np.int64)
 
 
+def together(offsets: Floats, slices: Floats | None) -> Ints:
+    """A number for each polygon: those of one plane, or of planes that lie on one slice but for rounding, have the same."""
+    order = np.argsort(offsets, kind="stable")
+    heads = _plane_heads(offsets[order], slices)
+    number = np.arange(len(heads))
+    if slices is not None:
+        index = _on_slices(_middles(offsets[order], heads), slices)
+        number = np.where(_drawn_on(index) & (index >= 0), index, len(slices) + number)
+    out = np.empty(len(offsets), np.int64)
+    out[order] = np.repeat(number, np.diff(np.append(heads, len(order))))
+    return out
+
+
 def _hole_or_beside(a: Floats, b: Floats) -> bool:
     """Whether XOR of two outlines (n, 2) is what was drawn: one is a hole of the other, or they have no more than edges in common."""
     if _boxes_apart(a, b):
