@@ -146,7 +146,7 @@ def what_is_read(path: Path) -> tuple[object, ...]:
     volume, _ = _read(dose.file, sole=False)
     kind = (dose.file.plain("FrameOfReferenceUID"), dose.file.plain("DoseType"), dose.summation)
     grid = (volume.geometry.shape, (volume.geometry.affine + 0.0).tolist())  # + 0.0: -0 is 0
-    return kind, dose.plan_uids, dose.part, dose.groups, grid, hashlib.sha256(memoryview(np.ascontiguousarray(volume.array))).digest()
+    return kind, dose.plan_uids, dose.part, dose.groups, grid, hashlib.sha256(volume.array.tobytes()).digest()
 
 
 def without_word(kind: DoseKind) -> str:
