@@ -500,11 +500,11 @@ def test_what_differs_in_what_is_read_is_refused(evenly: Path, name: str, change
         read(evenly)
 
 
-def plan_of(clinic: Path, name: str, fractions: int, approval: str = "") -> None:
+def plan_of(clinic: Path, name: str, fractions: int, approval: str = "", *, dose: str = "RTDOSE.dcm", beams: int = 1) -> None:
     plan, group, prescription = Dataset(), Dataset(), Dataset()
     plan.SOPClassUID, plan.Modality, plan.ApprovalStatus = RT_PLAN, "RTPLAN", approval
-    plan.SOPInstanceUID = str(pydicom.dcmread(clinic / "RTDOSE.dcm").ReferencedRTPlanSequence[0].ReferencedSOPInstanceUID)
-    group.FractionGroupNumber, group.NumberOfFractionsPlanned = 1, fractions
+    plan.SOPInstanceUID = str(pydicom.dcmread(clinic / dose).ReferencedRTPlanSequence[0].ReferencedSOPInstanceUID)
+    group.FractionGroupNumber, group.NumberOfFractionsPlanned, group.NumberOfBeams = 1, fractions, beams
     prescription.TargetPrescriptionDose = "60"
     plan.FractionGroupSequence, plan.DoseReferenceSequence = [group], [prescription]
     save(plan, clinic / f"{name}.dcm")
@@ -522,6 +522,22 @@ def test_two_plans_of_one_uid_tell_nothing_where_they_differ(clinic: Path) -> No
         assert np.array_equal(after.images["dose"].array, before.images["dose"].array)
         assert not {"fractions", "prescription_gy"} & set(after.facts)
         assert [note for note in after.facts["notes"] if "backup.dcm and " in note and "of neither are taken" in note]
+
+
+def test_plans_of_one_uid_count_beams_where_they_agree(clinic: Path) -> None:
+    """Of three beams one is missing: both plans say so, whatever else they differ in."""
+    _, second = beams_of_60_and_20_gy(clinic)
+    edited(second, second, SOPInstanceUID="1.2.3.4.5")
+    for name, fractions in (("plan", 25), ("backup", 30)):
+        plan_of(clinic, name, fractions, dose="beam1.dcm", beams=3)
+    with pytest.raises(DoseError, match="the plan has 3 beams, doses of 2 are here"):
+        read(clinic)
+    plan_of(clinic, "backup", 30, dose="beam1.dcm", beams=2)
+    case = read(clinic)
+    assert case.images["dose"].array.max() == 80
+    assert case.facts["rtdose"].summation == "BEAM"
+    assert any("beams, fractions and prescription of neither" in note for note in case.facts["notes"])
+    assert any("cannot be told whether that is all" in note for note in case.facts["notes"])
 
 
 # ---- writing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -55,9 +56,9 @@ def read_doses(
     for dose in chosen:
         groups.setdefault(plan_uids(dose), []).append(dose.path)
     _check_once(groups, names)
-    plans, unclear = plans_of(chosen, files)
-    read = [read_rtdose(group, plans=plans) for group in groups.values()]
-    total, notes = read[0][0], (*unclear, *read[0][1])
+    plans = plans_of(chosen, files)
+    read = [read_rtdose(group, plans=plans.counting) for group in groups.values()]
+    total, notes = read[0][0], (*plans.notes, *read[0][1])
     for volume, more in read[1:]:
         if not volume.geometry.same_grid(total.geometry, _SAME_PLACE_MM):
             raise DoseError(
@@ -68,8 +69,8 @@ def read_doses(
         total, notes = Volume(total.array + volume.array, total.geometry), (*notes, *more)
     if len(read) > 1:
         notes = (*notes, f"the dose is the sum of {sum(max(len(uids), 1) for uids in groups)} plans: {names}")
-    kind = reduce(add, (dose_kind(group, plans=plans) for group in groups.values()))
-    return total, tuple(dict.fromkeys(notes)), {**plan_facts(chosen, plans), "rtdose": kind}
+    kind = reduce(add, (dose_kind(group, plans=plans.counting) for group in groups.values()))
+    return total, tuple(dict.fromkeys(notes)), {**plan_facts(chosen, plans.telling), "rtdose": kind}
 
 
 def one_of_each(files: Sequence[SeriesFiles], error: type[InputError]) -> list[SeriesFiles]:
@@ -112,20 +113,33 @@ def plan_uids(dose: SeriesFiles) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uid for uid in uids if uid))
 
 
-def plans_of(doses: Sequence[SeriesFiles], files: Sequence[SeriesFiles]) -> tuple[list[Path], tuple[str, ...]]:
-    """The RTPLANs among ``files`` that ``doses`` refer to, and notes.
+@dataclass(frozen=True)
+class Plans:
+    """RTPLANs that doses refer to: ``counting`` tell which beams and fraction groups there must be, ``telling`` fractions and prescription
+    too; ``notes`` say which tell less than that."""
 
-    Where two of one UID differ in fraction groups, beams or prescription neither is given, and a note says so: the dose is the same with
-    either.
+    counting: tuple[Path, ...]
+    telling: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+
+def plans_of(doses: Sequence[SeriesFiles], files: Sequence[SeriesFiles]) -> Plans:
+    """The RTPLANs among ``files`` that ``doses`` refer to.
+
+    Where two of one UID differ neither tells fractions and prescription, nor the beams where it is these that differ, and a note says so:
+    the dose is the same with either.
     """
     uids = {uid for dose in doses for uid in plan_uids(dose)}
     kept, different = _first_of_each([f for f in files if f.kind == "RTPLAN" and f.sop_instance_uid in uids])
-    unclear = {first.sop_instance_uid: (first, file) for first, file in different}
-    notes = tuple(
-        f"plans {_pair(*pair)} bear one SOPInstanceUID ({uid}) and are not the same: beams, fractions and prescription of neither are taken"
-        for uid, pair in unclear.items()
+    unclear = {first.sop_instance_uid for first, _ in different}
+    uncounted = {first.sop_instance_uid for first, file in different if _content(first)[0] != _content(file)[0]}
+    notes = (
+        f"plans {_pair(first, file)} bear one SOPInstanceUID ({file.sop_instance_uid}) and are not the same: "
+        f"{'beams, ' if file.sop_instance_uid in uncounted else ''}fractions and prescription of neither are taken"
+        for first, file in different
     )
-    return [plan.path for plan in kept if plan.sop_instance_uid not in unclear], notes
+    counting = tuple(plan.path for plan in kept if plan.sop_instance_uid not in uncounted)
+    return Plans(counting, tuple(plan.path for plan in kept if plan.sop_instance_uid not in unclear), tuple(notes))
 
 
 # ---- copies
@@ -185,19 +199,26 @@ def _contour(contour: Any) -> tuple[str, bytes]:
 
 
 def _plan(path: Path) -> tuple[object, ...]:
-    """Fraction groups, beams that treat or do not, and prescriptions (C.8.8.10, C.8.8.13, C.8.8.14)."""
+    """(Fraction groups with their beams, and which beams treat), fractions, and prescriptions (C.8.8.10, C.8.8.13, C.8.8.14)."""
     header = read_header(path, _PLAN)
     if header is None:
         raise DoseError("not an RTPLAN file", where=str(path))
-    groups = tuple(
+    groups = list(header.items("FractionGroupSequence"))
+    parts = tuple(
         (
-            *(group.whole(name) for name in ("FractionGroupNumber", "NumberOfFractionsPlanned", "NumberOfBeams")),
+            group.whole("FractionGroupNumber"),
+            group.whole("NumberOfBeams"),
             tuple(beam.whole("ReferencedBeamNumber") for beam in group.items("ReferencedBeamSequence")),
         )
-        for group in header.items("FractionGroupSequence")
+        for group in groups
     )
+    fractions = tuple(group.whole("NumberOfFractionsPlanned") for group in groups)
     beams = tuple((beam.whole("BeamNumber"), beam.plain("TreatmentDeliveryType")) for beam in header.items("BeamSequence"))
-    return groups, beams, tuple(reference.number("TargetPrescriptionDose") for reference in header.items("DoseReferenceSequence"))
+    return (
+        (parts, beams),
+        fractions,
+        tuple(reference.number("TargetPrescriptionDose") for reference in header.items("DoseReferenceSequence")),
+    )
 
 
 def _segments(path: Path) -> tuple[object, ...]:
@@ -264,7 +285,7 @@ def listed(doses: Sequence[SeriesFiles]) -> str:
 def plan_facts(doses: Sequence[SeriesFiles], plans: Sequence[Path]) -> dict[str, Any]:
     """``fractions`` and ``prescription_gy`` (the highest) as the one plan of ``doses`` tells them; nothing where several or none is.
 
-    ``plans``: as ``plans_of`` gives them. A sum of plans (MULTI_PLAN) has several, however many of them it names.
+    ``plans``: those that are ``telling``. A sum of plans (MULTI_PLAN) has several, however many of them it names.
     """
     several = any(dose.files[0].plain("DoseSummationType") == "MULTI_PLAN" for dose in doses)
     uids = {uid for dose in doses for uid in plan_uids(dose)}

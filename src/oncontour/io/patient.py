@@ -61,7 +61,7 @@ def read_dicom(
     ``facts["fractions"]`` and ``facts["prescription_gy"]``; ``facts["rtdose"]``, a DoseKind (``io.rtdose``), whether it is EFFECTIVE, or
     of a part. What is left out is noted. Raises what ``read_series``, ``read_structure_set``, ``read_seg``, ``read_rtdose`` and
     ``read_doses`` raise, StructureError where two structure sets are equally new or the named one is not there, and StructureError or
-    DoseError where two different files bear one SOPInstanceUID (of two such plans neither is taken, with a note). With ``lenient`` what is
+    DoseError where two different files bear one SOPInstanceUID (two such plans tell no fractions, with a note). With ``lenient`` what is
     wrong with structures, segments or dose is noted and they are left out: the images are there all the same.
     """
     from oncontour.io.choose import choose
@@ -324,11 +324,11 @@ def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, 
         names = ", ".join(f.path.name for f in mine)
         found.notes.append(f"{len(mine)} doses of {len(plans)} plan(s), and it is not told which is meant: none is read ({names})")
         return {}
-    paths, (its_plans, unclear) = [f.path for f in mine], plans_of(mine, files)
-    dose, notes = read_rtdose(paths, plans=its_plans)
+    paths, its_plans = [f.path for f in mine], plans_of(mine, files)
+    dose, notes = read_rtdose(paths, plans=its_plans.counting)
     found.images["dose"] = dose
-    found.notes += (*unclear, *notes)
-    return {**plan_facts(mine, its_plans), "rtdose": dose_kind(paths, plans=its_plans)}
+    found.notes += (*its_plans.notes, *notes)
+    return {**plan_facts(mine, its_plans.telling), "rtdose": dose_kind(paths, plans=its_plans.counting)}
 
 
 # ---- writing
