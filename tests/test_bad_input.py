@@ -165,7 +165,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up(model: Path, tmp_path: Path, tiny_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = patient(tmp_path / "ct", head_neck(0, (3, 3, 3)))
     (tiny_disk / "precious").write_text("still here")
-    words = ["--model", str(model), "--backend", "torch", "--threads", "1", "--structures", "Parotid_L"]
+    words = ["--model", str(model), "--backend", "torch", "--threads", "1", "--structures", "Parotid_L", "--assess", "false"]
     code = cli.main(["run", str(source), "--out", str(tiny_disk / "out"), *words])
     assert code == 5
     assert "the disk is full" in one_sentence(capsys)

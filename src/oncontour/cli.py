@@ -200,6 +200,9 @@ def make_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
     for action in parser._actions:
         if action.dest == "print_config":
             action.help = "show all settings as YAML, to be changed and given as --config, and exit"
+        if isinstance(action.metavar, str):
+            # What may be left out need not be offered as a word.
+            action.metavar = action.metavar.replace(",null}", "}")
     return parser
 
 
