@@ -489,12 +489,16 @@ def test_a_dataset_in_memory(case: Case, written: Path) -> None:
     assert set(found) == set(case.masks)
 
 
-def test_every_second_slice_is_said(case: Case, written: Path, tmp_path: Path) -> None:
+def drawn_on_one_in(count: int) -> Callable[[Dataset], None]:
     def thin(d: Dataset) -> None:
         for one in d.ROIContourSequence:
-            one.ContourSequence = one.ContourSequence[::2]
+            one.ContourSequence = one.ContourSequence[::count]
 
-    found, notes = read_rtstruct(edited(written, thin, tmp_path / "r.dcm"), source=case.source)
+    return thin
+
+
+def test_every_second_slice_is_said(case: Case, written: Path, tmp_path: Path) -> None:
+    found, notes = read_rtstruct(edited(written, drawn_on_one_in(2), tmp_path / "r.dcm"), source=case.source)
     assert any("'PTV_7000' is drawn on one slice in 2: each contour is taken to reach half-way" in note for note in notes)
     assert fill(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(16 / 15 * case.masks["PTV_7000"].volume_cc, rel=0.1)
 
@@ -503,11 +507,7 @@ def test_a_body_on_every_second_thick_slice_is_one_thing(tmp_path: Path) -> None
     """90 mm on slices of 6 mm: of 15 contours, or 16, every second is left, and fills what lay between."""
     case = make_case(tmp_path / "ct", {"PTV_7000": Box((0, 0, 0), (30, 20, 90))}, offsets=np.arange(-66.0, 67, 6))
 
-    def thin(d: Dataset) -> None:
-        for one in d.ROIContourSequence:
-            one.ContourSequence = one.ContourSequence[::2]
-
-    path = edited(write_rtstruct(case, tmp_path / "all.dcm"), thin, tmp_path / "r.dcm")
+    path = edited(write_rtstruct(case, tmp_path / "all.dcm"), drawn_on_one_in(2), tmp_path / "r.dcm")
     found, notes = read_rtstruct(path, source=case.source)
     assert any("on one slice in 2, up to 12.0 mm apart: beyond 10 mm a contour reaches half-way to the next only where" in n for n in notes)
     assert rasterise(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(len(found["PTV_7000"]) * 30 * 20 * 12 / 1000, rel=0.02)
@@ -516,11 +516,7 @@ def test_a_body_on_every_second_thick_slice_is_one_thing(tmp_path: Path) -> None
 def test_contours_too_far_apart_for_one_thing_are_said(tmp_path: Path) -> None:
     case = make_case(tmp_path / "ct", {"PTV_7000": Box((0, 0, 0), (30, 20, 90))}, offsets=np.arange(-60.0, 61, 3))
 
-    def thin(d: Dataset) -> None:
-        for one in d.ROIContourSequence:
-            one.ContourSequence = one.ContourSequence[::5]
-
-    path = edited(write_rtstruct(case, tmp_path / "all.dcm"), thin, tmp_path / "r.dcm")
+    path = edited(write_rtstruct(case, tmp_path / "all.dcm"), drawn_on_one_in(5), tmp_path / "r.dcm")
     found, notes = read_rtstruct(path, source=case.source)
     assert any("'PTV_7000' is drawn on one slice in 5, up to 15.0 mm apart: beyond 10 mm a contour stands for its own" in n for n in notes)
     assert fill(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(len(found["PTV_7000"]) * 30 * 20 * 3 / 1000, rel=0.02)

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from oncontour.errors import SeriesError
 from oncontour.io.series import AIR_HU, read_series
-from oncontour.io.stack import _common_step
+from oncontour.io.stack import common_step
 from oncontour.volume import Volume
 from tests.dicom_cases import WrittenSeries, make_series, ramp
 
@@ -127,7 +127,7 @@ def test_a_grid_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=200), st.sampled_from([0.5, 0.625, 1.0, 1.25, 3.0]), st.integers(0, 2**31))
 def test_the_common_step_places_every_slice(gaps: list[int], step: float, seed: int) -> None:
     true = np.concatenate([[0], np.cumsum(gaps)]) * step
-    found = _common_step(true + np.random.default_rng(seed).uniform(-0.004, 0.004, len(true)))
+    found = common_step(true + np.random.default_rng(seed).uniform(-0.004, 0.004, len(true)))
     assert found is not None
     size, index = found
     divisor = np.gcd.reduce(gaps)

@@ -159,7 +159,9 @@ def _same(one: SeriesFiles, other: SeriesFiles) -> bool:
 
 def _content(file: SeriesFiles) -> tuple[object, ...]:
     """What is read of a file, comparable. Of one that is refused why it is: a copy that is refused for the same tells nothing else."""
-    readers = {"RTSTRUCT": _structures, "RTDOSE": what_is_read, "RTPLAN": _plan, "SEG": _segments}
+    from oncontour.io import seg
+
+    readers = {"RTSTRUCT": _structures, "RTDOSE": what_is_read, "RTPLAN": _plan, "SEG": seg.what_is_read}
     try:
         return readers[file.kind](file.path)
     except OncontourError as error:
@@ -219,24 +221,6 @@ def _plan(path: Path) -> tuple[object, ...]:
         fractions,
         tuple(reference.number("TargetPrescriptionDose") for reference in header.items("DoseReferenceSequence")),
     )
-
-
-def _segments(path: Path) -> tuple[object, ...]:
-    """Segments, where their frames lie, and voxels (C.8.20)."""
-    from oncontour.io import seg
-
-    file = read_header(path, seg._KEYWORDS)
-    if file is None:
-        raise DoseError("not a DICOM Segmentation", where=str(path))
-    labels, kind = seg._labels(file), file.plain("SegmentationType")
-    frames = seg._frames(file, len(labels))
-    rows, columns = file.binary("Rows") or 0, file.binary("Columns") or 0
-    voxels, pixels = hashlib.sha256(), seg._pixels(file, frames, rows, columns, kind)
-    for n in range(len(frames.segment)):
-        voxels.update(np.packbits(pixels(n)).tobytes())
-    places = (frames.segment.tolist(), (frames.position_mm + 0.0).tolist(), (frames.row + 0.0).tolist(), (frames.column + 0.0).tolist())
-    sizes = (rows, columns, frames.spacing_mm, frames.between_mm, frames.thickness_mm)
-    return file.plain("FrameOfReferenceUID"), kind, labels, places, sizes, voxels.digest()
 
 
 # ---- which are meant

@@ -53,7 +53,7 @@ from oncontour.io.rtstruct_read import (
     whole,
 )
 from oncontour.io.source import DicomSource, SliceRef
-from oncontour.io.stack import ON_GRID_MM
+from oncontour.io.stack import rounding_mm
 from oncontour.palette import Colour, colour_of
 
 Ints = NDArray[np.int64]
@@ -134,9 +134,9 @@ def drawn_on_other_slices(case: Case) -> tuple[str, ...]:
     grid = case.geometry
     origins = grid.points([(k, 0, 0) for k in range(grid.shape[0])])
     slices = Slices(origins, grid.axes[2], grid.axes[1], grid.spacing_mm[1:], grid.shape[1:])
-    rounding_mm = min(ON_GRID_MM, 0.1 * grid.spacing_mm[0])
+    within_mm = rounding_mm(grid.spacing_mm[0])
     drawn = {name: contours for name, contours in case.contours.items() if name not in case.masks and len(contours)}
-    elsewhere = {name: contours for name, contours in drawn.items() if not _same_planes(contours.slices, slices, rounding_mm)}
+    elsewhere = {name: contours for name, contours in drawn.items() if not _same_planes(contours.slices, slices, within_mm)}
     return tuple(
         name
         for name, contours in elsewhere.items()
@@ -144,10 +144,10 @@ def drawn_on_other_slices(case: Case) -> tuple[str, ...]:
     )
 
 
-def _same_planes(one: Slices | None, other: Slices, rounding_mm: float) -> bool:
+def _same_planes(one: Slices | None, other: Slices, within_mm: float) -> bool:
     if one is None or len(one.offsets_mm) != len(other.offsets_mm) or 1 - abs(one.normal @ other.normal) > 1e-8:
         return False
-    return bool(np.abs(one.offsets_mm - np.sort(other.origins_mm @ one.normal)).max() <= rounding_mm + 1e-6)
+    return bool(np.abs(one.offsets_mm - np.sort(other.origins_mm @ one.normal)).max() <= within_mm + 1e-6)
 
 
 # ---- what is written

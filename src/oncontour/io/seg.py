@@ -5,6 +5,7 @@ Sources: DICOM PS3.3 A.51 (Segmentation IOD), C.8.20 (segmentation modules), C.7
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import warnings
@@ -27,7 +28,7 @@ from oncontour.io.layout import map_names
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import PixelFormat, Plane
 from oncontour.io.source import DicomSource, SliceRef
-from oncontour.io.stack import ON_GRID_MM, _common_step
+from oncontour.io.stack import ON_GRID_MM, common_step, rounding_mm
 from oncontour.volume import Volume
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -125,6 +126,22 @@ class _Frames:
     spacing_mm: tuple[float, float]
     between_mm: float | None
     thickness_mm: float | None
+
+
+def what_is_read(path: Path) -> tuple[object, ...]:
+    """What a SEG file says: segments, where their frames lie, and voxels (C.8.20; their SHA-256), to be compared with that of a copy."""
+    file = read_header(path, _KEYWORDS)
+    if file is None:
+        raise StructureError("not a DICOM Segmentation", where=str(path))
+    labels, kind = _labels(file), file.plain("SegmentationType")
+    frames = _frames(file, len(labels))
+    rows, columns = file.binary("Rows") or 0, file.binary("Columns") or 0
+    voxels, pixels = hashlib.sha256(), _pixels(file, frames, rows, columns, kind)
+    for n in range(len(frames.segment)):
+        voxels.update(np.packbits(pixels(n)).tobytes())
+    places = (frames.segment.tolist(), (frames.position_mm + 0.0).tolist(), (frames.row + 0.0).tolist(), (frames.column + 0.0).tolist())
+    sizes = (rows, columns, frames.spacing_mm, frames.between_mm, frames.thickness_mm)
+    return file.plain("FrameOfReferenceUID"), kind, labels, places, sizes, voxels.digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,7 +297,7 @@ def _mean_step(gaps: Floats) -> float:
 
 def _rounding_mm(step: float) -> float:
     """How far a frame may lie off its slice: as images of that ``step`` may and count as even (``io.stack``)."""
-    return min(ON_GRID_MM, 0.1 * step) + 1e-6
+    return rounding_mm(step) + 1e-6
 
 
 def _slices_of_grid(offsets: Floats, normal: Floats, images: Geometry) -> tuple[float, NDArray[np.int64]] | None:
@@ -334,13 +351,13 @@ def _on_uneven_slices(frames: _Frames, size: tuple[int, int], source: DicomSourc
     slices = None if source is None else slices_of(source)
     if slices is None or _even(slices.offsets_mm) or max(abs(frames.row @ slices.normal), abs(frames.column @ slices.normal)) > _PARALLEL:
         return None
-    found = _common_step(slices.offsets_mm)
+    found = common_step(slices.offsets_mm)
     if found is None:
         raise StructureError("the slices of the images are uneven and lie on no regular grid", where=where)
     step, index = found
     offsets = frames.position_mm @ slices.normal
     sheet = nearest_of(offsets, slices.offsets_mm)
-    on = np.abs(offsets - slices.offsets_mm[sheet]) <= min(ON_GRID_MM, 0.1 * step)
+    on = np.abs(offsets - slices.offsets_mm[sheet]) <= rounding_mm(step)
     if _are_slices_of_grid(frames, offsets, np.where(on, sheet, -1), slices.offsets_mm, index, step):
         return None
     _refuse_aside(frames, slices.normal, where)
@@ -360,7 +377,7 @@ def _even(offsets: Floats) -> bool:
     """As a series is read: evenly spaced but for rounding (``io.stack``)."""
     even = np.linspace(offsets[0], offsets[-1], len(offsets))
     step = (offsets[-1] - offsets[0]) / max(len(offsets) - 1, 1)
-    return bool(np.abs(offsets - even).max() <= min(ON_GRID_MM, 0.1 * step))
+    return bool(np.abs(offsets - even).max() <= rounding_mm(step))
 
 
 def _are_slices_of_grid(

@@ -114,12 +114,12 @@ def _along_normal(offsets: Floats, numbers: list[int | None], where: str) -> tup
     count = len(offsets)
     step = float(offsets[-1] - offsets[0]) / (count - 1)
     even = np.arange(count)
-    if np.abs(offsets - offsets[0] - even * step).max() <= min(ON_GRID_MM, 0.1 * step):
+    if np.abs(offsets - offsets[0] - even * step).max() <= rounding_mm(step):
         _refuse_wide(offsets, where)
         return step, even.astype(np.intp), ()
     _refuse_missing(offsets, numbers, where)
     _refuse_wide(offsets, where)
-    found = _common_step(offsets)
+    found = common_step(offsets)
     if found is None:
         gaps = np.diff(offsets)
         odd = int(np.abs(gaps - np.median(gaps)).argmax())
@@ -188,6 +188,11 @@ def _jumps(gaps: Floats, jumps: NDArray[np.int64]) -> tuple[Ints, float]:
     return np.flatnonzero(skipped & (gaps > 1.5 * sides)), usual
 
 
+def rounding_mm(step_mm: float) -> float:
+    """How far slices ``step_mm`` apart may lie off their place and still count as even."""
+    return min(ON_GRID_MM, 0.1 * step_mm)
+
+
 def _lone_hole(gaps: Floats) -> tuple[Ints, float]:
     """(gaps, the usual gap) where all gaps are the usual one but for a few wide ones."""
     usual = float(np.median(gaps))
@@ -196,7 +201,7 @@ def _lone_hole(gaps: Floats) -> tuple[Ints, float]:
     return (wide if lone else wide[:0]), usual
 
 
-def _common_step(offsets: Floats) -> tuple[float, Ints] | None:
+def common_step(offsets: Floats) -> tuple[float, Ints] | None:
     """The coarsest step of which every gap is a whole multiple, and the place of each slice on it."""
     along, gaps = offsets - offsets[0], np.diff(offsets)
     parts = 1

@@ -180,7 +180,8 @@ class Assessor:
 
     def unsure(self, case: Case) -> list[str]:
         """Structures that would be scored if it were known how sure their drawer was."""
-        return [name for name, why in self._unfit(case, list(case.structures)).items() if why == UNSURE]
+        known = case.scores.get("chances", {})
+        return [name for name, why in self._unfit(case, [n for n in case.structures if n not in known]).items() if why == UNSURE]
 
     def _unfit(self, case: Case, names: Sequence[str]) -> Mapping[str, str]:
         """Why a structure cannot be scored, whatever the net would say."""
