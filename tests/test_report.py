@@ -161,6 +161,21 @@ def test_drawn_contours_are_shown_as_they_were_drawn() -> None:
     assert np.diff(np.cumsum(np.reshape(steps, (-1, 2)), axis=0) / 100, axis=0).tolist() == [[20.0, 0.0], [-10.0, 23.0]]
 
 
+@pytest.mark.parametrize(("from_mm", "step_mm", "drawn"), [(0.0, 6.0, (5, 7, 9, 11)), (1.5, 3.0, ())])
+def test_the_page_shows_a_contour_wherever_the_voxels_are(from_mm: float, step_mm: float, drawn: tuple[int, ...]) -> None:
+    """Drawn on every second slice of 3 mm, as many clinics do, or between them: 10 x 10 mm on each slice that the volume counts."""
+    case = make({})
+    at = [100 + 5 * 3 + from_mm + n * step_mm for n in range(int(18 / step_mm) + 1)]
+    squares = tuple(np.array([[-5.0, -5, z], [5, -5, z], [5, 5, z], [-5, 5, z]]) for z in at)
+    case = case.with_contours({"GTV": Contours(squares)})
+    (row,) = table = report.rows(case)
+    held = np.flatnonzero(case.mask("GTV").array.any(axis=(1, 2))).tolist()
+    assert len(held) == row.slices >= 6
+    (outlines,) = json.loads(zlib.decompress(base64.b64decode(scene(case, table).contours)))
+    assert sorted(k for k, _ in outlines) == held
+    assert {k for k, steps in outlines if len(steps) == 8} >= set(drawn)
+
+
 def test_where_there_are_both_the_mask_is_shown() -> None:
     """A mask that replaced what was drawn is what the table speaks of; the page must not show the older contour."""
     case = make({"GTV": BOXES["Parotid_L"]})

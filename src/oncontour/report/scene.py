@@ -29,6 +29,8 @@ LEAST_ACROSS = 160
 """Pixels along the longer side that a slice keeps, whatever the budget says."""
 BLOCK = 8
 """Slices unpacked at a time: the one on show comes first."""
+OFF_SLICE = 0.25
+"""Part of a slice by which drawn contours may lie off the slices and still be shown as they were drawn: on the nearest."""
 HU_LEVELS: NDArray[np.float32] = np.concatenate([np.arange(-1000, -200, 20), np.arange(-200, 200, 3), np.arange(200, 1820, 20)]).astype(
     np.float32
 )
@@ -94,13 +96,27 @@ def scene(case: Case, table: Sequence[Row]) -> Scene:
 
 
 def _polygons(case: Case, name: str, upright: Geometry) -> list[NDArray[np.float64]]:
-    """Polygons of a structure in the planes of ``upright``, as (n, 3) LPS mm."""
+    """Polygons of a structure in the planes of ``upright``, as (n, 3) LPS mm: as they were drawn where they lie on its slices.
+
+    What the voxels hold on slices that nobody drew on (a contour on every second slice, slices of an uneven series) is traced from them:
+    that is what volume, rules and scores speak of. Contours that lie between the slices are traced as a whole.
+    """
     from oncontour.raster import trace
 
+    mask = case.mask(name, upright)
     same_planes = abs(float(case.geometry.axes[0] @ upright.axes[0])) > 1 - 1e-6
-    as_drawn = name in case.contours and name not in case.masks and same_planes  # of both the mask is what counts
-    drawn = case.contours[name] if as_drawn else trace(case.mask(name, upright))
-    return list(drawn)
+    if name not in case.contours or name in case.masks or not same_planes:  # of both the mask is what counts
+        return list(trace(mask))
+    drawn = list(case.contours[name])
+    if not drawn:
+        return []
+    heights = upright.voxels(np.concatenate(drawn))[:, 0]
+    if np.abs(heights - np.rint(heights)).max() > OFF_SLICE:
+        return list(trace(mask))
+    between = mask.array.copy()
+    shown = np.unique(np.rint(heights).astype(int))
+    between[shown[(shown >= 0) & (shown < len(between))]] = False
+    return drawn + (list(trace(Volume(between, upright))) if between.any() else [])
 
 
 def _box(image: Volume, outlines: Mapping[str, list[NDArray[np.float64]]]) -> Geometry:
