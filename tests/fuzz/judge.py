@@ -42,8 +42,10 @@ class Verdict:
         return " | ".join([self.kind, lines[-1][:120] if lines else "", own[-1] if own else ""])
 
 
-def judge(read: Callable[[Path], object], path: Path, seconds: float = SECONDS, memory_bytes: int = MEMORY_BYTES) -> Verdict:
-    """``read(path)`` in a forked child, stopped after ``seconds`` of its own work, or of four times that in waiting."""
+def judge(
+    read: Callable[[Path], object], path: Path, seconds: float = SECONDS, memory_bytes: int = MEMORY_BYTES, patience: float = 4.0
+) -> Verdict:
+    """``read(path)`` in a forked child, stopped after ``seconds`` of its own work, or of ``patience`` times that in waiting."""
     started = time.monotonic()
     receive, send = os.pipe()
     child = os.fork()
@@ -51,14 +53,14 @@ def judge(read: Callable[[Path], object], path: Path, seconds: float = SECONDS, 
         os.close(receive)
         _child(read, path, send, memory_bytes, seconds)
     os.close(send)
-    said, hung = _listen(receive, 4 * seconds)
+    said, hung = _listen(receive, patience * seconds)
     os.close(receive)
     if hung:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     took = time.monotonic() - started
     if hung:
-        return Verdict("hang", f"{said}still at it after {4 * seconds} s", took)
+        return Verdict("hang", f"{said}still at it after {patience * seconds} s", took)
     if os.WIFSIGNALED(status):
         return Verdict("killed", f"{said}signal {signal.Signals(os.WTERMSIG(status)).name}", took)
     kind, _, detail = said.partition("\n")
