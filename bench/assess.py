@@ -24,12 +24,18 @@ def main() -> None:
     low = [(n - m) // 2 for n, m in zip(grid.shape, (134, 512, 512), strict=True)]
     grid = grid.crop(low, [a + b for a, b in zip(low, (134, 512, 512), strict=True)])
     case = Case("bench", {"ct": coarse.ct.to(grid, fill=-1000)}, {n: coarse.mask(n).to(grid) for n in NAMES})
-    for name in ("hn-quality", "hn-quality-opinion"):
+    for name in ("hn-quality", "hn-quality-opinion", "hn-quality-own"):
         there = name in shipped()
         print(name if there else "a net that nobody trained")
-        measure(
-            load_assessor(name, threads=threads) if there else Assessor(AssessTask(AssessSettings(NAMES)).eval(), "auto", threads), case
-        )
+        assessor = load_assessor(name, threads=threads) if there else Assessor(AssessTask(AssessSettings(NAMES)).eval(), "auto", threads)
+        measure(assessor, with_chances(case) if assessor.task.settings.own else case)
+
+
+def with_chances(case: Case) -> Case:
+    """The case as a contour model leaves it for a quality model that asks how sure the drawer was: on the coarse grid, blurred masks."""
+    coarse = case.geometry.resample((2.5, 4.0, 4.0))
+    drawn = {n: case.mask(n).map(lambda a: a.astype(np.float32)).to(coarse) for n in NAMES}
+    return case.with_scores({"chances": {n: v.map(lambda a: np.rint(255 * a).astype(np.uint8)) for n, v in drawn.items()}})
 
 
 def measure(assessor: Assessor, case: Case) -> None:
