@@ -77,6 +77,32 @@ def test_config_file_and_command_line_say_the_same(tmp_path: Path) -> None:
     assert {"folder": Path("F"), "out": Path("O"), "names": ["a", "b"], "swap": True, "way": "a", "times": 5} == SEEN
 
 
+def test_a_tilde_is_the_users_folder_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = tmp_path / "run.yaml"
+    config.write_text("folder: ~/ct\nout: ~\n".replace("~\n", "'~'\n"))
+    assert cli.main(["sample", "--config", str(config)]) == 0
+    assert (SEEN["folder"], SEEN["out"]) == (tmp_path / "ct", tmp_path)
+    assert cli.main(["sample", "~nobody/ct", "--out=~/ö ut"]) == 0
+    assert (SEEN["folder"], SEEN["out"]) == (Path("~nobody/ct"), tmp_path / "ö ut")
+
+
+@pytest.mark.parametrize("words", [["F", "--out", ""], ["", "--out", "O"], ["F", "--out="]])
+def test_an_empty_word_is_not_the_folder_we_are_in(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    SEEN.clear()
+    assert cli.main(["sample", *words]) == ConfigError.exit_code
+    assert "empty word" in capsys.readouterr().err
+    assert not SEEN
+
+
+def test_a_terminal_without_the_letters_loses_no_answer() -> None:
+    code = "from oncontour import cli; cli.call = lambda name, words: 'Rückenmark ≥ 0.8 \\udcfc'; raise SystemExit(cli.main(['demo']))"
+    environment = {**_env(), "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert ended.stdout == b"R\\xfcckenmark \\u2265 0.8 \\udcfc\n"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

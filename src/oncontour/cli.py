@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     try:
         _terminate_politely()
+        _write_anything()
         text = _answer(words, quiet=not debug)
         if text:
             sys.stdout.write(text + "\n")
@@ -248,11 +250,22 @@ def parse(parser: ArgumentParser, words: Sequence[str], name: str) -> dict[str, 
     """The arguments that ``words`` spell for command ``name``. Raises ConfigError where they cannot be used."""
     from jsonargparse import ArgumentError
 
+    empty = next((n for n, word in enumerate(words) if not word.partition("=")[2 if word.startswith("--") and "=" in word else 0]), None)
+    if empty is not None:  # as a path it would be the folder we are in
+        after = words[empty].rstrip("=") or (words[empty - 1] if empty else name)
+        raise ConfigError(f"there is an empty word after {after}", hint="is a variable of the shell not set?")
     try:
         parsed = parser.instantiate(parser.parse_args(spread(words, parser)))
-        return {key: value for key, value in vars(parsed).items() if key != "config" and not key.startswith("__")}
+        return {key: _at_home(value) for key, value in vars(parsed).items() if key != "config" and not key.startswith("__")}
     except ArgumentError as error:
         raise ConfigError(_plain(str(error), parser), hint=f"oncontour {name} --help shows the arguments") from error
+
+
+def _at_home(value: Any) -> Any:
+    """Paths with the user's folder for ``~``, which no shell puts there in a YAML file or after ``--out=``."""
+    if isinstance(value, list):
+        return [_at_home(one) for one in value]
+    return value.expanduser() if isinstance(value, Path) and value.parts[:1] == ("~",) else value
 
 
 def _plain(message: str, parser: ArgumentParser) -> str:
@@ -295,6 +308,13 @@ def _terminate_politely() -> None:
             signal.signal(signal.SIGTERM, stop)
         except ValueError:  # not the main thread: whoever runs us handles signals
             return
+
+
+def _write_anything() -> None:
+    """What this terminal has no letter for is written as its number: no result is lost for a name that cannot be shown."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _hush() -> None:

@@ -181,6 +181,11 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def readable(name: str) -> str:
+    """A name from the file system as text that can be written anywhere: every byte of it that is no UTF-8 is a question mark."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
 def as_output_error(error: OSError, path: Path) -> OutputError:
     """The OSError of a write in words a person can act on."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)

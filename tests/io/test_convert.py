@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from oncontour.errors import CohortError, ConfigError, InputError, OncontourErro
 from oncontour.geometry import Geometry
 from oncontour.io import layout, read, write
 from oncontour.io.convert import convert
-from oncontour.io.nifti import write_image
+from oncontour.io.nifti import read_image, write_image
 from oncontour.io.patient import losses
 from oncontour.io.rtdose import DoseKind
 from oncontour.io.rtstruct import slices_of, write_rtstruct
@@ -165,6 +166,64 @@ def test_losses_are_said(tmp_path: Path) -> None:
         (DoseKind("", ""), "no known"),
     ):
         assert any(said in note for note in layout.losses(replace(case, facts={"rtdose": kind})))
+
+
+def test_no_file_bears_the_name_of_another_structure(tmp_path: Path) -> None:
+    """Q/60 cannot be a file, Q_60 can: theirs are 4 and 9 voxels on each of two slices. abc and ABC are one file on many systems."""
+    make_series(tmp_path / "in/ct", rows=20, columns=20, offsets=(0, 2, 4, 6))
+    image, source, _ = read_series(tmp_path / "in/ct")
+    slices = slices_of(source)
+
+    def square(n: int, size: float, at: float = 1.5) -> Contours:
+        corners = [(at, at), (at, at + size), (at + size, at + size), (at + size, at)]
+        return Contours(tuple(np.array([slices.origins_mm[k] + c * slices.row + r * slices.column for r, c in corners]) for k in (1, 2)))
+
+    sizes = {"Q/60": 2.0, "Q_60": 3.0, "abc": 4.0, "ABC": 5.0}
+    drawn = {name: square(1, size) for name, size in sizes.items()} | {"speck": square(1, 0.6, 3.7), "edge": square(1, 30.0)}
+    write_rtstruct(Case("p", {"ct": image}, contours=drawn, source=source), tmp_path / "in/rs.dcm")
+    notes = convert(tmp_path / "in", tmp_path / "out").done[0].notes
+    voxels = {p.name: int(read_image(p).array.sum()) for p in (tmp_path / "out/masks").iterdir()}
+    assert voxels.pop("edge.nii.gz") == 2 * 18 * 18
+    assert voxels == {"Q_60.nii.gz": 18, "Q_60^2.nii.gz": 8, "abc.nii.gz": 32, "ABC^2.nii.gz": 50, "speck.nii.gz": 0}
+    (renamed,) = (note for note in notes if "names" in note and "changed" in note)
+    assert renamed.endswith("'Q/60' to 'Q_60^2', 'ABC' to 'ABC^2'")
+    (empty,) = (note for note in notes if "empty masks" in note)
+    assert empty.endswith(": speck")
+    (beyond,) = (note for note in notes if "beyond the image" in note)
+    assert beyond.endswith(": edge")
+
+
+def test_what_a_plan_says_is_not_lost_silently() -> None:
+    grid = Geometry.regular((3, 8, 9), (2, 1, 1))
+    case = Case("p", {"ct": Volume(np.zeros(grid.shape, np.int16), grid)}, facts={"fractions": 35, "prescription_gy": 70.0})
+    assert "what the plan says is not kept in NIfTI: fractions 35, prescription_gy 70" in layout.losses(case)
+
+
+def test_a_map_of_labels_is_no_mask_without_a_word(tmp_path: Path) -> None:
+    source = patients(tmp_path, "a") / "a"
+    labels = np.zeros((3, 8, 9), np.uint8)
+    labels[1, 2, :5] = (1, 1, 2, 7, 2)
+    write_image(Volume(labels, read_image(source / "ct.nii.gz").geometry), source / "masks/Brainstem.nii.gz")
+    write_image(Volume(labels // 7 * 255, read_image(source / "ct.nii.gz").geometry), source / "masks/Parotid_L.nii.gz")
+    (note,) = (note for note in convert(source, tmp_path / "out").done[0].notes if "beside 0" in note)
+    assert note.startswith("the file of Brainstem has 3 values beside 0 (1, 2, 7)")
+
+
+def test_names_that_are_no_utf8_are_carried(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As old archives leave them: M\\xfcller in Latin-1."""
+    source = patients(tmp_path / "in", "a", "b") / "a"
+    folder = os.fsencode(tmp_path / "in") + b"/M\xfcller"
+    try:
+        os.rename(source, folder)
+    except OSError:
+        pytest.skip("this file system has UTF-8 names alone")
+    os.rename(folder + b"/masks/Larynx.nii.gz", folder + b"/masks/Kehlkopf \xfc.nii.gz")
+    assert main(["convert", str(tmp_path / "in"), str(tmp_path / "out")]) == 0
+    assert "M?ller: " in capfd.readouterr().out
+    assert read(tmp_path / "out/M_ller").structures == ("Larynx",)
+    os.rename(tmp_path / "in/b", os.fsencode(tmp_path / "in") + b"/M\xf6ller")
+    with pytest.raises(CohortError, match=r"two folders are called 'M\?ller'"):
+        convert(tmp_path / "in", tmp_path / "again")
 
 
 UNEVEN = (0.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0, 24.0)

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from oncontour.case import Case
 from oncontour.errors import FormatError, InputError, LimitError, OncontourError
 from oncontour.io import openkbp, read
 from oncontour.io.openkbp import read_openkbp, write_openkbp
+from oncontour.volume import Volume
 
 
 @pytest.mark.parametrize("patient", ["pt_238", "pt_239"])
@@ -109,3 +111,13 @@ def test_other_grids_are_not_written(data: Path, tmp_path: Path) -> None:
         read_openkbp(tmp_path)
     with pytest.raises(FormatError):
         read(patient(tmp_path / "pt_1", ct=",data\n1,\n"))
+
+
+def test_two_names_of_one_file_are_not_written(tmp_path: Path) -> None:
+    grid = openkbp.published_grid((2.0, 4.0, 4.0)).reorient()
+    nothing = Volume(np.zeros(grid.shape, bool), grid)
+    for name in ("a/b", "dose"):
+        case = Case("p", {"ct": Volume(np.zeros(grid.shape, np.int16), grid)}, {"a_b": nothing, name: nothing})
+        with pytest.raises(InputError, match="two of its files"):
+            write_openkbp(case, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -17,6 +17,7 @@ import numpy as np
 
 from oncontour.case import Case
 from oncontour.errors import CohortError, ConfigError
+from oncontour.files import readable
 
 MAX_PATIENTS = 1_000_000
 
@@ -163,7 +164,11 @@ def _from_folder(path: Path) -> Cohort:
     if _cohorts(folders):
         names = ", ".join(p.name for p in folders[:5])
         raise CohortError(f"a folder of cohorts ({names}), not of patients", where=str(path), hint=f"give one of them: {folders[0]}")
-    return Cohort({p.name: p for p in folders}, str(path))
+    ids = [readable(p.name) for p in folders]
+    if len(set(ids)) < len(ids):
+        double = next(id for id in ids if ids.count(id) > 1)
+        raise CohortError(f"two folders are called {double!r} once bytes that are no UTF-8 are left out", where=str(path))
+    return Cohort(dict(zip(ids, folders, strict=True)), str(path))
 
 
 def _from_csv(path: Path) -> Cohort:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from oncontour.errors import CohortError, IncompleteError, InputError, OncontourError, OutputError
+from oncontour.files import readable
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def convert(
     src, dst = Path(src), Path(dst)
     _check_places(src, dst, overwrite)
     if not is_cohort(src):
-        return Conversions((_one(src, dst, src.resolve().name, to, series_uid, structure_set_uid),))
+        return Conversions((_one(src, dst, readable(src.resolve().name), to, series_uid, structure_set_uid),))
     if series_uid or structure_set_uid:
         raise InputError("a series or structure set can be chosen for one patient, not for a cohort", where=str(src))
     cohort = Cohort.open(src)

@@ -6,7 +6,7 @@ under its TG-263 name. A file that is not there is a structure that was not cont
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from oncontour.case import Case
 from oncontour.errors import InputError, OncontourError
-from oncontour.files import writing_folder
+from oncontour.files import readable, writing_folder
 from oncontour.io.names import to_tg263
 from oncontour.io.nifti import SUFFIXES, is_image, read_image, write_image
 from oncontour.volume import Volume
@@ -22,6 +22,8 @@ from oncontour.volume import Volume
 MASKS = "masks"
 IMAGES = ("ct", "mr", "dose")
 """Images whose names mean something, in whatever case they are written."""
+_ROUNDED = 1e-3
+"""Voxels by which a contour may pass the image's edge and still end at it."""
 
 
 def is_layout(folder: Path) -> bool:
@@ -61,7 +63,7 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
             if not lenient or image_name(name) != "dose":
                 raise
             said.append(f"the dose cannot be used: {error.what} [{path.name}]")
-    return _with_masks(_by_name(folder / MASKS), id or folder.resolve().name, images, said, lenient)
+    return _with_masks(_by_name(folder / MASKS), id or readable(folder.resolve().name), images, said, lenient)
 
 
 def is_masks(folder: Path) -> bool:
@@ -77,7 +79,7 @@ def _called(folder: Path) -> list[Path]:
 def read_masks(folder: Path | str, *, id: str | None = None) -> Case:
     """The masks in ``folder`` itself, as ``read_layout`` reads those in ``masks/``: NAME.nii.gz and the like."""
     folder = Path(folder)
-    return _with_masks(_by_name(folder), id or folder.resolve().name, {}, [], lenient=False)
+    return _with_masks(_by_name(folder), id or readable(folder.resolve().name), {}, [], lenient=False)
 
 
 def read_named(folder: Path | str) -> dict[str, Volume]:
@@ -88,11 +90,11 @@ def read_named(folder: Path | str) -> dict[str, Volume]:
     return {name: read_image(found[original]) for name, original in names.items()}
 
 
-def write_named(volumes: Iterable[tuple[str, Volume]], folder: Path) -> None:
-    """Write each (name, volume) into ``folder``, the files named as those of masks."""
-    taken: set[str] = set()
-    for name, volume in volumes:
-        write_image(volume, folder / f"{_free(file_name(name), taken)}.nii.gz")
+def write_named(volumes: Iterable[tuple[str, Volume]], folder: Path) -> list[Path]:
+    """Write each (name, volume) into ``folder``, the files called as ``file_names`` says; gives the files in that order."""
+    pairs = list(volumes)
+    stems = file_names([name for name, _ in pairs])
+    return [write_image(volume, folder / f"{one}.nii.gz") for one, (_, volume) in zip(stems, pairs, strict=True)]
 
 
 def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume], said: list[str], lenient: bool) -> Case:
@@ -102,10 +104,12 @@ def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume]
     masks = {}
     for name, original in names.items():
         try:
-            mask = _as_mask(read_image(found[original]))
+            image = read_image(found[original])
+            mask = _as_mask(image)
             case = case or Case(id, masks={name: mask})
             case.with_masks({name: mask})  # raises for another grid
             masks[name] = mask
+            said += _several_labels(name, image)
         except OncontourError as error:
             if not lenient:
                 raise
@@ -121,11 +125,11 @@ def write_layout(case: Case, folder: Path | str) -> list[Path]:
     (see ``losses``). Raises OutputError where the folder cannot be written.
     """
     folder = Path(folder)
-    originals = case.facts.get("names", {})
     with writing_folder(folder) as temporary:
         for name, image in case.images.items():
             write_image(image, temporary / f"{file_name(name)}.nii.gz")
-        write_named(((originals.get(name, name), case.mask(name)) for name in case.structures), temporary / MASKS)
+        for name, called in zip(case.structures, file_names(_called_by(case)), strict=True):
+            write_image(case.mask(name), temporary / MASKS / f"{called}.nii.gz")
         written = sorted(p.relative_to(temporary) for p in temporary.rglob("*") if p.is_file())
     return [folder / p for p in written]
 
@@ -136,10 +140,14 @@ def losses(case: Case) -> tuple[str, ...]:
     drawn = [name for name in case.contours if name not in case.masks]
     if drawn:
         notes.append(f"contours became voxels (inside where at least half of the voxel is): {', '.join(drawn)}")
-    originals = case.facts.get("names", {})
-    renamed = [n for n in (originals.get(name, name) for name in case.structures) if file_name(n) != n]
+    notes += _lost_contours(case, drawn)
+    names = _called_by(case)
+    renamed = [f"{name!r} to {called!r}" for name, called in zip(names, file_names(names), strict=True) if called != name]
     if renamed:
-        notes.append(f"names that no file can have were changed: {', '.join(map(repr, renamed))}")
+        notes.append(f"names that no file can have, or that another has but for capitals, were changed: {', '.join(renamed)}")
+    planned = [f"{key} {case.facts[key]:g}" for key in ("fractions", "prescription_gy") if key in case.facts]
+    if planned:
+        notes.append(f"what the plan says is not kept in NIfTI: {', '.join(planned)}")
     kind = case.facts.get("rtdose")
     if kind is not None and "dose" in case.images and (kind.type, kind.summation) != ("PHYSICAL", "PLAN"):
         what = " ".join(word for word in (kind.type, kind.summation) if word) or "of no known kind"
@@ -147,6 +155,32 @@ def losses(case: Case) -> tuple[str, ...]:
     if case.source is not None:
         notes.append("DICOM identity (patient and study attributes, UIDs) is not kept in NIfTI")
     return tuple(notes)
+
+
+def _called_by(case: Case) -> list[str]:
+    """What the files that ``case`` was read from called each of its structures."""
+    originals = case.facts.get("names", {})
+    return [str(originals.get(name, name)) for name in case.structures]
+
+
+def _lost_contours(case: Case, drawn: Iterable[str]) -> list[str]:
+    """Which of the ``drawn`` structures have no voxel at all, and which reach beyond the image."""
+    notes, gone, beyond = [], [], []
+    last = np.asarray(case.geometry.shape) - 0.5
+    for name in drawn:
+        polygons = case.contours[name].polygons
+        if not polygons:
+            continue
+        at = case.geometry.voxels(np.concatenate(polygons))
+        if (at < -0.5 - _ROUNDED).any() or (at > last + _ROUNDED).any():
+            beyond.append(name)
+        if not case.mask(name).array.any():
+            gone.append(name)
+    if gone:
+        notes.append(f"contours that no voxel lies in by one half became empty masks: {', '.join(gone)}")
+    if beyond:
+        notes.append(f"contours reach beyond the image, and what lies there is lost: {', '.join(beyond)}")
+    return notes
 
 
 def map_names(originals: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
@@ -176,7 +210,7 @@ def stem(path: Path) -> str:
     """The name of an image file without its image suffix."""
     name = path.name
     ending = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default="")
-    return name[: len(name) - len(ending)]
+    return readable(name[: len(name) - len(ending)])
 
 
 def image_name(name: str) -> str:
@@ -205,6 +239,17 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
+def file_names(names: Sequence[str]) -> list[str]:
+    """What the file of each of ``names`` is called: no two alike, not even but for capitals.
+
+    A name that a file can have as it is goes before one that has to be changed, so that no file bears the name of another structure.
+    """
+    taken: set[str] = set()
+    order = sorted(range(len(names)), key=lambda n: file_name(names[n]) != names[n])
+    found = {n: _free(file_name(names[n]), taken) for n in order}
+    return [found[n] for n in range(len(names))]
+
+
 def file_name(name: str) -> str:
     """``name`` as a file may be called: letters, digits and ``+-_~^. `` stay, anything else becomes an underscore."""
     safe = "".join(c if c.isalnum() or c in "+-_~^. " else "_" for c in name).strip(" .")
@@ -215,6 +260,21 @@ def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if is_image(p) and not p.name.startswith(".") and p.is_file())
+
+
+def _several_labels(name: str, volume: Volume) -> list[str]:
+    """A note where a mask file has several values beside 0, as a map of many labels has, which is no mask of one structure."""
+    array = volume.array
+    if not np.issubdtype(array.dtype, np.integer):
+        return []
+    most = int(array.max()) or int(array.min())
+    if not ((array != 0) & (array != most)).any():
+        return []
+    values = np.unique(array[array != 0])
+    shown = ", ".join(str(v) for v in values[:4]) + (", ..." if len(values) > 4 else "")
+    return [
+        f"the file of {name} has {len(values)} values beside 0 ({shown}), all of them taken as inside: make sure that it is one structure"
+    ]
 
 
 def _as_mask(volume: Volume) -> Volume:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from oncontour.case import Case
 from oncontour.errors import FormatError, InputError, LimitError
-from oncontour.files import write_text, writing_folder
+from oncontour.files import readable, write_text, writing_folder
 from oncontour.geometry import Geometry
 from oncontour.io.layout import file_name, map_names
 from oncontour.volume import Volume
@@ -54,13 +54,13 @@ def read_openkbp(folder: Path | str, *, id: str | None = None) -> Case:
     images = {name: Volume(_dense(files[name], name), published).to(grid) for name in _IMAGES if name in files}
     names, unmapped, notes = map_names(name for name in files if name not in _IMAGES)
     masks = {name: Volume(_dense(files[original], original).astype(bool), published).to(grid) for name, original in names.items()}
-    return Case(id or folder.resolve().name, images, masks, facts={"names": names, "unmapped": unmapped, "notes": notes})
+    return Case(id or readable(folder.resolve().name), images, masks, facts={"names": names, "unmapped": unmapped, "notes": notes})
 
 
 def write_openkbp(case: Case, folder: Path | str) -> list[Path]:
     """Write ``case``, which must lie on a 128^3 grid along the patient axes, as published; reading it back gives equal voxels.
 
-    Raises InputError for another grid, for CT values that are not whole HU of at least -1024, or NaN dose.
+    Raises InputError for another grid, for CT values that are not whole HU of at least -1024, NaN dose, or two names of one file.
     """
     grid = case.geometry
     if grid.shape != (SIDE, SIDE, SIDE) or not grid.is_axial:
@@ -73,7 +73,10 @@ def write_openkbp(case: Case, folder: Path | str) -> list[Path]:
     for name, image in case.images.items():
         flat[name] = _sparse(name, image.to(target).array.reshape(-1))
     for name in case.structures:
-        flat[file_name(originals.get(name, name))] = np.flatnonzero(case.mask(name, target).array), None
+        called = file_name(originals.get(name, name))
+        if called in (*flat, *_IMAGES, _DIMENSIONS):
+            raise InputError(f"two of its files would be called {called}.csv", where=f"structure {name!r} of case {case.id}")
+        flat[called] = np.flatnonzero(case.mask(name, target).array), None
     with writing_folder(folder) as temporary:
         write_text(temporary / f"{_DIMENSIONS}.csv", "".join(f"{s:.18e}\n" for s in target.spacing_mm))
         for name, (index, values) in flat.items():
