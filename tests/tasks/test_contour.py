@@ -15,11 +15,12 @@ from oncontour.dose.dvh import dvh
 from oncontour.errors import ConfigError, ModelError, TrainingError
 from oncontour.geometry import Geometry
 from oncontour.io import read
+from oncontour.ops.augment import Ranges, mirrored
 from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
 from oncontour.tasks.contour import Clash, ContourSettings, ContourTask, clash, soft_dice
 from oncontour.tasks.contouring import Contourer, load_contourer
-from oncontour.tasks.task import save_model
+from oncontour.tasks.task import Draw, save_model
 from oncontour.train import TrainSettings, fit
 from oncontour.volume import Volume
 
@@ -202,6 +203,44 @@ def test_with_mirror_a_mirrored_patient_gets_mirrored_contours_and_sides_swap(ca
     assert same == {False: False, True: True}
     with pytest.raises(ConfigError, match="mirror"):
         ContourTask(ContourSettings(structures=("Parotid_L",), mirror=True))
+
+
+@pytest.mark.parametrize("names", [("Parotid_L_PRV05", "Parotid_R_PRV05"), ("Left Lung", "Right Lung")])
+def test_a_mirrored_window_swaps_the_sides_wherever_the_name_says_them(names):
+    """A bright block on the right, a dark one on the left; in a mirrored window the dark one is the right one."""
+    grid = Geometry.regular((8, 16, 16), (2.5, 4.0, 4.0))
+    hu = np.full(grid.shape, -1000, np.int16)
+    hu[2:6, 6:10, 2:5], hu[2:6, 6:10, 11:14] = 400, -100  # i runs from right to left
+    masks = {names[0]: Volume(hu == -100, grid), names[1]: Volume(hu == 400, grid)}
+    still = Ranges(rotation_deg=0, tilt_deg=0, zoom=0, shift_mm=0, hu_shift=0, hu_scale=0, noise_hu=0)
+    task = ContourTask(ContourSettings(names, net_options={"widths": (4, 8)}, window=grid.shape, hu=(-1000, 1000), augment=still))
+    samples, seen = task.samples(Case("p", {"ct": Volume(hu, grid)}, masks)), set()
+    for seed in range(8):
+        item = task.item(samples, Draw(0, (3.5, 7.5, 7.5), seed))
+        left, right = item["masks"].bool()
+        assert right.any() and right.nonzero()[:, 2].max() < 8 <= left.nonzero()[:, 2].min(), "whatever is mirrored, right stays right"
+        seen.add(round(float(item["image"][0][right].mean()), 3))
+    assert seen == {0.4, -0.1}, "as it lies, and mirrored"
+
+
+def test_one_side_alone_is_never_mirrored_and_a_vertebra_has_no_side():
+    assert mirrored(("Parotid_L_PRV05", "Brainstem")) is None
+    assert mirrored(("VB_L1", "VB_T12", "Lens_L", "Lens_R")) == [0, 1, 3, 2]
+
+
+def test_patients_without_a_voxel_to_learn_from():
+    grid = Geometry.regular((8, 16, 16), (6.0, 5.0, 5.0))
+    nothing = Volume(np.zeros(grid.shape, bool), grid)
+    task = ContourTask(SETTINGS)
+    samples = task.samples(Case("p", {"ct": Volume(np.zeros(grid.shape, np.int16), grid)}, {"Brainstem": nothing}))
+    with pytest.raises(TrainingError, match="no patient has a voxel of Bone_Mandible, Brainstem"):
+        task.plan(samples, np.random.default_rng(0), train=True)
+    assert [draw.centre for draw in task.plan(samples, np.random.default_rng(0), train=False)] == [(3.5, 7.5, 7.5)]
+
+
+def test_slices_ride_along_with_flat_nets_alone():
+    with pytest.raises(ConfigError, match="neighbours=1 with net 'unet3d'"):
+        ContourTask(replace(SETTINGS, neighbours=1))
 
 
 # ---- structures that overlap

@@ -6,6 +6,7 @@ rotation, flip and crop cost one interpolation together.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,11 +172,25 @@ def _sample(ct: Any, bits: Any, matrix: Any, start: Any, image: Any, masks: Any,
                     masks[n, k, j, i] = share[n] >= 0.5
 
 
+_SIDES = {"l": "r", "r": "l", "left": "right", "right": "left", "lt": "rt", "rt": "lt"}
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^A-Za-z]+")
+
+
 def mirrored(names: tuple[str, ...]) -> list[int] | None:
     """For each structure the index of the one it becomes in a mirror (Parotid_L <-> Parotid_R), itself where it has no side.
 
-    None when one side of a pair is missing: such a set of structures must not be mirrored.
+    The side may stand anywhere in a name (Parotid_L_PRV05, Left Lung). None when one side of a pair is missing: such a set of structures
+    must not be mirrored.
     """
-    swap = {"_L": "_R", "_R": "_L"}
-    partner = [name[:-2] + swap[name[-2:]] if name[-2:] in swap else name for name in names]
+    partner = [_other_side(name) for name in names]
     return [names.index(other) for other in partner] if set(partner) == set(names) else None
+
+
+def _other_side(name: str) -> str:
+    """``name`` with its words for left and right exchanged; a letter that a number follows is no side (a lumbar vertebra, L1)."""
+    words = _WORD.findall(name)
+    for n, word in enumerate(words):
+        other, after = _SIDES.get(word.lower(), ""), words[n + 1] if n + 1 < len(words) else ""
+        if other and not (len(word) == 1 and after[:1].isdigit()):
+            words[n] = other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
+    return "".join(words)

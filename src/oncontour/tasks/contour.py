@@ -135,6 +135,11 @@ class ContourTask(Task[Sample]):
         self.flat = getattr(self.net, "dims", 3) == 2
         if self.flat != (settings.window[0] == 1):
             raise ConfigError(f"net {settings.net!r} has {2 if self.flat else 3} dimensions, its window {settings.window} does not")
+        if settings.neighbours < 0 or (settings.neighbours and not self.flat):
+            raise ConfigError(
+                f"neighbours={settings.neighbours} with net {settings.net!r}: 0 or more slices ride along with a net in two dimensions",
+                hint="a net in three sees its neighbours in the window: leave neighbours at 0",
+            )
         # A third faster on a CPU (and with windows of one: without, 3D convolutions there fall back to a slow path); values are the same.
         self._format = torch.channels_last if self.flat else torch.channels_last_3d
         self.net.to(memory_format=self._format)  # type: ignore[call-overload]
@@ -192,7 +197,8 @@ class ContourTask(Task[Sample]):
         return [Sample(case.id, hu, bits, known, grid, tuple(places), clash(names, bits, grid))]
 
     def plan(self, samples: Sequence[Sample], rng: np.random.Generator, *, train: bool) -> list[Draw]:
-        """As ``Task.plan``. Raises TrainingError where structures overlap and ``settings.overlap`` does not say what is to be done."""
+        """As ``Task.plan``. Raises TrainingError where structures overlap and ``settings.overlap`` does not say what is to be done, and
+        where no patient to learn from has a voxel of any structure."""
         if self.settings.overlap is None:
             _check_apart(samples)
         if self.settings.slices != "balanced":
@@ -208,6 +214,14 @@ class ContourTask(Task[Sample]):
             return draws[:: max(1, len(draws) // max(8, self.settings.draws // 10))] if self.settings.draws else draws
         bearing = {o: [n for n, s in enumerate(samples) if len(s.places[o])] for o in range(len(self.settings.structures))}
         organs = [o for o, group in bearing.items() if group]
+        if not organs and train:
+            raise TrainingError(
+                f"no patient has a voxel of {', '.join(self.settings.structures)} on the working grid of {self.settings.spacing_mm} mm",
+                where=f"{len(samples)} patients",
+                hint="are their masks empty, or smaller than a voxel?",
+            )
+        if not organs:  # to watch, patients who have none of it are still worth a look: nothing should be claimed there
+            return [Draw(n, tuple((size - 1) / 2 for size in s.ct.shape), None) for n, s in enumerate(samples)]  # type: ignore[arg-type]
         if not train:
             rng = seeded(0)
         draws = []
