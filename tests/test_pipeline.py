@@ -192,7 +192,58 @@ def test_what_is_no_result_is_never_replaced(nifti: Path, model: Path, tmp_path:
     with pytest.raises(OutputError, match="a file"):
         run(nifti, out / "chapter1.tex", model, overwrite=True)
     assert (out / "chapter1.tex").read_text() == "years of work"
+    earlier = tmp_path / "earlier" / "masks"
+    earlier.mkdir(parents=True)
+    (earlier / "Parotid_L.nii.gz").write_bytes(b"an earlier result")
+    (earlier / "corrected by hand").mkdir()
+    with pytest.raises(OutputError, match="masks/corrected by hand"):
+        run(nifti, tmp_path / "earlier", model, overwrite=True)
+    assert sorted(path.name for path in earlier.iterdir()) == ["Parotid_L.nii.gz", "corrected by hand"]
     assert (nifti / "ct.nii.gz").exists()
+
+
+def test_no_result_lies_where_the_next_run_would_read_it(nifti: Path, model: Path, tmp_path: Path) -> None:
+    """Else the draft would be the newest structure set there, before the planner's, and the truth of the next run."""
+    with pytest.raises(OutputError, match=r"within the folder of the CT.*beside"):
+        run(nifti, nifti / "out", model)
+    with pytest.raises(OutputError, match="within the folder of the contours to compare with"):
+        run(nifti / "ct.nii.gz", nifti / "below" / "out", model, truth=nifti)
+    assert not list(nifti.glob("*o*ut*"))
+
+
+def test_a_result_goes_where_a_link_leads(nifti: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large disk")
+    (tmp_path / "new").symlink_to(tmp_path / "not there yet")
+    for name, target in (("out", "large disk"), ("new", "not there yet")):
+        run(nifti, tmp_path / name, model)
+        assert (tmp_path / name).is_symlink()
+        assert whole(tmp_path / target)
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    with pytest.raises(OutputError, match="round to itself"):
+        run(nifti, tmp_path / "round", model)
+
+
+def test_names_of_files_that_are_no_kind_of_file_stay_home(nifti: Path, model: Path, tmp_path: Path) -> None:
+    """A structure set of other images, called by the patient in Latin-1, is left aside; one called by its kind is named."""
+    write(read(nifti), tmp_path / "ct")
+    write(read(nifti), tmp_path / "other")
+    content = (tmp_path / "other" / "RTSTRUCT.dcm").read_bytes()
+    (tmp_path / "ct" / "RS.2.dcm").write_bytes(content)
+    try:
+        (tmp_path / "ct" / os.fsdecode(b"M\xfcller, Li.dcm")).write_bytes(content)
+    except OSError:
+        (tmp_path / "ct" / "Müller, Li.dcm").write_bytes(content)
+    done = run(tmp_path / "ct", tmp_path / "out", model)
+    (note,) = (note for note in done.record["input"]["notes"] if "other images" in note)
+    assert sorted(note.partition("left out: ")[2].split(", ")) == ["RS.2.dcm", "[...]"]
+    assert whole(tmp_path / "out")
+
+
+def test_masks_of_names_alike_are_all_there(nifti: Path, tmp_path: Path) -> None:
+    two = make_model(tmp_path / "two.safetensors", ("GTV/1", "GTV_1"))
+    run(nifti, tmp_path / "out", two)
+    assert sorted(path.name for path in (tmp_path / "out" / pipeline.MASKS).iterdir()) == ["GTV_1.nii.gz", "GTV_1^2.nii.gz"]
 
 
 def test_a_folder_without_ct_or_truth_is_refused(nifti: Path, model: Path, tmp_path: Path) -> None:

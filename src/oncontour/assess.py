@@ -83,7 +83,7 @@ def assess(
     with clock("assess"):
         scored, models = scoring.score(case, scoring.load(model, first=scoring.OPINION_MODEL, backend=backend, threads=threads), progress)
     rows = report.rows(scored)
-    notes = [result.anonymous(note, ct, scored) for note in scored.facts.get("notes", ())]
+    notes = [result.anonymous(result.anonymous(note, ct, scored), contours, scored) for note in scored.facts.get("notes", ())]
     record = result.record(scored, rows, models, {"structures": structures, "backend": backend, "threads": threads}, notes)
     with result.result_folder(out, FILES, overwrite=overwrite) as folder:
         result.finish(folder, record, scored, rows, [report.write_scores(scored, folder / SCORES)], clock)

@@ -21,7 +21,7 @@ def writing(path: Path | str) -> Iterator[Path]:
     On any error, Ctrl-C included, the temporary file goes and what was at ``path`` stays; what a killed writer left beside ``path`` goes
     when the next one starts. Raises OutputError when the disk is full or the folder cannot be written.
     """
-    path = Path(path)
+    path = at_end_of_link(path)
     with _beside(path, _new_file) as temporary:
         yield temporary
         _flush(temporary)
@@ -37,7 +37,7 @@ def writing_folder(path: Path | str) -> Iterator[Path]:
     Raises OutputError as ``writing`` does. A reader sees the old folder or the new one, never a mixture, even after kill -9; what a
     killed writer left beside ``path`` goes when the next one starts.
     """
-    path = Path(path)
+    path = at_end_of_link(path)
     with _beside(path, _new_folder) as temporary:
         yield temporary
         for file in temporary.rglob("*"):
@@ -78,12 +78,26 @@ def _beside(path: Path, make: Callable[[Path], Path]) -> Iterator[Path]:
             os.close(lock)
 
 
+def at_end_of_link(path: Path | str) -> Path:
+    """``path``, or where it leads if it is a link: what is written goes there, on the disk that was chosen, and the link stays.
+
+    Raises OutputError for a link that leads round to itself, and where the system refuses the name.
+    """
+    path = Path(path)
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except OSError as error:
+        raise as_output_error(error, path) from error
+    except RuntimeError as error:
+        raise OutputError("a link leads round to itself", where=str(path), hint="name another place") from error
+
+
 def sweep(path: Path | str) -> None:
     """Clear what killed writers of ``path`` left beside it (``.name.*.part``); one that is still at work is left alone.
 
     A folder that was moved away for a swap that never ended (``.name.*.old``) comes back where ``path`` is missing.
     """
-    path = Path(path)
+    path = at_end_of_link(path)
     for old in path.parent.glob(f".{glob.escape(path.name)}.*.old"):
         if not path.exists() and (old / "was").exists():
             (old / "was").replace(path)

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour import report, scoring
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError, ModelError, OncontourError
+from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
-from oncontour.result import PAGE, RECORD, SCORES, Clock, anonymous, card_words, check_out, finish, pseudonym, record, result_folder
+from oncontour.result import MASKS, PAGE, RECORD, SCORES, Clock, anonymous, card_words, check_out, finish, pseudonym, record, result_folder
 from oncontour.volume import Volume
 
 if TYPE_CHECKING:
     from oncontour.plan import Plan
 
-RTSTRUCT, MASKS = "rtstruct.dcm", "masks"
-"""Names inside a result folder; ``masks`` holds NIfTI files where the CT came without DICOM."""
+RTSTRUCT = "rtstruct.dcm"
+"""Name inside a result folder."""
 FILES = (RTSTRUCT, MASKS, SCORES, PAGE, RECORD)
 
 DEFAULT_MODELS: dict[str, str] = {"head_neck": "hn-organs"}
@@ -172,10 +172,18 @@ def run(
 
 
 def guard(out: Path, source: Path, overwrite: bool, *, truth: Path | None = None, add_to: Path | None = None) -> None:
-    """``check_out`` for a run's result: only what an earlier run made is ever replaced, and nothing that the run reads lies in it."""
+    """``check_out`` for a run's result: only what an earlier run made is ever replaced, nothing that the run reads lies in it, and it
+    lies in nothing that is read: the next run would take this one's draft for the newest contours that came with the CT."""
     for of, path in {"the CT": source, "the contours to compare with": truth, "the RTSTRUCT to add to": add_to}.items():
-        if path is not None:
-            check_out(out, [path], FILES, overwrite=overwrite, of=of)
+        if path is None:
+            continue
+        check_out(out, [path], FILES, overwrite=overwrite, of=of)
+        if path.resolve() in out.resolve().parents:
+            raise OutputError(
+                f"the result would lie within the folder of {of}, and be read with it the next time",
+                where=str(out),
+                hint="choose an --out elsewhere, beside that folder",
+            )
 
 
 def default_model(case: Case) -> str:
@@ -516,10 +524,12 @@ def _write_contours(case: Case, rows: list[report.Row], told: Mapping[str, Any],
     if case.source is None:
         if add_to is not None:
             raise ConfigError("there is no RTSTRUCT to write where the CT is no DICOM", where=str(add_to), hint="leave out --add_to")
-        from oncontour.io.layout import file_name
+        from oncontour.io.layout import file_names
         from oncontour.io.nifti import write_image
 
-        return [write_image(case.mask(row.name), folder / MASKS / f"{file_name(row.name)}.nii.gz") for row in rows]
+        names = [row.name for row in rows]
+        stems = zip(names, file_names(names), strict=True)
+        return [write_image(case.mask(name), folder / MASKS / f"{stem}.nii.gz") for name, stem in stems]
     from oncontour.io.rtstruct import write_rtstruct
 
     drawers = [one for one in told["models"] if one["task"] == "contour"]

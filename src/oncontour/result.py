@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -24,10 +25,19 @@ from typing import Any
 from oncontour import report
 from oncontour.case import Case
 from oncontour.errors import InputError, OutputError
-from oncontour.files import check_writable, sweep, writing_folder
+from oncontour.files import at_end_of_link, check_writable, readable, sweep, writing_folder
 
-PAGE, RECORD, SCORES = "report.html", "report.json", "scores.csv"
-"""Names inside a result folder; ``scores.csv`` holds the quality of each slice."""
+PAGE, RECORD, SCORES, MASKS = "report.html", "report.json", "scores.csv", "masks"
+"""Names inside a result folder; ``scores.csv`` holds the quality of each slice, ``masks`` NIfTI files where a CT came without DICOM."""
+_SAFE_WORDS = frozenset(
+    (
+        *("ct", "mr", "mri", "im", "img", "image", "images", "slice", "series", "dcm", "dicom"),
+        *("ima", "nii", "gz", "nrrd", "mha", "csv", "rs", "rd", "rp", "rt", "rtss"),
+        *("rtstruct", "struct", "structures", "rtdose", "dose", "plan", "rtplan", "sum", "beam", "seg", "mask"),
+        *("masks", "hu", "contours"),
+    )
+)
+"""Of the name of a file: words that name nobody."""
 SCHEMA = "oncontour-report-1"
 
 
@@ -45,15 +55,22 @@ def check_out(out: Path, sources: Sequence[Path], names: Sequence[str], *, overw
             raise OutputError(f"the result would replace {of} itself", where=str(out), hint="choose another --out")
     if out.exists() and not out.is_dir():
         raise OutputError("this is a file, not a folder", where=str(out), hint="choose another --out")
-    check_writable(out.parent)
+    check_writable(at_end_of_link(out).parent)
     found = sorted(file.name for file in out.iterdir()) if out.exists() else []
-    strangers = [name for name in found if name not in names]
+    strangers = [name for name in found if name not in names] + (_strangers_among_masks(out / MASKS) if MASKS in names else [])
     if strangers:
         raise OutputError(
             f"the folder holds other things ({', '.join(strangers[:3])})", where=str(out), hint="choose a new folder as --out"
         )
     if found and not overwrite:
         raise OutputError("there is a result already", where=str(out), hint="choose another --out, or replace it with --overwrite")
+
+
+def _strangers_among_masks(folder: Path) -> list[str]:
+    """What lies in the folder of masks of an earlier result and is no mask that was written there."""
+    if not folder.is_dir():
+        return []
+    return sorted(f"{MASKS}/{file.name}" for file in folder.iterdir() if not (file.is_file() and file.name.endswith(".nii.gz")))
 
 
 @contextmanager
@@ -125,14 +142,21 @@ def pseudonym(case: Case) -> str:
 
 
 def anonymous(note: str, source: Path, case: Case) -> str:
-    """A reader's remark without what may name the patient: where the files lie, and the patient's own attributes."""
+    """A reader's remark without what may name the patient: where the files lie, what they are called, and the patient's own attributes."""
     attributes = getattr(case.source, "patient", {})
     told = [str(attributes.get(keyword, "")) for keyword in ("PatientName", "PatientID", "PatientBirthDate")]
     told += [part for value in told for part in re.split(r"[\^= ,]+", value)]
-    told += [str(source.resolve()), str(source), *([source.name] if source.is_file() else ())]
-    for word in sorted({word for word in told if len(word) > 2}, key=len, reverse=True):
+    told += [str(source.resolve()), str(source), *([source.name] if source.is_file() else _telling_names(note, source))]
+    for word in sorted({word for word in told if len(word) > 2 or not word.isascii()}, key=len, reverse=True):
         note = re.sub(re.escape(word), "[...]", note, flags=re.IGNORECASE)
-    return note
+    return readable(note)
+
+
+def _telling_names(note: str, folder: Path) -> list[str]:
+    """Names of files below ``folder`` that ``note`` repeats and that say more than what kind of file it is: many are called by patients."""
+    there = {name for _, _, files in os.walk(folder) for name in files if name in note}
+    names = [name for name in there if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", note)]
+    return [name for name in names if not {word.lower() for word in re.findall(r"[^\W\d_]+", name)} <= _SAFE_WORDS]
 
 
 def versions() -> dict[str, str]:
