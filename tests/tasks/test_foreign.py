@@ -16,7 +16,7 @@ from oncontour.geometry import Geometry  # noqa: E402
 from oncontour.nets.nnunet import NnUNet  # noqa: E402
 from oncontour.ops.tidy import Tidy  # noqa: E402
 from oncontour.tasks.foreign import is_foreign, load_foreign  # noqa: E402
-from oncontour.tasks.nnunet import build_net, resized  # noqa: E402
+from oncontour.tasks.nnunet import _Recipe, build_net, resized, resized_grid  # noqa: E402
 from oncontour.tasks.outside import load_tensors  # noqa: E402
 from oncontour.volume import Volume  # noqa: E402
 
@@ -140,10 +140,10 @@ def doubled(weights):
     return {**out, **{f"decoder.{name}": value for name, value in out.items() if name.startswith("encoder.")}}
 
 
-def nnunet_folder(tmp_path, dims=3, folds=(0,), axes="SPL", **options):
+def nnunet_folder(tmp_path, dims=3, folds=(0,), axes="SPL", changes=None, **options):
     folder = tmp_path / f"nnUNetTrainer__nnUNetPlans__{'3d_fullres' if dims == 3 else '2d'}"
     folder.mkdir()
-    said = plans(dims, **options)
+    said = {**plans(dims, **options), **(changes or {})}
     (folder / "plans.json").write_text(json.dumps(said))
     (folder / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "labels": NAMES, "file_ending": ".nii.gz"}))
     if axes:
@@ -193,9 +193,76 @@ def test_the_cases_own_order_does_not_matter_where_the_model_says_its_own(tmp_pa
     check(load_foreign(nnunet_folder(tmp_path), backend="torch").predict(turned), turned)
 
 
-def test_where_it_does_not_say_the_record_does(tmp_path, case):
-    record = load_foreign(nnunet_folder(tmp_path, axes=None), backend="torch").predict(case).scores["contour"]
-    assert "does not say which way its voxels run" in record["notes"][0]
+def test_where_nothing_says_which_side_is_left_the_model_is_refused(tmp_path, case):
+    """A supine patient and a prone one lie in their files turned by half: a net that tells sides by the place would swap them."""
+    folder = nnunet_folder(tmp_path, axes=None, changes={"image_reader_writer": "SimpleITKIO"})
+    with pytest.raises(ModelError, match=r"left could be right.*oncontour\.json"):
+        load_foreign(folder)
+    (folder / "oncontour.json").write_text(json.dumps({"axes": "own"}))
+    model = load_foreign(folder, backend="torch")
+    prone = Case("prone", {"ct": case.ct.to(GRID.reorient([(0, 0, 1), (0, -1, 0), (-1, 0, 0)]))})
+    assert [model.model.prepare(one).geometry.axes[2].tolist() for one in (case, prone)] == [[1, 0, 0], [-1, 0, 0]]
+    assert "left and right may be swapped" in model.predict(case).scores["contour"]["notes"][0]
+
+
+@pytest.mark.parametrize("reader", ["NibabelIOWithReorient", "SimpleITKIOWithReorient"])
+def test_images_that_the_models_reader_turned_are_turned_for_it(tmp_path, case, reader):
+    """Both readers turn images to RAS: arrays (k, j, i) run to superior, anterior, right."""
+    sitk = pytest.importorskip("SimpleITK")
+    model = load_foreign(nnunet_folder(tmp_path, axes=None, changes={"image_reader_writer": reader}), backend="torch")
+    seen = model.model.prepare(case).geometry
+    image = sitk.GetImageFromArray(case.ct.array)
+    turned = np.array(sitk.DICOMOrient(image, "RAS").GetDirection()).reshape(3, 3)  # columns: where i, j, k run to, in LPS
+    assert seen.axes.tolist() == turned.T[::-1].tolist() == [[0, 0, 1], [0, -1, 0], [-1, 0, 0]]
+    check(model.predict(case), case)
+
+
+def test_slices_picked_along_a_coarse_axis_lie_where_they_were_picked(tmp_path):
+    """5 mm slices out of 2.5 mm ones: of two as near the later is taken, so that what it shows lies 1.25 mm above the middle of both."""
+    grid = Geometry.regular((40, 32, 32), (2.5, 2.0, 2.0), (-31.0, -31.0, -48.75))
+    far = np.linalg.norm(grid.points(np.stack(np.indices(grid.shape), -1)), axis=-1)
+    ball = Case("ball", {"ct": Volume((250 * np.clip((20 - far) / 6 + 0.5, 0, 1)).astype(np.int16), grid)})
+    folder = nnunet_folder(tmp_path, spacing=(5.0, 1.6, 1.6))
+    found = load_foreign(folder, backend="torch", rules=Tidy.off()).predict(ball).masks["Parotid_L"]
+    centre = grid.points(np.argwhere(found.array).mean(axis=0))
+    assert np.abs(centre).max() < 0.3, "half a slice of 2.5 mm would be 1.25"
+    assert found.volume_cc == pytest.approx(4 / 3 * np.pi * 8, rel=0.05)
+    picked = Geometry.regular((12, 4, 4), (1.0, 1.0, 1.0))
+    assert resized_grid(picked, (3, 4, 4), 0).origin_mm[2] == 2.0, "of slices 0 to 3 the third"
+    assert resized_grid(picked, (3, 4, 4)).origin_mm[2] == 1.5
+
+
+def test_each_channel_is_an_image_of_its_own(tmp_path, case):
+    folder = nnunet_folder(tmp_path)
+    said = json.loads((folder / "plans.json").read_text())
+    c = said["configurations"]["3d_fullres"]
+    c |= {"normalization_schemes": ["ZScoreNormalization"] * 2, "use_mask_for_norm": [False] * 2}
+    (folder / "plans.json").write_text(json.dumps(said))
+    both = case.with_images({"mr": case.ct})
+
+    def prepared(channels):
+        dataset = {"channel_names": channels, "labels": NAMES}
+        return _Recipe.of(dataset, said, c, folder).prepare(both).array
+
+    for channels, match in (({"0": "T1", "1": "T2"}, "would be the case's images"), ({"0": "CT", "1": "PET"}, "channel 'PET'")):
+        with pytest.raises(ModelError, match=match):
+            prepared(channels)
+    (folder / "oncontour.json").write_text(json.dumps({"axes": "SPL", "images": ["ct", "mr"]}))
+    assert len(prepared({"0": "a", "1": "b"})) == 2
+    (folder / "oncontour.json").write_text(json.dumps({"axes": "SPL", "images": ["ct"]}))
+    with pytest.raises(ModelError, match="2 names"):
+        prepared({"0": "a", "1": "b"})
+
+
+def test_which_folds_are_averaged_and_which_are_not_is_said(tmp_path):
+    folder = nnunet_folder(tmp_path, folds=(0, 1, "all", "0_old"))
+    (folder / "fold_1" / "checkpoint_final.pth").rename(folder / "fold_1" / "checkpoint_best.pth")
+    (folder / "fold_2").mkdir()
+    notes = load_foreign(folder, backend="torch").model.notes
+    assert notes == (
+        "left out of the average: fold_0_old, fold_2, fold_all",
+        "fold_1: checkpoint_best.pth, as checkpoint_final.pth is missing",
+    )
 
 
 def test_old_plans_and_residual_encoders_are_built():
@@ -248,6 +315,8 @@ def test_what_nnunet_offers_and_we_do_not(tmp_path):
     refused("Primus", architecture={"network_class_name": "x.Primus", "arch_kwargs": {}})
     refused("GELU", architecture={**architecture(), "arch_kwargs": {**architecture()["arch_kwargs"], "nonlin": "torch.nn.GELU"}})
     refused("do not fit", architecture={**architecture(), "arch_kwargs": {**architecture()["arch_kwargs"], "features_per_stage": [2, 4]}})
+    refused("max_pool", architecture={**architecture(), "arch_kwargs": {**architecture()["arch_kwargs"], "max_pool": True}})
+    refused("OtherPreprocessor", preprocessor_name="OtherPreprocessor")
     refused("lacks something", patch_size=None)
     (folder / "plans.json").write_text(json.dumps(said))
     (folder / "dataset.json").write_text(json.dumps({**dataset, "labels": {"background": 0, "whole": [1, 2], "core": [2]}}))

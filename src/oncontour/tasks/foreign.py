@@ -40,8 +40,8 @@ def load_foreign(
     """The model at ``path``, ready to predict.
 
     ``trust`` lets TorchScript run, which is a program (see ``tasks/single.py``). ``folds`` and ``mirror`` are for nnU-Net: which folds
-    are averaged (default: all there are), and whether predictions of mirrored images are averaged too (as nnU-Net does by default;
-    8 times the work in 3D). Raises ModelError saying what is wrong and how to convert it.
+    are averaged (default: all numbered ones, else fold_all), and whether predictions of mirrored images are averaged too (as nnU-Net does
+    by default; 8 times the work in 3D). Raises ModelError saying what is wrong and how to convert it.
     """
     path, rules = Path(path), rules or Tidy()
     if is_nnunet(path):

@@ -3,12 +3,15 @@
 Isensee et al., Nat Methods 2021; file formats and steps as in nnU-Net 2.8. What nnU-Net does to a case is done in its order: transpose,
 crop to what is not zero, normalise, resample (cubic; nearest along the coarse axis of anisotropic images), windows half overlapping
 with Gaussian weights, average over folds, logits brought back, largest wins.
-*Differs:* logits come back slab by slab and linearly along every axis, onto the case's own grid; the windows' Gaussian is centred between
+*Differs:* logits come back slab by slab and linearly along every axis, onto the case's own grid; slices picked along a coarse axis lie
+where they were picked (nnU-Net puts them up to half a slice beside it, where two are as near); the windows' Gaussian is centred between
 voxels; mirroring is off unless asked for; cascades and regions are refused.
 
-nnU-Net gives a net the voxels in the order in which they lie in the file and does not record which way they run in the patient.
-``oncontour.json`` in the folder can say it: ``{"axes": "SPL"}`` for data from DICOM, ``"SAR"`` for NIfTI in RAS (k, j, i run to ...).
-Without it the case's own order is used, as nnU-Net does.
+Most nnU-Nets take voxels in the order in which they lie in a file and do not record which way they ran in the patient: prone or supine,
+from DICOM or NIfTI, left may be right. Such a model is refused until ``oncontour.json`` in its folder says it: ``{"axes": "SPL"}`` for
+data from DICOM, ``"SAR"`` for NIfTI in RAS (k, j, i run to ...), ``"own"`` for each case's own order, as nnU-Net does. Models whose reader
+turned all images to RAS (``image_reader_writer`` in their plans) need nothing. There, too, ``{"images": ["ct", "mr"]}`` can name the
+case's image for each channel where the model's own names do not tell.
 """
 
 from __future__ import annotations
@@ -35,6 +38,17 @@ from oncontour.volume import Volume
 
 Grey = NDArray[np.float32]
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
+_FOLD = re.compile(r"fold_(\d+|all)")
+_AXES_HINT = (
+    'write oncontour.json beside plans.json, by what the images were that it was trained on: {"axes": "SAR"} for NIfTI in RAS, "SAL" as '
+    'dcm2niix writes NIfTI, "SPL" as SimpleITK reads DICOM (k, j, i run to superior, anterior, right ...); {"axes": "own"} takes each case '
+    "as it lies in its file, as nnU-Net does"
+)
+_CONVOLUTIONS = ("n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides", "conv_bias")
+_BLOCKS = ("n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder", "block", "bottleneck_channels", "stem_channels")
+_OTHERS = ("norm_op", "norm_op_kwargs", "dropout_op", "dropout_op_kwargs", "nonlin", "nonlin_kwargs", "nonlin_first", "deep_supervision")
+_ARGUMENTS = (*_CONVOLUTIONS, *_BLOCKS, *_OTHERS)
+"""What ``arch_kwargs`` may hold; anything else could change the net without changing its weights."""
 _ANISOTROPIC = 3.0
 """Spacings further apart than this are resampled slice by slice (nnunetv2.configuration.ANISO_THRESHOLD)."""
 
@@ -57,7 +71,7 @@ def read_nnunet(
     Raises ModelError where the folder is incomplete, the net is of another kind, or a checkpoint holds more than tensors.
     """
     dataset, plans = read_json(folder / "dataset.json"), read_json(folder / "plans.json")
-    paths = _checkpoints(folder, folds)
+    paths, remarks = _checkpoints(folder, folds)
     checkpoints = [load_tensors(path) for path in paths]
     configuration = _configuration(plans, _configuration_name(folder, plans, checkpoints[0]), folder)
     recipe = _Recipe.of(dataset, plans, configuration, folder)
@@ -77,23 +91,28 @@ def read_nnunet(
         mode="softmax_logits",
         dims=2 if recipe.flat else 3,
         pad=0.0,
-        notes=recipe.notes,
+        notes=(*recipe.notes, *remarks),
     )
 
 
-def _checkpoints(folder: Path, folds: Sequence[int | str] | None) -> list[Path]:
+def _checkpoints(folder: Path, folds: Sequence[int | str] | None) -> tuple[list[Path], list[str]]:
+    """One checkpoint a fold, and what is to be known of them: which are of unfinished trainings, which folds were left out."""
     names = [f"fold_{fold}" for fold in folds] if folds else sorted(p.name for p in folder.glob("fold_*") if p.is_dir())
-    if not folds and "fold_all" in names:
-        names = ["fold_all"]
-    out = []
+    found: dict[str, Path] = {}
     for name in names:
         there = [folder / name / checkpoint for checkpoint in CHECKPOINTS if (folder / name / checkpoint).is_file()]
         if not there and folds:
             raise ModelError(f"no {CHECKPOINTS[0]} in {name}", where=str(folder))
-        out += there[:1]
-    if not out:
+        if there and (folds or _FOLD.fullmatch(name)):
+            found[name] = there[0]
+    if not found:
         raise ModelError(f"no fold_*/{CHECKPOINTS[0]} here", where=str(folder), hint="copy the whole folder of the trained model")
-    return out
+    if not folds and len(found) > 1:
+        found.pop("fold_all", None)
+    left_out = [name for name in names if name not in found]
+    remarks = [f"left out of the average: {', '.join(left_out)}"] if left_out else []
+    remarks += [f"{name}: {path.name}, as {CHECKPOINTS[0]} is missing" for name, path in found.items() if path.name != CHECKPOINTS[0]]
+    return list(found.values()), remarks
 
 
 def _configuration_name(folder: Path, plans: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> str:
@@ -124,6 +143,11 @@ def _configuration(plans: Mapping[str, Any], name: str, folder: Path) -> dict[st
         name = every[name].get("inherits_from", "")
     if out.get("previous_stage"):
         raise ModelError(f"{seen[0]} is the second stage of a cascade", where=str(folder), hint="use the model of 3d_fullres or 3d_lowres")
+    for what, usual in ((out.get("preprocessor_name"), "DefaultPreprocessor"), (plans.get("label_manager"), "LabelManager")):
+        if what not in (None, usual):
+            raise ModelError(
+                f"made with {what}; {usual} is what can be followed", where=str(folder / "plans.json"), hint="export it to ONNX"
+            )
     return out
 
 
@@ -165,6 +189,8 @@ def _architecture(configuration: Mapping[str, Any]) -> tuple[str, Mapping[str, A
         kind, arguments = str(configuration["UNet_class_name"]), _old_plans(configuration)
     if kind not in ("PlainConvUNet", "ResidualEncoderUNet"):
         raise ModelError(f"a net of kind {kind}; PlainConvUNet and ResidualEncoderUNet can be read", hint="export it to ONNX")
+    if unknown := sorted(name for name in arguments if name not in _ARGUMENTS and arguments[name]):
+        raise ModelError(f"a net with {', '.join(unknown)}, which cannot be read", hint="export it to ONNX")
     for option in ("block", "bottleneck_channels", "stem_channels", "nonlin_first"):
         if arguments.get(option) and "BasicBlockD" not in str(arguments[option]):
             raise ModelError(f"a net with {option}={arguments[option]!r}, which cannot be read", hint="export it to ONNX")
@@ -268,13 +294,13 @@ class _Recipe:
             channels = dataset.get("channel_names") or dataset["modality"]
             transpose = [int(n) for n in plans["transpose_forward"]]
             own = read_json(folder / "oncontour.json") if (folder / "oncontour.json").is_file() else {}
-            axes = axes_of(own["axes"], str(folder / "oncontour.json")) if "axes" in own else None
+            axes = _axes(own, plans, folder)
             how = "resample_data_or_seg_to_shape"
-            notes = [] if axes else ["the model does not say which way its voxels run: they were given in the order of the case's image"]
+            notes = [] if axes else [_OWN_ORDER]
             if c.get("resampling_fn_data", how) != how:
                 notes.append(f"resampled by cubic splines, not by the model's {c['resampling_fn_data']}")
             return cls(
-                channels=tuple(str(channels[key]) for key in sorted(channels, key=int)),
+                channels=_channels([str(channels[key]) for key in sorted(channels, key=int)], own, folder),
                 labels=_labels(dataset["labels"], folder),
                 spacing_mm=tuple(float(s) for s in c["spacing"]),
                 patch=tuple(int(n) for n in c["patch_size"]),
@@ -292,7 +318,10 @@ class _Recipe:
 
     def prepare(self, case: Case) -> Volume:
         """(channels, k, j, i) normalised, on the net's grid."""
-        images = [image_of(case, _image_name(name, scheme, case)) for name, scheme in zip(self.channels, self.schemes, strict=True)]
+        names = [_image_name(name, scheme, case) for name, scheme in zip(self.channels, self.schemes, strict=True)]
+        if len(set(names)) < len(names):
+            raise ModelError(f"the model's channels {list(self.channels)} would be the case's images {names}", hint=_IMAGES_HINT)
+        images = [image_of(case, name) for name in names]
         grid = self._ordered(case.geometry)
         stack = np.stack([image.to(grid).array for image in images])
         box = _not_zero(stack)
@@ -306,7 +335,7 @@ class _Recipe:
         for n, channel in enumerate(stack):
             normal = self._normalised(channel.astype(np.float32), n, inside)
             out[n] = resized(normal, shape, int(self.resampling.get("order", 3)), axis, int(self.resampling.get("order_z", 0)))
-        return Volume(out, resized_grid(grid, shape))
+        return Volume(out, resized_grid(grid, shape, axis if int(self.resampling.get("order_z", 0)) == 0 else None))
 
     def _ordered(self, geometry: Geometry) -> Geometry:
         """The case's grid with its axes in the order that the net wants."""
@@ -315,7 +344,7 @@ class _Recipe:
 
     def _coarse_axis(self, old: Sequence[float], new: Sequence[float]) -> int | None:
         """The axis to be resampled on its own: the coarse one of an image, or a model, far from isotropic."""
-        forced = self.resampling.get("force_separate_z")
+        forced = self.resampling.get("force_separate_z", False)
         if forced is False:
             return None
         for spacing in (old,) if forced else (old, new):
@@ -354,12 +383,45 @@ def _labels(labels: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     return tuple(ordered[1:])
 
 
+_OWN_ORDER = (
+    "which way the model's voxels ran in the patient was not said: they were given in the order of the case's image, and left and right "
+    "may be swapped"
+)
+_IMAGES_HINT = 'say which image of a case each channel is in oncontour.json beside plans.json: {"images": ["ct", "mr"]}'
+_MR = re.compile(r"(t1|t2|pd|mr|mri|flair|dwi|adc)(?![a-z]{4}).*|.*[^a-z](t1|t2|mr|mri|flair)")
+
+
+def _axes(own: Mapping[str, Any], plans: Mapping[str, Any], folder: Path) -> tuple[tuple[int, int, int], ...] | None:
+    """Which way the net's axes run in the patient; None for each case's own order, where that was asked for. Raises ModelError unsaid."""
+    said = own.get("axes")
+    if said == "own":
+        return None
+    if said is None and str(plans.get("image_reader_writer", "")).endswith("WithReorient"):
+        said = "SAR"  # both of nnU-Net's turn images to RAS, and arrays are (k, j, i)
+    if said is None:
+        raise ModelError(
+            "nothing says which way the model's voxels ran in the patient: guessed, left could be right", where=str(folder), hint=_AXES_HINT
+        )
+    return axes_of(said, str(folder / "oncontour.json"))
+
+
+def _channels(names: list[str], own: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    said = own.get("images", names)
+    if not isinstance(said, list) or len(said) != len(names):
+        raise ModelError(f"images must be {len(names)} names, one a channel, not {said}", where=str(folder / "oncontour.json"))
+    return tuple(str(name) for name in said)
+
+
 def _image_name(channel: str, scheme: str, case: Case) -> str:
-    """The case's image for a channel: by the channel's name, else CT where nnU-Net took it for one, else MR."""
+    """The case's image for a channel: by the channel's name, else CT where nnU-Net took it for one, else MR where it is called one."""
     name = channel.lower()
     if name in case.images:
         return name
-    return "ct" if scheme == "CTNormalization" or re.fullmatch(r"ct|.*[^a-z]ct|ct[^a-z].*", name) else "mr"
+    if scheme == "CTNormalization" or re.fullmatch(r"ct|.*[^a-z]ct|ct[^a-z].*", name):
+        return "ct"
+    if _MR.fullmatch(name):
+        return "mr"
+    raise ModelError(f"no image of the case is the model's channel {channel!r}; there are {sorted(case.images)}", hint=_IMAGES_HINT)
 
 
 def _not_zero(stack: Grey) -> tuple[slice, slice, slice]:
@@ -388,9 +450,18 @@ def resized(image: Grey, shape: Sequence[int], order: int, axis: int | None, ord
         part = tuple(n if a == axis else slice(None) for a in range(3))
         out[part] = _zoomed(image[part], [m for a, m in enumerate(shape) if a != axis], order)
     if order_along == 0:
-        at = (np.arange(shape[axis]) + 0.5) * (planes[axis] / shape[axis]) - 0.5
-        return np.asarray(np.take(out, np.clip(np.floor(at + 0.5).astype(int), 0, planes[axis] - 1), axis=axis))
+        return np.asarray(np.take(out, _picked(planes[axis], shape[axis])[0], axis=axis))
     return _zoomed(out, shape, order_along)
+
+
+def _picked(old: int, new: int) -> tuple[NDArray[np.intp], float]:
+    """Which of ``old`` slices each of ``new`` over the same length is, and how far beside it that lies in the mean, in old slices.
+
+    Of two as near the later is picked: two slices made into one lie half a slice further on, all of them.
+    """
+    at = (np.arange(new) + 0.5) * (old / new) - 0.5
+    picked = np.clip(np.floor(at + 0.5).astype(np.intp), 0, old - 1)
+    return picked, float((picked - at).mean())
 
 
 def _zoomed(image: Grey, shape: Sequence[int], order: int) -> Grey:
@@ -401,11 +472,14 @@ def _zoomed(image: Grey, shape: Sequence[int], order: int) -> Grey:
     return np.asarray(np.clip(out, image.min(), image.max()), np.float32)
 
 
-def resized_grid(grid: Geometry, shape: Sequence[int]) -> Geometry:
-    """The grid of ``shape`` voxels over the same box of space."""
+def resized_grid(grid: Geometry, shape: Sequence[int], picked: int | None = None) -> Geometry:
+    """The grid of ``shape`` voxels over the same box of space; along the axis ``picked`` where the slices that were picked lie."""
     ratio = np.asarray(grid.shape) / np.asarray(shape)
+    first = ratio / 2 - 0.5
+    if picked is not None:
+        first[picked] += _picked(grid.shape[picked], shape[picked])[1]
     affine = grid.affine.copy()
     affine[:3, :3] = grid.affine[:3, :3] * ratio
-    affine[:3, 3] = grid.points(ratio / 2 - 0.5)
+    affine[:3, 3] = grid.points(first)
     k, j, i = (int(n) for n in shape)
     return Geometry((k, j, i), affine)
