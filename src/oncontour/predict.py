@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from oncontour.case import Case, LabelMasks
-from oncontour.errors import ConfigError, InputError, ModelError
+from oncontour.errors import CohortError, ConfigError, GeometryError, IncompleteError, InputError, ModelError
 from oncontour.files import write_text
 from oncontour.io.layout import MASKS
 from oncontour.progress import Progress
@@ -52,9 +52,10 @@ def predict(
     """Contour every patient of a cohort with several models: OUT/MODEL/PATIENT/masks/NAME.nii.gz.
 
     A patient that a model learned from is left out for that model, as its card names them: what is judged or learned from here is what the
-    model does with strangers. A patient that was drawn already is not drawn again. confidence.csv beside the patients has the mean
-    probability over each slice's contour; with --chances OUT/MODEL/PATIENT/chances/NAME.nii.gz has the probability of every voxel times
-    255, one half where the model draws the line. Contours are as the net gives them: nothing is tidied.
+    model does with strangers. A patient that was drawn already is not drawn again; when one cannot be drawn the others are, and the exit
+    code is that of an error. confidence.csv beside the patients has the mean probability over each slice's contour; with --chances
+    OUT/MODEL/PATIENT/chances/NAME.nii.gz has the probability of every voxel times 255, one half where the model draws the line. Contours
+    are as the net gives them: nothing is tidied.
 
     Examples:
         oncontour predict COHORT --model hn-organs --out CLAIMS --seen
@@ -79,14 +80,24 @@ def predict(
     segmenters = [s for name in model for s in load(name, hu_shift or [0.0], seen=seen, overlap=overlap, backend=backend, threads=threads)]
     if len({s.name for s in segmenters}) != len(segmenters):
         raise ConfigError(f"two models have one name among {[s.name for s in segmenters]}", hint="rename one of the files")
-    lines = []
+    _check_folders(patients.ids, str(cohort))
+    lines, failed = [], list[str]()
     for n, segmenter in enumerate(segmenters):
         strangers = [id for id in patients.ids if id not in segmenter.trained_on]
         step = None if progress is None else _part(progress, n, len(segmenters))
-        drawn = draw(segmenter, patients, strangers, out / segmenter.name, step, chances=chances)
+        drawn = draw(segmenter, patients, strangers, out / segmenter.name, step, chances=chances, failed=failed)
         known = len(patients) - len(strangers)
         lines.append(f"{segmenter.name}: {drawn} of {len(patients)} patients drawn, {known} left out as it learned from them")
+    if failed:
+        raise IncompleteError(f"not drawn: {'; '.join(failed)}; the others are in {out}", where=str(cohort), done="\n".join(lines))
     return "\n".join(lines)
+
+
+def _check_folders(ids: Sequence[str], where: str) -> None:
+    """Raise CohortError for a patient that no folder can be called by: it would be drawn elsewhere, perhaps over what is there."""
+    for id in ids:
+        if Path(id).name != id or id == "..":
+            raise CohortError(f"patient {id!r} cannot be the name of a folder", where=where, hint="call the patient otherwise in the CSV")
 
 
 def load(
@@ -130,22 +141,28 @@ def draw(
     progress: Progress | None = None,
     *,
     chances: bool = False,
+    failed: list[str] | None = None,
 ) -> int:
     """Draw the patients ``ids`` into ``out``, with ``chances`` how likely each voxel was too; gives how many are there in the end.
 
-    One that cannot be read is named on stderr.
+    One that cannot be read, or lies on no grid, is named on stderr and in ``failed``. Raises OutputError where the folder of a patient
+    holds other things.
     """
     from oncontour.io.claims import CHANCES, write_chances
     from oncontour.io.layout import write_layout
+    from oncontour.io.patient import check_replaceable
 
     rows = _confidences(out / CONFIDENCE)
     done = 0
     for n, id in enumerate(ids):
         if not (out / id / (CHANCES if chances else MASKS)).is_dir():
+            check_replaceable(out / id)
             try:
                 drawn, sure, likely = claim(segmenter.contourer, patients[id], chances=chances)
-            except InputError as error:
+            except (InputError, GeometryError) as error:
                 sys.stderr.write(f"{id} was left out: {error}\n")
+                if failed is not None:
+                    failed.append(f"{id} by {segmenter.name}")
                 continue
             # The folder last: it says that the patient is done.
             rows = [row for row in rows if row[0] != id] + sure
