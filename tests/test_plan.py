@@ -207,6 +207,47 @@ def test_conformity_of_targets_within_targets() -> None:
     assert all(np.isnan(one.paddick) for one in two.values())
 
 
+@pytest.mark.parametrize(
+    ("name", "gy"),
+    [
+        ("PTV_7000", 70),
+        ("PTV_7000_L", 70),
+        ("PTVn_5600", 56),
+        ("PTV_50p4Gy", 50.4),
+        ("PTV_LN_50.4Gy", 50.4),
+        ("PTV_Liver_2000x3", 60),
+        ("PTV_Liver_20Gyx3", 60),
+        ("PTV_1200cGyX5", 60),
+        ("PTV_20210304", 33),
+        ("PTV_High", 33),
+    ],
+)
+def test_what_a_target_s_name_tells_of_its_dose(name: str, gy: float) -> None:
+    """TG-263: cGy unless Gy is said, p for a point, and x with how many fractions; else the plan's prescription, here 33 Gy."""
+    case = patient()
+    told = plan.evaluate(Case("p", case.images, contours={name: case.contours["PTV_4000"]}), prescription_gy=33, figures=["Dmean"])
+    assert told.targets[name].prescription_gy == pytest.approx(gy)
+
+
+def test_a_prescription_that_is_none_is_refused(clinic: Path) -> None:
+    """-5 Gy would have given a target whose name does not tell a V95% of 100 %."""
+    for value in (-5.0, 0.0):
+        with pytest.raises(ConfigError, match="prescription .* above 0"):
+            plan.dvh(clinic, prescription=value)
+        with pytest.raises(ConfigError, match="fractions is above 0"):
+            plan.dvh(clinic, fractions=value)
+
+
+def test_no_published_model_of_an_organ_that_is_half_outside_the_dose() -> None:
+    """The mean of the half that has a dose is not the organ's."""
+    case = patient(dose=sampled(DOSES.crop((0, 0, 0), (10, 20, 20))))  # up to z = 0, the middle of the cylinders
+    organ = {"Esophagus": case.contours["SpinalCord"]}
+    told = plan.evaluate(Case("p", case.images, contours=organ), ntcp=True)
+    assert told.risks == {}
+    assert any(re.match(r"no published model of Esophagus: 51.1 % of Esophagus .* outside the dose grid", note) for note in told.notes)
+    assert plan.evaluate(Case("p", patient().images, contours=organ), ntcp=True).risks
+
+
 def test_other_folders_and_masks_are_read_too(tmp_path: Path) -> None:
     case = patient()
     masks = {name: case.mask(name) for name in case.contours}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from oncontour import cli
+from oncontour.case import Case
 from oncontour.dose.outcomes import Hospital, Toxicity
 from oncontour.errors import CohortError, ConfigError
 from oncontour.io.cohort import Cohort
@@ -162,6 +163,41 @@ def test_one_patient_s_risk_with_its_files(patients, model, tmp_path, capsys):
     assert {file.name for file in out.iterdir()} == {"risk.json", "risk.png", "dvh.png"}
     assert cli.main(words) == 5, "a result is not replaced unasked"
     assert cli.main([*words, "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ('{"chem": 1}', "knows no fact chem"),
+        ('{"Esophagus": 1}', "knows no fact Esophagus"),
+        ('{"site": "mouth"}', "site is one of oral cavity, pharynx, larynx, not 'mouth'"),
+        ('{"baseline_dysphagia_grade": 7}', "baseline_dysphagia_grade is one of 0, 1, 2, 3, 4, 5, not 7"),
+        ('{"age": "old"}', "age is a number to this model, not 'old'"),
+    ],
+)
+def test_a_fact_that_would_count_for_nothing_is_refused(facts, says, tmp_path, capsys):
+    assert cli.main(["risk", str(tmp_path), "--model", "esophagitis-simulated", "--facts", facts]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_facts_in_words_reach_the_published_models(patients, model, tmp_path, capsys):
+    """Xerostomia after LIPP by pencil: all of both parotids and submandibular glands at 25 Gy, and mild complaints before."""
+    from oncontour.geometry import Geometry
+    from oncontour.io import write
+    from oncontour.volume import Volume
+
+    grid = Geometry.regular((8, 12, 12), (6.0, 5.0, 5.0))
+    masks = {}
+    for n, name in enumerate(("Parotid_L", "Parotid_R", "Glnd_Submand_L", "Glnd_Submand_R", "Esophagus")):
+        array = np.zeros(grid.shape, bool)
+        array[2:6, 2:10, 2 * n + 1] = True
+        masks[name] = Volume(array, grid)
+    images = {"ct": Volume(np.zeros(grid.shape, np.int16), grid), "dose": Volume(np.full(grid.shape, 25, np.float32), grid)}
+    write(Case("p", images, masks), tmp_path / "p", format="nifti")
+    words = ["risk", str(tmp_path / "p"), "--model", str(model / "model.safetensors"), "--facts", '{"baseline_xerostomia": "mild"}']
+    assert cli.main(words) == 0
+    log_odds = -2.2951 + 0.0996 * (5 + 5) + 0.0182 * 25 + 0.4950
+    assert f"{100 / (1 + np.exp(-log_odds)):.1f} %  xerostomia grade 2 or more" in capsys.readouterr().out
 
 
 def test_from_dicom_and_with_a_dose_of_another_frame(patients, model, tmp_path, capsys):

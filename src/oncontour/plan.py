@@ -37,6 +37,8 @@ FAR_OFF = 20.0
 NESTED = (("GTV", "IGTV"), ("CTV", "ICTV"), ("ITV",), ("PTV",))
 """Targets, each within the next (ICRU Report 83)."""
 SCHEMA = "oncontour-dvh-1"
+_TOLD = re.compile(r"_(\d+(?:[.p]\d+)?)(c?gy)?(?:x(\d{1,2})(?!\d))?", re.IGNORECASE)
+"""A dose at the end of a target's name: number, unit, and times how many fractions (TG-263, section on target volumes)."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,8 @@ def dvh(
     fraction groups are added up where there is no dose of the whole plan. With doses of several plans --dose says which one; several are
     added. Volumes are exact to the contour, doses to the interpolated dose, however small the structure.
 
-    Figures are written as D95%, D2cc, V20Gy, V20Gy[cc], V95% (of the prescription), Dmean, Dmax. Targets named like PTV_7000 tell their
-    prescription themselves (in cGy, as in TG-263).
+    Figures are written as D95%, D2cc, V20Gy, V20Gy[cc], V95% (of the prescription), Dmean, Dmax. Targets named like PTV_7000, PTV_50p4Gy
+    or PTV_2000x5 tell their prescription themselves (TG-263: in cGy unless Gy is said; x5: that dose in each of 5 fractions).
 
     Examples:
         oncontour dvh DICOM_FOLDER
@@ -126,7 +128,7 @@ def dvh(
         prescription: Gy, of targets whose name does not tell; that of the RTPLAN by default
         fractions: number of fractions; that of the RTPLAN by default
         alpha_beta: Gy; all doses are then told as the dose in 2 Gy fractions of the same effect (EQD2)
-        ntcp: tell the risk by every published model that has all it needs
+        ntcp: tell the risk by every published model that has all it needs; none of an organ of which more than 5 % has no dose
         unit: what the numbers of the dose are; cGy where a file says Gy and holds centigray
         series_uid: SeriesInstanceUID of the images, where the folder holds several
         structure_set_uid: SOPInstanceUID of the RTSTRUCT, where the folder holds several
@@ -173,6 +175,9 @@ def evaluate(
     from oncontour.dose.figures import parse
 
     parsed = [parse(name) for name in figures]
+    for what, value in (("a prescription (Gy)", prescription_gy), ("a number of fractions", fractions)):
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{what} is above 0, not {value:g}")
     names = _chosen(case, structures)
     dose, notes = _dose(case, unit)
     known = case.facts
@@ -194,7 +199,8 @@ def evaluate(
     wanted = {name: prescriptions.get(name, prescription) for name in names}
     table = {name: {"cc": one.volume_cc, **_figures(one, parsed, wanted[name], any(wanted.values()))} for name, one in dvhs.items()}
     targets = _targets(dose, physical, prescriptions)
-    risks = _risks(physical, dvhs, known) if ntcp else {}
+    risks, left_out = _risks(physical, dvhs, known) if ntcp else ({}, [])
+    notes += left_out
     if ntcp and not risks:
         notes.append("no published model has all that it needs here (structures, and facts of the patient)")
     return Plan(case.id, dvhs, tuple(str(p) for p in parsed), table, targets, risks, tuple(dict.fromkeys(notes)))
@@ -303,16 +309,24 @@ def _solid(case: Case, name: str) -> Contours | Volume:
 
 
 def _prescriptions(names: Sequence[str], prescription_gy: float | None) -> dict[str, float]:
-    """Target -> Gy: as its TG-263 name tells in cGy (PTV_7000, PTVn_5600), else ``prescription_gy``."""
+    """Target -> Gy: as its TG-263 name tells (``_told_gy``), else ``prescription_gy``."""
     from oncontour.ops.checks import is_target
 
-    out = {}
-    for name in filter(is_target, names):
-        told = re.search(r"_(\d{3,5})(?!\d)", name)
-        gy = float(told.group(1)) / 100 if told else prescription_gy
-        if gy:
-            out[name] = gy
-    return out
+    told = {name: _told_gy(name) or prescription_gy for name in filter(is_target, names)}
+    return {name: gy for name, gy in told.items() if gy}
+
+
+def _told_gy(name: str) -> float | None:
+    """The dose in a target's name, None where there is none: cGy in three to five digits, or with a unit; a dose a fraction is multiplied.
+
+    >>> [_told_gy(name) for name in ("PTV_7000", "PTV_50p4Gy", "PTV_Liver_2000x3", "PTV_Liver_20Gyx3", "PTV_20210304", "PTV_High")]
+    [70.0, 50.4, 60.0, 60.0, None, None]
+    """
+    for number, unit, fractions in _TOLD.findall(name):
+        if unit or re.fullmatch(r"\d{3,5}", number):
+            gy = float(number.lower().replace("p", ".")) / (1 if unit.lower() == "gy" else 100)
+            return gy * int(fractions or 1)
+    return None
 
 
 def _check_unit(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> None:
@@ -374,12 +388,17 @@ def _goes_beyond(other: str, other_gy: float, name: str, gy: float) -> bool:
     return other_gy > gy or (other_gy == gy and rank[0] >= rank[1])
 
 
-def _risks(physical: Mapping[str, DVH], told: Mapping[str, DVH], facts: Mapping[str, Any]) -> dict[str, float]:
-    """Models fitted to physical doses get those; the others the doses as they are told."""
-    from oncontour.dose.ntcp import MODELS, PHYSICAL, applicable
+def _risks(physical: Mapping[str, DVH], told: Mapping[str, DVH], facts: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
+    """(risk by model, a sentence on each organ that none is told of: too much of it has no dose).
 
-    by_physical, by_told = applicable(physical, facts), applicable(told, facts)
-    return {name: (by_physical if MODELS[name].dose == PHYSICAL else by_told)[name] for name in by_told}
+    Models fitted to physical doses get those; the others the doses as they are told.
+    """
+    from oncontour.dose.ntcp import MODELS, PHYSICAL, applicable, dosed, organs
+
+    whole = dosed(physical)
+    by_physical, by_told = applicable(whole, facts), applicable({name: told[name] for name in whole}, facts)
+    risks = {name: (by_physical if MODELS[name].dose == PHYSICAL else by_told)[name] for name in by_told}
+    return risks, [f"no published model of {name}: {physical[name].note}" for name in organs() if name in physical and name not in whole]
 
 
 # ---- as text

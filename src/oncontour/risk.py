@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ def risk(
     *,
     model: str,
     out: Path | None = None,
-    facts: dict[str, float] | None = None,
+    facts: dict[str, bool | float | str] | None = None,
     dose: list[str] | None = None,
     series_uid: str | None = None,
     structure_set_uid: str | None = None,
@@ -60,7 +61,8 @@ def risk(
         patient: folder with images, structures and dose
         model: path of a risk model, made by 'oncontour train risk'
         out: folder to make for risk.json, risk.png and dvh.png
-        facts: of the patient, by the names that the model was trained with; one that is not given counts as average
+        facts: of the patient: numbers by the names that the model was trained with (one that is not given counts as average), and what
+            published models ask for: baseline_xerostomia, baseline_dysphagia_grade, site
         dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several
         series_uid: SeriesInstanceUID of the images, where the folder holds several
         structure_set_uid: SOPInstanceUID of the RTSTRUCT, where the folder holds several
@@ -94,15 +96,22 @@ def load(model: str | Path) -> Any:
     return load_task(path)
 
 
-def check_facts(given: Mapping[str, float], known: Sequence[str], model: str) -> None:
-    """Raise ConfigError for a fact that neither the model nor a published one asks for: a misspelt one would count as average unseen."""
-    from oncontour.dose.ntcp import MODELS
+def check_facts(given: Mapping[str, bool | float | str], known: Sequence[str], model: str) -> None:
+    """Raise ConfigError for a fact that neither the model nor a published one asks for (a misspelt one would count as average unseen), for
+    one of the model's own that is no number, and for one that a published model asks for with a value that it does not know.
+    """
+    from oncontour.dose.ntcp import asked_facts, fact_key
 
-    asked = {*known, *(name for one in MODELS.values() for name in one.needs)}
-    strange = [name for name in given if name not in asked]
+    asked = asked_facts()
+    strange = [name for name in given if name not in known and name not in asked]
     if strange:
         told = f"it learned with {', '.join(known)}" if known else "it learned without any"
         raise ConfigError(f"the model knows no fact {', '.join(strange)}: {told}", where=model, hint="mend or leave out --facts")
+    for name, value in given.items():
+        if name in known and (isinstance(value, str) or not math.isfinite(value)):
+            raise ConfigError(f"{name} is a number to this model, not {value!r}", where=model, hint="mend or leave out --facts")
+        if name not in known and fact_key(value) not in asked[name]:
+            raise ConfigError(f"{name} is one of {', '.join(asked[name])}, not {value!r}", where=model, hint="mend or leave out --facts")
 
 
 def record(case: Case) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from oncontour.dose.dvh import DVH, together
 from oncontour.errors import ConfigError, InputError
 
 ABSTRACT = "parameters read in the abstract"
+MISSING = 0.05
+"""Part of an organ that may lie outside the dose for a published model to be told of it."""
 PORTED = "coefficients read in software that ports the instrument (LIPP, PSI sheet 3.0)"
 
 
@@ -88,6 +90,11 @@ class Term:
         return self.coefficient * sum(math.sqrt(gy) if self.root else gy for gy in doses)
 
 
+def fact_key(given: object) -> str:
+    """A fact as the tables of the models spell it: a grade of 2.0 is 2."""
+    return f"{given:g}" if isinstance(given, float) else str(given)
+
+
 @dataclass(frozen=True)
 class Factor:
     """A fact of the patient, and what each of its values adds to the predictor."""
@@ -97,7 +104,7 @@ class Factor:
 
     def value(self, facts: Mapping[str, Any]) -> float:
         given = facts.get(self.fact)
-        key = f"{given:g}" if isinstance(given, float) else str(given)  # a grade of 2.0 is 2
+        key = fact_key(given)
         if given is None or key not in self.values:
             told = "is not known" if given is None else f"is {given!r}"
             raise InputError(f"the model needs {self.fact}, which {told}", hint=f"give one of {', '.join(self.values)}")
@@ -162,6 +169,27 @@ class Logistic(Model):
     def probability(self, dvhs: Mapping[str, DVH], facts: Mapping[str, Any] | None = None) -> float:
         doses = sum(term.value(dvhs) for term in self.terms)
         return logistic(self.intercept + doses + sum(factor.value(facts or {}) for factor in self.factors))
+
+
+def organs() -> tuple[str, ...]:
+    """Structures that a published model may ask for, other names of them too."""
+    parts = []
+    for model in MODELS.values():
+        if isinstance(model, Lkb):
+            parts.append(model.part)
+        elif isinstance(model, Logistic):
+            parts += [part for term in model.terms for part in term.parts]
+    return tuple(dict.fromkeys(name for part in parts for name in (*part.structures, *part.alternatives)))
+
+
+def asked_facts() -> dict[str, tuple[str, ...]]:
+    """Fact that a published model may ask for -> the values that it knows."""
+    return {f.fact: tuple(f.values) for model in MODELS.values() if isinstance(model, Logistic) for f in model.factors}
+
+
+def dosed(dvhs: Mapping[str, DVH]) -> dict[str, DVH]:
+    """Those whose dose is known as a whole, but for MISSING: the mean of a part is not that of the organ."""
+    return {name: one for name, one in dvhs.items() if one.dosed_cc and one.missing_cc <= MISSING * one.volume_cc}
 
 
 def applicable(dvhs: Mapping[str, DVH], facts: Mapping[str, Any] | None = None) -> dict[str, float]:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from oncontour.case import Case
 from oncontour.dose.dvh import DVH, dvh
-from oncontour.dose.ntcp import MODELS, Lkb, Logistic, applicable
+from oncontour.dose.ntcp import MODELS, applicable, dosed, organs
 from oncontour.errors import LimitError, StructureError
 from oncontour.metrics.probability import Recalibration, logit, sigmoid
 from oncontour.tasks.risk_patient import FULL_GY, Patient, patient_of, usable_dose
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 LEVEL = 0.9
 """Of the interval from the members' spread."""
-MISSING = 0.05
-"""Part of an organ that may lie outside the dose for a published model to be told of it."""
 FAR = 4.0
 """Standard deviations of the training patients beyond which a feature or a fact is doubted aloud."""
 
@@ -93,12 +91,12 @@ def maps(task: RiskTask, patient: Patient) -> tuple[Volume, Volume | None]:
 def reference(case: Case) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """(every published model that has all it needs: what a model is to be read beside; sentences on structures it goes without).
 
-    A structure of which more than MISSING has no dose, or that cannot be filled, is not used: its mean would be that of a part.
+    A structure of which more than ``ntcp.MISSING`` has no dose, or that cannot be filled, is not used: its mean would be that of a part.
     """
     dose = usable_dose(case)
     found: dict[str, DVH] = {}
     notes = []
-    for name in _organs():
+    for name in organs():
         if name not in case.structures:
             continue
         try:
@@ -106,7 +104,7 @@ def reference(case: Case) -> tuple[dict[str, dict[str, Any]], list[str]]:
         except (StructureError, LimitError) as error:
             notes.append(f"No published model of {name}: {error.what}.")
             continue
-        if one.dosed_cc and one.missing_cc <= MISSING * one.volume_cc:
+        if dosed({name: one}):
             found[name] = one
         else:
             notes.append(f"No published model of {name}: {one.note}.")
@@ -157,17 +155,6 @@ def _figures(patient: Patient) -> list[str]:
     from oncontour.dose.outcomes import DVH_FIGURES
 
     return [name for name in DVH_FIGURES if name in patient.features]
-
-
-def _organs() -> dict[str, None]:
-    """Structures that a published model may ask for, other names of them too."""
-    parts = []
-    for model in MODELS.values():
-        if isinstance(model, Lkb):
-            parts.append(model.part)
-        elif isinstance(model, Logistic):
-            parts += [part for term in model.terms for part in term.parts]
-    return dict.fromkeys(name for part in parts for name in (*part.structures, *part.alternatives))
 
 
 def _unknown(task: RiskTask, patient: Patient) -> list[str]:
