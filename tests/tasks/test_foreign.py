@@ -15,6 +15,7 @@ from oncontour.errors import ModelError  # noqa: E402
 from oncontour.geometry import Geometry  # noqa: E402
 from oncontour.nets.nnunet import NnUNet  # noqa: E402
 from oncontour.ops.tidy import Tidy  # noqa: E402
+from oncontour.tasks.bundle import _STEPS  # noqa: E402
 from oncontour.tasks.foreign import is_foreign, load_foreign  # noqa: E402
 from oncontour.tasks.nnunet import _Recipe, build_net, resized, resized_grid  # noqa: E402
 from oncontour.tasks.outside import load_tensors  # noqa: E402
@@ -479,6 +480,116 @@ def test_what_a_bundle_may_not_hold(tmp_path):
             load_foreign(folder)
 
 
+def changed(folder, change):
+    """The bundle with its configuration changed by ``change(config, its transforms)``."""
+    path = folder / "configs" / "inference.json"
+    config = json.loads(path.read_text())
+    change(config, config["preprocessing"]["transforms"])
+    path.write_text(json.dumps(config))
+    return folder
+
+
+def test_a_bundle_that_does_not_say_which_side_is_left_is_refused(tmp_path, case):
+    folder = changed(bundle_folder(tmp_path), lambda config, steps: steps.pop(2))
+    with pytest.raises(ModelError, match=r"left could be right.*oncontour\.json"):
+        load_foreign(folder)
+    for axes, turned in (("LAS", [[1, 0, 0], [0, -1, 0], [0, 0, 1]]), ("own", [[1, 0, 0], [0, 1, 0], [0, 0, 1]])):
+        (folder / "oncontour.json").write_text(json.dumps({"axes": axes}))
+        model = load_foreign(folder, backend="torch")
+        assert model.model.prepare(case).geometry.axes.tolist() == turned
+        check(model.predict(case), case)
+        assert [("may be swapped" in note) for note in model.model.notes] == [True] * (axes == "own")
+
+
+@pytest.mark.parametrize(
+    ("number", "setting", "match"),
+    [
+        (3, {"min_pixdim": [5.0, 5.0, 5.0]}, "Spacingd with min_pixdim"),
+        (3, {"mode": "nearest"}, "mode 'nearest'"),
+        (3, {"diagonal": True}, "diagonal"),
+        (2, {"labels": [["R", "L"], ["A", "P"], ["I", "S"]]}, "another meaning"),
+        (4, {"_target_": "CropForegroundd", "source_key": "label"}, "source_key"),
+    ],
+)
+def test_a_setting_of_a_step_that_is_not_understood_is_refused_by_name(tmp_path, number, setting, match):
+    def change(config, steps):
+        steps[number] = {"keys": "image", **(steps[number] if "_target_" not in setting else {}), **setting}
+
+    with pytest.raises(ModelError, match=match):
+        load_foreign(changed(bundle_folder(tmp_path), change))
+
+
+def test_steps_for_something_else_and_steps_that_are_not_off(tmp_path, case):
+    """A step on the label does nothing to the image; "$False" is not off."""
+
+    def change(config, steps):
+        steps[2]["_disabled_"] = "$False"
+        steps[3].update(keys=["image", "label"], mode=["bilinear", "nearest"])
+        steps.append({"_target_": "ScaleIntensityRanged", "keys": ["label"], "a_min": 0, "a_max": 400, "b_min": 0, "b_max": 1})
+
+    check(load_foreign(changed(bundle_folder(tmp_path), change), backend="torch").predict(case), case)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("ScaleIntensityd", {"factor": 0.5}),
+        ("ScaleIntensityd", {"minv": None, "maxv": None, "factor": 0.5}),
+        ("ScaleIntensityRanged", {"a_min": 0, "a_max": 20, "b_min": -1, "b_max": 1, "clip": True}),
+        ("NormalizeIntensityd", {"nonzero": True, "channel_wise": True}),
+        ("NormalizeIntensityd", {"subtrahend": [3.0], "divisor": [2.0], "channel_wise": True}),
+        ("CropForegroundd", {"source_key": "x", "margin": 2}),
+        ("CropForegroundd", {"source_key": "x", "margin": [1, 0, 3], "k_divisible": 4, "allow_smaller": True}),
+    ],
+)
+def test_steps_give_what_monai_gives(kind, options):
+    import monai.transforms
+
+    values = np.zeros((5, 6, 7), np.float32)
+    values[1:4, 2:5, 1:6] = np.arange(1, 46).reshape(3, 3, 5)
+    wanted = getattr(monai.transforms, kind)(keys="x", **options)({"x": values[None].copy()})["x"].numpy()[0]
+    found = _STEPS[kind][0](options)(Volume(values, Geometry.regular(values.shape))).array
+    assert found.shape == wanted.shape
+    assert np.allclose(found, wanted, atol=1e-6)
+
+
+def test_a_bundles_threshold_and_what_it_says_of_its_channels(tmp_path, case):
+    """Class 0 has a chance of one half everywhere: at 0.9 nothing of it is left."""
+    sigmoid = {"_target_": "Activationsd", "keys": "pred", "sigmoid": True}
+
+    def after(*steps):
+        return lambda config, _: config["postprocessing"].update(transforms=list(steps))
+
+    def discrete(**how):
+        return {"_target_": "AsDiscreted", "keys": "pred", **how}
+
+    folder = bundle_folder(tmp_path)
+    found = load_foreign(changed(folder, after(sigmoid, discrete(threshold=0.9))), backend="torch", rules=Tidy.off()).predict(case)
+    assert not found.masks["background"].array.any()
+    model = load_foreign(changed(folder, after(sigmoid, discrete(argmax=True))), backend="torch")
+    check(model.predict(case), case)
+    softmax = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
+    for steps, match in (
+        ((sigmoid, discrete(threshold=50)), "a probability, not 50"),
+        ((softmax, discrete(threshold=0.5)), "threshold of 0.5 on what softmax gives"),
+        ((discrete(threshold=0.5),), "on what the net answers gives"),
+        (({"_target_": "Activationsd", "keys": "pred"},), "neither"),
+    ):
+        with pytest.raises(ModelError, match=match):
+            load_foreign(changed(folder, after(*steps)))
+    changed(folder, after(softmax))
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    formats = metadata["network_data_format"]
+    for image, channels, match in (
+        ({"modality": "PET"}, formats["outputs"]["pred"]["channel_def"], "modality 'PET'"),
+        ({"modality": "CT"}, {"0": "tumour"}, r"one channel \(tumour\)"),
+    ):
+        said = {"inputs": {"image": image}, "outputs": {"pred": {"channel_def": channels}}}
+        (folder / "configs" / "metadata.json").write_text(json.dumps({**metadata, "network_data_format": said}))
+        with pytest.raises(ModelError, match=match):
+            load_foreign(folder)
+
+
 # ---- single files
 
 SAID = {
@@ -549,6 +660,11 @@ def test_wrong_settings_beside_a_net(tmp_path):
         ({"activation": "relu"}, "softmax or sigmoid"),
         ({"intensity": {"scale": [0, 1]}}, "needs clip"),
         ({"window": [1, 2]}, "cannot be used"),
+        ({"threshold": 50}, "threshold is a probability"),
+        ({"spacing_mm": [3, 2]}, "three positive"),
+        ({"dims": 2}, r"window \[1, j, i\]"),
+        ({"context": 1}, "context"),
+        ({"overlap": 1.5}, "overlap"),
     ):
         (tmp_path / "net.json").write_text(json.dumps({**SAID, **change}))
         with pytest.raises(ModelError, match=match):

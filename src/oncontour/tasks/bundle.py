@@ -2,9 +2,12 @@
 
 A bundle's configuration is a program: strings that begin with ``$`` are Python to be evaluated. None is evaluated here. Plain values,
 references (``@name``, ``@name#part``) and ``$`` before a plain literal are understood; the net must be one of MONAI's (NETS below),
-preprocessing made of the steps below, the inferer a sliding window. What is not understood is refused by name; ``oncontour.json`` in the
-bundle's folder can replace it with plain values, for example ``{"pixdim": [1.5, 1.5, 1.5]}``.
-*Differs:* probabilities, not labels, are brought to the case's grid; post-processing other than the activation is left to our own tidying.
+preprocessing made of the steps below, the inferer a sliding window. What is not understood, a step or one of its settings, is refused by
+name; ``oncontour.json`` in the bundle's folder can replace it with plain values, for example ``{"pixdim": [1.5, 1.5, 1.5]}``. A bundle
+without ``Orientationd`` does not say which way its voxels run in the patient: ``oncontour.json`` must, as ``{"axes": "RAS"}`` (x, y, z run
+to ...) or ``{"axes": "own"}`` for each case's own order, as MONAI does.
+*Differs:* probabilities, not labels, are brought to the case's grid; the image is blurred before it is resampled to larger voxels, so that
+what is finer is averaged; post-processing other than activation and threshold is left to our own tidying.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ _NO_EFFECT = (
     "SpatialPadd",
     "DivisiblePadd",
 )
+_HARMLESS = ("allow_missing_keys", "lazy", "dtype", "channel_wise", "ensure_same_shape")
+"""Settings of any step that change nothing where there is one image of one channel."""
 _DEEPEST = 20
 Step = Callable[[Volume], Volume]
 
@@ -53,13 +58,16 @@ def read_bundle(folder: Path, *, backend: Backend = "auto", threads: int | None 
     Raises ModelError where something is missing, is code, or is not known.
     """
     metadata, config = read_json(folder / "configs" / "metadata.json"), _Config.of(folder)
-    labels, mode = _labels(metadata, folder), config.activation()
-    image = _image(metadata)
+    labels, (mode, threshold) = _labels(metadata, folder), config.decision()
+    if mode == "softmax" and len(labels) < 2:
+        raise ModelError(f"one channel ({labels[0]}) and no sigmoid: there is nothing to choose from", where=config.where)
+    image = _image(metadata, config.where)
     window = config.window()
     net, weights = _net(folder, config, trust)
     compiled: Backend = "torch" if weights.suffix == ".ts" else backend
     engine = Engine.load(net, (1, 1, *window), backend=compiled, threads=threads)
     steps, spacing = config.steps()
+    remarks = (*config.left_out(), *([_OWN_ORDER] if config.own_order() else []))
 
     def prepare(case: Case) -> Volume:
         volume = image_of(case, image)
@@ -78,9 +86,10 @@ def read_bundle(folder: Path, *, backend: Backend = "auto", threads: int | None 
         backend=engine.backend,
         overlap=config.overlap(),
         mode=mode,
+        threshold=threshold,
         blend=config.blend(),
         pad=config.pad(),
-        notes=config.left_out(),
+        notes=remarks,
     )
 
 
@@ -100,9 +109,18 @@ def _labels(metadata: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
         ) from error
 
 
-def _image(metadata: Mapping[str, Any]) -> str:
+_OWN_ORDER = (
+    "which way the bundle's voxels ran in the patient was not said: they were given in the order of the case's image, and left and right "
+    "may be swapped"
+)
+
+
+def _image(metadata: Mapping[str, Any], where: str) -> str:
     inputs = metadata["network_data_format"].get("inputs", {}).get("image", {})
-    return "mr" if str(inputs.get("modality", "CT")).upper().startswith("MR") else "ct"
+    modality = str(inputs.get("modality", "CT")).upper()
+    if not modality.startswith(("CT", "MR")):
+        raise ModelError(f"a bundle for images of modality {modality!r}; CT and MR can be given", where=where)
+    return "mr" if modality.startswith("MR") else "ct"
 
 
 def _net(folder: Path, config: _Config, trust: bool) -> tuple[Any, Path]:
@@ -176,7 +194,19 @@ class _Config:
             steps = self._referred(steps) if steps.startswith("@") else None
         if not isinstance(steps, list):
             raise ModelError(f"{name} is no list of transforms", where=self.where)
-        return [step for step in steps if isinstance(step, Mapping) and not step.get("_disabled_")]
+        return [step for step in steps if isinstance(step, Mapping) and not self._off(step)]
+
+    def _off(self, step: Mapping[str, Any]) -> bool:
+        off = self.plain(step.get("_disabled_", False))
+        return off.strip().lower() == "true" if isinstance(off, str) else bool(off)
+
+    def _image_key(self) -> str:
+        """What the image is called among the things that steps are done to."""
+        for described in self.transforms("preprocessing"):
+            keys = _names(self.plain(described.get("keys", ())))
+            if keys:
+                return keys[0]
+        return "image"
 
     def net(self) -> Any:
         """The net, built but without weights."""
@@ -203,20 +233,44 @@ class _Config:
         """What is done to the image, and the spacing it ends with (empty: its own)."""
         out: list[Step] = []
         spacing: tuple[float, ...] = ()
+        key, turned = self._image_key(), False
         for described in self.transforms("preprocessing"):
             kind = str(described.get("_target_", "")).rsplit(".", 1)[-1]
-            if kind in _NO_EFFECT:
+            keys = _names(self.plain(described.get("keys", key)))
+            if kind in _NO_EFFECT or key not in keys:
                 continue
-            make = _STEPS.get(kind)
-            if make is None:
+            if kind not in _STEPS:
                 raise ModelError(f"preprocessing step {kind!r} is not known; known are {sorted(_STEPS)}", where=self.where, hint="use ONNX")
-            arguments = self.plain({key: value for key, value in described.items() if key not in ("_target_", "keys", "mode")})
+            make, known = _STEPS[kind]
+            arguments = self.plain({name: value for name, value in described.items() if name != "keys" and not name.startswith("_")})
+            if unknown := sorted(set(arguments) - {*known, *_HARMLESS}):
+                raise ModelError(f"{kind} with {', '.join(unknown)}, which is not understood", where=self.where, hint="use ONNX")
             try:
-                out.append(make(arguments))
+                if arguments.pop("source_key", key) != key:
+                    raise ValueError("source_key is not the image")
+                out.append(make({name: _for_image(value, keys, key) if name == "mode" else value for name, value in arguments.items()}))
                 spacing = tuple(float(s) for s in arguments["pixdim"]) if kind == "Spacingd" else spacing
             except (KeyError, TypeError, ValueError) as error:
                 raise ModelError(f"{kind} with settings that cannot be used ({type(error).__name__}: {error})", where=self.where) from error
-        return out, spacing
+            turned = turned or kind == "Orientationd"
+        return out if turned else [*self._said_order(), *out], spacing
+
+    def own_order(self) -> bool:
+        """Whether voxels are given in the case's own order, because that was asked for."""
+        kinds = [str(described.get("_target_", "")).rsplit(".", 1)[-1] for described in self.transforms("preprocessing")]
+        return "Orientationd" not in kinds and self.values.get("axes") == "own"
+
+    def _said_order(self) -> list[Step]:
+        """The step that ``oncontour.json`` gives a bundle without Orientationd. Raises ModelError where it gives none."""
+        axes = self.values.get("axes")
+        if axes is None:
+            raise ModelError(
+                "nothing says which way the bundle's voxels run in the patient (no Orientationd): guessed, left could be right",
+                where=self.where,
+                hint='write oncontour.json in the bundle\'s folder: {"axes": "RAS"} where x, y, z ran to right, anterior, superior in what '
+                'it was trained on; {"axes": "own"} takes each case as it lies in its file, as MONAI does',
+            )
+        return [] if axes == "own" else [_oriented({"axcodes": axes})]
 
     # ---- the net's windows
 
@@ -245,12 +299,29 @@ class _Config:
 
     # ---- after the net
 
-    def activation(self) -> str:
-        """``softmax`` or ``sigmoid``."""
+    def decision(self) -> tuple[str, float]:
+        """(``softmax`` or ``sigmoid``, the probability from which a structure is drawn). Raises ModelError where the steps do not tell."""
+        activation, argmax, threshold = "", False, None
         for described in self.transforms("postprocessing"):
-            if str(described.get("_target_", "")).endswith("Activationsd"):
-                return "sigmoid" if described.get("sigmoid") else "softmax"
-        return "softmax"
+            kind = str(described.get("_target_", "")).rsplit(".", 1)[-1]
+            said = {name: _first(self.plain(described.get(name))) for name in ("sigmoid", "softmax", "other", "argmax", "threshold")}
+            if kind == "Activationsd":
+                if said["other"] is not None or bool(said["sigmoid"]) == bool(said["softmax"]):
+                    raise ModelError("Activationsd is neither a sigmoid nor a softmax alone", where=self.where, hint="use ONNX")
+                activation = "sigmoid" if said["sigmoid"] else "softmax"
+            if kind == "AsDiscreted":
+                argmax = argmax or bool(said["argmax"])
+                threshold = threshold if said["threshold"] is None else said["threshold"]
+        if argmax or (threshold is None and not activation):
+            return "softmax", 0.5
+        if not activation or (activation == "softmax" and threshold is not None):
+            raise ModelError(
+                f"a threshold of {threshold} on what {activation or 'the net answers'} gives", where=self.where, hint="use ONNX with a JSON"
+            )
+        level = 0.5 if threshold is None else threshold
+        if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+            raise ModelError(f"a threshold is a probability, not {level!r}", where=self.where)
+        return activation, float(level)
 
     def left_out(self) -> tuple[str, ...]:
         usual = ("Activationsd", "AsDiscreted", "Invertd", "SaveImaged", "EnsureTyped", "ToTensord", "CopyItemsd")
@@ -258,13 +329,33 @@ class _Config:
         return tuple(f"the bundle's step {kind} after the net was left out" for kind in kinds if kind not in usual)
 
 
+def _names(keys: Any) -> list[str]:
+    return [keys] if isinstance(keys, str) else [str(key) for key in keys] if isinstance(keys, Sequence) else []
+
+
+def _first(value: Any) -> Any:
+    """The first of several values, one a key: of the net's answer there is one."""
+    return value[0] if isinstance(value, list) and value else value
+
+
+def _for_image(value: Any, keys: Sequence[str], key: str) -> Any:
+    """Of values that stand one a key the image's."""
+    return value[keys.index(key)] if isinstance(value, list) and len(value) == len(keys) else value
+
+
 def _oriented(a: Mapping[str, Any]) -> Step:
-    axes = axes_of(a["axcodes"], "Orientationd")
+    axes = axes_of("RAS" if a.get("as_closest_canonical") else a["axcodes"], "Orientationd")
+    if a.get("labels") is not None and [list(pair) for pair in a["labels"]] != [["L", "R"], ["P", "A"], ["I", "S"]]:
+        raise ValueError(f"labels {a['labels']} give the letters another meaning")
     return lambda volume: volume.to(volume.geometry.reorient(axes))
 
 
 def _spaced(a: Mapping[str, Any]) -> Step:
     spacing = [float(s) for s in a["pixdim"]]
+    if a.get("diagonal"):
+        raise ValueError("diagonal turns the image")
+    if a.get("mode", "bilinear") not in ("bilinear", 1):
+        raise ValueError(f"mode {a['mode']!r}; bilinear is what can be followed")
 
     def step(volume: Volume) -> Volume:
         wanted = [new if new > 0 else old for new, old in zip(spacing, volume.geometry.spacing_mm, strict=True)]
@@ -301,9 +392,11 @@ def _normalised(a: Mapping[str, Any]) -> Step:
 
 
 def _scaled(a: Mapping[str, Any]) -> Step:
-    if a.get("factor") is not None:
-        return lambda volume: volume.map(lambda values: values * (1 + float(a["factor"])))
-    low, high = float(a.get("minv", 0.0)), float(a.get("maxv", 1.0))
+    low, high = a.get("minv", 0.0), a.get("maxv", 1.0)
+    if low is None and high is None:  # only then does a factor count
+        factor = float(a.get("factor") or 0.0)
+        return lambda volume: volume.map(lambda values: values * (1 + factor))
+    low, high = float(low), float(high)
 
     def step(values: Any) -> Any:
         least, most = values.min(), values.max()
@@ -313,24 +406,29 @@ def _scaled(a: Mapping[str, Any]) -> Step:
 
 
 def _cropped(a: Mapping[str, Any]) -> Step:
-    if a.get("select_fn") is not None:
-        raise ValueError("select_fn is code")
+    margin = np.broadcast_to(np.asarray(a.get("margin", 0), int), (3,))
+    divisor = np.broadcast_to(np.asarray(a.get("k_divisible", 1), int), (3,))
 
     def step(volume: Volume) -> Volume:
         there = np.argwhere(volume.array > 0)
         if not len(there):
             return volume
-        return volume.to(volume.geometry.crop(there.min(axis=0), there.max(axis=0) + 1))
+        start, stop = there.min(axis=0) - margin, there.max(axis=0) + 1 + margin
+        if a.get("allow_smaller"):
+            start, stop = np.maximum(start, 0), np.minimum(stop, volume.array.shape)
+        size = -(-(stop - start) // divisor) * divisor
+        start = start - (size - (stop - start)) // 2
+        return volume.to(volume.geometry.crop(start, start + size))
 
     return step
 
 
-_STEPS: dict[str, Callable[[Mapping[str, Any]], Step]] = {
-    "Orientationd": _oriented,
-    "Spacingd": _spaced,
-    "ScaleIntensityRanged": _ranged,
-    "NormalizeIntensityd": _normalised,
-    "ScaleIntensityd": _scaled,
-    "CropForegroundd": _cropped,
+_STEPS: dict[str, tuple[Callable[[Mapping[str, Any]], Step], tuple[str, ...]]] = {
+    "Orientationd": (_oriented, ("axcodes", "as_closest_canonical", "labels")),
+    "Spacingd": (_spaced, ("pixdim", "mode", "diagonal", "padding_mode", "align_corners", "scale_extent", "recompute_affine")),
+    "ScaleIntensityRanged": (_ranged, ("a_min", "a_max", "b_min", "b_max", "clip")),
+    "NormalizeIntensityd": (_normalised, ("subtrahend", "divisor", "nonzero")),
+    "ScaleIntensityd": (_scaled, ("minv", "maxv", "factor")),
+    "CropForegroundd": (_cropped, ("source_key", "margin", "allow_smaller", "k_divisible", "start_coord_key", "end_coord_key", "mode")),
 }
-"""Preprocessing that is understood: from the transform's settings to a step from Volume to Volume."""
+"""Preprocessing that is understood: from the transform's settings to a step from Volume to Volume, and the settings it knows."""

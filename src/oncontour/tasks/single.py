@@ -133,6 +133,7 @@ class _Said:
                 raise ValueError(f"activation {activation!r}: softmax or sigmoid")
             k, j, i = (int(n) for n in said["window"])
             spacing = said.get("spacing_mm")
+            _check(said, (k, j, i))
             return cls(
                 labels=named(said["labels"]),
                 window=(k, j, i),
@@ -164,6 +165,21 @@ class _Said:
             grid = grid.resample(self.spacing_mm)
         image = image.to(grid, fill=float(image.array.min()))
         return Volume(np.asarray(self.intensity(image.array), np.float32)[None], grid)
+
+
+def _check(said: Mapping[str, Any], window: tuple[int, int, int]) -> None:
+    """Raises ValueError for numbers that no net can mean."""
+    spacing, dims, context = said.get("spacing_mm"), int(said.get("dims", 3)), int(said.get("context", 0))
+    if min(window) < 1 or dims not in (2, 3) or (dims == 2 and window[0] != 1):
+        raise ValueError(f"dims 2 with a window [1, j, i], or dims 3, not {dims} with {list(window)}")
+    if context < 0 or (context and dims == 3):
+        raise ValueError(f"context {context}: slices beside the one that a net of dims 2 sees")
+    if spacing is not None and (len(spacing) != 3 or not all(0 < float(s) < np.inf for s in spacing)):
+        raise ValueError(f"spacing_mm is three positive millimetres, not {spacing}")
+    if not 0 < float(said.get("threshold", 0.5)) < 1:
+        raise ValueError(f"threshold is a probability, not {said['threshold']}")
+    if not 0 <= float(said.get("overlap", 0.5)) < 1:
+        raise ValueError(f"overlap is a part of the window, 0 <= overlap < 1, not {said['overlap']}")
 
 
 def named(labels: Mapping[str, str] | Sequence[str]) -> tuple[str, ...]:
