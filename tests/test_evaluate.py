@@ -10,11 +10,11 @@ import pytest
 from oncontour.case import Case
 from oncontour.cli import main
 from oncontour.errors import CohortError, ConfigError, InputError, OutputError
-from oncontour.evaluate import Predictions, evaluate
+from oncontour.evaluate import Predictions, evaluate, tables
 from oncontour.evaluate import write as write_results
 from oncontour.evaluate.figures import box_plots, chosen_patients
-from oncontour.evaluate.judge import METRICS, Evaluation, judge, measure, swapped
-from oncontour.evaluate.tables import ALL, compare, summarise
+from oncontour.evaluate.judge import METRICS, Evaluation, Row, judge, measure, swapped
+from oncontour.evaluate.tables import ALL, compare, summarise, text
 from oncontour.geometry import Geometry
 from oncontour.io import write
 from oncontour.io.cohort import Cohort
@@ -121,6 +121,31 @@ def test_asked_for_and_never_predicted_is_missed() -> None:
     assert found.absent == {("net", "Tumour"): 2}
 
 
+def test_patients_that_lack_a_structure_are_counted_over_all_structures_too() -> None:
+    predicted = moved(TRUTH, 0)
+    predicted["p1"] = {"Gland_R": predicted["p1"]["Gland_R"]}  # lacks two: one patient
+    del predicted["p10"]["Cord"]
+    found = judge(People(TRUTH), {"net": Draws(predicted)}, threads=1)
+    missed = {s.structure: s.missed for s in summarise(found) if s.metric == "DSC"}
+    assert missed == {"Cord": 2, "Gland_L": 1, "Gland_R": 0, ALL: 2}
+
+
+def test_what_is_asked_for_and_in_no_truth_is_said() -> None:
+    found = judge(People(TRUTH), {"net": Draws(moved(TRUTH, 0))}, structures=["Cord", "Chord", "Cord"], threads=1)
+    assert (found.structures, found.nowhere) == (("Cord",), ("Chord",))
+    assert "in the truth of no judged patient: Chord" in text(found, summarise(found), [])
+
+
+def test_drawn_where_the_truth_is_empty_is_not_called_missed(tmp_path: Path) -> None:
+    truth = {p: {"Cord": EMPTY if p == "b" else block(9, 9)} for p in "abcd"}
+    drawn = {p: {"Cord": EMPTY if p == "a" else block(9, 9)} for p in "abcd"}
+    found = judge(People(truth), {"net": Draws(drawn)}, threads=1)
+    _, svg = box_plots(found, tmp_path / "box", ("HD",))
+    told = svg.read_text(encoding="utf-8")
+    assert "1 missed" in told
+    assert "1 too many" in told
+
+
 def test_empty_in_both_is_nothing_to_judge_and_counted() -> None:
     truth = {"a": {"Cord": EMPTY}, "b": {"Cord": block(9, 9)}}
     found = judge(People(truth), {"net": Draws(truth)}, threads=1)
@@ -189,6 +214,16 @@ def test_methods_are_compared_patient_by_patient() -> None:
     assert dsc.holm_wilcoxon == pytest.approx(2 * dsc.p_wilcoxon)  # two structures
     assert next(c for c in rows if c.metric == "HD" and c.structure == "Cord").difference == pytest.approx(-2)
     assert {c.structure for c in rows} == {"Cord", "Gland_L", ALL}
+
+
+def test_no_p_below_what_n_allows_in_the_table_either() -> None:
+    """Three patients, differences of 0.1, 0.1 and 0.1001: Student's t alone would claim p < 1e-6."""
+    values = {"a": (0.6, 0.7, 0.8001), "b": (0.5, 0.6, 0.7)}
+    rows = [Row(f"q{n}", method, "Cord", "DSC", v) for method, each in values.items() for n, v in enumerate(each)]
+    found = Evaluation(tuple(rows), (), (), (), ("a", "b"), ("Cord",), 3)
+    (one,) = compare(found)
+    assert one.p_wilcoxon == one.p_t == one.holm_t == one.smallest_p == 0.25
+    assert ">= 0.250 (n allows no less)" in tables._comparison_table([one], several=False)
 
 
 def test_one_method_is_not_compared(found: Evaluation) -> None:

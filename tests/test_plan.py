@@ -232,7 +232,7 @@ def test_what_a_target_s_name_tells_of_its_dose(name: str, gy: float) -> None:
 def test_a_prescription_that_is_none_is_refused(clinic: Path) -> None:
     """-5 Gy would have given a target whose name does not tell a V95% of 100 %."""
     for value in (-5.0, 0.0):
-        with pytest.raises(ConfigError, match="prescription .* above 0"):
+        with pytest.raises(ConfigError, match=r"prescription .* above 0"):
             plan.dvh(clinic, prescription=value)
         with pytest.raises(ConfigError, match="fractions is above 0"):
             plan.dvh(clinic, fractions=value)

@@ -35,11 +35,29 @@ def test_the_card_holds_the_table_and_the_weights_stay(judged, capsys):
     before, after = checked_card(judged / "tiny.safetensors"), checked_card(out)
     assert after.sha256 == before.sha256, "the same weights have the same hash"
     assert after.metrics["tested_on"] == "two phantoms"
+    assert f"tiny,{before.sha256}" in (judged / "out" / "methods.csv").read_text()
     assert after.metrics["DSC"] == figures(judged / "out" / "summary.csv", "tiny")
     assert after.limits == "a trial"
     a, b = (load_task(path).net.state_dict() for path in (judged / "tiny.safetensors", out))
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert out.name in capsys.readouterr().out
+
+
+def test_figures_of_other_weights_are_not_stamped(judged, tmp_path):
+    """Two runs leave two files of one name: the second is "tiny-2" in the evaluation, and a third was not judged at all."""
+    for name, seed in (("second", 1), ("third", 2)):
+        torch.manual_seed(seed)
+        save_model(ContourTask(SETTINGS), tmp_path / name / "tiny.safetensors")
+    rows = ["tiny,DSC,Brainstem,2,0.8,0.7,0.9,0", "tiny-2,DSC,Brainstem,2,0.5,0.4,0.6,0"]
+    (tmp_path / "summary.csv").write_text("\n".join(["method,metric,structure,n,mean,low,high,missed", *rows]) + "\n")
+    judged_weights = {"tiny": judged / "tiny.safetensors", "tiny-2": tmp_path / "second" / "tiny.safetensors"}
+    told = [f"{name},{checked_card(path).sha256}" for name, path in judged_weights.items()]
+    (tmp_path / "methods.csv").write_text("\n".join(["method,sha256", *told]) + "\n")
+    stamp(str(tmp_path / "second" / "tiny.safetensors"), tmp_path, out=tmp_path / "x.safetensors", tested_on="two phantoms")
+    assert checked_card(tmp_path / "x.safetensors").metrics["DSC"]["Brainstem"]["mean"] == 0.5
+    with pytest.raises(InputError, match="not the weights"):
+        stamp(str(tmp_path / "third" / "tiny.safetensors"), tmp_path, out=tmp_path / "y.safetensors", tested_on="two phantoms")
+    assert not (tmp_path / "y.safetensors").exists()
 
 
 def test_the_mean_of_structures_by_pencil(tmp_path):

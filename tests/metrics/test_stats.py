@@ -102,6 +102,7 @@ def test_nothing_to_test() -> None:
     assert wilcoxon([1, 2], [1, 2]).p == 1
     assert wilcoxon([np.nan], [1]).n == 0
     assert np.isnan(paired_t([1, 2], [0, 1]).p)  # no spread
+    assert np.isnan(paired_t([5 / 6, 5 / 6 + 0.1, 0.9], [4 / 6, 4 / 6 + 0.1, 0.9 - 1 / 6]).p)  # none but that of rounding
     with pytest.raises(InputError, match="equally long"):
         wilcoxon([1, 2], [1])
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -55,8 +56,9 @@ def evaluate(
 
     The truth is what the patients of COHORT come with; models never see it. Give --model or --predictions again to compare several:
     paired tests then stand beside the tables. OUT gets metrics.csv (one number a line), summary.csv, comparisons.csv, failures.csv,
-    box plots and overlays as PNG and SVG. One patient that cannot be read does not stop the others: it is named, everything is written,
-    and the exit code is that of an error. OUT is a new folder or holds an earlier evaluation, which is replaced.
+    methods.csv (which weights each method has), box plots and overlays as PNG and SVG. One patient that cannot be read does not stop the
+    others: it is named, everything is written, and the exit code is that of an error. OUT is a new folder or holds an earlier evaluation,
+    which is replaced.
 
     A missed structure counts: DSC 0 and an infinite distance. One that was not contoured in the truth does not. Empty in both is nothing
     to judge. Intervals resample patients; p-values are never printed below what the number of patients allows.
@@ -77,14 +79,16 @@ def evaluate(
         progress: called with the fraction done
     """
     from oncontour.evaluate.judge import judge
+    from oncontour.io.names import to_tg263
 
     patients, several = _patients(cohort)
     methods = _methods(model or [], predictions or [], several)
     if not (tolerance_mm >= 0):
         raise ConfigError(f"a tolerance is 0 mm or more, not {tolerance_mm}")
     _check_out(out)
-    found = judge(patients, methods, structures=structures or (), tolerance_mm=tolerance_mm, look=overlays != "none", progress=progress)
-    said = write(found, out, overlays=overlays)
+    wanted = [to_tg263(name) or name for name in structures or ()]
+    found = judge(patients, methods, structures=wanted, tolerance_mm=tolerance_mm, look=overlays != "none", progress=progress)
+    said = write(found, out, overlays=overlays, weights={name: _weights(one) for name, one in methods.items()})
     failed = list(dict.fromkeys(failure.patient for failure in found.failures))
     if failed:
         raise IncompleteError(
@@ -101,7 +105,7 @@ def _check_out(out: Path) -> None:
     from oncontour.files import check_writable
 
     check_writable(out)
-    named = re.compile(r"(metrics|summary|failures|comparisons)\.csv|summary\.txt|boxplots(-more)?\.(png|svg)|overlays")
+    named = re.compile(r"(metrics|summary|failures|comparisons|methods)\.csv|summary\.txt|boxplots(-more)?\.(png|svg)|overlays")
     strangers = sorted(path.name for path in out.iterdir() if not named.fullmatch(path.name)) if out.exists() else []
     if strangers:
         raise OutputError(
@@ -109,8 +113,17 @@ def _check_out(out: Path) -> None:
         )
 
 
-def write(evaluation: Evaluation, out: Path, *, overlays: Literal["none", "three", "all"] = "three") -> str:
-    """Write tables and figures to folder ``out``, each file whole or not at all, and give the tables as text."""
+def write(
+    evaluation: Evaluation,
+    out: Path,
+    *,
+    overlays: Literal["none", "three", "all"] = "three",
+    weights: Mapping[str, str] | None = None,
+) -> str:
+    """Write tables and figures to folder ``out``, each file whole or not at all, and give the tables as text.
+
+    ``weights``: method -> SHA-256 of its model's weights, "" for contours that came as they are; ``stamp`` goes by them.
+    """
     from oncontour.evaluate import figures, tables
     from oncontour.evaluate.judge import Failure
     from oncontour.files import write_text
@@ -123,6 +136,10 @@ def write(evaluation: Evaluation, out: Path, *, overlays: Literal["none", "three
         write_text(out / "comparisons.csv", tables.as_csv(comparisons, tables.Comparison))
     else:
         (out / "comparisons.csv").unlink(missing_ok=True)  # of an earlier evaluation with several methods
+    if weights:
+        write_text(out / "methods.csv", tables.as_csv([tables.Method(*one) for one in weights.items()], tables.Method))
+    else:
+        (out / "methods.csv").unlink(missing_ok=True)
     figures.box_plots(evaluation, out / "boxplots")
     figures.box_plots(evaluation, out / "boxplots-more", ("surface_DSC", "HD95", "MSD", "APL"))
     _write_overlays(evaluation, out / "overlays", overlays)
@@ -154,6 +171,13 @@ def _patients(path: Path) -> tuple[Cohort, bool]:
         raise InputError("there is no such file or folder", where=str(path), hint="check the path of the cohort")
     several = is_cohort(path)
     return (Cohort.open(path) if several else Cohort({path.resolve().name: path}, str(path))), several
+
+
+def _weights(predictor: Predictor) -> str:
+    """SHA-256 of the weights of a model, "" where there is none."""
+    card = getattr(predictor, "card", None)
+    card = card() if callable(card) else card
+    return str(getattr(card, "sha256", ""))
 
 
 def _methods(models: list[str], predictions: list[Path], several: bool) -> dict[str, Predictor]:

@@ -44,7 +44,7 @@ def box_plots(evaluation: Evaluation, out: Path, metrics: Sequence[str] = BOX_ME
     """Write ``out``.png and .svg: a panel a metric, structures side by side, methods within them, a point a patient.
 
     Boxes run from the 25th to the 75th percentile with the median, whiskers from the 10th to the 90th, as in Xue et al. 2020, figure 3.
-    A missed structure has no distance: it is a cross at the upper edge, with their number.
+    A missed structure has no distance, nor has one that is drawn where the truth is empty: a cross at the upper edge, with their numbers.
     """
     single = len(evaluation.structures) == 1
     slots = len(evaluation.structures) * len(evaluation.methods)
@@ -104,13 +104,17 @@ def chosen_patients(evaluation: Evaluation) -> dict[str, str]:
 def _box_panel(axis: Any, evaluation: Evaluation, metric: str) -> None:
     table = {(m, s): values for m, s, values in by_structure(evaluation, metric)}
     finite = np.array([v for values in table.values() for v in values.values() if np.isfinite(v)])
+    drawn = {(m, s, p): v for m, s, values in by_structure(evaluation, "volume_predicted") for p, v in values.items()}
     unit, step = METRICS[metric].unit, 0.8 / len(evaluation.methods)
     top = 1.0 if not unit else float(finite.max(initial=0.1)) * 1.06
     for place, structure in enumerate(evaluation.structures):
         for n, method in enumerate(evaluation.methods):
-            values = np.array(list(table.get((method, structure), {}).values()))
-            if len(values):
-                _box(axis, values, place - 0.4 + step * (n + 0.5), step * 0.78, n, top)
+            found = table.get((method, structure), {})
+            if found:
+                without = [drawn.get((method, structure, patient), 0.0) for patient, value in found.items() if np.isinf(value)]
+                missed = sum(volume == 0 for volume in without)
+                told = [f"{count} {word}" for count, word in ((missed, "missed"), (len(without) - missed, "too many")) if count]
+                _box(axis, np.array(list(found.values())), place - 0.4 + step * (n + 0.5), step * 0.78, n, top, "\n".join(told))
     axis.set_title(f"{metric.replace('_', ' ')}{' (mm)' if unit == 'mm' else ''}")
     axis.set_xlim(-0.6, len(evaluation.structures) - 0.4)
     axis.set_ylim(-0.03 * top, top * 1.04)
@@ -127,9 +131,10 @@ def _box_panel(axis: Any, evaluation: Evaluation, metric: str) -> None:
     axis.set_axisbelow(True)
 
 
-def _box(axis: Any, values: Any, at: float, width: float, n: int, top: float) -> None:
+def _box(axis: Any, values: Any, at: float, width: float, n: int, top: float, without: str) -> None:
+    """A box of the finite ``values`` round ``at``; ``without``: what is said of the others."""
     colour, mark = METHOD_COLOURS[n % len(METHOD_COLOURS)], METHOD_MARKS[n % len(METHOD_MARKS)]
-    judged, missed = values[np.isfinite(values)], int(np.isinf(values).sum())
+    judged = values[np.isfinite(values)]
     if len(judged) > 2:
         low, q1, median, q3, high = np.percentile(judged, (10, 25, 50, 75, 90))
         stats = [{"whislo": low, "q1": q1, "med": median, "q3": q3, "whishi": high, "fliers": []}]
@@ -149,9 +154,9 @@ def _box(axis: Any, values: Any, at: float, width: float, n: int, top: float) ->
     if len(judged):
         spread = np.random.default_rng(0).uniform(-0.28, 0.28, len(judged)) * width
         axis.plot(at + spread, judged, mark, color=colour, markersize=3.4, markeredgecolor="white", markeredgewidth=0.4, zorder=6)
-    if missed:
+    if without:
         axis.plot([at], [top], "x", color=colour, markersize=5, clip_on=False)
-        axis.annotate(f"{missed} missed", (at, top), (0, 4), textcoords="offset points", ha="center", fontsize=6.5, color=colour)
+        axis.annotate(without, (at, top), (0, 4), textcoords="offset points", ha="center", fontsize=6.5, color=colour)
 
 
 def _legend(figure: Any, evaluation: Evaluation) -> None:

@@ -109,7 +109,7 @@ class Evaluation:
     """What came out: tidy ``rows``, ``failures``, left/right ``swaps``, ``panels`` to look at, and the methods and structures judged.
 
     ``not_drawn``: method -> structures of the truth that it predicts in no patient.
-    ``absent``: (method, structure) -> how many judged patients have no truth of it.
+    ``absent``: (method, structure) -> how many judged patients have no truth of it. ``nowhere``: asked for, and in no patient's truth.
     """
 
     rows: tuple[Row, ...]
@@ -122,6 +122,7 @@ class Evaluation:
     not_drawn: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     absent: Mapping[tuple[str, str], int] = field(default_factory=dict)
     tolerance_mm: float = 2.0
+    nowhere: tuple[str, ...] = ()
 
 
 def measure(truth: Volume, predicted: Volume, tolerance_mm: float = 2.0) -> dict[str, float]:
@@ -146,7 +147,7 @@ def judge(
     """
     if not methods:
         raise ConfigError("nothing to judge", hint="give a model or a folder of predictions")
-    found = _Found(tuple(methods), tuple(structures), tolerance_mm)
+    found = _Found(tuple(methods), tuple(dict.fromkeys(structures)), tolerance_mm)
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         for n, patient in enumerate(patients.ids):
             _judge_patient(found, patients, patient, methods, pool, look)
@@ -196,6 +197,7 @@ class _Found:
             {m: tuple(n for n in names if n not in drawn[m]) for m in self.methods if not set(names) <= drawn[m]},
             absent,
             self.tolerance_mm,
+            tuple(name for name in self.wanted if name not in names),
         )
 
     def _without(self, method: str, structure: str) -> int:

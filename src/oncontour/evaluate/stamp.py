@@ -14,7 +14,8 @@ def stamp(model: str, evaluation: Path, *, out: Path, tested_on: str, limits: st
     """Write a copy of a model whose card holds what ``oncontour evaluate`` found: DSC of every structure with its interval.
 
     EVALUATION is the folder that ``oncontour evaluate COHORT --model MODEL --out EVALUATION`` wrote. The weights stay as they are, byte for
-    byte; earlier figures in the card are replaced. Fails when the evaluation judged no model of this file's name.
+    byte; earlier figures in the card are replaced. Fails when the evaluation did not judge these very weights (methods.csv; of an
+    evaluation without that file: no model of this file's name).
 
     Examples:
       oncontour stamp hn-organs EVALUATION --out hn-organs.safetensors --tested_on "33 patients of our clinic, never trained on"
@@ -33,16 +34,17 @@ def stamp(model: str, evaluation: Path, *, out: Path, tested_on: str, limits: st
     if not tested_on.strip():
         raise ConfigError("figures without the patients they come from mean nothing: --tested_on is empty")
     card = checked_card(path)
-    metrics = {"tested_on": tested_on, "DSC": figures(evaluation / "summary.csv", path.stem)}
+    metrics = {"tested_on": tested_on, "DSC": figures(evaluation / "summary.csv", _judged_as(evaluation, path.stem, card.sha256))}
     card = replace(card, metrics=metrics, limits=card.limits if limits is None else limits)
     written = save_model(load_task(path), out, card, half=_is_half(path))
     return f"{out}: {written.name}, sha256 {written.sha256}"
 
 
 def figures(summary: Path, method: str) -> dict[str, Any]:
-    """structure -> mean DSC, 95 % interval, patients and how many of them were missed, from a summary.csv; "all" is over patients.
+    """structure -> mean DSC, 95 % interval, patients and in how many of them it was missed, from a summary.csv.
 
-    ``mean_of_structures`` is the plain mean of the structures' means. Raises InputError where the file is none, or has no such method.
+    ``all`` and ``mean_of_structures`` are the plain mean of the structures' means; the former with its interval, and with how many
+    patients there were and in how many of them a structure was missed. Raises InputError where the file is none, or has no such method.
     """
     try:
         with summary.open(newline="", encoding="utf-8") as file:
@@ -64,6 +66,30 @@ def figures(summary: Path, method: str) -> dict[str, Any]:
     if not means:
         raise InputError(f"the evaluation judged no {method!r}", where=str(summary), hint="evaluate this very file first")
     return found | {"mean_of_structures": round(sum(means) / len(means), 3)}
+
+
+def _judged_as(evaluation: Path, stem: str, sha256: str) -> str:
+    """What the evaluation calls the model with these weights: two files called model.safetensors are "model" and "model-2" there.
+
+    Raises InputError where it judged other weights; an evaluation without methods.csv is believed by the file's name.
+    """
+    file = evaluation / "methods.csv"
+    if not file.exists():
+        return stem
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            judged = {row["method"]: row["sha256"] for row in csv.DictReader(stream)}
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError("the list of judged methods cannot be read", where=str(file), hint="evaluate again") from error
+    same = [name for name, weights in judged.items() if weights == sha256]
+    if not same:
+        told = ", ".join(f"{name} {weights[:12] or '(no model)'}" for name, weights in judged.items())
+        raise InputError(
+            f"the evaluation judged {told}, not the weights {sha256[:12]} of this model",
+            where=str(file),
+            hint="evaluate this very file first",
+        )
+    return stem if stem in same else same[0]
 
 
 def _is_half(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from oncontour.evaluate.judge import METRICS, Evaluation, Row, by_structure
-from oncontour.metrics.stats import Interval, bootstrap_mean, holm, p_text, paired_t, wilcoxon
+from oncontour.metrics.stats import Interval, bootstrap_mean, holm, p_text, paired_t, smallest_p, wilcoxon
 
 ALL = "all"
 """The line that stands for all structures: the mean over structures of each one's mean."""
@@ -25,7 +25,8 @@ class Summary:
     ``mean`` with its 95 % cluster-bootstrap interval ``low`` to ``high`` (BCa, patients resampled); ``sd`` between patients.
     ``n`` patients judged; of these ``missed`` had the structure and the prediction nothing (DSC 0, distance inf, both within ``mean``:
     one missed structure makes a mean distance inf; ``mean_found`` is the mean over the others). ``empty`` patients were empty in both
-    (nothing to judge, in no figure); ``absent`` had no truth. For "all" a patient's value is the mean over its structures.
+    (nothing to judge, in no figure); ``absent`` had no truth. For "all", ``mean`` and its interval are those of the structures' means,
+    ``sd`` and quartiles are of patients, each with the mean over its structures, and ``missed`` patients lack one structure or more.
     """
 
     method: str
@@ -50,7 +51,8 @@ class Summary:
 class Comparison:
     """``method`` minus ``against`` over the same patients: mean difference with its interval, and paired tests.
 
-    ``difference_found`` leaves out the patients in whom one of them missed the structure (infinite distance).
+    ``difference_found`` leaves out the patients in whom one of them missed the structure (infinite distance). ``p_t`` is never below
+    2 / 2^n: what n patients can show without believing in a normal distribution.
 
     ``holm_wilcoxon`` and ``holm_t``: adjusted for all structures and pairs of methods compared by this metric ("all" apart).
     """
@@ -71,6 +73,14 @@ class Comparison:
     smallest_p: float
 
 
+@dataclass(frozen=True)
+class Method:
+    """What was judged: ``sha256`` of a model's weights, "" for contours that came as they are."""
+
+    method: str
+    sha256: str
+
+
 # ---- summaries
 
 
@@ -85,7 +95,7 @@ def summarise(evaluation: Evaluation) -> list[Summary]:
             out.append(_summary(method, structure, metric, values, count, evaluation.absent.get((method, structure), 0)))
         if METRICS[metric].better:
             for one in evaluation.methods:
-                whole = _overall(one, metric, {s: v for (m, s), v in table.items() if m == one})
+                whole = _overall(one, metric, {s: v for (m, s), v in table.items() if m == one}, missed)
                 out += [whole] if whole else []
     order = {name: n for n, name in enumerate([*evaluation.structures, ALL])}
     return sorted(out, key=lambda row: (evaluation.methods.index(row.method), order[row.structure]))
@@ -97,7 +107,7 @@ def _summary(method: str, structure: str, metric: str, values: dict[str, float],
     return _line(method, structure, metric, np.array(list(judged.values())), interval, missed, len(values) - len(judged), absent)
 
 
-def _overall(method: str, metric: str, tables: dict[str, dict[str, float]]) -> Summary | None:
+def _overall(method: str, metric: str, tables: dict[str, dict[str, float]], missed: set[tuple[str, str, str]]) -> Summary | None:
     if len(tables) < 2:
         return None
     flat = [(patient, structure, value) for structure, values in tables.items() for patient, value in values.items() if not np.isnan(value)]
@@ -106,7 +116,8 @@ def _overall(method: str, metric: str, tables: dict[str, dict[str, float]]) -> S
     patients, structures, values = zip(*flat, strict=True)
     interval = bootstrap_mean(values, patients, structures)
     own = np.array([np.mean([v for p, _, v in flat if p == patient]) for patient in dict.fromkeys(patients)])
-    return _line(method, ALL, metric, own, interval, 0, 0, 0)
+    lacking = {p for m, s, p in missed if m == method and s in tables}
+    return _line(method, ALL, metric, own, interval, len(lacking), 0, 0)
 
 
 def _line(method: str, structure: str, metric: str, v: Any, interval: Interval, missed: int, empty: int, absent: int) -> Summary:
@@ -173,6 +184,7 @@ def _pair(metric: str, structure: str, method: str, against: str, first: dict[st
     difference = _minus(a, b)
     interval, found = bootstrap_mean(difference, both), difference[np.isfinite(difference)]
     rank, t = wilcoxon(a, b), paired_t(a, b)
+    p_t = t.p if np.isnan(t.p) else max(t.p, t.floor)
     return Comparison(
         metric,
         structure,
@@ -184,9 +196,9 @@ def _pair(metric: str, structure: str, method: str, against: str, first: dict[st
         interval.high,
         float(found.mean()) if len(found) else np.nan,
         rank.p,
-        t.p,
+        p_t,
         rank.p,
-        t.p,
+        p_t,
         rank.floor,
     )
 
@@ -258,8 +270,7 @@ def _method_table(method: str, evaluation: Evaluation, summaries: Sequence[Summa
     for name in names:
         dsc = table[name, "DSC"]
         first = f"{_mean(dsc)} [{_number(dsc.low, '')} to {_number(dsc.high, '')}]"
-        missed = "" if name == ALL else str(dsc.missed)
-        lines.append([name, str(dsc.n), missed, first, *(_mean(table[name, c]) for c in COLUMNS[1:])])
+        lines.append([name, str(dsc.n), str(dsc.missed), first, *(_mean(table[name, c]) for c in COLUMNS[1:])])
     return f"{method}: mean ± SD over patients\n" + _aligned(lines)
 
 
@@ -289,7 +300,8 @@ def _comparison_table(comparisons: Sequence[Comparison], several: bool) -> str:
         unit = METRICS[c.metric].unit
         found = f" (found {_number(c.difference_found, unit)})" if np.isinf(c.difference) else ""
         change = f"{_number(c.difference, unit)}{found} [{_number(c.low, unit)} to {_number(c.high, unit)}]"
-        tests = [p_text(c.p_wilcoxon, c.n), p_text(c.holm_wilcoxon, c.n), p_text(c.p_t, c.n)]
+        at_least = c.p_t <= smallest_p(c.n)  # what it would be without that floor is not told
+        tests = [p_text(c.p_wilcoxon, c.n), p_text(c.holm_wilcoxon, c.n), p_text(0.0 if at_least else c.p_t, c.n)]
         lines.append([c.metric, f"{c.method} - {c.against}", str(c.n), change, *tests])
     over = "each patient's mean over structures" if several else "patient by patient"
     return f"compared, {over} (single structures: comparisons.csv)\n" + _aligned(lines)
@@ -304,6 +316,8 @@ def _remarks(evaluation: Evaluation, summaries: Sequence[Summary]) -> list[str]:
         lines.append(f"not contoured in the truth, so not judged (patients): {absent}")
     if any(s.empty for s in dsc):
         lines.append(f"empty in truth and prediction, nothing to judge: {', '.join(f'{s.structure} {s.empty}' for s in dsc if s.empty)}")
+    if evaluation.nowhere:
+        lines.append(f"ASKED FOR, but contoured in the truth of no judged patient: {', '.join(evaluation.nowhere)}")
     lines += [f"{method} never draws {', '.join(names)}: not judged" for method, names in evaluation.not_drawn.items()]
     if evaluation.failures:
         failed = len({f.patient for f in evaluation.failures})

@@ -21,6 +21,9 @@ Floats = NDArray[np.float64]
 EXACT_UP_TO = 500
 """Patients up to which the signed-rank distribution is counted out; above, its normal approximation (with ties corrected) is used."""
 
+_ROUNDING = 1e-11
+"""Part of the largest difference that differences may differ by and be the same."""
+
 
 @dataclass(frozen=True)
 class PairedTest:
@@ -79,7 +82,7 @@ def paired_t(first: ArrayLike, second: ArrayLike) -> PairedTest:
     if n < 2 or not np.isfinite(difference).all():
         return PairedTest("paired t", n, np.nan, np.nan, smallest_p(n))
     spread = float(difference.std(ddof=1) / np.sqrt(n))
-    if spread == 0:
+    if spread <= _ROUNDING * float(np.abs(difference).max()):
         return PairedTest("paired t", n, np.nan, np.nan, smallest_p(n))
     t = float(difference.mean()) / spread
     return PairedTest("paired t", n, t, float(2 * stats.t.sf(abs(t), n - 1)), smallest_p(n))
