@@ -22,7 +22,7 @@ from oncontour.contours import Contours
 from oncontour.geometry import Geometry
 from oncontour.palette import COLOURS
 from oncontour.phantom import head_neck
-from oncontour.report.scene import HU_LEVELS, scene
+from oncontour.report.scene import HU_LEVELS, _spacing, scene
 from oncontour.volume import Volume
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'</script>"
@@ -219,6 +219,25 @@ def test_page_asks_nothing_of_the_network_and_escapes_names() -> None:
     assert not re.search(r"https?://", html)
     assert "default-src 'none'" in html
     assert json.loads(seen.scene)["structures"][0]["name"] == HOSTILE
+
+
+def test_the_page_says_of_an_mr_what_is_true_of_an_mr() -> None:
+    case = make({"GTV": BOXES["Parotid_L"]})
+    case = Case("mr", {"mr": case.ct}, case.masks)
+    table = report.rows(case)
+    keys = report.page(record_of(case, table), case, table).partition('<p class="keys">')[2].partition("</p>")[0]
+    assert "256 equal steps" in keys
+    assert "HU" not in keys
+    assert "<kbd>1</kbd>" not in keys
+
+
+def test_a_very_tall_stack_stays_under_the_limit() -> None:
+    """2000 slices, as uneven ones on a fine grid may be: every one is shown, in coarser pixels."""
+    shown = Geometry.regular((2000, 512, 512), (0.5, 1, 1))
+    shown = shown.resample(_spacing(shown))
+    assert shown.shape[0] == 2000
+    assert 29e6 < shown.size < 31e6
+    assert Geometry.regular((134, 512, 512)).resample(_spacing(Geometry.regular((134, 512, 512)))).size < 14.2e6
 
 
 def test_colours_are_different_and_bright_enough_for_a_dark_image() -> None:

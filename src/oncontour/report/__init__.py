@@ -82,6 +82,8 @@ def page(record: Mapping[str, Any], case: Case, table: list[Row], figures: Mappi
         messages=_messages(record, table, shown.review),
         review=shown.review,
         shown=f"{shown.words['step_mm'][1]:.2g} × {shown.words['step_mm'][2]:.2g} mm",
+        windows=len(shown.words["windows"]),
+        greys="steps of 3 HU from −200 to 200, of 20 beyond" if shown.words["unit"] else f"{len(shown.words['levels'])} equal steps",
         dose=_dose(record["dose"]) if record.get("dose") else None,
         risk=record.get("risk"),
         given=[{**row.as_dict(), "given": True} for row in table if row.name not in ours],

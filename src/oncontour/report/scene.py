@@ -26,7 +26,9 @@ from oncontour.volume import Volume
 BUDGET = 14_000_000
 """Voxels of the images in a page; at most about 9 MB of text."""
 LEAST_ACROSS = 160
-"""Pixels along the longer side that a slice keeps, whatever the budget says."""
+"""Pixels along the longer side that a slice keeps, although the budget says otherwise, while they are at most MOST."""
+MOST = 30_000_000
+"""Voxels of the images in a page, however many slices there are; about 20 MB of text."""
 BLOCK = 8
 """Slices unpacked at a time: the one on show comes first."""
 OFF_SLICE = 0.25
@@ -141,11 +143,10 @@ def _box(image: Volume, outlines: Mapping[str, list[NDArray[np.float64]]]) -> Ge
 
 
 def _spacing(box: Geometry) -> tuple[float, float, float]:
-    """Spacing (k, j, i) that keeps all slices and brings the voxels under BUDGET."""
+    """Spacing (k, j, i) that keeps all slices and brings the voxels under BUDGET, of very many slices under MOST."""
     k, j, i = box.spacing_mm
-    pixels = box.shape[1] * box.shape[2]
-    factor = max(1.0, (pixels * box.shape[0] / BUDGET) ** 0.5)
-    factor = max(1.0, min(factor, max(box.shape[1:]) / LEAST_ACROSS))
+    factor = max(1.0, (box.size / BUDGET) ** 0.5)
+    factor = max(1.0, min(factor, max(box.shape[1:]) / LEAST_ACROSS), (box.size / MOST) ** 0.5)
     return k, j * factor, i * factor
 
 
