@@ -62,6 +62,23 @@ def test_a_second_node_stays_and_crumbs_of_a_target_go(pieces):
     assert done == ("Organ: small pieces dropped (-0.40 cc)",)
 
 
+@pytest.mark.parametrize("name", ["Lungs", "Bowel_Small", "Kidneys", "LN_Neck_II_L"])
+def test_what_is_several_by_name_keeps_its_smaller_pieces(name):
+    """A collapsed lung of 0.22 cc beside one of 1.5 cc, and a crumb of 0.18 cc."""
+    large, small, crumb = block((0, 5), (0, 10), (0, 10)), block((7, 9), (12, 18), (12, 18)), block((7, 9), (0, 5), (0, 6))
+    assert np.array_equal(one(large | small | crumb, name, pieces=0.2)[0], large | small)
+    assert np.array_equal(one(large | small | crumb, "Lung_L", pieces=0.2)[0], large)
+
+
+@pytest.mark.parametrize("holes", ["slices", "volume"])
+def test_what_is_hollow_by_name_keeps_its_hole(holes):
+    ring = block((0, 10), (2, 14), (2, 14)) & ~block((1, 9), (4, 12), (4, 12))
+    for name in ("Bladder_Wall", "RectumWall", "PTV_Ring", "Skin", "vertebrae_L1"):
+        assert np.array_equal(one(ring, name, holes=holes)[0], ring)
+    for name in ("Bladder", "Larynx_String"):
+        assert one(ring, name, holes=holes)[0].sum() == 10 * 12 * 12
+
+
 def test_a_thin_node_beside_a_larger_one_is_no_sliver():
     large, node = block((0, 10), (0, 10), (0, 10)), block((1, 9), (14, 17), (14, 17))  # 9 mm2 on 8 slices: 0.216 cc
     speck = block((4, 5), (18, 19), (0, 2))
@@ -123,10 +140,10 @@ def test_filling_a_hole_takes_no_voxel_from_what_is_inside():
     labels = block((0, 10), (5, 15), (5, 15)).astype(np.uint8)
     labels[:, 7:13, 7:13] = 0
     labels[:, 9:11, 9:11] = 2
-    masks, done = tidy(LabelMasks(Volume(labels, GRID), ["Wall", "Core"]))
+    masks, done = tidy(LabelMasks(Volume(labels, GRID), ["Cuff", "Core"]))
     assert masks["Core"].array.sum() == 40
-    assert masks["Wall"].array.sum() == 960
-    assert done == ("Wall: holes filled in slices (+0.96 cc)",)
+    assert masks["Cuff"].array.sum() == 960
+    assert done == ("Cuff: holes filled in slices (+0.96 cc)",)
 
 
 def test_off_and_empty_change_nothing():
@@ -190,8 +207,8 @@ def test_only_those_whom_priority_names_give_way():
 def test_a_wall_is_not_filled_with_what_it_surrounds_and_a_hole_is():
     whole, lumen = block((1, 8), (2, 14), (2, 14)), block((1, 8), (5, 10), (5, 10))
     hole = block((3, 4), (3, 4), (3, 4))
-    after, done = tidy(bits(Wall=whole & ~lumen & ~hole, Lumen=lumen, All=whole & ~hole), Tidy(**{**ONLY, "holes": "slices"}))
-    assert np.array_equal(after["Wall"].array, whole & ~lumen)
+    after, done = tidy(bits(Cuff=whole & ~lumen & ~hole, Lumen=lumen, All=whole & ~hole), Tidy(**{**ONLY, "holes": "slices"}))
+    assert np.array_equal(after["Cuff"].array, whole & ~lumen)
     assert np.array_equal(after["Lumen"].array, lumen)
     assert np.array_equal(after["All"].array, whole)
-    assert [words.split(":")[0] for words in done] == ["Wall", "All"]
+    assert [words.split(":")[0] for words in done] == ["Cuff", "All"]

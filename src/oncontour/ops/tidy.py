@@ -1,11 +1,13 @@
 """Tidying masks the way a clinician would before looking closer, each step switchable and every change put in words.
 
 In this order, structure by structure: close holes, smooth, drop slivers, keep the large pieces; then no voxel in two structures.
-A step that changes nothing says nothing. A target may have several parts (nodes): those of TARGET_ISLAND_CC and more are never dropped.
+A step that changes nothing says nothing. A target may have several parts (nodes), and so have organs that are several by name (Lungs,
+Bowel): those of TARGET_ISLAND_CC and more are never dropped. What is hollow by name (a wall, a ring, skin, a vertebra) keeps its hole.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -23,6 +25,9 @@ from oncontour.volume import Volume
 
 Mask = NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
+_SEVERAL = re.compile(r"(Lungs|Kidneys|Eyes|Parotids|Breasts|Hippocampi|Bowel|Bag_Bowel|Colon|Ribs|LN)(?![a-z])")
+"""What is drawn as several pieces where the patient is well: a collapsed lung or a loop of bowel is no crumb of the other."""
+_HOLLOW = re.compile(r"(.*[^a-z])?(ring|rind|shell|skin)(?![a-z]).*|.*(wall|vertebra).*", re.IGNORECASE)
 _SLICE_CROSS = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])[:, None, None]
 """Neighbours within a slice: left, right, above, below."""
 
@@ -31,18 +36,19 @@ _SLICE_CROSS = ndimage.generate_binary_structure(3, 1) & np.array([False, True, 
 class Tidy:
     """Which rules apply; ``Tidy.off()`` has none. Raises ConfigError for numbers that make no sense.
 
-    Whatever they say, no piece of TARGET_ISLAND_CC (0.2 cc) and more of a target (``is_target``: GTV, CTV, ITV, PTV ..) is dropped;
-    smoothing may move its outline away all the same.
+    Whatever they say, no piece of TARGET_ISLAND_CC (0.2 cc) and more of a target (``is_target``: GTV, CTV, ITV, PTV ..) or of an organ that
+    is several by name (Lungs, Kidneys, Bowel, Colon, LN ..) is dropped; smoothing may move its outline away all the same.
     """
 
     pieces: float = 0.2
     """keep pieces (26 neighbours: thin oblique ones hold together) of at least this part of the largest; 1: the largest alone, 0: all.
-    Of targets (GTV, CTV, ITV, PTV) pieces of 0.2 cc and more stay as well"""
+    Of targets (GTV, CTV, ITV, PTV) and of organs that are several (Lungs, Bowel) pieces of 0.2 cc and more stay as well"""
     holes: Literal["slices", "volume", "off"] = "slices"
-    """fill what is closed in within a slice, or within the volume, and belongs to no other structure"""
+    """fill what is closed in within a slice, or within the volume, and belongs to no other structure; walls, rings, skin and vertebrae
+    keep theirs"""
     slivers_mm2: float = 10.0
     """drop islands within a slice smaller than this, unless they carry the structure on from the next slice (its tip) or belong to a
-    piece of a target of 0.2 cc and more beside its largest; 0 drops none"""
+    piece of a target (or of organs that are several) of 0.2 cc and more beside its largest; 0 drops none"""
     smooth_mm: float = 0.0
     """radius of a Gaussian smoothing of the outline (cut at one half); 0 is off. It moves the outline, hence off by default"""
     overlap: Literal["first", "off"] = "first"
@@ -162,7 +168,9 @@ def _set(plane: NDArray[np.uint8], bit: int, mask: Mask) -> None:
 def _one(name: str, mask: Mask, grid: Geometry, rules: Tidy, free: Mask | None = None) -> tuple[Mask, list[str]]:
     """``mask`` after the rules, and what they did; grown voxels must be ``free`` (background) where that is given."""
     said = []
-    for what, step in _steps(rules, grid, is_target(name)):
+    if _HOLLOW.fullmatch(name):
+        rules = replace(rules, holes="off")
+    for what, step in _steps(rules, grid, is_target(name) or bool(_SEVERAL.match(name))):
         after = step(mask)
         if after is mask:
             continue
@@ -177,8 +185,8 @@ def _one(name: str, mask: Mask, grid: Geometry, rules: Tidy, free: Mask | None =
     return mask, said
 
 
-def _steps(rules: Tidy, grid: Geometry, target: bool) -> Iterator[tuple[str, Any]]:
-    least = TARGET_ISLAND_CC * 1000 / grid.voxel_mm3 if target else np.inf
+def _steps(rules: Tidy, grid: Geometry, several: bool) -> Iterator[tuple[str, Any]]:
+    least = TARGET_ISLAND_CC * 1000 / grid.voxel_mm3 if several else np.inf
     if rules.holes == "slices":
         yield "holes filled in slices", _filled_slices
     elif rules.holes == "volume":

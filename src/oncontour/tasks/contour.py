@@ -221,7 +221,7 @@ class ContourTask(Task[Sample]):
                 hint="are their masks empty, or smaller than a voxel?",
             )
         if not organs:  # to watch, patients who have none of it are still worth a look: nothing should be claimed there
-            return [Draw(n, tuple((size - 1) / 2 for size in s.ct.shape), None) for n, s in enumerate(samples)]  # type: ignore[arg-type]
+            return [Draw(n, tuple((size - 1) / 2 for size in s.ct.shape), None) for n, s in enumerate(samples)]
         if not train:
             rng = seeded(0)
         draws = []
