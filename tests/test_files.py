@@ -236,3 +236,18 @@ def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         write_text(tmp_path / ("n" * 300), "x")
     assert names(tmp_path) == ["file", "full", "full/x"]
+
+
+def test_an_error_that_a_library_wrapped_is_still_one_sentence(tmp_path: Path) -> None:
+    """As pydicom does: a new OSError without a number, whose text is a traceback."""
+    from pydicom.tag import tag_in_exception
+
+    for number, says in ((errno.ENOSPC, "the disk is full"), (errno.EFBIG, r"cannot write \(File too large\)")):
+        with (
+            pytest.raises(OutputError, match=rf"^{says} \[.*a\.dcm\]") as raised,
+            writing(tmp_path / "a.dcm"),
+            tag_in_exception(0x7FE00010),
+        ):  # type: ignore[arg-type]
+            raise OSError(number, os.strerror(number))
+        assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from oncontour.errors import OncontourError, OutputError
 
@@ -201,10 +202,16 @@ def readable(name: str) -> str:
 
 
 def as_output_error(error: OSError, path: Path) -> OutputError:
-    """The OSError of a write in words a person can act on."""
+    """The OSError of a write in words a person can act on; of one that a library (pydicom) raised anew, the one that it came from."""
+    while error.errno is None and isinstance(error.__cause__ or error.__context__, OSError):
+        error = cast(OSError, error.__cause__ or error.__context__)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     hint = "free space or choose another --out; nothing was changed" if full else "choose a folder that can be written"
-    return OutputError("the disk is full" if full else f"cannot write ({error.strerror or error})", where=str(path), hint=hint)
+    return OutputError(
+        "the disk is full" if full else f"cannot write ({error.strerror or next(iter(str(error).splitlines()), 'no reason given')})",
+        where=str(path),
+        hint=hint,
+    )
 
 
 def _means_full(error: Exception) -> bool:
