@@ -17,6 +17,7 @@ from oncontour import cli
 from oncontour.errors import ConfigError, DoseError, InputError, ModelError, OutputError, TrainingError
 from oncontour.progress import ProgressLine, duration, sentence
 
+PATIENT = "^".join(("DOE", "JANE"))
 SEEN: dict[str, object] = {}
 
 
@@ -45,6 +46,11 @@ def sample(
 
 def failing(kind: str) -> None:
     """Fail as told."""
+    if kind == "named":
+        try:
+            int(PATIENT)
+        except ValueError as error:
+            raise RuntimeError(f"no number in /patients/{PATIENT}") from error
     errors = {
         "memory": MemoryError(),
         "ctrl-c": KeyboardInterrupt(),
@@ -150,6 +156,16 @@ def test_a_surprise_is_logged_and_shown_with_debug(capsys: pytest.CaptureFixture
     assert "ZeroDivisionError" in log.read_text()
     cli.main(["fail", "surprise", "--debug"])
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_log_names_no_patient(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """What an error says may: ``int`` and ``float`` repeat what they were given, and so do files' names."""
+    assert cli.main(["fail", "named"]) == cli.UNEXPECTED
+    assert "no number in" in capsys.readouterr().err
+    text = next(tmp_path.glob("oncontour-*.log")).read_text()
+    assert PATIENT not in text
+    assert text.index("ValueError") < text.index("which led to") < text.index("RuntimeError")
+    assert "test_cli.py" in text
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -355,16 +355,26 @@ def _first_line(error: BaseException) -> str:
 def _logged(error: BaseException, words: Sequence[str]) -> str:
     """Write the traceback (without values: a log holds no patient) and say where; or how to see it."""
     import tempfile
-    import traceback
 
-    text = "".join(traceback.format_exception(error))
     try:
         handle, name = tempfile.mkstemp(prefix="oncontour-", suffix=".log")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(f"oncontour {_version()}, Python {sys.version.split()[0]}, command {' '.join(words[:1])}\n{text}")
+            file.write(f"oncontour {_version()}, Python {sys.version.split()[0]}, command {' '.join(words[:1])}\n{_story(error)}")
     except OSError:
         return "repeat it with --debug to see where"
-    return f"the full story is in {name}: please send it to us"
+    return f"where it happened is in {name}, without what it says of your files: please send it to us"
+
+
+def _story(error: BaseException) -> str:
+    """Where an error came from, and those that led to it: places in our code and kinds of errors. What they say may name a patient."""
+    import traceback
+
+    told: list[str] = []
+    one: BaseException | None = error
+    while one is not None and len(told) < 20:
+        told.append("".join(traceback.format_tb(one.__traceback__)) + type(one).__name__ + "\n")
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return "which led to:\n".join(reversed(told))
 
 
 def _version() -> str:
