@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from oncontour import cli
 from oncontour.case import Case
-from oncontour.errors import CohortError, ConfigError
+from oncontour.errors import CohortError, ConfigError, OutputError
 from oncontour.features import BEFORE, features, spread
 from oncontour.geometry import Geometry
 from oncontour.volume import Volume
@@ -55,6 +55,21 @@ def table(path: Path) -> list[dict[str, str]]:
 def parts(out: Path) -> dict[str, int]:
     """Patient -> when its part was written."""
     return {json.loads(p.read_text())["patient"]: p.stat().st_mtime_ns for p in out.with_name(out.name + ".parts").glob("*.json")}
+
+
+def test_only_an_earlier_table_is_replaced(cohort: Path, tmp_path: Path) -> None:
+    listed, outcomes = tmp_path / "cohort.csv", tmp_path / "outcomes.parquet"
+    listed.write_text(f"patient,path\np1,{cohort / 'p1'}\n")
+    outcomes.write_bytes(b"years of work")
+    for out in (listed, outcomes):
+        before = out.read_bytes()
+        with pytest.raises(OutputError, match="no table of features"):
+            features(listed, out=out, families=["stat"], jobs=1)
+        assert out.read_bytes() == before
+    for name in ("f.csv", "f.parquet"):
+        for perturb in (2, 0):
+            told = features(listed, out=tmp_path / name, families=["stat"], structures=["Larynx"], perturb=perturb, jobs=1)
+        assert "f.robustness.csv is of an earlier run" in told
 
 
 def test_a_row_for_each_patient_structure_and_image(cohort: Path, tmp_path: Path) -> None:

@@ -238,6 +238,26 @@ def test_a_prescription_that_is_none_is_refused(clinic: Path) -> None:
             plan.dvh(clinic, fractions=value)
 
 
+def test_percents_of_a_prescription_are_of_the_same_kind_of_dose() -> None:
+    """45 of 50 Gy in 10 fractions: 90 %, as EQD2 at alpha/beta 3 67.5 of 80 Gy; neither reaches 95 %, which 67.5 of 50 Gy would."""
+    case = patient(dose=Volume(np.full(DOSES.shape, 45, np.float32), DOSES))
+    target = Case("p", case.images, contours={"PTV_5000": case.contours["PTV_4000"], "Heart": case.contours["SpinalCord"]})
+    for figures_of in ({}, {"prescription_gy": 50}):
+        told = plan.evaluate(target, figures=["V95%", "D50%", "D50%[%]"], fractions=10, alpha_beta_gy=3, **figures_of)  # type: ignore[arg-type]
+        assert list(told.table["PTV_5000"].values())[1:] == pytest.approx([0, 67.5, 84.375])
+        assert told.prescribed_gy["PTV_5000"] == pytest.approx(80)
+        assert told.targets["PTV_5000"].prescription_gy == 50
+        lines = [line for line in draw(told.dvhs, prescriptions_gy=told.prescribed_gy).axes[0].lines if len(set(line.get_xdata())) == 1]
+        assert [line.get_xdata()[0] for line in lines] == pytest.approx([80])
+    assert told.table["Heart"]["D50%[%]"] == pytest.approx(84.375)
+
+
+def test_a_figure_spelt_twice_is_one_column() -> None:
+    told = plan.evaluate(patient(), figures=["D50%", "Dmedian", "D50"])
+    assert told.figures == ("D50%",)
+    assert "D50%" in str(told)
+
+
 def test_no_published_model_of_an_organ_that_is_half_outside_the_dose() -> None:
     """The mean of the half that has a dose is not the organ's."""
     case = patient(dose=sampled(DOSES.crop((0, 0, 0), (10, 20, 20))))  # up to z = 0, the middle of the cylinders

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-from oncontour.errors import CohortError, ConfigError, DoseError, IncompleteError, OncontourError
+from oncontour.errors import CohortError, ConfigError, DoseError, IncompleteError, OncontourError, OutputError
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def features(
     from oncontour.io.cohort import Cohort
 
     _check(out, perturb, jobs, spacing_mm)
+    _check_replaces(out)
     plan = Plan(_settings(images, spacing_mm, bin_gy, bin_hu, bins, families, aggregations), _named(structures), perturb, seed)
     patients = Cohort.open(cohort)
     parts = out.with_name(out.name + ".parts")
@@ -148,6 +149,24 @@ def _check(out: Path, perturb: int, jobs: int, spacing_mm: float) -> None:
         raise ConfigError(f"processes are counted from 1 (0 for as many as there are processors), not {jobs}")
     if not (math.isfinite(spacing_mm) and (spacing_mm == 0 or spacing_mm >= 0.1)):
         raise ConfigError(f"a spacing is 0.1 mm or more (0 for the image's own), not {spacing_mm}")
+
+
+def _check_replaces(out: Path) -> None:
+    """Raise OutputError where ``out`` is there and no earlier table of features: the cohort's own CSV, a table of outcomes."""
+    if not out.exists():
+        return
+    try:
+        if out.suffix == ".csv":
+            with out.open(encoding="utf-8") as file:
+                ours = file.readline().startswith(",".join(BEFORE))
+        else:
+            from pyarrow import parquet
+
+            ours = b"oncontour" in (parquet.read_schema(out).metadata or {})
+    except (OSError, ValueError):  # ArrowInvalid and UnicodeDecodeError are ValueErrors
+        ours = False
+    if not ours:
+        raise OutputError("what is there is no table of features, and would be replaced", where=str(out), hint="name another file as --out")
 
 
 def _settings(
@@ -487,6 +506,8 @@ def _told(out: Path, plan: Plan, found: dict[str, Part], done: int) -> str:
         if without:
             lines.append(f"  no {image}: {without} of {len(found)} patients")
     nowhere = [name for name in plan.structures or () if not any(row["structure"] == name for row in rows)]
+    if not plan.perturb and (old := out.with_suffix(".robustness.csv")).exists():
+        lines.append(f"  {old.name} is of an earlier run with --perturb, not of this table")
     if nowhere and rows:
         lines.append(f"  in no patient: {', '.join(nowhere)}")
     return "\n".join(lines)

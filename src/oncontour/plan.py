@@ -69,12 +69,18 @@ class Plan:
     targets: Mapping[str, Target]
     risks: Mapping[str, float]
     notes: tuple[str, ...]
+    prescribed_gy: Mapping[str, float] = field(default_factory=dict)
+    """by target, as the doses of ``dvhs`` are told: the EQD2 of the prescription where these are EQD2"""
     files: tuple[Path, ...] = field(default=())
 
     def __str__(self) -> str:
         blocks = [_columns(["structure", "cc", *self.figures], [[n, *(_number(v) for v in row.values())] for n, row in self.table.items()])]
         basis = {one.basis for one in self.dvhs.values()} - {"physical"}
-        blocks[0] += f"\nThese doses are {basis.pop()}; those of targets below are physical." if basis else ""
+        blocks[0] += (
+            f"\nThese doses are {basis.pop()}, and so are the prescriptions of their percents; targets below are told physically."
+            if basis
+            else ""
+        )
         if self.targets:
             head = ["target", "Gy", "V95%", "D95% Gy", "HI", "CI Paddick", "CI RTOG", "GI"]
             rows = [
@@ -127,7 +133,7 @@ def dvh(
         dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several; those of several plans are added up
         prescription: Gy, of targets whose name does not tell; that of the RTPLAN by default
         fractions: number of fractions; that of the RTPLAN by default
-        alpha_beta: Gy; all doses are then told as the dose in 2 Gy fractions of the same effect (EQD2)
+        alpha_beta: Gy; all doses, the prescription too, are then told as the dose in 2 Gy fractions of the same effect (EQD2)
         ntcp: tell the risk by every published model that has all it needs; none of an organ of which more than 5 % has no dose
         unit: what the numbers of the dose are; cGy where a file says Gy and holds centigray
         series_uid: SeriesInstanceUID of the images, where the folder holds several
@@ -172,9 +178,10 @@ def evaluate(
     Raises DoseError where there is no dose, where it is NaN or negative, in the wrong unit, or meets no structure; InputError for
     structures that are not there; ConfigError for figures that cannot be read, or that need what is not known.
     """
+    from oncontour.dose.dvh import eqd2_gy
     from oncontour.dose.figures import parse
 
-    parsed = [parse(name) for name in figures]
+    parsed = list({str(one): one for one in map(parse, figures)}.values())  # Dmedian is D50%: one column
     for what, value in (("a prescription (Gy)", prescription_gy), ("a number of fractions", fractions)):
         if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"{what} is above 0, not {value:g}")
@@ -189,21 +196,23 @@ def evaluate(
     _check_unit(physical, prescriptions)
     notes += [one.note for one in physical.values() if one.note]
     notes += _doubts(physical, prescriptions)
-    dvhs = physical
+    dvhs, told = physical, prescriptions
     if alpha_beta_gy is not None:
         count = fractions if fractions is not None else known.get("fractions")
         if not count:
             raise ConfigError("EQD2 needs the number of fractions, which no RTPLAN tells here", hint="give it with --fractions")
         notes += _doubts_of_effect(notes)
         dvhs = {name: one.eqd2(alpha_beta_gy, count) for name, one in physical.items()}
-    wanted = {name: prescriptions.get(name, prescription) for name in names}
+        told = {name: eqd2_gy(gy, count, alpha_beta_gy) for name, gy in prescriptions.items()}
+        prescription = prescription and eqd2_gy(prescription, count, alpha_beta_gy)
+    wanted = {name: told.get(name, prescription) for name in names}
     table = {name: {"cc": one.volume_cc, **_figures(one, parsed, wanted[name], any(wanted.values()))} for name, one in dvhs.items()}
     targets = _targets(dose, physical, prescriptions)
     risks, left_out = _risks(physical, dvhs, known) if ntcp else ({}, [])
     notes += left_out
     if ntcp and not risks:
         notes.append("no published model has all that it needs here (structures, and facts of the patient)")
-    return Plan(case.id, dvhs, tuple(str(p) for p in parsed), table, targets, risks, tuple(dict.fromkeys(notes)))
+    return Plan(case.id, dvhs, tuple(str(p) for p in parsed), table, targets, risks, tuple(dict.fromkeys(notes)), told)
 
 
 def write(plan: Plan, out: Path, *, overwrite: bool = False) -> Plan:
@@ -221,7 +230,10 @@ def write(plan: Plan, out: Path, *, overwrite: bool = False) -> Plan:
         write_text(temporary / TABLE, _csv(_table_rows(plan)))
         write_text(temporary / CURVES, _csv(_curve_rows(plan)))
         write_text(temporary / RECORD, json.dumps(record(plan), indent=1, allow_nan=False) + "\n")
-        save(draw(plan.dvhs, prescriptions_gy={n: t.prescription_gy for n, t in plan.targets.items()}), temporary / PLOT)
+        save(
+            draw(plan.dvhs, prescriptions_gy={n: plan.prescribed_gy.get(n, t.prescription_gy) for n, t in plan.targets.items()}),
+            temporary / PLOT,
+        )
     return replace(plan, files=tuple(out / name for name in FILES))
 
 
