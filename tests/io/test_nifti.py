@@ -107,6 +107,23 @@ def test_sform_goes_before_qform_and_units_count(tmp_path: Path) -> None:
     assert np.allclose(volume.geometry.spacing_mm, 2)
 
 
+@pytest.mark.parametrize(
+    ("srow", "axis"), [([[-2, 0, 0, 10], [0, 3, 0, 20], [0, 0, 4, 30]], "i"), ([[0, 2, 0, 0], [0, 0, 2, 0], [2, 0, 0, 0]], "i")]
+)
+def test_two_answers_to_which_side_is_left_are_refused(tmp_path: Path, srow: Any, axis: str) -> None:
+    """qform: i to the right. sform: i to the left, or another axis altogether. Turned by 30 degrees the sform still counts."""
+    for code in (2, 0):
+        path = put(tmp_path / "a.nii", header(sform_code=1, qform_code=code, srow=srow), VOXELS.tobytes())
+        if code:
+            with pytest.raises(FormatError, match=f"sform and qform have {axis} run two ways"):
+                read_image(path)
+        else:
+            assert np.array_equal(read_image(path).array, VOXELS)
+    c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    turned = header(sform_code=2, qform_code=1, srow=[[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0]])
+    assert np.allclose(read_image(put(tmp_path / "a.nii", turned, VOXELS.tobytes())).geometry.axes[2], [-c, -s, 0])
+
+
 @pytest.mark.parametrize("fields", [_NIFTI1, _NIFTI2], ids=["NIfTI-1", "NIfTI-2"])
 @pytest.mark.parametrize("order", "<>")
 def test_both_versions_in_both_byte_orders(tmp_path: Path, fields: Any, order: str) -> None:

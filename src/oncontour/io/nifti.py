@@ -164,20 +164,44 @@ def _affine_ras(header: np.void, where: str) -> Floats:
     """4x4 from (i, j, k, 1) to RAS+ mm: sform where it is set, else qform (nifti1.h, methods 3, 2).
 
     *Differs:* bare voxel sizes (method 1) are refused. What they mean is read in opposite ways: nifti1.h has i run to the patient's right,
-    ITK and nibabel to the left.
+    ITK and nibabel to the left. So is an sform that has an axis run another way than the qform beside it: some programs go by the one, some
+    by the other, and masks made in one of them would lie on the other side here.
     """
-    affine = np.eye(4)
-    sizes = np.asarray(header["pixdim"][1:4], dtype=np.float64)
     if int(header["sform_code"]) > 0:
-        affine[:3] = header["srow"]
+        affine = np.vstack([np.asarray(header["srow"], dtype=np.float64), [0, 0, 0, 1]])
+        if int(header["qform_code"]) > 0:
+            _check_agree(affine, _qform(header), where)
     elif int(header["qform_code"]) > 0:
-        affine[:3, :3] = _rotation(np.asarray(header["quatern"], dtype=np.float64)) * sizes
-        affine[:3, 2] *= -1 if header["pixdim"][0] < 0 else 1
-        affine[:3, 3] = header["qoffset"]
+        affine = _qform(header)
     else:
         raise FormatError("neither sform nor qform is set: which side is the patient's left cannot be told", where=where, hint=ORIENT)
     affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return affine
+
+
+def _qform(header: np.void) -> Floats:
+    affine = np.eye(4)
+    affine[:3, :3] = _rotation(np.asarray(header["quatern"], dtype=np.float64)) * np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    affine[:3, 2] *= -1 if header["pixdim"][0] < 0 else 1
+    affine[:3, 3] = header["qoffset"]
+    return affine
+
+
+def _check_agree(sform: Floats, qform: Floats, where: str) -> None:
+    """Raise FormatError where an axis of the two runs more than 60 degrees apart; what is no direction at all is not judged here."""
+    lengths = np.linalg.norm(sform[:3, :3], axis=0) * np.linalg.norm(qform[:3, :3], axis=0)
+    if not (np.isfinite(lengths).all() and lengths.min() > 0):
+        return
+    cosines = (sform[:3, :3] * qform[:3, :3]).sum(axis=0) / lengths
+    if cosines.min() < 0.5:
+        axis = int(cosines.argmin())
+        ways = [[round(float(v), 3) for v in one[:3, axis]] for one in (sform, qform)]
+        raise FormatError(
+            f"sform and qform have {'ijk'[axis]} run two ways, {ways[0]} and {ways[1]} (right, anterior, superior): "
+            "which side is the patient's left cannot be told",
+            where=where,
+            hint=ORIENT,
+        )
 
 
 def _rotation(quaternion: Floats) -> Floats:
