@@ -19,7 +19,7 @@ from oncontour.ops.augment import Ranges
 from oncontour.phantom import head_neck
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.task import load_task
-from oncontour.train import TrainSettings, fit
+from oncontour.train import SaveEpoch, TrainSettings, fit
 from oncontour.train import _resumed as resumed
 from tests.phantoms import cohort
 
@@ -258,3 +258,115 @@ def goes_on_with(out, record):
     except OutputError:
         return False
     return True
+
+
+class Killed(Exception):
+    """A run that ends where its checkpoint is written."""
+
+
+def killed_after_an_epoch(monkeypatch, *words, **more):
+    save = SaveEpoch._save_checkpoint
+
+    def and_end(self, trainer, path):
+        save(self, trainer, path)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveEpoch, "_save_checkpoint", and_end)
+        with pytest.raises(Killed):
+            fit(*words, **more)
+
+
+def test_a_resumed_run_keeps_its_whole_curve_and_its_plateau(cases, tmp_path, monkeypatch):
+    """The rate falls after five epochs without gain, however often the run was killed in between."""
+    recipe = replace(QUICK, epochs=8, schedule="plateau", learning_rate=1e-12, weight_decay=0.0)  # nothing gains: the rate must fall
+    small = replace(SETTINGS, draws=2)
+    fit(ContourTask(small), cases, tmp_path / "whole", recipe)
+    for _ in range(3):
+        killed_after_an_epoch(monkeypatch, ContourTask(small), cases, tmp_path / "killed", recipe)
+    fit(ContourTask(small), cases, tmp_path / "killed", recipe)
+    states = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("whole", "killed")]
+    assert states[0]["plateau"] == states[1]["plateau"]
+    assert [s["optimizer_states"][0]["param_groups"][0]["lr"] for s in states] == [pytest.approx(0.8e-12)] * 2
+    assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "killed" / "metrics.csv").read_text()
+    assert [row[0] for row in curve(tmp_path / "killed") if row[1] == "train_loss"] == [str(n) for n in range(8)]
+    fit(ContourTask(small), cases, tmp_path / "whole", recipe)
+    assert len(curve(tmp_path / "whole")) == len(curve(tmp_path / "killed")), "a finished run that is asked again keeps its curve"
+
+
+def test_a_run_goes_on_with_its_own_patients_alone(cases, tmp_path, monkeypatch):
+    """One more patient would change who is held back: some that were learned from would count as strangers."""
+    killed_after_an_epoch(monkeypatch, ContourTask(SETTINGS), cases[:2], tmp_path, replace(QUICK, validation=0.0))
+    with pytest.raises(OutputError, match=r"other patients \(1 new \(phantom-head-neck-002\)\)"):
+        fit(ContourTask(SETTINGS), cases, tmp_path, replace(QUICK, validation=0.0))
+    fit(ContourTask(SETTINGS), cases[:2], tmp_path, replace(QUICK, validation=0.0))
+
+
+def test_a_structure_that_nobody_to_learn_from_has_is_never_made_up(cases, tmp_path):
+    more = replace(SETTINGS, structures=(*SETTINGS.structures, "Kidney_L"))
+    with pytest.raises(TrainingError, match="no patient to learn from has Kidney_L"):
+        fit(ContourTask(more), cases, tmp_path, QUICK)
+    assert not (tmp_path / "settings.json").exists()
+
+
+def test_who_taught_the_first_model_is_no_stranger_to_the_second(cases, tmp_path):
+    once = replace(QUICK, epochs=1, validation=0.0)
+    first = fit(ContourTask(SETTINGS), cases[:1], tmp_path / "first", once)
+    second = fit(ContourTask(SETTINGS), cases[1:], tmp_path / "second", once, start=first.model)
+    assert second.card.made["trained_on"] == sorted(case.id for case in cases)
+    third = fit(ContourTask(SETTINGS), cases, tmp_path / "third", replace(QUICK, epochs=1), start=second.model)
+    assert third.card.made["held_back_patients"] == []
+    assert "taught the model this one starts from" in third.notes[0]
+    bare = [Case(c.id, {"ct": c.ct}, {"Parotid_L": c.mask("Parotid_L")}) for c in cases]
+    fourth = fit(ContourTask(SETTINGS), bare, tmp_path / "fourth", once, start=first.model)
+    assert "no patient to learn from has Parotid_R, Bone_Mandible" in fourth.notes[0]
+
+
+def test_figures_that_were_stamped_outlive_a_second_call(cases, tmp_path):
+    from oncontour.tasks.task import save_model
+
+    once = replace(QUICK, epochs=1)
+    done = fit(ContourTask(SETTINGS), cases, tmp_path, once)
+    save_model(load_task(done.model), done.model, replace(done.card, metrics={"dsc": 0.5}))
+    assert fit(ContourTask(SETTINGS), cases, tmp_path, once).card.metrics == {"dsc": 0.5}
+
+
+def test_a_second_training_in_the_folder_waits_and_is_refused(cases, tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises(OutputError, match="another training"):
+        fit(ContourTask(SETTINGS), cases, tmp_path, replace(QUICK, epochs=1))
+    os.close(handle)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"), [({"accelerator": "gpu"}, "'gpu'"), ({"accelerator": "abacus"}, "'abacus'"), ({"precision": "16-mixed"}, "16-mixed")]
+)
+def test_what_this_machine_cannot_do_is_told_before_patients_are_read(tmp_path, wrong, told):
+    if torch.cuda.is_available():
+        pytest.skip("this machine can")
+
+    def nobody():
+        raise AssertionError("a patient was read")
+        yield
+
+    with pytest.raises(ConfigError, match=told):
+        fit(ContourTask(SETTINGS), nobody(), tmp_path, replace(QUICK, **wrong))
+
+
+def test_weights_that_are_no_numbers_are_never_saved_and_large_ones_stay(tmp_path):
+    from oncontour.tasks.task import save_model
+
+    task = ContourTask(SETTINGS)
+    with torch.no_grad():
+        task.net.head.bias[0] = 1e6  # more than 16 bits hold
+    save_model(task, tmp_path / "m.safetensors")
+    assert load_task(tmp_path / "m.safetensors").net.state_dict()["head.bias"][0] == 1e6
+    with torch.no_grad():
+        task.net.head.bias[0] = float("nan")
+    with pytest.raises(TrainingError, match="no numbers"):
+        save_model(task, tmp_path / "n.safetensors")
+    assert not (tmp_path / "n.safetensors").exists()

@@ -7,12 +7,16 @@ run of the same seed, follow the same curve bit for bit on a CPU. Checkpoints ho
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +25,15 @@ from typing import Any, Literal
 import lightning
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from oncontour import __version__
-from oncontour.card import Card, checked_card, find
+from oncontour.card import Card, checked_card, find, read_card
 from oncontour.case import Case
 from oncontour.dose.select import Selection
 from oncontour.errors import ConfigError, GeometryError, InputError, ModelError, OncontourError, OutputError, TrainingError
@@ -106,6 +112,8 @@ class Lesson(lightning.LightningModule):
     def __init__(self, task: Task[Any], settings: TrainSettings, train: Sequence[Any], watch: Sequence[Any]) -> None:
         super().__init__()
         self.task, self.settings, self.train_samples, self.watch_samples = task, settings, train, watch
+        self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
+        self._plateau_held: dict[str, Any] = {}
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         rng = seeded(self.settings.seed, 1, self.current_epoch)
@@ -141,6 +149,18 @@ class Lesson(lightning.LightningModule):
         loss, figures = self.task.loss(batch)
         self._note("watch", loss, figures, len(batch["image"]))
 
+    def on_train_epoch_end(self) -> None:
+        # By hand: Lightning steps it only after the epoch's checkpoint is written, and a resumed run would never hear of that epoch.
+        if self.plateau is not None:
+            self.plateau.step(float(self.trainer.callback_metrics["watch_loss" if self.watch_samples else "train_loss"]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.plateau is not None:
+            checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._plateau_held = dict(checkpoint.get("plateau", {}))  # the schedule itself is made after this
+
     def _note(self, stage: str, loss: Tensor, figures: dict[str, float], size: int) -> None:
         values: dict[str, Any] = {f"{stage}_loss": loss.detach(), **{f"{stage}_{name}": value for name, value in figures.items()}}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
@@ -150,9 +170,9 @@ class Lesson(lightning.LightningModule):
         weights = self.task.net.parameters()
         if s.schedule == "plateau":
             adam = torch.optim.Adam(weights, lr=s.learning_rate, weight_decay=s.weight_decay)
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=0.8, patience=5)
-            watched = "watch_loss" if self.watch_samples else "train_loss"
-            return {"optimizer": adam, "lr_scheduler": {"scheduler": plateau, "monitor": watched, "interval": "epoch"}}
+            self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=0.8, patience=5)
+            self.plateau.load_state_dict(self._plateau_held)
+            return adam
         adamw = torch.optim.AdamW(weights, lr=s.learning_rate, weight_decay=s.weight_decay)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         warm = max(1, min(50, steps // 20))
@@ -189,6 +209,30 @@ class Progress(Callback):
         figures = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
         sys.stderr.write(f"epoch {done}/{trainer.max_epochs}  {figures}  {each:.1f} s each, {left / 60:.1f} min left\n")
         sys.stderr.flush()
+
+
+class Curve(Callback):
+    """``metrics.csv``: one line an epoch, whole at every moment; a resumed run goes on below the lines of the epochs before it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, list[dict[str, str]]()
+
+    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        if self.path.exists() and trainer.current_epoch:
+            with self.path.open(encoding="utf-8", newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        if trainer.global_rank:
+            return
+        figures = {name: str(float(value)) for name, value in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": str(trainer.current_epoch), "step": str(trainer.global_step), **figures})
+        names = sorted({name for row in self.rows for name in row} - {"epoch", "step"})
+        text = io.StringIO()
+        table = csv.DictWriter(text, ["epoch", "step", *names], lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.rows)
+        write_text(self.path, text.getvalue())
 
 
 class SaveEpoch(ModelCheckpoint):
@@ -252,45 +296,63 @@ def fit(
 
     Weights begin at random or, with ``start``, at those of a finished model (a file or a shipped name) of the same net
     and structures; a wider 3D U-Net grows from a narrower one.
-    Resumes by itself when OUT holds a checkpoint of the same settings; refuses (OutputError) when it holds another run's. A case that
-    cannot be read is named in the outcome's notes and left out. After each epoch of ``snapshots`` the model of that moment is kept as
-    OUT/NAME-epochN.safetensors. Raises TrainingError when nothing is left to learn from, ModelError when
-    ``start`` does not fit.
+    Resumes by itself when OUT holds a checkpoint of the same settings and patients; refuses (OutputError) when it holds another run's, or
+    when another training is at work there. A case that cannot be read is named in the outcome's notes and left out. After each epoch of
+    ``snapshots`` the model of that moment is kept as OUT/NAME-epochN.safetensors. Raises TrainingError when nothing is left to learn
+    from, or when a structure is in no patient to learn from (with ``start`` that is a note), ModelError when ``start`` does not fit,
+    ConfigError for what this machine cannot do.
     """
-    out, began = Path(out), time.monotonic()
+    out = Path(out)
+    words: dict[str, Any] = {"name": name, "data": data, "licence": licence, "limits": limits, "region": region}
+    with _alone(out):
+        return _fit(task, cases, out, settings, words, start, snapshots)
+
+
+def _fit(
+    task: Task[Any],
+    cases: Iterator[Case] | Sequence[Case],
+    out: Path,
+    settings: TrainSettings,
+    words: dict[str, Any],
+    start: str | Path | None,
+    snapshots: Sequence[int],
+) -> Outcome:
+    """``fit`` in a folder that is held; ``words`` go into the card."""
+    began, name = time.monotonic(), words["name"]
     started = None if start is None else _starting(task, start)
     record = _record(task, settings, started)
     resume = _resumed(out, record, {"task_settings": getattr(task, "settings", None), "training": settings})
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    kept = Snapshots(task, out, name, snapshots, {})
+    trainer = _trainer(out, settings, [kept] if snapshots else [])  # what this machine cannot do is told before patients are read
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     samples, notes = _gather(task, cases)
-    write_text(out / "settings.json", json.dumps(record, indent=1))
-    watched = held_back([s.case_id for s in samples], settings)
+    patients = sorted({s.case_id for s in samples})
+    if resume is not None:
+        _check_same_patients(out, patients)
+    watched = held_back(patients, settings)
+    known = _trained_on(start)
+    notes += _unlearned(task, [s for s in samples if s.case_id not in watched], started)
+    if watched & known:
+        notes.append(f"{len(watched & known)} of the patients held back taught the model this one starts from: they tell too good a tale")
+    write_text(out / "settings.json", json.dumps(record | {"patients": patients}, indent=1))
     lesson = Lesson(task, settings, [s for s in samples if s.case_id not in watched], [s for s in samples if s.case_id in watched])
     if resume is None:
         torch.manual_seed(settings.seed)
         task.start_afresh()
         if start is not None:
             _begin_with(task, start)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    kept = Snapshots(task, out, name, snapshots, _made(settings, samples, watched))
-    trainer = _trainer(out, settings, [kept] if snapshots else [])
+    made = _made(settings, patients, watched, known) | ({"started_from": started} if started else {})
+    kept.made = made
     trainer.fit(lesson, ckpt_path=resume, weights_only=True)
     task.cpu()
     finished = task.finish(lesson.train_samples, lesson.watch_samples) if trainer.is_global_zero else {}
-    card = replace(
-        task.card(),
-        name=name,
-        data=data,
-        licence=licence,
-        limits=limits,
-        region=region,
-        made=_made(settings, samples, watched) | ({"started_from": started} if started else {}) | finished,
-    )
+    card = replace(task.card(), made=made | finished, **words)
     model = out / f"{name}.safetensors"
     if trainer.is_global_zero:
-        card = save_model(task, model, card)
+        card = _saved(task, model, card)
     return Outcome(model, card, out, time.monotonic() - began, tuple(notes))
 
 
@@ -342,6 +404,7 @@ def _resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path
     settings, last = out / "settings.json", out / "checkpoints" / "last.ckpt"
     if settings.exists():
         held = json.loads(settings.read_text(encoding="utf-8"))
+        held.pop("patients", None)  # they are compared once they were read
         held |= {key: _completed(held[key], made_of[key]) for key in made_of if key in held}
         differs = sorted(_differences(_as_made(held), _as_made(record)))
         if differs:
@@ -410,36 +473,137 @@ def held_back(ids: Sequence[str], settings: TrainSettings) -> set[str]:
 
 
 def _trainer(out: Path, settings: TrainSettings, more: Sequence[Callback] = ()) -> lightning.Trainer:
-    loggers = [CSVLogger(str(out), name="", version=""), TensorBoardLogger(str(out), name="", version="tensorboard")]
-    return lightning.Trainer(
-        max_epochs=settings.epochs,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy="ddp" if settings.devices > 1 else "auto",
-        precision=settings.precision,
-        logger=loggers,
-        callbacks=[SaveEpoch(out / "checkpoints"), Progress(), *more],
-        gradient_clip_val=settings.gradient_limit or None,
-        reload_dataloaders_every_n_epochs=1,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        deterministic=True,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
+    """Raises ConfigError for an accelerator or a precision that this machine does not have; neither becomes another one."""
+    try:
+        trainer = lightning.Trainer(
+            max_epochs=settings.epochs,
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            strategy="ddp" if settings.devices > 1 else "auto",
+            precision=settings.precision,
+            logger=TensorBoardLogger(str(out), name="", version="tensorboard"),
+            callbacks=[SaveEpoch(out / "checkpoints"), Progress(), Curve(out / "metrics.csv"), *more],
+            gradient_clip_val=settings.gradient_limit or None,
+            reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            deterministic=True,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            log_every_n_steps=1,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(
+            f"{settings.devices} x {settings.accelerator!r} cannot train here ({str(error).splitlines()[0]})",
+            hint="set training.accelerator to cpu, gpu or auto, and training.devices to what there is",
+        ) from error
+    if settings.precision == "16-mixed" and isinstance(trainer.accelerator, CPUAccelerator):
+        raise ConfigError("a CPU does not train in precision 16-mixed", hint="set training.precision to bf16-mixed or 32-true")
+    return trainer
+
+
+def _saved(task: Task[Any], model: Path, card: Card) -> Card:
+    """Write the model; where these very weights lie there already, with figures that an evaluation stamped, the figures stay."""
+    try:
+        earlier = read_card(model) if model.exists() else None
+    except ModelError:
+        earlier = None
+    card = save_model(task, model, card)
+    if earlier is not None and earlier.metrics and earlier.sha256 == card.sha256:
+        card = save_model(task, model, replace(card, metrics=earlier.metrics))
+    return card
+
+
+def _check_same_patients(out: Path, patients: Sequence[str]) -> None:
+    """Raise OutputError where the run in OUT has learned from others: who was held back would not be the same, and some that were learned
+    from would count as strangers. A run that was begun before this was written down is taken at its word."""
+    held = json.loads((out / "settings.json").read_text(encoding="utf-8")).get("patients")
+    if held is None or held == list(patients):
+        return
+    more, gone = sorted(set(patients) - set(held)), sorted(set(held) - set(patients))
+    said = [f"{len(names)} {word} ({', '.join(names[:3])})" for names, word in ((more, "new"), (gone, "missing")) if names]
+    raise OutputError(
+        f"the folder holds a run on other patients ({'; '.join(said)})", where=str(out), hint="choose another --out, or the same cohort"
     )
 
 
-def _made(settings: TrainSettings, samples: Sequence[Any], watched: set[str]) -> dict[str, Any]:
+def _trained_on(start: str | Path | None) -> set[str]:
+    """Whom the model that a training starts from had learned from: they are no strangers to what comes of it."""
+    return set() if start is None else set(read_card(find(start)).made.get("trained_on", ()))
+
+
+def _unlearned(task: Task[Any], train: Sequence[Any], started: dict[str, str] | None) -> list[str]:
+    """A sentence where structures of the model are in no patient that is learned from: nothing would tell the net what they are.
+
+    Raises TrainingError for them, unless the training started from a model that may know them.
+    """
+    names = task.card().structures
+    if isinstance(task, ContourTask):
+        taught = {n for sample in train for n in range(len(names)) if sample.known[n] and len(sample.places[n])}
+    elif isinstance(task, AssessTask):
+        taught = {claim.structure for claim in train}
+    else:
+        return []
+    missing = [name for n, name in enumerate(names) if n not in taught]
+    if not missing:
+        return []
+    if started is None:
+        raise TrainingError(
+            f"no patient to learn from has {', '.join(missing)}: the model would make it up",
+            where=f"{len({s.case_id for s in train})} patients",
+            hint="leave it out of settings.structures, or see how the patients' contours are called",
+        )
+    return [f"no patient to learn from has {', '.join(missing)}: what the model knows of it is what {started['name']} knew"]
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold OUT for this training until it ends, however it ends. Raises OutputError where another one is at work in it.
+
+    The processes of one training (ranks above 0) go in with the first. Where the system knows no locks nothing is held.
+    """
+    if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")):
+        yield
+        return
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    check_writable(out)
+    made = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        for patience in range(20, -1, -1):  # what a killed training left behind (its workers) goes within seconds
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if not patience:
+                    hint = "wait for it, or choose another --out"
+                    raise OutputError("another training is at work in this folder", where=str(out), hint=hint) from error
+                time.sleep(0.5)
+            except OSError:  # a file system without locks
+                break
+        yield
+    finally:
+        os.close(handle)
+        if made and not any(out.iterdir()):
+            out.rmdir()
+
+
+def _made(settings: TrainSettings, patients: Sequence[str], watched: set[str], known: set[str]) -> dict[str, Any]:
+    """``known``: whom the model that this one starts from had learned from."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "oncontour": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "training": asdict(settings),
-        "patients": len({s.case_id for s in samples}),
-        "held_back_patients": sorted(watched),
-        "trained_on": sorted({s.case_id for s in samples} - watched),
+        "patients": len(patients),
+        "held_back_patients": sorted(watched - known),
+        "trained_on": sorted((set(patients) - watched) | known),
     }
 
 
@@ -558,7 +722,19 @@ def assess(
     training, task = changed(training, epochs=epochs, devices=devices, seed=seed), AssessTask(settings)
     cases = with_claims(read_cases(Cohort.open(cohort)), claims or [], chances=settings.own)
     outcome = fit(task, cases, out, training, name=name, data=data, licence=licence, limits=limits, region=region)
-    return str(outcome)
+    return "\n".join([*_no_bound(outcome.card), str(outcome)])
+
+
+def _no_bound(card: Card) -> list[str]:
+    """A sentence where a quality model was left without a lower bound."""
+    made, coverage = card.made.get("calibration", {}), float(card.settings["coverage"])
+    if "all" in made.get("offsets", {}):
+        return []
+    need = math.ceil(coverage / (1 - coverage) - 1e-9)
+    return [
+        f"The model has no lower bound: {made.get('patients', 0)} patients were held back, at least {need} are needed for {coverage:.0%}. "
+        "Raise training.validation, or use oncontour calibrate."
+    ]
 
 
 def learned_from(patients: Sequence[Patient], toxicities: Sequence[str], training: TrainSettings) -> list[Patient]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from oncontour.card import Card, checked_card, find
 from oncontour.case import Case
-from oncontour.errors import ModelError
+from oncontour.errors import ModelError, TrainingError
 
 S = TypeVar("S")
 Batch = Mapping[str, Tensor]
@@ -100,7 +100,8 @@ def settings_in(card: Card) -> dict[str, Any]:
 def save_model(task: Task[Any], path: Path | str, card: Card | None = None, *, half: bool = True) -> Card:
     """Write ``task`` as one safetensors file with its card in the header, whole or not at all; give the card with its hash.
 
-    ``half`` stores floating-point weights in 16 bits (they are read back into float32).
+    ``half`` stores floating-point weights in 16 bits (they are read back into float32), but for those too large for that. Raises
+    TrainingError where weights are no numbers.
     """
     from dataclasses import replace
 
@@ -109,16 +110,23 @@ def save_model(task: Task[Any], path: Path | str, card: Card | None = None, *, h
     from oncontour.card import weights_sha256
     from oncontour.files import writing
 
-    tensors = {
-        name: (value.half() if half and value.is_floating_point() else value).contiguous().clone()
-        for name, value in task.net.state_dict().items()
-    }
+    tensors = {name: _stored(name, value, half).contiguous().clone() for name, value in task.net.state_dict().items()}
     card = card or task.card()
     with writing(path) as temporary:
         temporary.write_bytes(save(tensors, metadata={"card": card.as_json()}))
         card = replace(card, sha256=weights_sha256(temporary))
         temporary.write_bytes(save(tensors, metadata={"card": card.as_json()}))
     return card
+
+
+def _stored(name: str, value: Tensor, half: bool) -> Tensor:
+    """``value`` as it goes into the file."""
+    if not value.is_floating_point():
+        return value
+    if not value.isfinite().all():
+        raise TrainingError(f"the weights {name} are no numbers any more", hint="lower the learning rate and train again in another folder")
+    short = value.half()
+    return short if half and bool(short.isfinite().all()) else value
 
 
 def load_weights(net: nn.Module, path: Path | str) -> None:
