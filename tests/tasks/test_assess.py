@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from oncontour.case import Case
-from oncontour.errors import ConfigError, ModelError, TrainingError
+from oncontour.errors import ConfigError, InputError, ModelError, TrainingError
 from oncontour.geometry import Geometry
 from oncontour.metrics.overlap import overlap
 from oncontour.ops.flaws import Flaw, Scene, shifted, spoil
@@ -405,3 +405,100 @@ def test_cases_without_the_structures_teach_nothing(stranger):
     grid = stranger.geometry
     made = claims_of(stranger.without_structures(), grid, NAMES, step=1, beyond=2, variants=2, families=["shift"], seed=0)
     assert made == []
+
+
+# ---- contours smaller than the pixels of the net, structures and patients that it never saw
+
+
+FINE = (6, 1.25, 1.25)
+
+
+def fine(stranger, mask_of):
+    """The stranger on fine pixels, its left parotid changed by ``mask_of``, with the other organs as they are."""
+    grid = stranger.geometry.resample(FINE)
+    masks = {name: stranger.mask(name).to(grid) for name in NAMES}
+    changed = masks["Parotid_L"].array.copy()
+    mask_of(changed)
+    return Case("p", {"ct": stranger.ct.to(grid)}, masks | {"Parotid_L": Volume(changed, grid)})
+
+
+def dot(mask, k):
+    """Nothing left of slice ``k`` but two pixels in its middle."""
+    j, i = (int(v.mean()) for v in np.nonzero(mask[k]))
+    mask[k] = False
+    mask[k, j, i : i + 2] = True
+
+
+def test_a_slice_smaller_than_the_nets_pixels_is_listed_unscored_and_never_called_a_gap(assessor, stranger):
+    held: list[int] = []
+
+    def tapered(mask):
+        held.extend(np.flatnonzero(mask.any(axis=(1, 2))).tolist())
+        for k in (held[3], held[-1]):
+            dot(mask, k)
+
+    case = fine(stranger, tapered)
+    told = assessor.predict(case).scores["assess"]["structures"]["Parotid_L"]
+    lines = {line["k"]: line for line in told["slices"]}
+    assert set(held) <= set(lines)
+    for k in (held[3], held[-1]):
+        assert (lines[k]["dsc"], lines[k]["class"]) == (None, None)
+        assert lines[k]["findings"].count("small") == 1
+    assert [one["slices"] for one in told["findings"] if one["code"] == "small"] == [[held[3], held[-1]]]
+    assert all(lines[k]["dsc"] is not None for k in held[4:-1])
+
+
+def test_a_structure_smaller_than_the_nets_pixels_is_not_scored_and_stops_nothing(assessor, stranger):
+    def one_dot(mask):
+        k = int(np.flatnonzero(mask.any(axis=(1, 2)))[2])
+        dot(mask, k)
+        mask[:k] = mask[k + 1 :] = False
+
+    case = fine(stranger, one_dot)
+    told = assessor.predict(case).scores["assess"]["structures"]
+    assert not told["Parotid_L"]["scored"]
+    assert told["Parotid_L"]["why"] == "It is smaller than what the model sees, pixels of 5 x 5 mm."
+    assert told["Parotid_R"]["scored"]
+    seen = Observed()
+    truth = Case("p", {"ct": case.ct}, {n: stranger.mask(n).to(case.geometry) for n in NAMES})
+    observe(assessor, truth, {"a": {"Parotid_L": case.mask("Parotid_L")}}, seen)
+    assert (seen.too_small, seen.slices) == (1, [])
+
+
+def test_a_structure_that_training_never_saw_is_not_scored(assessor, stranger):
+    strange = Assessor(AssessTask.from_card(assessor.card), "torch", 1)
+    strange.task.load_state_dict(assessor.task.state_dict())
+    strange.task.gate.limit[1] = 0
+    case = Case("p", {"ct": stranger.ct}, {n: stranger.mask(n) for n in NAMES})
+    told = strange.predict(case).scores["assess"]["structures"]
+    assert told["Parotid_L"]["why"] == "The model never saw Parotid_L in training."
+    assert told["Parotid_R"]["scored"]
+
+
+def test_a_patient_whom_the_model_would_refuse_calibrates_nothing(assessor, stranger):
+    own = Case("p", {"ct": stranger.ct}, {n: stranger.mask(n) for n in NAMES})
+    elsewhere, seen = transplanted(own, pelvis(1, (6, 5, 5))), Observed()
+    with pytest.raises(InputError, match="another part of the body"):
+        observe(assessor, elsewhere, {"a": dict(elsewhere.masks)}, seen)
+    assert seen.slices == []
+    assert seen.far == {}
+
+
+def test_a_bound_by_structure_is_never_another_ones_and_the_old_figures_go(model):
+    mine, seen = load_assessor(model, backend="torch", threads=1), Observed()
+    for seed in range(60, 64):
+        case = head_neck(seed, *GRID)
+        asked = {n: case.mask(n) for n in (NAMES if seed < 62 else NAMES[:2])}
+        observe(mine, case, {"a": asked}, seen)
+    with pytest.raises(TrainingError, match="bound of its own that holds for 80% of slices, of Parotid_R 2"):
+        recalibrated(mine, seen, coverage=0.8, by="structure")
+    mine.task._card = replace(mine.card, metrics={"by": {"a": {"mae": 0.1, "covered_by_the_bound": 0.9}}})
+    card, _ = recalibrated(mine, seen, coverage=0.8)
+    assert card.metrics == {"by": {"a": {"mae": 0.1}}}
+
+
+def test_an_offset_is_rounded_so_that_the_bound_still_holds():
+    """Of nine patients with one slice each the bound of 90 % must hold for all: for the worst as well, to the last digit."""
+    made = offsets([0.5] * 8 + [0.812344], [0.5] * 9, list("abcdefghi"), ["x"] * 9, coverage=0.9, method="hierarchical", by="all")
+    assert made["offsets"]["all"] == 0.31235
+    assert offsets([0.8], [0.5], ["a"], ["x"], coverage=0.5, method="hierarchical", by="all")["offsets"]["all"] == 0.3

@@ -45,6 +45,9 @@ MISSED_FROM = 0.6
 SEEN_FROM = 0.9
 """Part of a slice's contour that must lie in the window for the slice to be scored."""
 OWN = "{} drew these contours itself: its own opinion is no second one."
+SMALL = "It is smaller than what the model sees, pixels of {} x {} mm."
+WIDE = "No slice of it can be seen whole by the model."
+STRANGE = "The model never saw {} in training."
 UNSURE = "The quality model has to know how sure the drawing model was, and that did not come with this structure."
 CLASSES = ("bad", "medium", "good")
 FEW_SLICES = 3
@@ -139,7 +142,12 @@ class Assessor:
         if work is not None and not refused:
             for n, name in enumerate(names):
                 if name not in why:
-                    measured[name] = self.measure(work, name)
+                    seen = self.measure(work, name)
+                    unseen = blind(seen, work)
+                    if unseen:
+                        why[name] = unseen
+                    else:
+                        measured[name] = seen
                 if progress is not None:
                     progress((n + 1) / len(names))
             refused = self._strange(measured) if self.use_gate else None
@@ -148,15 +156,15 @@ class Assessor:
         maps: dict[str, Volume] = {}
         for name in names:
             reason = refused or why.get(name) or (self._why_far(measured[name]) if self.use_gate else None)
-            lines = _Lines(case.geometry, found.get(name, []))
+            lines, drawn = _Lines(case.geometry, found.get(name, [])), np.flatnonzero(case.mask(name).array.any(axis=(1, 2))).tolist()
             if reason is None:
                 low = measured[name].low
                 lower = np.full_like(low, np.nan) if told and "calibrated_with" in told else self.bound(low, name)
-                lines.add(measured[name], lower, "errors" in self.task.settings.heads)
+                lines.add(measured[name], lower, drawn)
                 if work is not None and "errors" in self.task.settings.heads:
                     maps[name] = error_map(measured[name], work, case.geometry)
             else:
-                lines.add_bare(np.flatnonzero(case.mask(name).array.any(axis=(1, 2))).tolist())
+                lines.add_bare(drawn)
             structures[name] = {"scored": reason is None, "why": reason, **lines.as_dict()}
         record = {
             "model": self.card.name,
@@ -186,9 +194,12 @@ class Assessor:
     def _unfit(self, case: Case, names: Sequence[str]) -> Mapping[str, str]:
         """Why a structure cannot be scored, whatever the net would say."""
         out: dict[str, str] = {}
+        known, gate = self.task.settings.structures, self.task.gate
         for name in names:
-            if name not in self.task.settings.structures:
+            if name not in known:
                 out[name] = f"The model was not made for {name}."
+            elif bool(gate.limit.any()) and not gate.knows(known.index(name)):
+                out[name] = STRANGE.format(name)
             elif not _drawn(case, name):
                 out[name] = "It has no contour."
             elif _outside(case, name):
@@ -331,6 +342,13 @@ def refusal(case: Case, card: Card) -> tuple[str | None, str]:
     return None, seen.name
 
 
+def blind(seen: Measured, work: Work) -> str:
+    """Why the net sees nothing of a structure that it could score; "" where it does."""
+    if not seen.rows.claimed.any():
+        return SMALL.format(*(f"{mm:.3g}" for mm in work.grid.spacing_mm[1:]))
+    return "" if (seen.rows.claimed & seen.whole).any() else WIDE
+
+
 def _drawn(case: Case, name: str) -> bool:
     if name in case.masks:
         return bool(case.masks[name].array.any())
@@ -358,8 +376,9 @@ class _Lines:
     slices: list[dict[str, Any]] = field(default_factory=list)
     more: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, measured: Measured, lower: Floats, mapped: bool) -> None:
-        """A line for every slice with a contour, every gap, and every slice past the ends where the structure seems to go on."""
+    def add(self, measured: Measured, lower: Floats, drawn: Sequence[int]) -> None:
+        """A line for every slice with a contour (``drawn``, of the case's grid), every gap, and every slice past the ends where the
+        structure seems to go on. A contour so small that the net's pixels do not hold it is not scored there, and that is said."""
         rows = measured.rows
         inside = (rows.below_mm >= 0) & (rows.above_mm >= 0)
         missed = past_the_ends(measured)
@@ -370,14 +389,21 @@ class _Lines:
                 self.slices.append(self._line(k, measured, n, float(lower[n])))
             elif rows.claimed[n]:
                 self.slices.append(self._bare(k, None, None))
+            elif k in drawn:
+                continue
             elif inside[n]:
                 self.slices.append(self._bare(k, 0.0, "bad"))
             elif missed[n]:
                 self.slices.append(self._bare(k, 0.0, "bad"))
                 self.more.append({"code": "missed", "k": k})
+        told = {line["k"] for line in self.slices}
+        small = [k for k in drawn if k not in told]
+        self.slices += [self._bare(k, None, None) for k in small]
         if not measured.whole.all():
-            wide = [line["k"] for line in self.slices if line["dsc"] is None]
+            wide = [line["k"] for line in self.slices if line["dsc"] is None and line["k"] not in small]
             self.rules = [*self.rules, _plain("wide", "Part of the contour lies too far out to be seen at once; not scored there.", wide)]
+        if small:
+            self.rules = [*self.rules, _plain("small", "The contour is smaller there than what the model sees; not scored there.", small)]
         ends = [one["k"] for one in self.more]
         if ends:
             text = f"The structure seems to go on past its last contour ({len(ends)} slice{'s' * (len(ends) > 1)} looked at)."

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from oncontour.card import Card
 from oncontour.case import Case
-from oncontour.errors import TrainingError
+from oncontour.errors import InputError, TrainingError
 from oncontour.metrics.conformal import Method, covered, offset
 from oncontour.metrics.overlap import overlap
 from oncontour.metrics.slices import slice_scores
 from oncontour.tasks.assess import AssessTask, Table, dsc_and_low, told_of
-from oncontour.tasks.assessing import Assessor, Work
+from oncontour.tasks.assessing import Assessor, Measured, Work, blind, refusal
 from oncontour.tasks.claims import SEGMENTER, Claim
 from oncontour.tasks.gate import Gate
 from oncontour.volume import Volume
@@ -73,6 +73,8 @@ class Observed:
     unseen: int = 0
     missed: int = 0
     """structures that the truth has and the mask has not at all"""
+    too_small: int = 0
+    """masks of which the net sees nothing, and which are not scored"""
 
     def scored(self) -> list[Scored]:
         """Slices with a contour and a truth: what the numbers are about."""
@@ -89,7 +91,11 @@ def observe(
     """Add to ``into`` what the model says of the masks ``claims`` (source -> structure -> mask) of a case that holds the truth.
 
     ``chances`` (source -> structure -> chances times 255): what the drawers thought; a model that needs them leaves out masks without.
+    Raises InputError for a case that the model would refuse whole (another part of the body, no CT): it would open the gate for such.
     """
+    refused, _ = refusal(case, assessor.card)
+    if refused:
+        raise InputError(refused, where=case.id, hint="such patients are not scored, so nothing is learned from them")
     names = [name for name in assessor.task.settings.structures if name in case.structures]
     work = assessor.work(case.without_structures())
     truths = {name: case.mask(name) for name in names}
@@ -101,12 +107,16 @@ def observe(
                 into.missed += 1
                 into.unseen += int(truths[name].array.any(axis=(1, 2)).sum())
                 continue
-            shown = work.case.with_masks({name: mask}).with_scores({"chances": thought})
-            _one(assessor, replace(work, case=shown), source, name, truths[name], mask, into)
+            shown = replace(work, case=work.case.with_masks({name: mask}).with_scores({"chances": thought}))
+            seen = assessor.measure(shown, name)
+            if blind(seen, shown):
+                into.too_small += 1
+            else:
+                _one(assessor, shown, seen, source, name, truths[name], mask, into)
 
 
-def _one(assessor: Assessor, work: Work, source: str, name: str, truth: Volume, mask: Volume, into: Observed) -> None:
-    case, seen = work.case, assessor.measure(work, name)
+def _one(assessor: Assessor, work: Work, seen: Measured, source: str, name: str, truth: Volume, mask: Volume, into: Observed) -> None:
+    case = work.case
     shared = overlap(truth, mask)
     each = shared.slice_dsc
     _, apart = slice_scores(truth.array, mask.array, case.geometry.spacing_mm[1:])
@@ -165,7 +175,8 @@ def offsets(
         for name in dict.fromkeys(structures):
             mine = np.array([s == name for s in structures])
             found[name] = offset(scores[mine], [p for p, m in zip(patients, mine, strict=True) if m], coverage, method)
-    kept = {name: round(q, 5) for name, q in found.items() if np.isfinite(q)}
+    # Rounded up: rounded down, the slice that the bound just holds for would fall below it.
+    kept = {name: float(np.ceil(q * 1e5 - 1e-6) / 1e5) for name, q in found.items() if np.isfinite(q)}
     return {
         "coverage": coverage,
         "method": method,
@@ -258,7 +269,8 @@ def recalibrated(
 ) -> tuple[Card, dict[str, Any]]:
     """(the card with the new calibration, what is to be told); the gate of the assessor's task is changed in place.
 
-    Raises TrainingError where there are too few patients for the promise.
+    Figures of the card about the old bound are left out of the new one. Raises TrainingError where there are too few patients for the
+    promise, of all or, with ``by`` "structure", of one.
     """
     slices = observed.scored()
     patients = [s.patient for s in slices]
@@ -277,6 +289,13 @@ def recalibrated(
             f"{made['patients']} patients are too few for a bound that holds for {coverage:.0%} of slices: at least {need} are needed",
             hint="add patients, or ask for a lower --coverage",
         )
+    few = [name for name in dict.fromkeys(s.structure for s in slices) if by == "structure" and name not in made["offsets"]]
+    if few:
+        counts = ", ".join(f"{name} {len({s.patient for s in slices if s.structure == name})}" for name in few)
+        raise TrainingError(
+            f"too few patients for a bound of its own that holds for {coverage:.0%} of slices, of {counts}",
+            hint="add patients, ask for a lower --coverage, or --by all: one offset for all structures",
+        )
     told: dict[str, Any] = {"gate": _gate_anew(assessor.task.gate, assessor.task.settings.structures, observed)}
     before = [s.lower for s in slices]
     told["before"] = covered([s.true for s in slices], before, patients) if not np.isnan(before).all() else None
@@ -284,7 +303,14 @@ def recalibrated(
     anew: dict[str, Any] = {"calibration": {**made, "data": data, "gate": told["gate"]}}
     if assessor.asker is not None:
         anew["opinion"] = told_of(assessor.asker.card)
-    return replace(card, made={**card.made, **anew}), told
+    return replace(card, made={**card.made, **anew}, metrics=_without_bound(card.metrics)), told
+
+
+def _without_bound(metrics: Any) -> Any:
+    """A card's figures without what was measured of the bound, which is another one now."""
+    if not isinstance(metrics, dict):
+        return metrics
+    return {key: _without_bound(value) for key, value in metrics.items() if key != "covered_by_the_bound"}
 
 
 def _gate_anew(gate: Gate, structures: Sequence[str], observed: Observed) -> dict[str, str]:
