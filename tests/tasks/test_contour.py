@@ -11,6 +11,7 @@ from tests.phantoms import patient
 from oncontour import pipeline
 from oncontour.card import find, read_card
 from oncontour.case import BitMasks, Case, LabelMasks
+from oncontour.contours import Contours
 from oncontour.dose.dvh import dvh
 from oncontour.errors import ConfigError, ModelError, TrainingError
 from oncontour.geometry import Geometry
@@ -236,6 +237,24 @@ def test_patients_without_a_voxel_to_learn_from():
     with pytest.raises(TrainingError, match="no patient has a voxel of Bone_Mandible, Brainstem"):
         task.plan(samples, np.random.default_rng(0), train=True)
     assert [draw.centre for draw in task.plan(samples, np.random.default_rng(0), train=False)] == [(3.5, 7.5, 7.5)]
+
+
+def test_what_is_too_thin_for_the_grid_is_not_taught_as_absent():
+    """An artery of 5 mm is nowhere half of a voxel of 4 x 4 mm here: it was contoured, so the net must not learn that there is none."""
+    grid = Geometry.regular((40, 120, 120), (2.5, 1.0, 1.0))
+    k, j, i = np.indices(grid.shape)
+    artery, absent = (np.hypot(j - 60.3, i - 40.2) < 2.5) & (k > 5) & (k < 35), np.zeros(grid.shape, bool)
+    names = ("A_Carotid_L", "Brainstem", "Larynx")
+    task = ContourTask(ContourSettings(names, net_options={"widths": (4, 8)}, window=(8, 16, 16)))
+    images = {"ct": Volume(np.zeros(grid.shape, np.int16), grid)}
+    masks = {"A_Carotid_L": Volume(artery, grid), "Brainstem": Volume(absent, grid)}
+    (sample,) = task.samples(Case("p", images, masks))
+    assert artery.sum() * 2.5 > 1400
+    assert sample.known.tolist() == [False, True, False], "looked for and not found is known, not contoured is not"
+    assert sample.lost == ("A_Carotid_L",)
+    assert task.finish([sample], []) == {"too_thin": {"A_Carotid_L": 1}}
+    square = np.array([[50.2, 50.2, 10.0], [51.2, 50.2, 10.0], [51.2, 51.2, 10.0], [50.2, 51.2, 10.0]])
+    assert task.samples(Case("p", images, {}, {"A_Carotid_L": Contours([square])}))[0].lost == ("A_Carotid_L",)
 
 
 def test_slices_ride_along_with_flat_nets_alone():

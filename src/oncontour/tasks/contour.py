@@ -7,6 +7,7 @@ Training windows are cut, moved and turned in one interpolation from arrays kept
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -120,6 +121,8 @@ class Sample:
     """for each structure (m, 3) of its voxels (at most 2000), to centre windows on"""
     clash: Clash | None = None
     """the two structures that overlap most, where any do"""
+    lost: tuple[str, ...] = ()
+    """structures that were contoured and are too thin for a voxel of the working grid: not known, as they are not absent"""
 
 
 class ContourTask(Task[Sample]):
@@ -186,15 +189,17 @@ class ContourTask(Task[Sample]):
             return []
         grid = self.working_grid(case.geometry)
         ct = case.ct.to(grid, fill=AIR_HU).array
-        bits = np.zeros(grid.shape, np.uint32)
+        bits, lost = np.zeros(grid.shape, np.uint32), np.zeros(len(names), bool)
         places = []
         for n, name in enumerate(names):
             inside = case.mask(name, grid).array if known[n] else np.zeros(grid.shape, bool)
             bits |= inside.astype(np.uint32) << np.uint32(n)
             where = np.argwhere(inside).astype(np.int32)
+            lost[n] = known[n] and not len(where) and _drawn(case, name)
             places.append(where[:: max(1, len(where) // 2000)])
         hu = np.clip(ct, -32768, 32767).astype(np.int16)
-        return [Sample(case.id, hu, bits, known, grid, tuple(places), clash(names, bits, grid))]
+        thin = tuple(name for name, gone in zip(names, lost, strict=True) if gone)
+        return [Sample(case.id, hu, bits, known & ~lost, grid, tuple(places), clash(names, bits, grid), thin)]
 
     def plan(self, samples: Sequence[Sample], rng: np.random.Generator, *, train: bool) -> list[Draw]:
         """As ``Task.plan``. Raises TrainingError where structures overlap and ``settings.overlap`` does not say what is to be done, and
@@ -276,20 +281,28 @@ class ContourTask(Task[Sample]):
         return 1 - mean_dsc + bce, {"dsc": float(mean_dsc.detach()), "bce": float(bce.detach())}
 
     def finish(self, train: Sequence[Sample], held_back: Sequence[Sample]) -> dict[str, Any]:
-        """With ``settings.tune_threshold`` the thresholds are chosen and set; the card tells from how many patients and what they gain."""
+        """What the card tells: in how many patients a structure was too thin for the working grid, so that they taught nothing of it; and
+        with ``settings.tune_threshold``, by which thresholds are chosen and set, from how many patients and what they gain."""
+        lost = Counter(name for sample in (*train, *held_back) for name in sample.lost)
+        thin = {"too_thin": dict(sorted(lost.items()))} if lost else {}
         if not self.settings.tune_threshold:
-            return {}
+            return thin
         from oncontour.tasks.thresholds import tuned
 
         self.eval()
         thresholds, told = tuned(self, train, held_back)
         self.settings = replace(self.settings, threshold=thresholds)
-        return {"thresholds": told}
+        return {**thin, "thresholds": told}
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
         from oncontour.tasks.contouring import contour
 
         return contour(self, case, progress)
+
+
+def _drawn(case: Case, name: str) -> bool:
+    """Whether anything was contoured under ``name``, however small."""
+    return bool(case.masks[name].array.any()) if name in case.masks else bool(case.contours[name].polygons)
 
 
 _SLIVER, _LARGE = 0.05, 1 / 3
