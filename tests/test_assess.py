@@ -177,6 +177,12 @@ def test_calibrate_writes_a_model_with_a_new_bound(folder, tmp_path, capsys):
     made = read_card(out).made["calibration"]
     assert (made["patients"], made["coverage"], made["method"]) == (2, 0.6, "pooled")
     assert read_card(out).name == "quality-calibrated"
+    before = out.read_bytes()
+    for mine in (out, Path(model(folder))):
+        with pytest.raises(OutputError, match="a model already"):
+            calibrate(model(folder), folder / "new", out=mine, claims=[tmp_path / "claims"], backend="torch")
+    assert out.read_bytes() == before
+    out = tmp_path / "other.safetensors"
     with pytest.raises(TrainingError, match="too few"):
         calibrate(model(folder), folder / "new", out=out, claims=[tmp_path / "claims"], backend="torch")
     with pytest.raises(InputError, match="learned from"):

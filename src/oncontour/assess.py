@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour import report, result, scoring
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError
+from oncontour.errors import ConfigError, InputError, OutputError
+from oncontour.files import check_writable
 from oncontour.progress import Progress
 from oncontour.result import PAGE, RECORD, SCORES
 from oncontour.volume import Volume
@@ -153,7 +154,7 @@ def calibrate(
     Args:
         model: name of a shipped quality model or path of a model file
         cohort: folder (or CSV) of patients with a CT and reviewed contours
-        out: model file to write
+        out: model file to write; one that is there is never replaced
         claims: folder of segmenters' contours, SOURCE/PATIENT/masks/NAME.nii.gz or RTSTRUCT; again for several. A model that knows how sure
             a drawer was needs them drawn with `oncontour predict --chances`
         contourer: contour model that draws what is in question; again for several
@@ -174,6 +175,9 @@ def calibrate(
         raise ConfigError(f"a coverage lies between 0 and 1, not at {coverage}")
     if out.suffix != ".safetensors":
         raise ConfigError(f"a model file ends in .safetensors, not in {out.suffix!r}", where=str(out))
+    if out.exists():
+        raise OutputError("there is a model already", where=str(out), hint="choose another --out, or take that one away")
+    check_writable(out.parent)
     assessor = load_assessor(model, backend=backend, threads=threads)
     patients = Cohort.open(cohort)
     asker = assessor.asker
