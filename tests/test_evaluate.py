@@ -187,6 +187,11 @@ def test_swapped_sides_are_found() -> None:
     assert swapped(TRUTH["p1"], {"Gland_L": right, "Gland_R": left, "Cord": left}) == ["Gland_L", "Gland_R"]
     assert swapped(TRUTH["p1"], moved(TRUTH, 1)["p1"]) == []
     assert swapped(TRUTH["p2"], {"Gland_L": right}) == []  # nothing to compare with on the right
+    assert swapped(TRUTH["p2"], {"Gland_L": right, "Gland_R": left}) == ["Gland_R"]  # the right one lies on the left truth
+    assert swapped(TRUTH["p2"], {"Gland_L": left, "Gland_R": right}) == []
+    assert swapped(TRUTH["p2"], {"Gland_L": EMPTY, "Gland_R": block(2, 10)}) == []  # a missed left, and a right that touches it
+    crossed = {**moved(TRUTH, 0), "p2": {"Cord": TRUTH["p2"]["Cord"], "Gland_L": right, "Gland_R": left}}
+    assert [(s.patient, s.structure) for s in judge(People(TRUTH), {"net": Draws(crossed)}, threads=1).swaps] == [("p2", "Gland_R")]
     predicted = {**moved(TRUTH, 0), "p1": {**TRUTH["p1"], "Gland_L": right}}
     assert [(s.patient, s.structure) for s in judge(People(TRUTH), {"net": Draws(predicted)}, threads=1).swaps] == [("p1", "Gland_L")]
 

@@ -32,3 +32,11 @@ def test_mistakes(name: str) -> None:
 
 def test_what_needs_a_prescription() -> None:
     assert [parse(name).needs_prescription for name in ("V95%", "D50%[%]", "Max[%]", "V20Gy", "D95%", "Dmean")] == [True] * 3 + [False] * 3
+
+
+def test_a_volume_that_may_be_at_gy_or_at_percent_says_which() -> None:
+    """V95 of a target at 95 Gy would be 0 %, and the plan look as if it missed it."""
+    for name in ("V95", "V107", "v100[cc]", "CV95"):
+        with pytest.raises(ConfigError, match=r"may be .* Gy or .* % of the prescription. Way out: write V"):
+            parse(name)
+    assert [str(parse(name)) for name in ("V80", "V95Gy", "V95%")] == ["V80Gy", "V95Gy", "V95%"]

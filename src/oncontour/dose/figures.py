@@ -3,7 +3,8 @@
 ``D`` asks for a dose: the least that the best irradiated x % or x cc receive. ``V`` asks for a volume: what receives at least x Gy, or
 x % of the prescription. ``DC`` (the most that the least irradiated x receive) and ``CV`` (what receives less than x) are their complements.
 The unit of the answer may stand in brackets as in TG-263 (Mayo et al., IJROBP 2018;100:1057-1066): ``[Gy]``, ``[cc]``, ``[%]``. Without
-brackets a dose is in Gy, and a volume in % of the structure. ``D95`` is ``D95%``, and ``V20`` is ``V20Gy``.
+brackets a dose is in Gy, and a volume in % of the structure. ``D95`` is ``D95%``, and ``V20`` is ``V20Gy``; ``V95`` and more may as well be
+percent of a prescription and are refused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from oncontour.errors import ConfigError
 
 _NAME = re.compile(r"(DC|CV|D|V)\s*(\d+(?:\.\d*)?|\.\d+)\s*(%|cc|cm3|gy|cgy)?\s*(?:\[(%|cc|gy)\])?", re.IGNORECASE)
 _WHOLE = re.compile(r"d?[ _]?(mean|min|max|median|near-?max|near-?min)(?:\[(gy|%)\])?", re.IGNORECASE)
+MOST_BARE_GY = 85.0
+"""A volume at this dose and more says its unit: V95 usually means 95 % of the prescription."""
 _UNITS = {"%": "%", "cc": "cc", "cm3": "cc", "gy": "Gy", "cgy": "cGy"}
 _HINT = "write D95%, D2cc, V20Gy, V20Gy[cc], V95%, CV21Gy[cc], DC700cc, Dmean, Dmin, Dmax or Dmedian"
 
@@ -56,6 +59,8 @@ def parse(name: str) -> Figure:
     volume = kind in ("V", "CV")
     at_unit = _UNITS[(match.group(3) or ("gy" if volume else "%")).lower()]
     unit = _UNITS[(match.group(4) or ("%" if volume else "gy")).lower()]
+    if volume and not match.group(3) and at >= MOST_BARE_GY:
+        raise ConfigError(f"{name!r} may be {at:g} Gy or {at:g} % of the prescription", hint=f"write V{at:g}Gy or V{at:g}%")
     if at_unit == "cGy":
         at, at_unit = at / 100, "Gy"
     if (at_unit == "cc") if volume else (at_unit == "Gy"):

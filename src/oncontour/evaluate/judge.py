@@ -97,7 +97,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Swap:
-    """A paired organ whose prediction lies more on the other side's truth than on its own."""
+    """A paired organ whose prediction lies on the other side's truth (``swapped``)."""
 
     patient: str
     method: str
@@ -232,22 +232,33 @@ def _judge_patient(
         for name, (values, shared) in zip(names, numbers, strict=True):
             found.rows += [Row(patient, method, name, metric, value) for metric, value in values.items()]
             seen.setdefault(name, {})[method] = masks[name], shared
-        found.swaps += [Swap(patient, method, name) for name in swapped(truth, masks)]
+        others = {side: _mask(predicted, side, case.geometry) for name in names if (side := _other_side(name)) and side not in truth}
+        found.swaps += [Swap(patient, method, name) for name in swapped(truth, {**masks, **others})]
     if look:
         for name, by_method in seen.items():
             found.panels += panels(case, name, truth[name], by_method)
 
 
 def swapped(truth: Mapping[str, Volume], predicted: Mapping[str, Volume]) -> list[str]:
-    """Structures X_L (X_R) whose prediction shares more voxels with the truth of X_R (X_L) than with its own."""
+    """Structures X_L (X_R) whose prediction shares more voxels with the truth of X_R (X_L) than with its own.
+
+    Where the truth has one side alone: those whose prediction lies on it for the most part, more than the prediction of that side does.
+    """
     out = []
     for name in predicted:
         other = _other_side(name)
-        if other and name in truth and other in truth:
-            mask = predicted[name].binary().array
-            right, wrong = (int(np.count_nonzero(mask & truth[side].binary().array)) for side in (name, other))
-            if wrong > right:
-                out.append(name)
+        if not other or other not in truth:
+            continue
+        mask = predicted[name].binary().array
+        wrong = int(np.count_nonzero(mask & truth[other].binary().array))
+        if name in truth:
+            right = int(np.count_nonzero(mask & truth[name].binary().array))
+        elif other in predicted and 2 * wrong > np.count_nonzero(mask):
+            right = int(np.count_nonzero(predicted[other].binary().array & truth[other].binary().array))
+        else:
+            continue
+        if wrong > right:
+            out.append(name)
     return out
 
 
