@@ -139,6 +139,15 @@ def test_a_target_volume_keeps_the_tumour_within_it():
     assert whole == [69 * 16, 225 * 16]
 
 
+def test_an_answer_that_is_no_number_is_not_background():
+    grid = Geometry.regular((4, 8, 8))
+    hole = np.zeros(grid.shape, np.float32)
+    hole[1, 2, 3:5] = np.nan
+    for image, why in ((hole, "2 voxels of its input are NaN"), (np.zeros(grid.shape, np.float32), "weights may be damaged")):
+        with pytest.raises(ModelError, match=rf"not a number.*{why}"):
+            stitch_labels(lambda images: np.full((1, 2, 4, 8, 8), np.nan, np.float32), Volume(image, grid), 2, window=(4, 8, 8))
+
+
 def test_only_separate_structures_can_share_and_nobody_wins_then():
     image = Volume(np.zeros((4, 4, 4), np.float32), Geometry.regular((4, 4, 4)))
     for wrong in ({"mode": "softmax"}, {"mode": "sigmoid", "confidence": True}):

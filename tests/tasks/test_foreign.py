@@ -255,6 +255,14 @@ def test_each_channel_is_an_image_of_its_own(tmp_path, case):
         prepared({"0": "a", "1": "b"})
 
 
+def test_mirroring_that_the_checkpoint_does_not_allow_is_no_other_setting(tmp_path):
+    folder = nnunet_folder(tmp_path)
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    torch.save({"network_weights": load_tensors(path)["network_weights"]}, path)
+    with pytest.raises(ModelError, match="mirroring along no axis"):
+        load_foreign(folder, mirror=True)
+
+
 def test_which_folds_are_averaged_and_which_are_not_is_said(tmp_path):
     folder = nnunet_folder(tmp_path, folds=(0, 1, "all", "0_old"))
     (folder / "fold_1" / "checkpoint_final.pth").rename(folder / "fold_1" / "checkpoint_best.pth")
@@ -665,6 +673,7 @@ def test_wrong_settings_beside_a_net(tmp_path):
         ({"dims": 2}, r"window \[1, j, i\]"),
         ({"context": 1}, "context"),
         ({"overlap": 1.5}, "overlap"),
+        ({"intensity": [-1000, 1000]}, "by name"),
     ):
         (tmp_path / "net.json").write_text(json.dumps({**SAID, **change}))
         with pytest.raises(ModelError, match=match):

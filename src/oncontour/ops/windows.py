@@ -193,7 +193,7 @@ def stitch_labels(
     ``chances`` keeps the probabilities of all classes, a byte each, on the image's grid; they are there where windows are blended and the
     scores are made probabilities (mode ``sigmoid``), else None.
 
-    Raises ConfigError for settings that cannot be, ModelError when the net answers in another shape.
+    Raises ConfigError for settings that cannot be, ModelError when the net answers in another shape, or what is no number.
     """
     array = image.array if image.array.ndim == 4 else image.array[None]
     _check_tiling(array.shape[1:], window, overlap)
@@ -257,10 +257,17 @@ class _Plan:
             wanted = (len(group), n_classes, *self.window[3 - self.dims :])
             if answer.shape != wanted:
                 raise ModelError(f"the net answered in shape {answer.shape}, expected {wanted} (windows, classes, ...)")
+            if np.isnan(answer.min()):  # nothing is larger than it: it would pass for background
+                where = f"the windows at voxels {[tuple(a[p] for a, p in zip(self.along, place, strict=True)) for place in group]}"
+                raise ModelError("the net's answer is not a number", where=where, hint=self._why_no_number())
             for place, scores in zip(group, answer, strict=True):
                 yield place, scores.reshape(n_classes, *self.window)
             if self.progress:
                 self.progress(n + len(group), len(places))
+
+    def _why_no_number(self) -> str:
+        missing = int(np.isnan(self.array).sum())
+        return f"{missing} voxels of its input are NaN: give them a value" if missing else "its input is sound: the weights may be damaged"
 
     def _input(self, place: tuple[int, int, int]) -> Floats:
         box = _box([a[p] for a, p in zip(self.along, place, strict=True)], self.window)

@@ -80,12 +80,14 @@ def read_nnunet(
         net = build_net(configuration, len(recipe.channels), len(recipe.labels) + 1, folder)
         fit(net, own_names(tensors_in(checkpoint, path)), path)
         runs.append(Engine.load(net, (1, len(recipe.channels), *recipe.patch), backend=backend, threads=threads))
-    axes = tuple(int(a) for a in checkpoints[0].get("inference_allowed_mirroring_axes") or ()) if mirror else ()
+    axes = tuple(int(a) for a in checkpoints[0].get("inference_allowed_mirroring_axes") or ())
+    if mirror and not axes:
+        raise ModelError("the checkpoint allows mirroring along no axis", where=str(paths[0]), hint="leave mirror off")
     return Outside(
         card=card_of(folder.name, "nnU-Net v2", recipe.labels, recipe.spacing_mm, paths),
         labels=recipe.labels,
         prepare=recipe.prepare,
-        predict=_mirrored(_averaged(runs), axes) if axes else _averaged(runs),
+        predict=_mirrored(_averaged(runs), axes) if mirror else _averaged(runs),
         window=(1, recipe.patch[0], recipe.patch[1]) if recipe.flat else (recipe.patch[0], recipe.patch[1], recipe.patch[2]),
         backend=runs[0].backend if isinstance(runs[0], Engine) else backend,
         mode="softmax_logits",

@@ -196,6 +196,8 @@ def named(labels: Mapping[str, str] | Sequence[str]) -> tuple[str, ...]:
 
 def intensity(said: Mapping[str, Any]) -> Map:
     """The grey-value map for {"clip": [low, high]} and {"scale": [to_low, to_high]} or {"mean": m, "std": s}. Raises ValueError."""
+    if not isinstance(said, Mapping):
+        raise ValueError(f"intensity is clip, scale, mean and std by name, not {said}")
     if unknown := sorted(set(said) - {"clip", "scale", "mean", "std"}):
         raise ValueError(f"intensity has no {unknown}: clip, scale, mean, std")
     low, high = (float(v) for v in said.get("clip", (-np.inf, np.inf)))
