@@ -73,6 +73,17 @@ def test_a_simulation_replaces_nothing_unasked(patients, made, capsys):
     assert sorted(path.name for path in patients.iterdir()) == before
 
 
+def test_a_dose_in_centigray_makes_no_outcomes():
+    """Its patients would have a risk of 1, and the hospital's intercept would take it from the others."""
+    made = [head_neck(n, (6, 5, 5), 1.0, (32, 48, 48)) for n in range(3)]
+    dose = made[1].images["dose"]
+    made[1] = made[1].with_images({"dose": dose.map(lambda gy: gy * 100)})
+    found = simulate(made, [Toxicity()], [Hospital("home", 1.0, 4)], 0)
+    assert {p.source for p in found.outcomes.people} == {made[0].id, made[2].id}
+    (note,) = [note for note in found.notes if "centigray" in note]
+    assert note.startswith(f"{made[1].id} was left out")
+
+
 def test_patients_without_the_organ_are_told_together():
     made = [head_neck(n, (6, 5, 5), 1.0, (32, 48, 48)) for n in range(7)]
     bare = [one.without_structures().with_masks({"Larynx": one.mask("Larynx")}) for one in made[:6]]

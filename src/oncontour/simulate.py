@@ -158,6 +158,7 @@ def _usable(cases: Iterable[Case], toxicities: Sequence[Toxicity]) -> tuple[list
     """(who can be treated, a sentence on each who cannot)."""
     from oncontour.dose.outcomes import Anatomy, exposure
     from oncontour.errors import OncontourError
+    from oncontour.tasks.risk_patient import usable_dose
 
     usable, notes = [], []
     without: dict[str, list[str]] = {}
@@ -167,6 +168,7 @@ def _usable(cases: Iterable[Case], toxicities: Sequence[Toxicity]) -> tuple[list
             without.setdefault(", ".join(dict.fromkeys(absent)), []).append(case.id)
             continue
         try:
+            usable_dose(case)  # what no model could be trained on makes no outcomes either
             patient = Anatomy.of(case, [t.structure for t in toxicities])
             for toxicity in toxicities:
                 exposure(patient, toxicity)
