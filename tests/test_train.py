@@ -370,3 +370,13 @@ def test_weights_that_are_no_numbers_are_never_saved_and_large_ones_stay(tmp_pat
     with pytest.raises(TrainingError, match="no numbers"):
         save_model(task, tmp_path / "n.safetensors")
     assert not (tmp_path / "n.safetensors").exists()
+
+
+def test_a_folder_of_its_name_hides_no_shipped_model(tmp_path, monkeypatch):
+    from oncontour.card import WEIGHTS, find
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hn-organs").mkdir()
+    assert find("hn-organs") == WEIGHTS / "hn-organs.safetensors"
+    (tmp_path / "bundle").mkdir()
+    assert find("bundle") == Path("bundle"), "other people's models are folders"

@@ -54,7 +54,8 @@ def shipped() -> dict[str, Path]:
 def find(model: str | Path) -> Path:
     """The file of a model given by path or by the name of a shipped one. Raises ModelError when there is none."""
     path = Path(model)
-    if path.exists():
+    # A folder of the name (of contours that the model drew, say) hides no shipped model; a file does.
+    if path.is_file() or (path.exists() and str(model) not in shipped()):
         return path
     if str(model) in shipped():
         return shipped()[str(model)]

@@ -152,7 +152,8 @@ class Lesson(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         # By hand: Lightning steps it only after the epoch's checkpoint is written, and a resumed run would never hear of that epoch.
         if self.plateau is not None:
-            self.plateau.step(float(self.trainer.callback_metrics["watch_loss" if self.watch_samples else "train_loss"]))
+            figures = self.trainer.callback_metrics
+            self.plateau.step(float(figures.get("watch_loss", figures["train_loss"])))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.plateau is not None:
