@@ -122,6 +122,18 @@ def test_the_worst_places_in_words() -> None:
     assert report.worst(unscored, 2) == ["There is no model.", "Nothing is flagged. No slice was scored: only the rules have looked."]
 
 
+def test_a_number_is_said_of_the_slice_that_it_is_of() -> None:
+    """The worst place is slice 6 of the viewer, which lies on the wrong side, at a DSC of 0.97; the lowest DSC, 0.58, is that of slice 10."""
+    rows = {5: (0.97, 0.9), 6: (0.7, 0.5), 7: (0.62, 0.4), 8: (0.75, 0.6), 9: (0.58, 0.45)}
+    case = scores(make(BOXES), {"Parotid_L": rows}, {"Parotid_L": [Finding("side", "Parotid_L is on the right.", (5,))]})
+    (spot,) = spots(strips(case))
+    assert (spot.k, spot.lowest, spot.dsc, spot.lower) == (5, 9, 0.58, 0.45)
+    assert "Parotid_L, slices 6 to 10, worst 6, lowest DSC on 10: " in report.worst(case, 5)[-1]
+    shown = scene(case, report.rows(case)).review
+    assert shown is not None
+    assert (shown["spots"][0]["at"], shown["spots"][0]["lowest"]) == (5, 9)
+
+
 def test_every_code_has_a_rank() -> None:
     assert set(SEVERITY) == set(TITLES) > set(CODES)
     assert SEVERITY["side"] == min(SEVERITY.values())

@@ -102,7 +102,7 @@ def run(
 
     Args:
         ct_folder: folder with a CT series (DICOM), or a folder or file in NIfTI, NRRD or MetaImage
-        out: folder to make
+        out: folder to make, not within the CT folder
         model: name of a shipped model, path of a model file, or an nnU-Net v2 folder, MONAI bundle or ONNX file; again for several
         structures: only these of the models' structures (TG-263 names, separated by commas)
         series_uid: SeriesInstanceUID of the CT, where the folder holds several

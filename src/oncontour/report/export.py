@@ -63,6 +63,8 @@ def _place(grid: Geometry, spot: Spot) -> str:
     where = f"slice {ends[0]}" if len(ends) == 1 else f"slices {ends[0]} to {ends[1]}"
     if len(ends) > 1 and spot.dsc is not None and spot.k is not None:
         where += f", worst {slice_number(grid, spot.k)}"
+        if spot.lowest is not None and spot.lowest != spot.k:
+            where += f", lowest DSC on {slice_number(grid, spot.lowest)}"
     return f"{spot.name}, {where}: {said}"
 
 

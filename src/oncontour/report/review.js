@@ -24,7 +24,9 @@ function startReview(words) {
   const place = (spot) => {
     if (spot.first === null) return spot.at === null ? "" : "as a whole";
     if (spot.first === spot.last) return `slice ${spot.first + 1}`;
-    return `slices ${spot.first + 1}–${spot.last + 1}` + (spot.dsc === null || spot.at === null ? "" : `, worst ${spot.at + 1}`);
+    const where = `slices ${spot.first + 1}–${spot.last + 1}`;
+    if (spot.dsc === null || spot.at === null) return where;
+    return where + (spot.lowest === spot.at ? `, worst ${spot.at + 1}` : `, worst ${spot.at + 1}, lowest DSC on ${spot.lowest + 1}`);
   };
 
   // ---- strips

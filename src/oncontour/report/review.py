@@ -98,12 +98,14 @@ class Strip:
 @dataclass(frozen=True)
 class Spot:
     """Neighbouring flagged slices of one structure: a place to look at. ``k`` is the worst of them; None: the structure
-    as a whole."""
+    as a whole. ``dsc`` and ``lower`` are the lowest predicted DSC among them and its bound, on slice ``lowest``: where a finding is worse
+    than any prediction that is another slice than ``k``."""
 
     name: str
     first: int | None
     last: int | None
     k: int | None
+    lowest: int | None
     dsc: float | None
     lower: float | None
     risk: float
@@ -248,13 +250,15 @@ def _spot(strip: Strip, first: int, last: int, cells: Sequence[Cell]) -> Spot:
     lowest = min((cell for cell in cells if cell.dsc is not None), key=lambda cell: cell.dsc or 0.0, default=worst)
     codes = tuple(dict.fromkeys(code for cell in cells for code in cell.codes))
     texts = tuple(one.text for one in strip.findings if any(first <= k <= last for k in one.slices))
-    return Spot(strip.name, first, last, worst.k, lowest.dsc, lowest.lower, worst.risk, texts, codes)
+    return Spot(strip.name, first, last, worst.k, lowest.k, lowest.dsc, lowest.lower, worst.risk, texts, codes)
 
 
 def _wholes(strip: Strip) -> list[Spot]:
     """Findings about the structure as such: one place each, at its middle."""
     middle = strip.cells[len(strip.cells) // 2].k if strip.cells else None
-    return [Spot(strip.name, None, None, middle, None, None, SEVERITY.get(one.code, 0.5), (one.text,), (one.code,)) for one in strip.whole]
+    return [
+        Spot(strip.name, None, None, middle, None, None, None, SEVERITY.get(one.code, 0.5), (one.text,), (one.code,)) for one in strip.whole
+    ]
 
 
 class _Numbering:
@@ -314,6 +318,7 @@ def _spot_words(spot: Spot, number: _Numbering, colours: Mapping[str, Sequence[i
     return {
         **asdict(spot),
         "at": number(spot.k),
+        "lowest": number(spot.lowest),
         "first": min(ends, default=None),
         "last": max(ends, default=None),
         "dsc": _short(spot.dsc),
