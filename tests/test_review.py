@@ -123,7 +123,7 @@ def test_the_worst_places_in_words() -> None:
 
 
 def test_a_number_is_said_of_the_slice_that_it_is_of() -> None:
-    """The worst place is slice 6 of the viewer, which lies on the wrong side, at a DSC of 0.97; the lowest DSC, 0.58, is that of slice 10."""
+    """Slice 6 of the viewer is the worst, as it lies on the wrong side, with a DSC of 0.97; the lowest DSC, 0.58, is that of slice 10."""
     rows = {5: (0.97, 0.9), 6: (0.7, 0.5), 7: (0.62, 0.4), 8: (0.75, 0.6), 9: (0.58, 0.45)}
     case = scores(make(BOXES), {"Parotid_L": rows}, {"Parotid_L": [Finding("side", "Parotid_L is on the right.", (5,))]})
     (spot,) = spots(strips(case))

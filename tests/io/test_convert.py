@@ -193,6 +193,17 @@ def test_no_file_bears_the_name_of_another_structure(tmp_path: Path) -> None:
     assert beyond.endswith(": edge")
 
 
+def test_names_too_long_for_dicom_are_said(tmp_path: Path) -> None:
+    source = patients(tmp_path, "a") / "a"
+    fits, not_fits = "x" * 60, "y" * 61
+    for name in (fits, not_fits):
+        (source / f"masks/{name}.nii.gz").write_bytes((source / "masks/Larynx.nii.gz").read_bytes())
+    notes = convert(source, tmp_path / "out").done[0].notes
+    (changed,) = (note for note in notes if "more than 60 letters" in note)
+    assert changed.endswith(f": {not_fits!r}")
+    assert set(read(tmp_path / "out").structures) == {"Larynx", fits, "y" * 60}
+
+
 def test_what_a_plan_says_is_not_lost_silently() -> None:
     grid = Geometry.regular((3, 8, 9), (2, 1, 1))
     case = Case("p", {"ct": Volume(np.zeros(grid.shape, np.int16), grid)}, facts={"fractions": 35, "prescription_gy": 70.0})

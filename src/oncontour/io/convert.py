@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from oncontour.case import Case
 
 Format = Literal["dicom", "nifti"]
+LONGEST_NAME = 60
+"""Letters of a structure's name that ``write_rtstruct`` keeps."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,18 @@ def _one(
     case = read(src, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid)
     target: Format = to or ("dicom" if case.source is None else "nifti")
     written = write(case, dst, format=target)
-    lost = patient.losses(case) if target == "dicom" else layout.losses(case)
+    lost = (*patient.losses(case), *_changed_names(case)) if target == "dicom" else layout.losses(case)
     return Conversion(id, dst, len(written), tuple(dict.fromkeys((*_remarks(case), *lost))))
+
+
+def _changed_names(case: Case) -> Iterable[str]:
+    """Which names of structures an RTSTRUCT does not hold as they are: long ones, and letters that DICOM has not."""
+    from oncontour.io.attributes import fitted
+
+    called = [str(case.facts.get("names", {}).get(name, name)) for name in case.structures]
+    changed = [repr(name) for name in called if fitted("ROIName", name)[:LONGEST_NAME] != name]
+    if changed:
+        yield f"names of more than {LONGEST_NAME} letters, or with letters that DICOM has not, were changed: {', '.join(changed)}"
 
 
 def _remarks(case: Case) -> Iterable[str]:
