@@ -112,6 +112,13 @@ def test_slivers_go_and_tips_stay():
     assert done == ("Organ: slivers below 10 mm² dropped (-9 mm³)",)
 
 
+def test_a_thin_branch_beside_a_thick_one_is_no_sliver():
+    """9 mm2 through four slices of 3 mm beside a branch of 64 mm2; through three it goes."""
+    body, thick = block((0, 3), (0, 18), (0, 18)), block((3, 8), (2, 10), (2, 10))
+    thin, short = block((3, 7), (14, 17), (14, 17)), block((3, 6), (14, 17), (2, 5))
+    assert np.array_equal(one(body | thick | thin | short, slivers_mm2=10)[0], body | thick | thin)
+
+
 def test_a_thin_structure_is_not_dropped_altogether():
     nerve = block((0, 10), (9, 11), (9, 11))
     assert np.array_equal(one(nerve, slivers_mm2=50)[0], nerve)

@@ -23,6 +23,8 @@ from oncontour.ops.checks.finding import is_target
 from oncontour.ops.checks.stack import TARGET_ISLAND_CC
 from oncontour.volume import Volume
 
+_BRANCH_MM = 10.0
+"""What is thin through so many millimetres of slices is a vessel, a nerve, a process of a bone: no sliver."""
 Mask = NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
 _SEVERAL = re.compile(r"(Lungs|Kidneys|Eyes|Parotids|Breasts|Hippocampi|Bowel|Bag_Bowel|Colon|Ribs|LN)(?![a-z])")
@@ -47,8 +49,9 @@ class Tidy:
     """fill what is closed in within a slice, or within the volume, and belongs to no other structure; walls, rings, skin and vertebrae
     keep theirs"""
     slivers_mm2: float = 10.0
-    """drop islands within a slice smaller than this, unless they carry the structure on from the next slice (its tip) or belong to a
-    piece of a target (or of organs that are several) of 0.2 cc and more beside its largest; 0 drops none"""
+    """drop islands within a slice smaller than this, unless they go on from a larger one through 10 mm of slices (a thin branch), are all
+    that a slice has and carry the structure on from the next (its tip), or belong to a piece of a target (or of organs that are several) of
+    0.2 cc and more beside its largest; 0 drops none"""
     smooth_mm: float = 0.0
     """radius of a Gaussian smoothing of the outline (cut at one half); 0 is off. It moves the outline, hence off by default"""
     overlap: Literal["first", "off"] = "first"
@@ -194,8 +197,8 @@ def _steps(rules: Tidy, grid: Geometry, several: bool) -> Iterator[tuple[str, An
     if rules.smooth_mm:
         yield f"outline smoothed, {rules.smooth_mm:g} mm", lambda mask: _smoothed(mask, rules.smooth_mm, grid)
     if rules.slivers_mm2:
-        area = rules.slivers_mm2 / (grid.spacing_mm[1] * grid.spacing_mm[2])
-        yield f"slivers below {rules.slivers_mm2:g} mm² dropped", lambda mask: _with_parts(_without_slivers(mask, area), mask, least)
+        area, run = rules.slivers_mm2 / (grid.spacing_mm[1] * grid.spacing_mm[2]), max(3, int(np.ceil(_BRANCH_MM / grid.spacing_mm[0])))
+        yield f"slivers below {rules.slivers_mm2:g} mm² dropped", lambda mask: _with_parts(_without_slivers(mask, area, run), mask, least)
     if rules.pieces:
         yield "small pieces dropped", lambda mask: _with_parts(_large_pieces(mask, rules.pieces), mask, least)
 
@@ -213,11 +216,21 @@ def _smoothed(mask: Mask, radius_mm: float, grid: Geometry) -> Mask:
     return np.asarray(ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="nearest", truncate=3.0) >= 0.5)
 
 
-def _without_slivers(mask: Mask, voxels: float) -> Mask:
-    """Islands of fewer ``voxels`` go, except where neither the slice nor its neighbours would keep anything: the tip of an organ stays."""
+def _without_slivers(mask: Mask, voxels: float, run: int) -> Mask:
+    """Islands of fewer ``voxels`` go, except those that go on from a larger one through ``run`` slices (a branch), and where neither the
+    slice nor its neighbours would keep anything: the tip of an organ stays."""
     labels, _ = ndimage.label(mask, structure=_SLICE_CROSS)
     kept = _kept(mask, labels, lambda size: size >= voxels)
     if kept is mask:
+        return mask
+    thin, _ = ndimage.label(mask & ~kept, structure=np.ones((3, 3, 3)))
+    large = kept.copy()
+    for number, box in enumerate(ndimage.find_objects(thin), 1):
+        around = _widened(box, mask.shape, (1, 1, 1))
+        branch = thin[around] == number
+        if box[0].stop - box[0].start >= run and (ndimage.binary_dilation(branch, np.ones((3, 3, 3))) & large[around]).any():
+            kept[around] |= branch
+    if np.array_equal(kept, mask):
         return mask
     has = np.asarray(kept.any(axis=(1, 2)))
     near = has | np.concatenate([has[1:], [False]]) | np.concatenate([[False], has[:-1]])
