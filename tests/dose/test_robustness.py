@@ -49,7 +49,7 @@ def test_agreement_by_pencil() -> None:
 
 
 def test_agreement_of_nothing() -> None:
-    for table in ([[1, 2]], [[1], [2]], [[5, 5], [5, 5]], [[1, np.nan], [2, 3]]):
+    for table in ([[1, 2]], [[1], [2]], [[5, 5], [5, 5]], [[1, np.nan], [2, 3]], [[0.1] * 5] * 7, [[1 / 3, 1 / 3 + 1e-16]] * 4):
         assert np.isnan([value for part in icc(table) for value in (part.value, part.low, part.high)]).all()
     assert icc([[1, 1], [2, 2], [np.nan, 0]])[0].value == 1
     with pytest.raises(ConfigError, match="patients and repetitions"):

@@ -26,6 +26,7 @@ def test_correlations_by_pencil():
     assert agreement([1, 2, 3, 4], [10, 30, 20, 40]).spearman == pytest.approx(0.8)
     assert agreement([1, 2, 3], [12, 14, 16]).pearson == pytest.approx(1)
     assert np.isnan(agreement([1, 1, 1], [1, 2, 3]).pearson)
+    assert np.isnan(agreement([0.1, 0.1, 0.1], [0.2, 0.5, 0.9]).pearson)
 
 
 def test_nan_is_left_out_and_nothing_is_nothing():

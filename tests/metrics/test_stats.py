@@ -184,3 +184,12 @@ def test_little_or_odd_data() -> None:
     assert (missed.mean, missed.high) == (np.inf, np.inf)
     with pytest.raises(InputError, match="equally long"):
         bootstrap_mean([1.0], ["a", "b"])
+
+
+@pytest.mark.parametrize("values", [(13, 8, 7, 2), (13, 11, 7, 4), (1, 2, 7, 8, 13)])
+def test_an_interval_does_not_hang_on_the_unit(values: tuple[int, ...]) -> None:
+    """A draw of every patient once has the mean itself: in whole numbers and, but for rounding, in others."""
+    whole = bootstrap_mean(values, range(len(values)))
+    for unit in (0.7, 0.1):
+        part = bootstrap_mean([v * unit for v in values], range(len(values)))
+        assert (part.low / unit, part.high / unit) == pytest.approx((whole.low, whole.high))

@@ -27,6 +27,8 @@ from oncontour.volume import Volume
 Floats = NDArray[np.float64]
 CORRELATION_MM = 10.0
 """Over about this length a contour moves together."""
+_ROUNDING = 1e-12
+"""Part of the largest value that values may differ by and be the same."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,8 @@ def icc(table: ArrayLike) -> tuple[Agreement, Agreement]:
     left = total - rows[:, None]
     within = float((left**2).sum()) / (n * (k - 1))
     error = float(((left - columns) ** 2).sum()) / ((n - 1) * (k - 1))
+    rounding = (_ROUNDING * float(np.abs(values).max())) ** 2
+    between, within, error = (0.0 if square <= rounding else square for square in (between, within, error))
     return _agreement(between, within, n, k, n * (k - 1)), _agreement(between, error, n, k, (n - 1) * (k - 1))
 
 

@@ -61,6 +61,8 @@ def agreement(predicted: ArrayLike, true: ArrayLike) -> Agreement:
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    if np.ptp(a) == 0 or np.ptp(b) == 0:  # by the values: 0.1 less the mean of many 0.1 need not be 0
+        return float("nan")
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
     return float((a * b).sum()) / scale if scale > 0 else float("nan")

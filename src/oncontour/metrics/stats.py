@@ -22,7 +22,7 @@ EXACT_UP_TO = 500
 """Patients up to which the signed-rank distribution is counted out; above, its normal approximation (with ties corrected) is used."""
 
 _ROUNDING = 1e-11
-"""Part of the largest difference that differences may differ by and be the same."""
+"""Part of the largest that numbers may differ by and be the same."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,8 @@ def _mean_of_means(weights: Floats, sums: Floats, counts: Floats) -> Floats:
 
 def _bca_tails(tails: Floats, resampled: Floats, mean: float, left_out: Floats) -> Floats:
     """The quantiles to read: corrected for bias and acceleration (Efron 1987); the plain ones where all values agree."""
-    below = (np.count_nonzero(resampled < mean) + np.count_nonzero(resampled == mean) / 2) / len(resampled)
+    same = _ROUNDING * float(np.abs(resampled).max())  # a draw of everybody once has the mean itself, but for rounding
+    below = (np.count_nonzero(resampled < mean - same) + np.count_nonzero(np.abs(resampled - mean) <= same) / 2) / len(resampled)
     away = np.nanmean(left_out) - left_out[~np.isnan(left_out)]
     spread = float((away**2).sum())
     if spread <= 1e-24 or not 0 < below < 1:
