@@ -441,6 +441,13 @@ def test_error_map_solo_and_windows_change_the_picture(reader: Reader) -> None:
     reader.press("s", "3")
     assert np.abs(reader.pixels() - before).max() > 20
     assert reader.page.locator("#windows button[aria-pressed=true]").inner_text() == "Bone"
+    for there, says in (
+        ("at[1] = at[2] = 0", "≤ -1000 HU"),
+        ("at[1] = at[2] = 12", "≈ 1 HU"),
+        ("codes.fill(scene.levels.length - 1)", "≥ 1800 HU"),
+    ):
+        reader.page.evaluate(f"() => {{ {there}; draw(); }}")
+        assert reader.page.inner_text("#where").endswith(says)
 
 
 def test_names_and_words_from_files_are_only_ever_text(chromium: Any, tmp_path: Path) -> None:

@@ -35,10 +35,11 @@ def writing(path: Path | str) -> Iterator[Path]:
 def writing_folder(path: Path | str) -> Iterator[Path]:
     """Give an empty temporary folder beside ``path``; on leaving without error it becomes ``path``, replacing one that was there.
 
-    Raises OutputError as ``writing`` does. A reader sees the old folder or the new one, never a mixture, even after kill -9; what a
-    killed writer left beside ``path`` goes when the next one starts.
+    Raises OutputError as ``writing`` does, and for the folder that the program was started in. A reader sees the old folder or the new
+    one, never a mixture, even after kill -9; what a killed writer left beside ``path`` goes when the next one starts.
     """
     path = at_end_of_link(path)
+    check_not_here(path)
     with _beside(path, _new_folder) as temporary:
         yield temporary
         for file in temporary.rglob("*"):
@@ -178,6 +179,13 @@ def _replace_in_two_steps(new: Path, path: Path) -> None:
     finally:
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
+
+
+def check_not_here(path: Path | str) -> None:
+    """Raise OutputError where ``path`` is the folder that we are in: it cannot be replaced under our feet."""
+    path = Path(path)
+    if path.resolve() == Path.cwd():
+        raise OutputError("this is the folder that you are in", where=str(path), hint="name a folder within it, or go elsewhere")
 
 
 def check_writable(path: Path | str) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 from oncontour import report
 from oncontour.case import Case
 from oncontour.errors import InputError, OutputError
-from oncontour.files import at_end_of_link, check_writable, readable, sweep, writing_folder
+from oncontour.files import at_end_of_link, check_not_here, check_writable, readable, sweep, writing_folder
 
 PAGE, RECORD, SCORES, MASKS = "report.html", "report.json", "scores.csv", "masks"
 """Names inside a result folder; ``scores.csv`` holds the quality of each slice, ``masks`` NIfTI files where a CT came without DICOM."""
@@ -55,6 +55,7 @@ def check_out(out: Path, sources: Sequence[Path], names: Sequence[str], *, overw
             raise OutputError(f"the result would replace {of} itself", where=str(out), hint="choose another --out")
     if out.exists() and not out.is_dir():
         raise OutputError("this is a file, not a folder", where=str(out), hint="choose another --out")
+    check_not_here(out)
     check_writable(at_end_of_link(out).parent)
     found = sorted(file.name for file in out.iterdir()) if out.exists() else []
     strangers = [name for name in found if name not in names] + (_strangers_among_masks(out / MASKS) if MASKS in names else [])

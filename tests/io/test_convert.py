@@ -13,6 +13,7 @@ from oncontour.case import Case
 from oncontour.cli import main
 from oncontour.contours import Contours, Slices
 from oncontour.errors import CohortError, ConfigError, InputError, OncontourError, OutputError
+from oncontour.files import writing_folder
 from oncontour.geometry import Geometry
 from oncontour.io import layout, read, write
 from oncontour.io.convert import convert
@@ -135,6 +136,19 @@ def test_destinations_are_not_lost(tmp_path: Path) -> None:
     with pytest.raises(OncontourError):
         convert(source, tmp_path / "out", overwrite=True)
     assert sorted((tmp_path / "out").rglob("*")) == kept
+
+
+@pytest.mark.parametrize("place", [".", "../here", "../here/."])
+def test_the_folder_we_are_in_is_not_replaced_under_our_feet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    source = patients(tmp_path, "a") / "a"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(OutputError, match=r"the folder that you are in.*within it"):
+        convert(source, Path(place))
+    assert not list((tmp_path / "here").iterdir())
+    convert(source, Path("within"))
+    with pytest.raises(OutputError, match="the folder that you are in"), writing_folder(Path(place)):
+        pass
 
 
 def test_what_cannot_be_converted(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from oncontour.errors import CohortError, IncompleteError, InputError, OncontourError, OutputError
-from oncontour.files import readable
+from oncontour.files import check_not_here, readable
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ def _check_places(src: Path, dst: Path, overwrite: bool) -> None:
     here, there = dst.resolve(), src.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise OutputError("source and destination lie within each other", where=str(dst), hint="name a folder elsewhere")
+    check_not_here(dst)
     if dst.is_file():
         raise OutputError("a file is in the way of the folder", where=str(dst), hint="name another folder")
     if dst.is_dir() and any(dst.iterdir()) and not overwrite:

@@ -317,8 +317,9 @@ const pressed = (id) => $(id).getAttribute("aria-pressed") === "true";
 const clamp = (value, size) => Math.max(0, Math.min(size - 1, Math.round(value)));
 
 function tell() {
-  const hu = ready[at[0]] ? `${scene.levels[codes[(at[0] * nj + at[1]) * ni + at[2]]]} ${scene.unit}` : "";
-  $("where").textContent = [`slice ${at[0] + 1} of ${nk}`, `${scene.along} ${scene.z_mm[at[0]].toFixed(1)} mm`, hu && `≈ ${hu}`].filter(Boolean).join(" · ");
+  const code = codes[(at[0] * nj + at[1]) * ni + at[2]], sign = code === 0 ? "≤" : code === scene.levels.length - 1 ? "≥" : "≈"; // the ends hold all beyond
+  const hu = ready[at[0]] ? `${sign} ${scene.levels[code]} ${scene.unit}` : "";
+  $("where").textContent = [`slice ${at[0] + 1} of ${nk}`, `${scene.along} ${scene.z_mm[at[0]].toFixed(1)} mm`, hu].filter(Boolean).join(" · ");
 }
 
 function setWindow(n) {
