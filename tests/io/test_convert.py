@@ -224,6 +224,15 @@ def test_what_a_plan_says_is_not_lost_silently() -> None:
     assert "what the plan says is not kept in NIfTI: fractions 35, prescription_gy 70" in layout.losses(case)
 
 
+def test_structures_in_a_folder_of_another_name_are_not_passed_over_silently(tmp_path: Path) -> None:
+    source = patients(tmp_path, "a") / "a"
+    assert not any("passed over" in note for note in convert(source, tmp_path / "one").done[0].notes)
+    (source / "masks").rename(source / "Segmentations")
+    (source / "protocol").mkdir()
+    (note,) = (note for note in convert(source, tmp_path / "two").done[0].notes if "passed over" in note)
+    assert note == "passed over: image files in Segmentations; those of structures are read from masks alone"
+
+
 def test_a_map_of_labels_is_no_mask_without_a_word(tmp_path: Path) -> None:
     source = patients(tmp_path, "a") / "a"
     labels = np.zeros((3, 8, 9), np.uint8)

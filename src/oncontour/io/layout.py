@@ -22,6 +22,8 @@ from oncontour.volume import Volume
 MASKS = "masks"
 IMAGES = ("ct", "mr", "dose")
 """Images whose names mean something, in whatever case they are written."""
+_CHANCES = "chances"
+"""What ``predict`` keeps beside ``masks`` (``io/claims.py``)."""
 _ROUNDED = 1e-3
 """Voxels by which a contour may pass the image's edge and still end at it."""
 
@@ -55,7 +57,7 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
     folder = Path(folder)
     if not is_layout(folder):
         raise InputError("no image files (ct.nii.gz, masks/NAME.nii.gz, ...)", where=str(folder))
-    images, said = {}, []
+    images, said = {}, _passed_over(folder)
     for name, path in _by_name(folder).items():
         try:
             images[image_name(name)] = read_image(path)
@@ -64,6 +66,13 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
                 raise
             said.append(f"the dose cannot be used: {error.what} [{path.name}]")
     return _with_masks(_by_name(folder / MASKS), id or readable(folder.resolve().name), images, said, lenient)
+
+
+def _passed_over(folder: Path) -> list[str]:
+    """A note on folders of image files beside ``masks`` that nobody reads: they may be structures, under another name."""
+    others = [path for path in folder.iterdir() if path.is_dir() and path.name not in (MASKS, _CHANCES) and not path.name.startswith(".")]
+    names = sorted(readable(path.name) for path in others if _images(path))
+    return [f"passed over: image files in {', '.join(names)}; those of structures are read from {MASKS} alone"] if names else []
 
 
 def is_masks(folder: Path) -> bool:
