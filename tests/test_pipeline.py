@@ -21,6 +21,7 @@ from oncontour.errors import ConfigError, InputError, ModelError, OutputError, S
 from oncontour.files import sweep, writing_folder
 from oncontour.geometry import Geometry
 from oncontour.io import read, write
+from oncontour.io.nifti import write_image
 from oncontour.io.rtstruct import read_rtstruct
 from oncontour.phantom import head_neck
 from oncontour.tasks.contour import ContourSettings, ContourTask
@@ -162,6 +163,15 @@ def test_without_a_model_the_region_decides_or_a_sentence_says_what_there_is(tmp
     nothing = Case("air", {"ct": Volume(np.full(grid.shape, -1000, np.int16), grid)})
     with pytest.raises(ModelError, match=r"no shipped model is made for this CT.*--model"):
         pipeline.default_model(nothing)
+
+
+def test_what_was_remarked_of_the_truth_is_told(nifti: Path, model: Path, tmp_path: Path) -> None:
+    truth = patient(tmp_path / "Truth of Jane", head_neck(0, (6, 5, 5), 1.0, (32, 48, 48)))
+    mask = read(truth).mask("Parotid_L")
+    write_image(mask.map(lambda inside: inside * np.arange(48, dtype=np.uint8)), truth / "masks" / "Parotid_L.nii.gz")
+    notes = run(nifti, tmp_path / "out", model, truth=truth).record["input"]["notes"]
+    (told,) = (note for note in notes if "to compare with" in note)
+    assert "the file of Parotid_L has" in told
 
 
 # ---- what was there

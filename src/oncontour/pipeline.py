@@ -139,6 +139,9 @@ def run(
     settings: dict[str, Any] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
     settings |= {"facts": facts, "unit": unit}
     notes = [anonymous(note, ct_folder, case) for note in case.facts.get("notes", ())]
+    if truth is not None and known is not None:
+        told_of_it = [note for note in known.facts.get("notes", ()) if note not in case.facts.get("notes", ())]
+        notes += [anonymous(f"Of the contours to compare with: {note}", truth, case) for note in told_of_it]
     with clock("contour"):
         if not model:
             notes.append(f"{chosen[0]} was chosen because of the region that the CT shows.")
