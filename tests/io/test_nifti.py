@@ -160,6 +160,8 @@ def test_scaling(tmp_path: Path, slope: float, inter: float, dtype: Any) -> None
         ({"sform_code": 1, "srow": [[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]}, GeometryError, "right angles"),
         ({"magic": b"ni1"}, FormatError, "one file"),
         ({"qform_code": 0}, FormatError, "left cannot be told"),
+        ({"pixdim": [1, -1, 1, 1, 0, 0, 0, 0]}, FormatError, "sizes must be positive"),
+        ({"pixdim": [1, 1, 0, 1, 0, 0, 0, 0]}, FormatError, "sizes must be positive"),
     ],
 )
 def test_headers_that_must_not_pass(tmp_path: Path, values: dict[str, Any], kind: type[OncontourError], word: str) -> None:

@@ -187,6 +187,7 @@ def test_nrrd_refusals(tmp_path: Path, old: str, new: str, kind: type[OncontourE
         ("CompressedData = False", "CompressedData = True\nCompressedDataSize = 99999", FormatError, "cut short"),
         ("0.7 1.5 3", "0.7 1.5", FormatError, "must be 3 finite numbers"),
         ("0.7 1.5 3", "0.7 1.5 inf", FormatError, "must be 3 finite numbers"),
+        ("0.7 1.5 3", "-0.7 1.5 3", FormatError, "ElementSpacing must be positive"),
         ("1 0 0 0 1 0 0 0 1", "1 1 0 0 1 0 0 0 1", GeometryError, "right angles"),
     ],
 )

@@ -170,32 +170,41 @@ def _affine_ras(header: np.void, where: str) -> Floats:
     if int(header["sform_code"]) > 0:
         affine = np.vstack([np.asarray(header["srow"], dtype=np.float64), [0, 0, 0, 1]])
         if int(header["qform_code"]) > 0:
-            _check_agree(affine, _qform(header), where)
+            _check_agree(affine[:3, :3], _qform_axes(header), where)
     elif int(header["qform_code"]) > 0:
-        affine = _qform(header)
+        affine = _qform(header, where)
     else:
         raise FormatError("neither sform nor qform is set: which side is the patient's left cannot be told", where=where, hint=ORIENT)
     affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return affine
 
 
-def _qform(header: np.void) -> Floats:
+def _qform(header: np.void, where: str) -> Floats:
+    """4x4 by quaternion. *Differs:* voxel sizes that are not positive are refused: some programs mirror by them, some take 1 mm instead."""
+    sizes = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if not sizes.min() > 0:
+        raise FormatError(f"voxel sizes must be positive, not {sizes.tolist()} mm", where=where, hint=ORIENT)
     affine = np.eye(4)
-    affine[:3, :3] = _rotation(np.asarray(header["quatern"], dtype=np.float64)) * np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    affine[:3, 2] *= -1 if header["pixdim"][0] < 0 else 1
+    affine[:3, :3] = _qform_axes(header) * sizes
     affine[:3, 3] = header["qoffset"]
     return affine
 
 
+def _qform_axes(header: np.void) -> Floats:
+    """Directions of i, j and k as columns."""
+    mirrored = -1.0 if header["pixdim"][0] < 0 else 1.0
+    return _rotation(np.asarray(header["quatern"], dtype=np.float64)) * [1.0, 1.0, mirrored]
+
+
 def _check_agree(sform: Floats, qform: Floats, where: str) -> None:
     """Raise FormatError where an axis of the two runs more than 60 degrees apart; what is no direction at all is not judged here."""
-    lengths = np.linalg.norm(sform[:3, :3], axis=0) * np.linalg.norm(qform[:3, :3], axis=0)
+    lengths = np.linalg.norm(sform, axis=0) * np.linalg.norm(qform, axis=0)
     if not (np.isfinite(lengths).all() and lengths.min() > 0):
         return
-    cosines = (sform[:3, :3] * qform[:3, :3]).sum(axis=0) / lengths
+    cosines = (sform * qform).sum(axis=0) / lengths
     if cosines.min() < 0.5:
         axis = int(cosines.argmin())
-        ways = [[round(float(v), 3) for v in one[:3, axis]] for one in (sform, qform)]
+        ways = [[round(float(v), 3) for v in one[:, axis]] for one in (sform, qform)]
         raise FormatError(
             f"sform and qform have {'ijk'[axis]} run two ways, {ways[0]} and {ways[1]} (right, anterior, superior): "
             "which side is the patient's left cannot be told",

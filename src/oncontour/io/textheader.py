@@ -226,6 +226,8 @@ def _meta_affine(header: dict[str, str], where: str) -> Floats:
         return _floats(header.get(key, default).split(), count, key, where)
 
     spacing = numbers(("ElementSpacing", "ElementSize"), 3)
+    if spacing.min() <= 0:
+        raise FormatError(f"ElementSpacing must be positive, not {spacing.tolist()}", where=where, hint=ORIENT)
     axes = numbers(("TransformMatrix", "Rotation", "Orientation"), 9).reshape(3, 3)
     affine = np.eye(4)
     affine[:3, :3] = (axes.T * spacing) @ _KJI
