@@ -158,6 +158,12 @@ def test_a_surprise_is_logged_and_shown_with_debug(capsys: pytest.CaptureFixture
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_no_name_from_a_file_commands_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "call", lambda name, words: "Larynx\x1b[2K\rall is well\n\tü\x9b1A")
+    assert cli.main(["sample"]) == 0
+    assert capsys.readouterr().out == "Larynx?[2K?all is well\n\tü?1A\n"
+
+
 def test_a_log_names_no_patient(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """What an error says may: ``int`` and ``float`` repeat what they were given, and so do files' names."""
     assert cli.main(["fail", "named"]) == cli.UNEXPECTED

@@ -97,6 +97,21 @@ def test_warnings_name_what_is_swapped_empty_and_cut() -> None:
     assert told[2].startswith("Brainstem reaches the first or last slice")
 
 
+def test_contours_that_no_voxel_lies_in_are_not_called_empty() -> None:
+    """380 mm above the image, and 0.6 mm wide in voxels of 2 mm; only Heart was looked for and not found."""
+
+    def square(z: float, half: float) -> np.ndarray[Any, Any]:
+        return np.array([[-half, -half, z], [half, -half, z], [half, half, z], [-half, half, z]])
+
+    case = make({}).with_contours({"Larynx": Contours((square(500, 10),)), "Lens_L": Contours((square(121, 0.3),)), "Heart": Contours()})
+    table = report.rows(case)
+    told = report.warnings(table)
+    assert [text.split(",")[0] for text in told[:2]] == ["Larynx has contours", "Lens_L has contours"]
+    assert told[2].startswith("Heart was looked for and nothing was found")
+    page = report.page(record_of(case, table), case, table)
+    assert (page.count("no voxel of the image lies in it"), page.count("empty: nothing was found")) == (2, 1)
+
+
 def test_a_structure_in_two_places_is_told() -> None:
     case = make({"Parotid_L": BOXES["Parotid_L"]})
     array = case.mask("Parotid_L").array.copy()

@@ -42,6 +42,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """command -> ("module:function", what it gives in a line)."""
 
+_COMMANDS_OF_TERMINALS = {code: "?" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""What is written holds names that anybody may have given: none of them moves the cursor or hides a warning."""
 UNEXPECTED, NO_MEMORY, INTERRUPTED, BROKEN_PIPE, TERMINATED = 70, 71, 130, 141, 143
 """Exit codes beside those of ``oncontour.errors``: a surprise, memory, Ctrl-C, a reader that left, SIGTERM."""
 
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write_anything()
         text = _answer(words, quiet=not debug)
         if text:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(text.translate(_COMMANDS_OF_TERMINALS) + "\n")
         sys.stdout.flush()
         return 0
     except BrokenPipeError:
@@ -336,7 +338,7 @@ def _leave_pipe() -> None:
 def _tell(sentence: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stderr
     try:
-        stream.write(sentence + "\n")
+        stream.write(sentence.translate(_COMMANDS_OF_TERMINALS) + "\n")
         stream.flush()
     except OSError:
         return

@@ -40,6 +40,8 @@ class Row:
     cut: bool
     """whether it reaches the first or the last slice, so that the scan may end inside it"""
     dsc: float | None = None
+    no_voxel: bool = False
+    """whether there are contours, but no voxel of the image lies in them: they lie elsewhere, or are too small"""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,7 +55,9 @@ def rows(case: Case, names: Sequence[str] | None = None, truth: Case | None = No
 
 def warnings(table: Sequence[Row]) -> list[str]:
     """What a person must be told of these structures, in words."""
-    said = [f"{row.name} was looked for and nothing was found: its contour is empty." for row in table if not row.slices]
+    nothing = "was looked for and nothing was found: its contour is empty."
+    unseen = "has contours, but no voxel of this image lies in them: they lie elsewhere, or are smaller than a voxel."
+    said = [f"{row.name} {unseen if row.no_voxel else nothing}" for row in table if not row.slices]
     for row in table:
         if row.slices and row.side_expected and row.side not in (row.side_expected, "middle"):
             said.append(f"{row.name} lies on the patient's {row.side} side: left and right may be swapped.")
@@ -77,7 +81,8 @@ def _row(case: Case, name: str, colour: Colour, middle_mm: float, truth: Case | 
         colour = given
     box = _box(mask.array)
     if box is None:
-        return Row(name, colour, 0.0, 0, 0, None, None, "", expected_side(name), False, score)
+        drawn = name not in case.masks and len(case.contours[name]) > 0
+        return Row(name, colour, 0.0, 0, 0, None, None, "", expected_side(name), False, score, drawn)
     grid, part = mask.geometry, mask.array[box]
     counts = [part.sum(axis=tuple({0, 1, 2} - {axis}), dtype=np.int64) for axis in range(3)]
     centre = grid.points([side.start + n @ np.arange(len(n)) / n.sum() for side, n in zip(box, counts, strict=True)])
