@@ -252,7 +252,10 @@ def test_a_stranger_s_contours_get_a_second_opinion_and_hn_organs_own_do_not(dat
     run = pipeline.run(patient, out=tmp_path / "drawn", threads=1)
     sure = run.record["assess"]
     assert (sure["model"], sure["opinion"], sure["refused"]) == ("hn-quality-own", None, None)
-    assert all(one["scored"] or one["why"] == "It has no contour." for one in sure["structures"].values())
+    unsaid = {name: one["why"] for name, one in sure["structures"].items() if not one["scored"] and one["why"] != "It has no contour."}
+    assert unsaid == {"Esophagus": "The model never saw Esophagus in training."}, (
+        "none of the nets that hn-quality-own learned from drew one"
+    )
     assert not any("how sure" in text for text in run.record["warnings"])
     own = assess(patient, run.out / "masks", out=tmp_path / "own", threads=1).record
     assert own["assess"]["model"] == "hn-quality"

@@ -300,8 +300,8 @@ def fit(
     Resumes by itself when OUT holds a checkpoint of the same settings and patients; refuses (OutputError) when it holds another run's, or
     when another training is at work there. A case that cannot be read is named in the outcome's notes and left out. After each epoch of
     ``snapshots`` the model of that moment is kept as OUT/NAME-epochN.safetensors. Raises TrainingError when nothing is left to learn
-    from, or when a structure is in no patient to learn from (with ``start`` that is a note), ModelError when ``start`` does not fit,
-    ConfigError for what this machine cannot do.
+    from, or when a structure to contour is in no patient to learn from (with ``start`` that is a note), ModelError when ``start`` does
+    not fit, ConfigError for what this machine cannot do.
     """
     out = Path(out)
     words: dict[str, Any] = {"name": name, "data": data, "licence": licence, "limits": limits, "region": region}
@@ -335,7 +335,8 @@ def _fit(
         _check_same_patients(out, patients)
     watched = held_back(patients, settings)
     known = _trained_on(start)
-    notes += _unlearned(task, [s for s in samples if s.case_id not in watched], started)
+    missing = _unlearned(task, [s for s in samples if s.case_id not in watched])
+    notes += _told_of_missing(task, missing, len(patients) - len(watched), started)
     if watched & known:
         notes.append(f"{len(watched & known)} of the patients held back taught the model this one starts from: they tell too good a tale")
     write_text(out / "settings.json", json.dumps(record | {"patients": patients}, indent=1))
@@ -346,6 +347,7 @@ def _fit(
         if start is not None:
             _begin_with(task, start)
     made = _made(settings, patients, watched, known) | ({"started_from": started} if started else {})
+    made |= {"not_learned": missing} if missing and started is None else {}
     kept.made = made
     trainer.fit(lesson, ckpt_path=resume, weights_only=True)
     task.cpu()
@@ -533,11 +535,8 @@ def _trained_on(start: str | Path | None) -> set[str]:
     return set() if start is None else set(read_card(find(start)).made.get("trained_on", ()))
 
 
-def _unlearned(task: Task[Any], train: Sequence[Any], started: dict[str, str] | None) -> list[str]:
-    """A sentence where structures of the model are in no patient that is learned from: nothing would tell the net what they are.
-
-    Raises TrainingError for them, unless the training started from a model that may know them.
-    """
+def _unlearned(task: Task[Any], train: Sequence[Any]) -> list[str]:
+    """Structures of the model that are in no patient who is learned from: nothing would tell the net what they are."""
     names = task.card().structures
     if isinstance(task, ContourTask):
         taught = {n for sample in train for n in range(len(names)) if sample.known[n] and len(sample.places[n])}
@@ -545,16 +544,26 @@ def _unlearned(task: Task[Any], train: Sequence[Any], started: dict[str, str] | 
         taught = {claim.structure for claim in train}
     else:
         return []
-    missing = [name for n, name in enumerate(names) if n not in taught]
+    return [name for n, name in enumerate(names) if n not in taught]
+
+
+def _told_of_missing(task: Task[Any], missing: Sequence[str], patients: int, started: dict[str, str] | None) -> list[str]:
+    """A sentence about what nobody teaches: a quality model will not score it, a model that starts from another one may know it.
+
+    Raises TrainingError for a contouring model from scratch, which would make it up.
+    """
     if not missing:
         return []
+    what = f"no patient to learn from has {', '.join(missing)}"
+    if isinstance(task, AssessTask):
+        return [f"{what} among the masks that are learned from: the model will not score it"]
     if started is None:
         raise TrainingError(
-            f"no patient to learn from has {', '.join(missing)}: the model would make it up",
-            where=f"{len({s.case_id for s in train})} patients",
+            f"{what}: the model would make it up",
+            where=f"{patients} patients",
             hint="leave it out of settings.structures, or see how the patients' contours are called",
         )
-    return [f"no patient to learn from has {', '.join(missing)}: what the model knows of it is what {started['name']} knew"]
+    return [f"{what}: what the model knows of it is what {started['name']} knew"]
 
 
 @contextmanager
@@ -651,7 +660,8 @@ def contour(
       oncontour train contour COHORT --out runs/ours --config examples/hn-organs.yaml --start hn-organs --epochs 10
 
     Args:
-        cohort: folder with one folder a patient, or a CSV with columns patient,path
+        cohort: folder with one folder a patient, or a CSV with columns patient,path; what patients are called there goes into the
+            model's card
         out: folder of the run
         settings: what the model is: structures, net, grid, windows, loss, augmentation
         training: how it is trained
@@ -703,7 +713,8 @@ def assess(
       oncontour train assess COHORT --out runs/cord --settings.structures SpinalCord --settings.variants 8 --epochs 20
 
     Args:
-        cohort: folder with one folder a patient with the true contours, or a CSV with columns patient,path
+        cohort: folder with one folder a patient with the true contours, or a CSV with columns patient,path; what patients are called
+            there goes into the model's card
         out: folder of the run
         settings: what the model is: structures, heads, net, window, generator
         claims: folder of segmenters' contours, SOURCE/PATIENT/masks/NAME.nii.gz; again for several

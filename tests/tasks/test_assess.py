@@ -14,7 +14,7 @@ from oncontour.ops.flaws import Flaw, Scene, shifted, spoil
 from oncontour.phantom import head_neck, pelvis
 from oncontour.tasks.assess import AssessSettings, AssessTask, Table
 from oncontour.tasks.assessing import Assessor, load_assessor, past_the_ends, quality
-from oncontour.tasks.calibrating import Observed, observe, offsets, recalibrated
+from oncontour.tasks.calibrating import GATE_PATIENTS, Observed, _gate_anew, observe, offsets, recalibrated
 from oncontour.tasks.claims import Packed, claims_of, flaws, rows_of
 from oncontour.tasks.gate import Gate, distance, fitted
 from oncontour.tasks.task import save_model
@@ -473,6 +473,9 @@ def test_a_structure_that_training_never_saw_is_not_scored(assessor, stranger):
     told = strange.predict(case).scores["assess"]["structures"]
     assert told["Parotid_L"]["why"] == "The model never saw Parotid_L in training."
     assert told["Parotid_R"]["scored"]
+    seen = Observed(features={(f"p{n}", "a", "Parotid_L"): np.ones((2, 32), np.float32) * n for n in range(GATE_PATIENTS)})
+    _gate_anew(strange.task.gate, NAMES, seen)
+    assert not strange.task.gate.knows(1), "no number of patients makes a gate know what the net never learned"
 
 
 def test_a_patient_whom_the_model_would_refuse_calibrates_nothing(assessor, stranger):
@@ -502,3 +505,20 @@ def test_an_offset_is_rounded_so_that_the_bound_still_holds():
     made = offsets([0.5] * 8 + [0.812344], [0.5] * 9, list("abcdefghi"), ["x"] * 9, coverage=0.9, method="hierarchical", by="all")
     assert made["offsets"]["all"] == 0.31235
     assert offsets([0.8], [0.5], ["a"], ["x"], coverage=0.5, method="hierarchical", by="all")["offsets"]["all"] == 0.3
+
+
+def test_a_raised_bound_never_stands_above_the_prediction(assessor, stranger):
+    raised = Assessor(assessor.task, "torch", 1, _calibration={"offsets": {"all": -0.5}})
+    case = Case("p", {"ct": stranger.ct}, {"Parotid_L": stranger.mask("Parotid_L")})
+    lines = raised.predict(case).scores["assess"]["structures"]["Parotid_L"]["slices"]
+    assert all(line["lower"] <= line["dsc"] for line in lines)
+
+
+def test_a_structure_in_no_mask_to_learn_from_is_told_and_never_scored(cases, tmp_path):
+    settings = replace(SETTINGS, structures=(*NAMES, "Kidney_L"), draws=32, variants=2)
+    done = fit(AssessTask(settings), cases[:2], tmp_path, TrainSettings(epochs=1, batch=16, validation=0.0, threads=1))
+    assert done.card.made["not_learned"] == ["Kidney_L"]
+    assert "no patient to learn from has Kidney_L" in done.notes[0]
+    case = cases[0].without_structures().with_masks({"Kidney_L": cases[0].mask("Parotid_L")})
+    told = load_assessor(done.model, backend="torch", threads=1).predict(case).scores["assess"]["structures"]
+    assert told["Kidney_L"]["why"] == "The model never saw Kidney_L in training."

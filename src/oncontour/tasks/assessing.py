@@ -46,7 +46,6 @@ SEEN_FROM = 0.9
 """Part of a slice's contour that must lie in the window for the slice to be scored."""
 OWN = "{} drew these contours itself: its own opinion is no second one."
 SMALL = "It is smaller than what the model sees, pixels of {} x {} mm."
-WIDE = "No slice of it can be seen whole by the model."
 STRANGE = "The model never saw {} in training."
 UNSURE = "The quality model has to know how sure the drawing model was, and that did not come with this structure."
 CLASSES = ("bad", "medium", "good")
@@ -344,9 +343,9 @@ def refusal(case: Case, card: Card) -> tuple[str | None, str]:
 
 def blind(seen: Measured, work: Work) -> str:
     """Why the net sees nothing of a structure that it could score; "" where it does."""
-    if not seen.rows.claimed.any():
-        return SMALL.format(*(f"{mm:.3g}" for mm in work.grid.spacing_mm[1:]))
-    return "" if (seen.rows.claimed & seen.whole).any() else WIDE
+    if seen.rows.claimed.any():
+        return ""
+    return SMALL.format(*(f"{mm:.3g}" for mm in work.grid.spacing_mm[1:]))
 
 
 def _drawn(case: Case, name: str) -> bool:
@@ -416,6 +415,7 @@ class _Lines:
 
     def _line(self, k: int, measured: Measured, n: int, lower: float) -> dict[str, Any]:
         dsc, outline = float(measured.dsc[n]), float(measured.outline_mm[n])
+        lower = float(np.minimum(lower, dsc))  # a careful net's bound may have been raised, but never above what is told beside it
         return {
             "k": k,
             "z_mm": self._z(k),

@@ -319,8 +319,10 @@ def _gate_anew(gate: Gate, structures: Sequence[str], observed: Observed) -> dic
     With enough patients centre and spread are learned anew from one half and the limit from the other, so that no patient sets the limit
     of its own cloud; with fewer the limit alone is raised to let these patients pass.
     """
-    done = {}
+    done, strange = {}, bool(gate.limit.any())
     for number, name in enumerate(structures):
+        if strange and not gate.knows(number):  # a net that never learned what it is does not come to know it by a gate
+            continue
         mine = {key: f for key, f in observed.features.items() if key[2] == name and len(f)}
         patients = sorted({key[0] for key in mine})
         if not patients:
