@@ -62,16 +62,17 @@ def copy(array: Array, shape: Shape3, moves: Moves, fill: Any) -> Array:
     return out
 
 
-def linear(array: Array, matrix: Floats, shape: Shape3, fill: Any) -> Array:
-    """(..., k, j, i) interpolated linearly after the blur that coarsening needs; integers rounded, bool cut at one half."""
+def linear(array: Array, matrix: Floats, shape: Shape3, fill: Any, blur: bool = True) -> Array:
+    """(..., k, j, i) interpolated linearly, after the blur that coarsening needs unless ``blur`` is off; integers rounded, bool cut at one
+    half."""
     axis = _parallel_axes(matrix, shape)
     out = np.empty((*array.shape[:-3], *shape), array.dtype)
     sources, targets = array.reshape(-1, *array.shape[-3:]), out.reshape(-1, *shape)
     for source, target in zip(sources, targets, strict=True):
         if axis is None:
-            _oblique(source, matrix, target, fill)
+            _oblique(source, matrix, target, fill, blur)
         else:
-            _separable(source.transpose(axis), matrix[axis], target, fill)
+            _separable(source.transpose(axis), matrix[axis], target, fill, blur)
     return out
 
 
@@ -146,11 +147,11 @@ def _blur_kernel(step: float) -> Floats:
     return np.asarray(kernel / kernel.sum())
 
 
-def _separable(source: Array, matrix: Floats, out: Array, fill: Any) -> None:
+def _separable(source: Array, matrix: Floats, out: Array, fill: Any, blur: bool) -> None:
     """Fill ``out`` from ``source``, whose axes run along those of ``out``; the in-plane step comes first where it shrinks."""
     work = _working_type(source.dtype)
     at = [_positions_along(matrix, t, out.shape[t]) for t in range(3)]
-    along_k, along_j, along_i = (_weights(at[t], matrix[t, t], source.shape[t], work) for t in range(3))
+    along_k, along_j, along_i = (_weights(at[t], matrix[t, t] if blur else 1.0, source.shape[t], work) for t in range(3))
 
     def in_plane(plane: Array) -> Array:
         half = along_j @ np.ascontiguousarray(plane, dtype=work)
@@ -199,14 +200,15 @@ def _as_type(dtype: np.dtype[Any], values: Array) -> Array:
 # ---- any axes
 
 
-def _oblique(source: Array, matrix: Floats, out: Array, fill: Any) -> None:
+def _oblique(source: Array, matrix: Floats, out: Array, fill: Any, blur: bool) -> None:
     whole = source.shape
     low, high = _reached(matrix, whole, out.shape)
     if (high <= low).any():
         out[...] = fill
         return
     part = np.asarray(source[low[0] : high[0], low[1] : high[1], low[2] : high[2]], dtype=_working_type(source.dtype))
-    part = _blurred(part, np.linalg.norm(matrix[:3, :3], axis=1))
+    if blur:
+        part = _blurred(part, np.linalg.norm(matrix[:3, :3], axis=1))
     for k, at in _positions(matrix, out.shape):
         values = ndimage.map_coordinates(part, at - low[:, None, None], order=1, mode="nearest", output=part.dtype)
         out[k] = np.where(_beyond(at, whole), np.asarray(fill, out.dtype), _as_type(source.dtype, values))

@@ -55,12 +55,12 @@ class Volume:
         """The same grid with ``function`` applied to the array."""
         return Volume(function(self.array), self.geometry)
 
-    def to(self, geometry: Geometry, *, fill: float = 0.0, nearest: bool = False) -> Volume:
+    def to(self, geometry: Geometry, *, fill: float = 0.0, nearest: bool = False, blur: bool = True) -> Volume:
         """This volume on ``geometry``; ``fill`` beyond the source's edge (half a voxel past its outermost centres).
 
         Same dtype back: integers are rounded, bool is interpolated as coverage and cut at one half. ``nearest`` takes the nearest
-        voxel instead (labels). Source: linear interpolation; blur before coarsening after Cardoso et al. 2015,
-        sigma = sqrt(f^2 - 1) / 2.355 source voxels for a coarsening by f.
+        voxel instead (labels); without ``blur`` the values at the target's points (logits). Source: linear interpolation; blur before
+        coarsening after Cardoso et al. 2015, sigma = sqrt(f^2 - 1) / 2.355 source voxels for a coarsening by f.
         """
         if self.geometry.same_grid(geometry, 1e-6):
             return self
@@ -68,8 +68,9 @@ class Volume:
         moves = resample.copy_moves(matrix)
         if moves is not None:
             return Volume(resample.copy(self.array, geometry.shape, moves, value), geometry)
-        move = resample.nearest if nearest else resample.linear
-        return Volume(move(self.array, matrix, geometry.shape, value), geometry)
+        if nearest:
+            return Volume(resample.nearest(self.array, matrix, geometry.shape, value), geometry)
+        return Volume(resample.linear(self.array, matrix, geometry.shape, value, blur), geometry)
 
 
 def _fitting(fill: float, dtype: np.dtype[Any]) -> Any:

@@ -70,7 +70,9 @@ class Labels:
         self._sure = np.zeros(target.shape, np.float16) if confidence else None
         self._peak = np.full(n_classes, -np.inf, np.float32)
         self._matrix = source.inverse @ target.affine
-        self._blur = _blur_radius(self._matrix)
+        # Logits are no amounts: what is averaged of them are the surest voxels, and a small organ is lost in a coarser grid.
+        self._soft = not mode.endswith("logits")
+        self._blur = _blur_radius(self._matrix) if self._soft else [0, 0, 0]
         self._axis = _aligned(self._matrix, target.shape)
         exact = copy_moves(self._matrix) is not None
         self.halo = [0, 0, 0] if exact else [1 + 2 * b for b in self._blur]
@@ -180,7 +182,7 @@ class Labels:
         best = np.full(grid.shape, -np.inf, np.float32)
         top = np.full(grid.shape, -np.inf, np.float32) if self._separate and self._sure is not None else None
         for n, values in enumerate(scores):
-            here = Volume(values, block).to(grid).array
+            here = Volume(values, block).to(grid, blur=self._soft).array
             better = here > best
             if self._separate:
                 better &= here >= self._threshold[n]
@@ -201,7 +203,7 @@ class Labels:
         """Every class whose threshold is reached has the voxel."""
         planes = np.zeros((len(self._labels), *grid.shape), np.uint8)
         for n, values in enumerate(scores):
-            here = Volume(values, block).to(grid).array
+            here = Volume(values, block).to(grid, blur=self._soft).array
             planes[n // 8] |= (here >= self._threshold[n]) * np.uint8(1 << n % 8)
         np.copyto(self._labels[(slice(None), *box)], planes, where=True if mine is None else mine)
 

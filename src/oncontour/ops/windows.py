@@ -9,7 +9,7 @@ each voxel is taken from the window in whose middle it lies most (the overlap-ti
 nothing needs to be held beyond the window at hand.
 
 Order of things, as in the naive way: average the scores, turn them into probabilities, interpolate these linearly at the centres of
-the target's voxels (blurred first where the target is coarser: ``Volume.to``), take the winner.
+the target's voxels (blurred first where the target is coarser: ``Volume.to``; logits are not), take the winner.
 """
 
 from __future__ import annotations
@@ -184,7 +184,8 @@ def stitch_labels(
     ``mode``: what the scores are and who wins. ``softmax``: exclusive classes, 0 is background, the largest wins. ``sigmoid``: each class
     a structure of its own; of those at or above their ``threshold`` (one, or one for each class) the most probable wins, or with
     ``shared`` each has the voxel (a bit a class and voxel is then held, and there is no ``confidence``, as nobody wins).
-    ``softmax_logits`` and ``sigmoid_logits``: the same, but the scores themselves are interpolated, as nnU-Net does, not the probabilities.
+    ``softmax_logits`` and ``sigmoid_logits``: the same, but the scores themselves are interpolated, unblurred, as nnU-Net does, not the
+    probabilities.
     Target voxels beyond the image are background.
 
     ``blend``: ``auto`` is gaussian where a row of blended windows takes at most ``memory_mb``, else core; a choice made from sizes

@@ -63,10 +63,10 @@ def read_bundle(folder: Path, *, backend: Backend = "auto", threads: int | None 
         raise ModelError(f"one channel ({labels[0]}) and no sigmoid: there is nothing to choose from", where=config.where)
     image = _image(metadata, config.where)
     window = config.window()
+    steps, spacing = config.steps()
     net, weights = _net(folder, config, trust)
     compiled: Backend = "torch" if weights.suffix == ".ts" else backend
     engine = Engine.load(net, (1, 1, *window), backend=compiled, threads=threads)
-    steps, spacing = config.steps()
     remarks = (*config.left_out(), *([_OWN_ORDER] if config.own_order() else []))
 
     def prepare(case: Case) -> Volume:
