@@ -455,6 +455,15 @@ def test_a_monai_bundle(tmp_path, case):
     check(load_foreign(folder, backend="torch").predict(turned), turned)
 
 
+def test_a_bundle_keeps_to_the_memory_it_is_given(tmp_path, case):
+    model = load_foreign(bundle_folder(tmp_path), backend="torch")
+    for memory_mb, blend in ((1000, "flat"), (0.1, "core")):
+        model.memory_mb = memory_mb
+        found = model.predict(case)
+        assert found.scores["contour"]["blend"] == blend
+        check(found, case)
+
+
 def test_a_bundles_code_is_not_run_and_can_be_replaced(tmp_path, case):
     trace = tmp_path / "executed"
     code = f"$[open({str(trace)!r}, 'w'), 2.0, 2.0]"

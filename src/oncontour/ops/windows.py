@@ -31,7 +31,7 @@ from oncontour.volume import Volume
 Floats = NDArray[np.float32]
 Predict = Callable[[Floats], Floats]
 """(n, channels, *window) -> (n, classes, *window) class scores."""
-Blend = Literal["auto", "gaussian", "hann", "flat", "core"]
+Blend = Literal["auto", "auto_flat", "gaussian", "hann", "flat", "core"]
 Progress = Callable[[int, int], None]
 Box = tuple[slice, slice, slice]
 _SLICES = 16
@@ -188,8 +188,9 @@ def stitch_labels(
     probabilities.
     Target voxels beyond the image are background.
 
-    ``blend``: ``auto`` is gaussian where a row of blended windows takes at most ``memory_mb``, else core; a choice made from sizes
-    alone, so the same patient and model give the same labels on every machine. Naming a blend holds to it whatever it takes.
+    ``blend``: ``auto`` is gaussian (``auto_flat``: flat) where a row of blended windows takes at most ``memory_mb``, else core; a choice
+    made from sizes alone, so the same patient and model give the same labels on every machine. Naming a blend holds to it whatever it
+    takes.
 
     ``chances`` keeps the probabilities of all classes, a byte each, on the image's grid; they are there where windows are blended and the
     scores are made probabilities (mode ``sigmoid``), else None.
@@ -214,12 +215,12 @@ def stitch_labels(
 
 
 def _blend(blend: str, plan: _Plan, reduce: Labels, n_classes: int, memory_mb: float) -> str:
-    if blend not in ("auto", "gaussian", "hann", "flat", "core"):
-        raise ConfigError(f"blend {blend!r}; known are auto, gaussian, hann, flat, core")
-    if blend != "auto":
+    if blend not in ("auto", "auto_flat", "gaussian", "hann", "flat", "core"):
+        raise ConfigError(f"blend {blend!r}; known are auto, auto_flat, gaussian, hann, flat, core")
+    if not blend.startswith("auto"):
         return blend
     held = n_classes * _depth(plan, reduce) * plan.shape[1] * plan.shape[2] * 4
-    return "gaussian" if held <= memory_mb * 1e6 else "core"
+    return ("flat" if blend == "auto_flat" else "gaussian") if held <= memory_mb * 1e6 else "core"
 
 
 def _depth(plan: _Plan, reduce: Labels) -> int:

@@ -291,7 +291,7 @@ class _Config:
         return float(value[0] if isinstance(value, Sequence) else value)
 
     def blend(self) -> Blend:
-        return "auto" if str(self._inferer().get("mode", "constant")).lower().endswith("gaussian") else "flat"
+        return "auto" if str(self._inferer().get("mode", "constant")).lower().endswith("gaussian") else "auto_flat"
 
     def pad(self) -> float | None:
         inferer = self._inferer()
