@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from oncontour.errors import GeometryError, InputError
 from oncontour.geometry import Geometry
+from oncontour.metrics.isosurface import isosurface
 from oncontour.metrics.surface import surfaces
 from oncontour.phantom import Sphere
 from oncontour.volume import Volume
@@ -53,6 +54,28 @@ def test_a_plate_and_a_thicker_plate() -> None:
     total = apart.truth_mm2.sum() + apart.predicted_mm2.sum()
     pooled = (there * apart.truth_mm2.sum() + back * apart.predicted_mm2.sum()) / total
     assert apart.msd_mm == pytest.approx(pooled)
+
+
+def test_a_plate_of_one_slice_is_one_slice_thick() -> None:
+    """A chiasm on one slice of 3 mm, 39 mm wide. Another on the next slice has one face in common and one 3 mm away: 1.5 mm on average;
+    one drawn on a slice more to either side lies 3 mm away."""
+    plate, above, thick = (box(CT, (a, b), (10, 50), (10, 50)) for a, b in ((8, 9), (9, 10), (7, 10)))
+    assert isosurface(plate)[0].volume_mm3 == pytest.approx(plate.volume_cc * 1000, rel=0.05)
+    assert surfaces(plate, above).asd_mm == pytest.approx(1.5, abs=0.05)
+    apart = surfaces(plate, thick)
+    assert apart.hausdorff_mm(80) == pytest.approx(3, abs=0.15)
+    assert apart.surface_dsc(3.3) == pytest.approx(1, abs=0.1)
+    slit = Volume(thick.array & ~plate.array, CT)  # and what is one slice of nothing between two
+    assert isosurface(slit)[0].volume_mm3 == pytest.approx(slit.volume_cc * 1000, rel=0.1)
+
+
+def test_contours_of_a_slice_do_not_hang_on_its_neighbours() -> None:
+    """A line one voxel wide: what has to be drawn anew of it is the same whether the slices beside it hold it too or nothing."""
+    paths = []
+    for k in ((8, 9), (7, 10)):
+        line = box(CT, k, (20, 40), (30, 31))
+        paths.append(surfaces(line, Volume(np.zeros(CT.shape, bool), CT)).added_path_mm() / (k[1] - k[0]))
+    assert paths[0] == pytest.approx(paths[1], rel=1e-9)
 
 
 def test_single_voxels_two_apart() -> None:

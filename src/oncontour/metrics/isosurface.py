@@ -135,12 +135,13 @@ def _is_binary(array: NDArray[Any], values: NDArray[np.float32]) -> bool:
 def _ironed(mask: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A 0/1 mask as values whose crossing of one half is smooth and lies between the same voxel centres: in space, and slice by slice.
 
-    Where the low-pass would put a voxel on the other side (a spike, a thin straw) its distance from one half is kept and its side too,
-    so nothing vanishes. A plane along the grid stays in the middle exactly, and a mask moved by whole voxels gives the same surface moved.
+    Where the low-pass would put a voxel on the other side (a plate of one slice, a spike, a thin straw) its side is kept
+    (``_keep_sides``), so nothing vanishes or becomes thinner. A plane along the grid stays in the middle exactly, and a mask moved by
+    whole voxels gives the same surface moved.
     """
     planes = _low_pass_in_plane(mask, _LOW_PASS)
     space = _low_pass_across(planes, _LOW_PASS)
-    return _keep_sides(mask, space, _LEAST_STEP), _keep_sides(mask, planes, _LEAST_STEP)
+    return _keep_sides(mask, space, _LEAST_STEP, 0), _keep_sides(mask, planes, _LEAST_STEP, 1)
 
 
 # ---- the table: code of the eight corners -> triangles on the cell's edges. Corner c lies at (c >> 2 & 1, c >> 1 & 1, c & 1).
@@ -242,13 +243,35 @@ def _low_pass_across(planes, taps):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _keep_sides(mask, smooth, least):  # type: ignore[no-untyped-def]
+def _keep_sides(mask, smooth, least, first):  # type: ignore[no-untyped-def]
+    """``smooth`` with every voxel on the side of one half that ``mask`` says.
+
+    Where a voxel on the wrong side is all that is between two others along an axis (a plate, a straw, a slit), it gets their mean
+    distance from one half: the surface lies in the middle, as a bool mask says, and what is one voxel thick keeps its thickness.
+    Axes before ``first`` are not looked along: 1 is slice by slice.
+    """
     half = np.float32(0.5)
-    flat_mask, flat = mask.ravel(), smooth.ravel()
-    for n in range(len(flat)):
-        step = max(abs(flat[n] - half), least)
-        flat[n] = half + step if flat_mask[n] >= half else half - step
-    return smooth
+    size = mask.shape
+    out = np.empty_like(smooth)
+    for k in range(size[0]):
+        for j in range(size[1]):
+            for i in range(size[2]):
+                inside = mask[k, j, i] >= half
+                away = smooth[k, j, i] - half if inside else half - smooth[k, j, i]
+                if away < 0:
+                    total, count = np.float32(0), 0
+                    for axis in range(first, 3):
+                        at = (k, j, i)[axis]
+                        if 0 < at < size[axis] - 1:
+                            a, b, c = int(axis == 0), int(axis == 1), int(axis == 2)
+                            low, high = mask[k - a, j - b, i - c] >= half, mask[k + a, j + b, i + c] >= half
+                            if low != inside and high != inside:
+                                total += abs(smooth[k - a, j - b, i - c] - half) + abs(smooth[k + a, j + b, i + c] - half)
+                                count += 2
+                    away = total / count if count else -away
+                away = max(away, least)
+                out[k, j, i] = half + away if inside else half - away
+    return out
 
 
 @njit(cache=True, nogil=True)
@@ -323,9 +346,11 @@ def _march_squares(values):  # type: ignore[no-untyped-def]
                     ja, ia, jb, ib = corner_j[side], corner_i[side], corner_j[(side + 1) % 4], corner_i[(side + 1) % 4]
                     a, b = values[k, j + ja, i + ia], values[k, j + jb, i + ib]
                     if (a >= 0.5) != (b >= 0.5):
+                        enters[found] = b >= 0.5
+                        if side >= 2:  # from the lower corner on, so that the cell on the other side of the edge finds the same point
+                            ja, ia, jb, ib, a, b = jb, ib, ja, ia, b, a
                         t = (0.5 - a) / (b - a)
                         crossing[found, 0], crossing[found, 1] = j + ja + t * (jb - ja), i + ia + t * (ib - ia)
-                        enters[found] = b >= 0.5
                         found += 1
                 if n + 2 > len(slices):
                     segments = np.concatenate((segments, np.empty_like(segments)))
