@@ -264,6 +264,10 @@ def test_a_folder_without_ct_or_truth_is_refused(nifti: Path, model: Path, tmp_p
     (only / "mr.nii.gz").write_bytes((nifti / "dose.nii.gz").read_bytes())
     with pytest.raises(InputError, match="no CT is here, only mr"):
         run(only, tmp_path / "out", model)
+    flat = read(nifti).ct
+    write_image(flat.to(flat.geometry.crop((5, 0, 0), (6, 48, 48))), tmp_path / "flat" / "ct.nii.gz")
+    with pytest.raises(InputError, match=r"CT of 1 slice.*2 or more"):
+        run(tmp_path / "flat", tmp_path / "out", model)
     with pytest.raises(InputError, match="no contours to compare with"):
         run(nifti, tmp_path / "out", model, truth=only)
     assert not (tmp_path / "out").exists()

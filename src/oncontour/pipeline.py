@@ -251,6 +251,8 @@ def _read(folder: Path, series_uid: str | None, doses: Sequence[str] | None) -> 
         raise InputError(
             f"no CT is here, only {', '.join(case.images) or 'contours'}", where=str(folder), hint="give the folder of a CT series"
         )
+    if min(case.ct.geometry.shape) < 2:
+        raise InputError("CT of 1 slice", where=str(folder), hint="a volume needs 2 or more")
     return case
 
 

@@ -207,6 +207,15 @@ def test_no_file_bears_the_name_of_another_structure(tmp_path: Path) -> None:
     assert beyond.endswith(": edge")
 
 
+def test_of_one_slice_it_is_said_what_dicom_does_not_hold(tmp_path: Path) -> None:
+    grid = Geometry.regular((1, 8, 9), (4, 1, 1))
+    write_image(Volume(np.zeros(grid.shape, np.int16), grid), tmp_path / "one/ct.nii.gz")
+    notes = convert(tmp_path / "one", tmp_path / "out").done[0].notes
+    assert "one slice: how far it reaches (4 mm) no DICOM series tells; oncontour does not read it back" in notes
+    with pytest.raises(OncontourError, match="of 1 slice"):
+        read(tmp_path / "out")
+
+
 def test_names_too_long_for_dicom_are_said(tmp_path: Path) -> None:
     source = patients(tmp_path, "a") / "a"
     fits, not_fits = "x" * 60, "y" * 61

@@ -109,7 +109,7 @@ def _one(
     case = read(src, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid)
     target: Format = to or ("dicom" if case.source is None else "nifti")
     written = write(case, dst, format=target)
-    lost = (*patient.losses(case), *_changed_names(case)) if target == "dicom" else layout.losses(case)
+    lost = (*patient.losses(case), *_changed_names(case), *_single_slice(case)) if target == "dicom" else layout.losses(case)
     return Conversion(id, dst, len(written), tuple(dict.fromkeys((*_remarks(case), *lost))))
 
 
@@ -121,6 +121,12 @@ def _changed_names(case: Case) -> Iterable[str]:
     changed = [repr(name) for name in called if fitted("ROIName", name)[:LONGEST_NAME] != name]
     if changed:
         yield f"names of more than {LONGEST_NAME} letters, or with letters that DICOM has not, were changed: {', '.join(changed)}"
+
+
+def _single_slice(case: Case) -> Iterable[str]:
+    """An image of one slice tells its thickness to a NIfTI alone: between slices of a series it is measured."""
+    if case.geometry.shape[0] == 1:
+        yield f"one slice: how far it reaches ({case.geometry.spacing_mm[0]:g} mm) no DICOM series tells; oncontour does not read it back"
 
 
 def _remarks(case: Case) -> Iterable[str]:
