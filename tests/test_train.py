@@ -19,7 +19,7 @@ from oncontour.ops.augment import Ranges
 from oncontour.phantom import head_neck
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.task import load_task
-from oncontour.train import SaveEpoch, TrainSettings, fit
+from oncontour.train import SaveEpoch, TrainSettings, fit, held_back
 from oncontour.train import _resumed as resumed
 from tests.phantoms import cohort
 
@@ -160,6 +160,9 @@ def test_nothing_to_learn_from_is_said(cases, tmp_path):
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ConfigError):
         TrainSettings(epochs=0)
+    for wrong in ({"seed": -1}, {"threads": 0}, {"workers": -1}, {"gradient_limit": -1.0}, {"validation": 1.0}, {"learning_rate": 0.0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            TrainSettings(**wrong)
     with pytest.raises(ConfigError, match="multiples of 4"):
         ContourTask(ContourSettings(**{**SETTINGS.__dict__, "window": (16, 18, 16)}))
     with pytest.raises(ConfigError, match="dimensions"):
@@ -380,3 +383,27 @@ def test_a_folder_of_its_name_hides_no_shipped_model(tmp_path, monkeypatch):
     assert find("hn-organs") == WEIGHTS / "hn-organs.safetensors"
     (tmp_path / "bundle").mkdir()
     assert find("bundle") == Path("bundle"), "other people's models are folders"
+
+
+def test_somebody_is_always_learned_from():
+    assert len(held_back(["a", "b"], TrainSettings(validation=0.9))) == 1
+    assert held_back(["a"], TrainSettings(validation=0.9)) == set()
+    assert held_back([], TrainSettings()) == set()
+
+
+def test_a_full_disk_costs_one_epoch_and_a_damaged_checkpoint_is_told(cases, tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    killed_after_an_epoch(monkeypatch, ContourTask(SETTINGS), cases, tmp_path, QUICK)
+    last, limits = tmp_path / "checkpoints" / "last.ckpt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = last.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))  # no file may grow larger: as on a full disk
+    try:
+        with pytest.raises(OutputError, match="checkpoint of epoch 2 cannot be written"):
+            fit(ContourTask(SETTINGS), cases, tmp_path, QUICK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert last.read_bytes() == before
+    assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
+    last.write_bytes(before[: len(before) // 2])
+    with pytest.raises(OutputError, match="checkpoint is damaged"):
+        fit(ContourTask(SETTINGS), cases, tmp_path, QUICK)

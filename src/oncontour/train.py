@@ -15,6 +15,7 @@ import math
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
@@ -79,8 +80,15 @@ class TrainSettings:
     """processes that prepare windows beside the training"""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1 or self.devices < 1 or not self.learning_rate > 0 or not 0 <= self.validation < 1:
-            raise ConfigError(f"training settings out of range: {asdict(self)}")
+        least = {"epochs": 1, "batch": 1, "devices": 1, "threads": 1, "workers": 0, "seed": 0, "weight_decay": 0, "gradient_limit": 0}
+        values = asdict(self)
+        wrong = [
+            f"{name} {values[name]} (at least {low})" for name, low in least.items() if values[name] is not None and not values[name] >= low
+        ]
+        wrong += [] if self.learning_rate > 0 else [f"learning_rate {self.learning_rate} (above 0)"]
+        wrong += [] if 0 <= self.validation < 1 else [f"validation {self.validation} (from 0, below 1)"]
+        if wrong:
+            raise ConfigError(f"training settings out of range: {', '.join(wrong)}")
 
     @classmethod
     def paper(cls, **changes: Any) -> TrainSettings:
@@ -245,10 +253,20 @@ class SaveEpoch(ModelCheckpoint):
         )
 
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
-        part = filepath + ".part"
-        super()._save_checkpoint(trainer, part)
-        if trainer.is_global_zero:
-            Path(part).replace(filepath)
+        part = Path(filepath + ".part")
+        try:
+            super()._save_checkpoint(trainer, str(part))
+            if trainer.is_global_zero:
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+                part.replace(filepath)
+        except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError of its own
+            part.unlink(missing_ok=True)
+            raise OutputError(
+                f"the checkpoint of epoch {trainer.current_epoch + 1} cannot be written ({str(error).splitlines()[0]})",
+                where=filepath,
+                hint="is the disk full? Started again, the training goes on from the epoch before",
+            ) from error
         trainer.strategy.barrier()
 
 
@@ -414,6 +432,8 @@ def _resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path
             raise OutputError(
                 f"the folder holds another run (different: {', '.join(differs)})", where=str(out), hint="choose another --out"
             )
+    if last.exists() and not zipfile.is_zipfile(last):
+        raise OutputError("the checkpoint is damaged", where=str(last), hint="delete it to begin anew, or choose another --out")
     return last if last.exists() else None
 
 
@@ -468,9 +488,9 @@ def _gather(task: Task[Any], cases: Iterator[Case] | Sequence[Case]) -> tuple[li
 
 
 def held_back(ids: Sequence[str], settings: TrainSettings) -> set[str]:
-    """Which of these patients ``fit`` learns nothing from (``settings.validation`` of them): the same ids, the same answer."""
+    """Which of these patients ``fit`` learns nothing from (``settings.validation`` of them, never all): the same ids, the same answer."""
     patients = sorted(set(ids))
-    count = round(settings.validation * len(patients)) if len(patients) > 1 else 0
+    count = min(round(settings.validation * len(patients)), len(patients) - 1) if patients else 0
     chosen = seeded(settings.seed, 3).permutation(len(patients))[:count]
     return {patients[n] for n in chosen}
 

@@ -452,3 +452,13 @@ def test_a_real_rtstruct_gives_nothing_but_crumbs(data: Path) -> None:
 
 def test_the_package_says_what_it_offers() -> None:
     assert all(getattr(checks, name) is not None for name in checks.__all__)
+
+
+def test_a_contour_too_small_for_a_voxel_is_not_called_missing():
+    """A triangle of half a millimetre between voxel centres (the grid is 2 mm wide): it was drawn, and holds no voxel."""
+    centre = GRID.points((12, 20.5, 30.5))
+    dot = Contours((centre + np.array([[0.0, 0, 0], [0.5, 0, 0], [0, 0.5, 0]]),))
+    case = replace(made({}), contours={"Lens_L": dot, "Lens_R": Contours()})
+    found = findings(case, ranges=NONE)
+    assert [one.text for one in found["Lens_L"]] == ["Lens_L was drawn so small that no voxel of the image lies in it."]
+    assert [one.text for one in found["Lens_R"]] == ["Lens_R is there by name and has no contour."]

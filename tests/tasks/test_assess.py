@@ -151,6 +151,20 @@ def test_heads_by_configuration(cases, heads):
     assert bool(seen.scores["assess"]["error_maps"]) == ("errors" in heads)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"held_out_families": ("leaks",)}, "'leaks'"),
+        ({"weights": {"dcs": 1.0}}, "'dcs'"),
+        ({"draws": 0}, "draws"),
+        ({"beyond": -1}, "beyond"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_or_harm_is_refused(wrong, told):
+    with pytest.raises(ConfigError, match=told):
+        replace(SETTINGS, **wrong)
+
+
 def test_settings_that_make_no_sense_are_refused():
     for wrong in ({"heads": ("class",)}, {"window": (30, 32)}, {"hu": (5, 5)}, {"flat": 2.0}, {"net": "unet", "net_options": {}}):
         with pytest.raises((ConfigError, ModelError)):

@@ -27,6 +27,7 @@ from oncontour.errors import ConfigError, ModelError, TrainingError
 from oncontour.geometry import Geometry
 from oncontour.nets import make_net
 from oncontour.ops.augment import Move, Ranges, mirrored
+from oncontour.ops.flaws import FAMILIES
 from oncontour.ops.intensity import window
 from oncontour.tasks.claims import SEGMENTER, Chance, Claim, allowed, claims_of
 from oncontour.tasks.gate import Gate
@@ -102,6 +103,17 @@ class AssessSettings:
         known = (*NUMBERS, "errors")
         if "dsc" not in self.heads or set(self.heads) - set(known) or len(set(self.heads)) != len(self.heads):
             raise ConfigError(f"heads are dsc and any of {', '.join(known[1:])}, not {list(self.heads)}")
+        strange = sorted({*set(self.held_out_families) - set(FAMILIES), *set(self.weights) - set(known)})
+        if strange:  # a family misspelt would be learned from, and be taken for one never seen
+            raise ConfigError(
+                f"no family of errors and no head {', '.join(map(repr, strange))}",
+                hint=f"held_out_families: any of {', '.join(FAMILIES)}; weights: of {', '.join(known)}",
+            )
+        if min(self.neighbours, self.beyond, self.variants, self.seed) < 0 or self.draws < 1 or min(self.spacing_mm) <= 0:
+            raise ConfigError(
+                "neighbours, beyond, variants and seed are 0 or more, draws 1 or more, spacing_mm above 0, not "
+                f"{self.neighbours}, {self.beyond}, {self.variants}, {self.seed}, {self.draws}, {list(self.spacing_mm)}"
+            )
         if not self.structures or len(set(self.structures)) != len(self.structures):
             raise ConfigError(f"a model scores one or more different structures, not {list(self.structures)}")
         if any(n % 8 or n < 8 for n in self.window):

@@ -61,7 +61,7 @@ def findings(case: Case, names: Sequence[str] | None = None, ranges: Ranges | No
         seen, off = everything[name], place.beyond(case, name)
         found = [off] if off else []
         if seen is None:
-            found = found or [Finding("empty", f"{name} is there by name and has no contour.")]
+            found = found or [Finding("empty", _nothing(case, name))]
         else:
             found += stack(seen)
             if body is not None:
@@ -94,6 +94,14 @@ def unchecked(case: Case, names: Sequence[str] | None = None, ranges: Ranges | N
     if unknown:
         said.append(f"Usual volume and position: not known for {', '.join(unknown)}.")
     return said
+
+
+def _nothing(case: Case, name: str) -> str:
+    """Why a structure has no voxel."""
+    contours = case.contours.get(name)
+    if contours is not None and len(contours):
+        return f"{name} was drawn so small that no voxel of the image lies in it."
+    return f"{name} is there by name and has no contour."
 
 
 def _side(case: Case, seen: Seen, everything: dict[str, Seen | None], body: Volume | None) -> list[Finding]:
