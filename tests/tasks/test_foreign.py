@@ -233,6 +233,18 @@ def test_slices_picked_along_a_coarse_axis_lie_where_they_were_picked(tmp_path):
     assert resized_grid(picked, (3, 4, 4)).origin_mm[2] == 1.5
 
 
+def test_two_axes_as_coarse_stay_so_on_a_turned_grid(tmp_path):
+    """nnU-Net goes slice by slice along one coarse axis, not along one of two; steps of a turned grid are equal but for their last bit."""
+    turn, said = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0], plans()
+    recipe = _Recipe.of(
+        {"channel_names": {"0": "CT"}, "labels": NAMES}, said, said["configurations"]["3d_fullres"], nnunet_folder(tmp_path)
+    )
+    spacings = [Geometry.regular((4, 4, 4), (1.0, n / 7, n / 7), axes=turn).spacing_mm for n in range(22, 60)]
+    assert any(j != i for _, j, i in spacings)
+    assert [recipe._coarse_axis(old, (2.5, 1.2, 1.2)) for old in spacings] == [None] * len(spacings)
+    assert recipe._coarse_axis((1.0, 5.0, 4.0), (2.5, 1.2, 1.2)) == 1
+
+
 def test_each_channel_is_an_image_of_its_own(tmp_path, case):
     folder = nnunet_folder(tmp_path)
     said = json.loads((folder / "plans.json").read_text())

@@ -351,7 +351,7 @@ class _Recipe:
             return None
         for spacing in (old,) if forced else (old, new):
             if forced or max(spacing) / min(spacing) > _ANISOTROPIC:
-                coarse = [axis for axis, s in enumerate(spacing) if s == max(spacing)]
+                coarse = np.flatnonzero(np.isclose(spacing, max(spacing), rtol=1e-6)).tolist()  # turned grids are out by a last bit
                 return coarse[0] if len(coarse) == 1 else None
         return None
 
