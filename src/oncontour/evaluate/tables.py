@@ -318,7 +318,7 @@ def _remarks(evaluation: Evaluation, summaries: Sequence[Summary]) -> list[str]:
         lines.append(f"empty in truth and prediction, nothing to judge: {', '.join(f'{s.structure} {s.empty}' for s in dsc if s.empty)}")
     if evaluation.nowhere:
         lines.append(f"ASKED FOR, but contoured in the truth of no judged patient: {', '.join(evaluation.nowhere)}")
-    lines += [f"{method} never draws {', '.join(names)}: not judged" for method, names in evaluation.not_drawn.items()]
+    lines += [f"{method} never draws {', '.join(names)}: not judged, nor in its 'all'" for method, names in evaluation.not_drawn.items()]
     if evaluation.failures:
         failed = len({f.patient for f in evaluation.failures})
         lines.append(f"NOT JUDGED: {failed} of {evaluation.patients} patients")
