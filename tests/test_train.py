@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,7 @@ from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.task import load_task
 from oncontour.train import SaveEpoch, TrainSettings, fit, held_back
 from oncontour.train import _resumed as resumed
+from oncontour.volume import Volume
 from tests.phantoms import cohort
 
 SETTINGS = ContourSettings(
@@ -309,6 +311,13 @@ def test_a_structure_that_nobody_to_learn_from_has_is_never_made_up(cases, tmp_p
     more = replace(SETTINGS, structures=(*SETTINGS.structures, "Kidney_L"))
     with pytest.raises(TrainingError, match="no patient to learn from has Kidney_L"):
         fit(ContourTask(more), cases, tmp_path, QUICK)
+    grid = cases[0].geometry.resample((6, 1, 1))
+    thin = [Case(c.id, {"ct": c.ct.to(grid)}, {n: c.mask(n).to(grid) for n in SETTINGS.structures}) for c in cases[:1]]
+    small = np.zeros(grid.shape, bool)
+    small[16, 100, 100] = True
+    thin = [thin[0].with_masks({"Kidney_L": Volume(small, grid)})]
+    with pytest.raises(TrainingError, match=r"Kidney_L was contoured, too thin for a voxel"):
+        fit(ContourTask(more), thin, tmp_path, QUICK)
     assert not (tmp_path / "settings.json").exists()
 
 

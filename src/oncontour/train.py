@@ -353,12 +353,13 @@ def _fit(
         _check_same_patients(out, patients)
     watched = held_back(patients, settings)
     known = _trained_on(start)
-    missing = _unlearned(task, [s for s in samples if s.case_id not in watched])
-    notes += _told_of_missing(task, missing, len(patients) - len(watched), started)
+    taught_by = [s for s in samples if s.case_id not in watched]
+    missing = _unlearned(task, taught_by)
+    notes += _told_of_missing(task, missing, taught_by, started)
     if watched & known:
         notes.append(f"{len(watched & known)} of the patients held back taught the model this one starts from: they tell too good a tale")
     write_text(out / "settings.json", json.dumps(record | {"patients": patients}, indent=1))
-    lesson = Lesson(task, settings, [s for s in samples if s.case_id not in watched], [s for s in samples if s.case_id in watched])
+    lesson = Lesson(task, settings, taught_by, [s for s in samples if s.case_id in watched])
     if resume is None:
         torch.manual_seed(settings.seed)
         task.start_afresh()
@@ -567,7 +568,7 @@ def _unlearned(task: Task[Any], train: Sequence[Any]) -> list[str]:
     return [name for n, name in enumerate(names) if n not in taught]
 
 
-def _told_of_missing(task: Task[Any], missing: Sequence[str], patients: int, started: dict[str, str] | None) -> list[str]:
+def _told_of_missing(task: Task[Any], missing: Sequence[str], train: Sequence[Any], started: dict[str, str] | None) -> list[str]:
     """A sentence about what nobody teaches: a quality model will not score it, a model that starts from another one may know it.
 
     Raises TrainingError for a contouring model from scratch, which would make it up.
@@ -575,12 +576,14 @@ def _told_of_missing(task: Task[Any], missing: Sequence[str], patients: int, sta
     if not missing:
         return []
     what = f"no patient to learn from has {', '.join(missing)}"
+    thin = sorted({name for sample in train for name in getattr(sample, "lost", ()) if name in missing})
+    what += f" ({', '.join(thin)} was contoured, too thin for a voxel of the working grid)" if thin else ""
     if isinstance(task, AssessTask):
         return [f"{what} among the masks that are learned from: the model will not score it"]
     if started is None:
         raise TrainingError(
             f"{what}: the model would make it up",
-            where=f"{patients} patients",
+            where=f"{len({sample.case_id for sample in train})} patients",
             hint="leave it out of settings.structures, or see how the patients' contours are called",
         )
     return [f"{what}: what the model knows of it is what {started['name']} knew"]
