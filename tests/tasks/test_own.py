@@ -1,5 +1,6 @@
 """A quality model that knows how sure the drawing model was: what is kept of that, how it travels, and who judges where it is missing."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -99,13 +100,14 @@ def test_chances_are_called_as_masks_are(patients, tmp_path):
     cohort, grid = Cohort.open(patients), Geometry.regular((2, 3, 4))
     case = cohort[cohort.ids[0]]
     names = {"Left parotid": 1, "A/B": 2, "A_B": 3}
-    masks = {name: Volume(np.full((2, 3, 4), True), grid) for name in names}
+    masks = {name: Volume((np.arange(24) < n).reshape(2, 3, 4), grid) for name, n in names.items()}
     write_layout(Case(case.id, masks=masks), tmp_path / "x" / case.id)
     write_chances({name: Volume(np.full((2, 3, 4), n, np.uint8), grid) for name, n in names.items()}, tmp_path / "x" / case.id)
     theirs = sources([tmp_path])
-    drawn, kept = theirs["x"][case.id].structures, chances_about(case, theirs)["x"]
-    assert set(kept) == set(drawn)
-    assert {name: int(volume.array.max()) for name, volume in kept.items()} == {"Parotid_L": 1, "A_B": 2, "A_B^2": 3}
+    drawn, kept = theirs["x"][case.id].masks, chances_about(case, theirs)["x"]
+    called = {"Parotid_L": 1, "A_B^2": 2, "A_B": 3}
+    assert {name: int(volume.array.sum()) for name, volume in drawn.items()} == called
+    assert {name: int(volume.array.max()) for name, volume in kept.items()} == called
 
 
 def test_only_masks_with_their_drawer_s_chances_are_learned_from_and_seen_beside_the_mask(task, patients, claims):
@@ -170,6 +172,33 @@ def test_where_nobody_knows_how_sure_the_drawer_was_a_model_judges_that_need_not
     ]
     monkeypatch.setattr(scoring, "load", lambda **_: None)
     assert not any(one["scored"] for one in scoring.score(theirs, assessor)[0].scores["assess"]["structures"].values())
+
+
+def test_what_the_model_never_saw_another_judges_and_both_are_recorded(task, drawer, case, monkeypatch):
+    some = deepcopy(task)
+    some.gate.limit[:] = 1e9
+    some.gate.limit[some.settings.structures.index("Parotid_R")] = 0
+    assessor = Assessor(some, "torch", 1, use_gate=False)
+    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
+    found = replace(found, masks={**found.masks, "Parotid_R": case.mask("Parotid_R")})
+    alone = assessor.predict(found).scores["assess"]["structures"]
+    assert alone["Parotid_R"]["why"] == "The model never saw Parotid_R in training."
+    assert scoring.score(found, assessor)[0].scores["assess"]["structures"] == alone, "somebody's model"
+    monkeypatch.setattr(scoring, "OWN_MODEL", assessor.card.name)
+    torch.manual_seed(1)
+    plain = Assessor(AssessTask(AssessSettings(NAMES, **SMALL)).eval(), "torch", 1, use_gate=False)
+    monkeypatch.setattr(scoring, "load", lambda **_: plain)
+    scored, models = scoring.score(found, assessor)
+    rated, theirs = scored.scores["assess"]["structures"], plain.predict(found).scores["assess"]["structures"]
+    assert list(rated) == list(alone)
+    assert {**rated["Parotid_R"], "model": None} == {**theirs["Parotid_R"], "model": None}
+    assert rated["Parotid_R"]["scored"]
+    assert {n: one for n, one in rated.items() if n != "Parotid_R"} == {n: one for n, one in alone.items() if n != "Parotid_R"}
+    assert set(scored.scores["assess"]["error_maps"]) == {n for n, one in rated.items() if one["scored"]}
+    assert [len(one["notes"]) for one in models] == [1, 0]
+    assert "never saw Parotid_R in training" in models[0]["notes"][0]
+    monkeypatch.setattr(scoring, "load", lambda **_: None)
+    assert scoring.score(found, assessor)[0].scores["assess"]["structures"] == alone
 
 
 def test_who_judges_depends_on_who_drew():
