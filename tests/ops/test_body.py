@@ -75,6 +75,13 @@ def test_nothing_there():
     assert nowhere.name == "unknown"
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 5)])
+def test_a_single_voxel_or_row_has_no_axis_to_turn(shape):
+    """k runs along y: turned so that it runs along z, the grid is the same."""
+    grid = Geometry.regular(shape, (1, 1, 1), (0, 0, 0), [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    assert body_mask(Volume(np.full(shape, 40, np.float32), grid)).geometry is grid
+
+
 def test_the_outline_is_at_the_images_own_resolution():
     """A 1 mm grid: coarse voxels of 4 mm find the disc, its edge is drawn at 1 mm."""
     grid = Geometry.regular((4, 120, 120))

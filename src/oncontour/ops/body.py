@@ -41,8 +41,9 @@ def body_mask(ct: Volume) -> Volume:
     any value for the air outside (-1000, -1024, -3024, masked), and where the field of view cuts the patient. A CT without tissue gives
     an empty mask. The outline follows TISSUE_HU at the CT's own resolution.
     """
-    if not _k_runs_along_z(ct.geometry):
-        return body_mask(ct.to(ct.geometry.reorient())).to(ct.geometry)
+    upright = ct.geometry.reorient()
+    if not _k_runs_along_z(ct.geometry) and not ct.geometry.same_grid(upright):  # of one voxel or one row nothing says which axis is k
+        return body_mask(ct.to(upright)).to(ct.geometry)
     coarse = _Coarse.of(ct)
     body = _find(coarse.hu, coarse.spacing_mm)
     if not body.any():
