@@ -214,11 +214,25 @@ def test_what_is_no_result_is_never_replaced(nifti: Path, model: Path, tmp_path:
 
 def test_no_result_lies_where_the_next_run_would_read_it(nifti: Path, model: Path, tmp_path: Path) -> None:
     """Else the draft would be the newest structure set there, before the planner's, and the truth of the next run."""
+    series = tmp_path / "series"
+    make_series(series)
+    before = sorted(series.rglob("*"))
     with pytest.raises(OutputError, match=r"within the folder of the CT.*beside"):
-        run(nifti, nifti / "out", model)
+        run(series, series / "out", model)
     with pytest.raises(OutputError, match="within the folder of the contours to compare with"):
-        run(nifti / "ct.nii.gz", nifti / "below" / "out", model, truth=nifti)
-    assert not list(nifti.glob("*o*ut*"))
+        run(nifti / "ct.nii.gz", series / "below" / "out", model, truth=series)
+    assert sorted(series.rglob("*")) == before
+
+
+def test_of_a_patient_in_image_files_the_result_may_lie_beside_the_images(model: Path, tmp_path: Path) -> None:
+    """Nothing of it is read the next time."""
+    case = head_neck(0, (6, 5, 5), 1.0, (32, 48, 48))
+    here = patient(tmp_path / "someone", case)
+    before = read(here)
+    assert whole(run(here, here / "out", model, assess=False).out)
+    again = read(here)
+    assert again.structures == before.structures
+    assert again.facts["notes"] == before.facts["notes"]
 
 
 def test_a_result_goes_where_a_link_leads(nifti: Path, model: Path, tmp_path: Path) -> None:
@@ -248,6 +262,22 @@ def test_names_of_files_that_are_no_kind_of_file_stay_home(nifti: Path, model: P
     (note,) = (note for note in done.record["input"]["notes"] if "other images" in note)
     assert sorted(note.partition("left out: ")[2].split(", ")) == ["RS.2.dcm", "[...]"]
     assert whole(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("Mueller_Hans", "[...]"), (os.fsdecode(b"M\xfcller"), "[...]"), ("segmentations", "segmentations")]
+)
+def test_names_of_folders_that_are_no_kind_of_folder_stay_home(tmp_path: Path, name: str, shown: str) -> None:
+    case = head_neck(0, (9, 7, 7), 1.0, (16, 32, 32))
+    here = patient(tmp_path / "someone", case)
+    try:
+        (here / name).mkdir()
+    except OSError:
+        pytest.skip("this disk takes no such name")
+    write_image(case.mask("Parotid_L"), here / name / "Parotid_L.nii.gz")
+    (note,) = read(here).facts["notes"]
+    told = result.anonymous(note, here, read(here))
+    assert told == f"passed over: image files in {shown}; those of structures are read from masks alone"
 
 
 def test_masks_of_names_alike_are_all_there(nifti: Path, tmp_path: Path) -> None:

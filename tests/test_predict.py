@@ -57,6 +57,16 @@ def test_no_patient_is_drawn_outside_its_folder(cohort: Path, tmp_path: Path, id
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_killed_one_left_among_the_chances_stands_in_no_way(cohort: Path, tmp_path: Path) -> None:
+    (cohort / "people.csv").write_text("patient,path\na,cohort/a\n")
+    words = {"model": [str(cohort / "net.safetensors")], "out": tmp_path, "seen": True, "threads": 1, "chances": True}
+    predict(cohort / "people.csv", **words)
+    drawn = tmp_path / "net" / "a"
+    (drawn / "chances").rename(drawn / ".chances.k1ll3d.part")
+    predict(cohort / "people.csv", **words)
+    assert sorted(path.name for path in drawn.iterdir()) == ["chances", "masks"]
+
+
 def test_a_folder_with_other_things_is_not_replaced(cohort: Path, tmp_path: Path) -> None:
     (cohort / "people.csv").write_text("patient,path\na,cohort/a\n")
     (tmp_path / "net" / "a").mkdir(parents=True)

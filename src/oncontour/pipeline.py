@@ -141,7 +141,7 @@ def run(
     notes = [anonymous(note, ct_folder, case) for note in case.facts.get("notes", ())]
     if truth is not None and known is not None:
         told_of_it = [note for note in known.facts.get("notes", ()) if note not in case.facts.get("notes", ())]
-        notes += [anonymous(f"Of the contours to compare with: {note}", truth, case) for note in told_of_it]
+        notes += [anonymous(anonymous(f"Of the contours to compare with: {note}", truth, case), truth, known) for note in told_of_it]
     with clock("contour"):
         if not model:
             notes.append(f"{chosen[0]} was chosen because of the region that the CT shows.")
@@ -176,17 +176,27 @@ def run(
 
 def guard(out: Path, source: Path, overwrite: bool, *, truth: Path | None = None, add_to: Path | None = None) -> None:
     """``check_out`` for a run's result: only what an earlier run made is ever replaced, nothing that the run reads lies in it, and it
-    lies in nothing that is read: the next run would take this one's draft for the newest contours that came with the CT."""
+    lies in nothing that is read: the next run would take this one's draft for the newest contours that came with the CT. Of a patient
+    in image files no folder within is read but ``masks``."""
     for of, path in {"the CT": source, "the contours to compare with": truth, "the RTSTRUCT to add to": add_to}.items():
         if path is None:
             continue
         check_out(out, [path], FILES, overwrite=overwrite, of=of)
-        if path.resolve() in out.resolve().parents:
+        if path.resolve() in out.resolve().parents and not _is_flat(path):
             raise OutputError(
                 f"the result would lie within the folder of {of}, and be read with it the next time",
                 where=str(out),
                 hint="choose an --out elsewhere, beside that folder",
             )
+
+
+def _is_flat(path: Path) -> bool:
+    """Whether ``path`` is a patient in image files, as ``io.read`` tells: what lies in other folders there is never read."""
+    from oncontour.io.layout import is_layout
+    from oncontour.io.openkbp import is_openkbp
+    from oncontour.io.scan import holds_dicom
+
+    return (is_layout(path) or is_openkbp(path)) and not holds_dicom(path)
 
 
 def default_model(case: Case) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from oncontour.case import Case, LabelMasks
 from oncontour.errors import CohortError, ConfigError, GeometryError, IncompleteError, InputError, ModelError
-from oncontour.files import write_text
+from oncontour.files import sweep, write_text
 from oncontour.io.layout import MASKS
 from oncontour.progress import Progress
 from oncontour.volume import Volume
@@ -156,6 +156,7 @@ def draw(
     done = 0
     for n, id in enumerate(ids):
         if not (out / id / (CHANCES if chances else MASKS)).is_dir():
+            sweep(out / id / CHANCES)  # what a killed one left is nobody's
             check_replaceable(out / id)
             try:
                 drawn, sure, likely = claim(segmenter.contourer, patients[id], chances=chances)

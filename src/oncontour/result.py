@@ -34,10 +34,10 @@ _SAFE_WORDS = frozenset(
         *("ct", "mr", "mri", "im", "img", "image", "images", "slice", "series", "dcm", "dicom"),
         *("ima", "nii", "gz", "nrrd", "mha", "csv", "rs", "rd", "rp", "rt", "rtss"),
         *("rtstruct", "struct", "structures", "rtdose", "dose", "plan", "rtplan", "sum", "beam", "seg", "mask"),
-        *("masks", "hu", "contours"),
+        *("masks", "hu", "contours", "label", "labels", "segmentation", "segmentations", "orig", "original"),
     )
 )
-"""Of the name of a file: words that name nobody."""
+"""Of the name of a file or folder: words that name nobody."""
 SCHEMA = "oncontour-report-1"
 
 
@@ -154,8 +154,10 @@ def anonymous(note: str, source: Path, case: Case) -> str:
 
 
 def _telling_names(note: str, folder: Path) -> list[str]:
-    """Names of files below ``folder`` that ``note`` repeats and that say more than what kind of file it is: many are called by patients."""
-    there = {name for _, _, files in os.walk(folder) for name in files if name in note}
+    """Names of files and folders below ``folder`` that ``note`` repeats and that say more than what kind of file it is: many are called
+    by patients."""
+    found = {name for _, folders, files in os.walk(folder) for name in (*folders, *files)}
+    there = {shown for name in found for shown in (name, readable(name)) if shown in note}
     names = [name for name in there if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", note)]
     return [name for name in names if not {word.lower() for word in re.findall(r"[^\W\d_]+", name)} <= _SAFE_WORDS]
 

@@ -168,7 +168,8 @@ class Lesson(lightning.LightningModule):
             checkpoint["plateau"] = self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._plateau_held = dict(checkpoint.get("plateau", {}))  # the schedule itself is made after this
+        earlier = next(iter(checkpoint.get("lr_schedulers", ())), {})  # where Lightning kept it for runs begun before we did
+        self._plateau_held = dict(checkpoint.get("plateau", earlier))  # the schedule itself is made after this
 
     def _note(self, stage: str, loss: Tensor, figures: dict[str, float], size: int) -> None:
         values: dict[str, Any] = {f"{stage}_loss": loss.detach(), **{f"{stage}_{name}": value for name, value in figures.items()}}
