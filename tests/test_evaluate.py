@@ -136,6 +136,16 @@ def test_what_is_asked_for_and_in_no_truth_is_said() -> None:
     assert "in the truth of no judged patient: Chord" in text(found, summarise(found), [])
 
 
+def test_a_structure_that_is_asked_for_by_its_very_name_is_no_other():
+    """A second person's masks keep their names beside the first one's, LeftParotid beside Parotid_L; alone they mean Parotid_L."""
+    one, other = block(9, 9), block(9, 10)
+    truth = {"p1": {"Parotid_L": one, "LeftParotid": other}}
+    for asked, name, dsc in (("LeftParotid", "LeftParotid", 1.0), ("left parotid", "Parotid_L", 0.0), ("Parotid_L", "Parotid_L", 0.0)):
+        found = judge(People(truth), {"net": Draws({"p1": {"LeftParotid": other}})}, structures=[asked], threads=1)
+        assert (found.structures, found.nowhere) == ((name,), ())
+        assert [row.value for row in found.rows if row.metric == "DSC"] == [dsc]
+
+
 def test_drawn_where_the_truth_is_empty_is_not_called_missed(tmp_path: Path) -> None:
     truth = {p: {"Cord": EMPTY if p == "b" else block(9, 9)} for p in "abcd"}
     drawn = {p: {"Cord": EMPTY if p == "a" else block(9, 9)} for p in "abcd"}

@@ -79,15 +79,13 @@ def evaluate(
         progress: called with the fraction done
     """
     from oncontour.evaluate.judge import judge
-    from oncontour.io.names import to_tg263
 
     patients, several = _patients(cohort)
     methods = _methods(model or [], predictions or [], several)
     if not (tolerance_mm >= 0):
         raise ConfigError(f"a tolerance is 0 mm or more, not {tolerance_mm}")
     _check_out(out)
-    wanted = [to_tg263(name) or name for name in structures or ()]
-    found = judge(patients, methods, structures=wanted, tolerance_mm=tolerance_mm, look=overlays != "none", progress=progress)
+    found = judge(patients, methods, structures=structures or (), tolerance_mm=tolerance_mm, look=overlays != "none", progress=progress)
     said = write(found, out, overlays=overlays, weights={name: _weights(one) for name, one in methods.items()})
     failed = list(dict.fromkeys(failure.patient for failure in found.failures))
     if failed:

@@ -23,6 +23,7 @@ from oncontour.case import Case
 from oncontour.errors import CohortError, ConfigError, OncontourError
 from oncontour.evaluate.panels import Panel, panels
 from oncontour.geometry import Geometry
+from oncontour.io.names import to_tg263
 from oncontour.metrics.overlap import Overlap, overlap
 from oncontour.metrics.surface import surfaces
 from oncontour.volume import Volume
@@ -142,8 +143,9 @@ def judge(
 ) -> Evaluation:
     """Let every method contour every patient (the truth hidden from it) and compare.
 
-    ``structures``: only these (default: all that the truth has and the method predicts); ``look`` keeps panels for figures;
-    ``threads`` for the measuring, 0 for one a core. Raises ConfigError without methods, CohortError when no patient could be judged.
+    ``structures``: only these, by a patient's own names or others of the same meaning (default: all that the truth has and the method
+    predicts); ``look`` keeps panels for figures; ``threads`` for the measuring, 0 for one a core. Raises ConfigError without methods,
+    CohortError when no patient could be judged.
     """
     if not methods:
         raise ConfigError("nothing to judge", hint="give a model or a folder of predictions")
@@ -177,13 +179,22 @@ class _Found:
     failures: list[Failure] = field(default_factory=list)
     swaps: list[Swap] = field(default_factory=list)
     panels: list[Panel] = field(default_factory=list)
+    meant: dict[str, None] = field(default_factory=dict)
     drawn: dict[str, set[str]] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)
 
+    def names(self, there: Sequence[str]) -> list[str]:
+        """Which structures of a patient are judged: those that were asked for by the very name, else by one that means the same."""
+        if not self.wanted:
+            return list(there)
+        meant = dict.fromkeys(name if name in there else to_tg263(name) or name for name in self.wanted)
+        self.meant |= meant
+        return [name for name in there if name in meant]
+
     def finished(self, patients: int) -> Evaluation:
         names = sorted({row.structure for row in self.rows})
-        drawn = {method: self.drawn.get(method, set()) | set(self.wanted) for method in self.methods}
-        kept = [name for name in (self.wanted or names) if name in names and any(name in drawn[m] for m in self.methods)]
+        drawn = {method: self.drawn.get(method, set()) | set(self.meant) for method in self.methods}
+        kept = [name for name in (self.meant or names) if name in names and any(name in drawn[m] for m in self.methods)]
         rows = tuple(row for row in self.rows if row.structure in drawn[row.method])
         absent = {(m, s): n for m in self.methods for s in kept if s in drawn[m] if (n := self._without(m, s))}
         return Evaluation(
@@ -197,7 +208,7 @@ class _Found:
             {m: tuple(n for n in names if n not in drawn[m]) for m in self.methods if not set(names) <= drawn[m]},
             absent,
             self.tolerance_mm,
-            tuple(name for name in self.wanted if name not in names),
+            tuple(name for name in self.wanted if not {name, to_tg263(name)} & set(names)),
         )
 
     def _without(self, method: str, structure: str) -> int:
@@ -213,7 +224,7 @@ def _judge_patient(
         case = patients[patient]
         if not case.structures:
             raise CohortError("no contours to compare with")
-        names = [n for n in case.structures if not found.wanted or n in found.wanted]
+        names = found.names(case.structures)
         truth = {name: case.mask(name) for name in names}
     except Exception as error:
         found.failures.extend(Failure(patient, method, _reason(error)) for method in methods)
