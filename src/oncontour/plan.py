@@ -37,6 +37,8 @@ FAR_OFF = 20.0
 NESTED = (("GTV", "IGTV"), ("CTV", "ICTV"), ("ITV",), ("PTV",))
 """Targets, each within the next (ICRU Report 83)."""
 SCHEMA = "oncontour-dvh-1"
+MOST_TOLD_GY = 150.0
+"""No target gets more: PTV_6000x30 is 60 Gy in 30 fractions, though TG-263 has a fraction's dose before the x."""
 _TOLD = re.compile(r"_(\d+(?:[.p]\d+)?)(c?gy)?(?:x(\d{1,2})(?!\d))?", re.IGNORECASE)
 """A dose at the end of a target's name: number, unit, and times how many fractions (TG-263, section on target volumes)."""
 
@@ -329,16 +331,26 @@ def _prescriptions(names: Sequence[str], prescription_gy: float | None) -> dict[
 
 
 def _told_gy(name: str) -> float | None:
-    """The dose in a target's name, None where there is none: cGy in three to five digits, or with a unit; a dose a fraction is multiplied.
+    """The dose in a target's name, None where there is none or several: cGy in three to five digits, or with a unit.
 
-    >>> [_told_gy(name) for name in ("PTV_7000", "PTV_50p4Gy", "PTV_Liver_2000x3", "PTV_Liver_20Gyx3", "PTV_20210304", "PTV_High")]
+    A dose a fraction is multiplied; what would then be more than MOST_TOLD_GY is taken as the whole (PTV_6000x30). Digits of cGy go before
+    Gy, which may be a fraction's (PTV_2Gy_7000); of several in Gy nobody knows which is the whole.
+
+    >>> [_told_gy(name) for name in ("PTV_7000", "PTV_50p4Gy", "PTV_Liver_2000x3", "PTV_Liver_20Gyx3", "PTV_20210304", "PTV_2Gy_70Gy")]
     [70.0, 50.4, 60.0, 60.0, None, None]
     """
+    in_cgy, in_gy = [], []
     for number, unit, fractions in _TOLD.findall(name):
-        if unit or re.fullmatch(r"\d{3,5}", number):
-            gy = float(number.lower().replace("p", ".")) / (1 if unit.lower() == "gy" else 100)
-            return gy * int(fractions or 1)
-    return None
+        if unit.lower() == "gy":
+            in_gy.append(_whole(float(number.lower().replace("p", ".")), fractions))
+        elif unit or re.match(r"\d{3,5}(?!\d)", number):  # a point after cGy is the number of a copy (PTV_7000.1)
+            in_cgy.append(_whole(float(re.split(r"[.p]", number, flags=re.IGNORECASE)[0]) / 100, fractions))
+    return in_cgy[0] if in_cgy else in_gy[0] if len(in_gy) == 1 else None
+
+
+def _whole(gy: float, fractions: str) -> float:
+    """``gy`` in each of so many ``fractions`` ("" for one), unless that is more than anybody gives."""
+    return gy * int(fractions or 1) if gy * int(fractions or 1) <= MOST_TOLD_GY else gy
 
 
 def _check_unit(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> None:
