@@ -260,6 +260,8 @@ def test_each_channel_is_an_image_of_its_own(tmp_path, case):
     for channels, match in (({"0": "T1", "1": "T2"}, "would be the case's images"), ({"0": "CT", "1": "PET"}, "channel 'PET'")):
         with pytest.raises(ModelError, match=match):
             prepared(channels)
+    for called in ("cineMRI", "MPRAGE", "T2w", "DCE-MRI"):
+        assert len(prepared({"0": "CT", "1": called})) == 2
     (folder / "oncontour.json").write_text(json.dumps({"axes": "SPL", "images": ["ct", "mr"]}))
     assert len(prepared({"0": "a", "1": "b"})) == 2
     (folder / "oncontour.json").write_text(json.dumps({"axes": "SPL", "images": ["ct"]}))

@@ -390,7 +390,7 @@ _OWN_ORDER = (
     "may be swapped"
 )
 _IMAGES_HINT = 'say which image of a case each channel is in oncontour.json beside plans.json: {"images": ["ct", "mr"]}'
-_MR = re.compile(r"(t1|t2|pd|mr|mri|flair|dwi|adc)(?![a-z]{4}).*|.*[^a-z](t1|t2|mr|mri|flair)")
+_MR = re.compile(r"(t1|t2|pd|mr|mri|flair|dwi|adc)(?![a-z]{4}).*|.*[^a-z](t1|t2|mr|flair)|.*mri|mprage.*")
 
 
 def _axes(own: Mapping[str, Any], plans: Mapping[str, Any], folder: Path) -> tuple[tuple[int, int, int], ...] | None:
