@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oncontour import cli, pipeline
-from oncontour.assess import assess, calibrate, read
+from oncontour.assess import assess, calibrate, observe_cohort, read
 from oncontour.card import find, read_card
 from oncontour.errors import CohortError, ConfigError, GeometryError, InputError, ModelError, OutputError, TrainingError
 from oncontour.io.claims import claims_about, sources, with_claims
@@ -18,6 +18,7 @@ from oncontour.io.nifti import write_image
 from oncontour.phantom import head_neck
 from oncontour.predict import confidences, predict
 from oncontour.tasks.assess import AssessSettings, AssessTask
+from oncontour.tasks.assessing import load_assessor
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.task import save_model
 from oncontour.train import TrainSettings, fit
@@ -161,6 +162,16 @@ def test_what_assess_refuses(folder, tmp_path):
     with pytest.raises(GeometryError, match="lies on"):
         read(new, tmp_path / "other")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_patient_whom_the_model_would_refuse_calibrates_nothing(folder, tmp_path):
+    case = Cohort.open(folder / "new")["phantom-020"]
+    patient(tmp_path / "all" / "good", case)
+    patient(tmp_path / "all" / "strange", case.with_images({"ct": case.ct.map(lambda hu: np.maximum(hu, -100))}))
+    assessor = load_assessor(model(folder), backend="torch", threads=1)
+    observed, notes = observe_cohort(assessor, Cohort.open(tmp_path / "all"), [], [str(folder / "seg" / "seg.safetensors")])
+    assert {key[0] for key in observed.features} == {"good"}
+    assert [note.partition("(")[0] for note in notes] == ["strange was left out: The values of the image "]
 
 
 def test_calibrate_writes_a_model_with_a_new_bound(folder, tmp_path, capsys):

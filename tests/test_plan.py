@@ -218,12 +218,19 @@ def test_conformity_of_targets_within_targets() -> None:
         ("PTV_Liver_2000x3", 60),
         ("PTV_Liver_20Gyx3", 60),
         ("PTV_1200cGyX5", 60),
+        ("PTV_6000x30", 60),
+        ("PTV_7000.1", 70),
+        ("PTV_2Gy_7000", 70),
+        ("PTV_2Gy_70Gy", 33),
         ("PTV_20210304", 33),
         ("PTV_High", 33),
     ],
 )
 def test_what_a_target_s_name_tells_of_its_dose(name: str, gy: float) -> None:
-    """TG-263: cGy unless Gy is said, p for a point, and x with how many fractions; else the plan's prescription, here 33 Gy."""
+    """TG-263: cGy unless Gy is said, p for a point, and x with how many fractions; else the plan's prescription, here 33 Gy.
+
+    1800 Gy would be nobody's, .1 is a copy's number, and 2 Gy may be a fraction's.
+    """
     case = patient()
     told = plan.evaluate(Case("p", case.images, contours={name: case.contours["PTV_4000"]}), prescription_gy=33, figures=["Dmean"])
     assert told.targets[name].prescription_gy == pytest.approx(gy)
@@ -510,6 +517,15 @@ def test_svg_needs_nothing_else_and_is_the_same_again() -> None:
     assert not [word for word in ("<script", "<image", "@import", "url(http") if word in text]
     assert svg(told.dvhs, title="p1", absolute=True) == text
     assert "<svg" in svg({})
+
+
+def test_a_curve_is_drawn_and_called_whatever_its_name_is() -> None:
+    """Two dollars are no mathematics, and a name that begins with an underscore has its place in the legend."""
+    (one, *_) = plan.evaluate(patient()).dvhs.values()
+    figure = draw({"PTV $x^$ 60": one, "_ring": one}, title="p $^$ 1")
+    figure.canvas.draw()
+    (legend,) = [axis.get_legend() for axis in figure.axes]
+    assert [text.get_text().split("  ")[0].strip() for text in legend.get_texts()] == [r"PTV \$x^\$ 60", "_ring"]
 
 
 # ---- real patients

@@ -216,7 +216,7 @@ def observe_cohort(
     """What the model says of the claims about every patient of a cohort, and a line for every patient left out."""
     from oncontour.errors import OncontourError
     from oncontour.io.claims import chances_about, claims_about, sources
-    from oncontour.tasks.calibrating import Observed, observe
+    from oncontour.tasks.calibrating import Observed, check_scored, observe
     from oncontour.tasks.contouring import keeping_chances, load_contourer
 
     segmenters = sources(claims)
@@ -227,6 +227,7 @@ def observe_cohort(
     for n, id in enumerate(patients.ids):
         try:
             case = patients[id]
+            check_scored(assessor, case)
             found: dict[str, Mapping[str, Volume]] = claims_about(case, segmenters)
             chances = chances_about(case, segmenters) if own else {}
             for name, drawer in drawers.items():

@@ -73,7 +73,7 @@ def run(
     assess: bool = True,
     quality: str | None = None,
     risk: str | None = None,
-    facts: dict[str, float] | None = None,
+    facts: dict[str, bool | float | str] | None = None,
     dose: list[str] | None = None,
     unit: Literal["Gy", "cGy"] = "Gy",
     backend: Literal["auto", "torch", "openvino"] = "auto",
@@ -111,7 +111,8 @@ def run(
         assess: how right is each slice? predicted, and looked at by rules
         quality: name of a shipped quality model or path of one; the shipped one by default
         risk: path of a risk model, made by 'oncontour train risk'; none by default
-        facts: of the patient, by the names that the risk model was trained with
+        facts: of the patient: numbers by the names that the risk model was trained with, and what published models ask for:
+            baseline_xerostomia, baseline_dysphagia_grade, site
         dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several
         unit: what the numbers of the dose are; cGy where a file says Gy and holds centigray
         backend: what computes the nets
@@ -390,7 +391,7 @@ class Dosed:
     why: tuple[str, ...] = ()
 
 
-def look_at_dose(drawn: Case, came: Case, risk_model: Any = None, facts: Mapping[str, float] | None = None) -> Dosed:
+def look_at_dose(drawn: Case, came: Case, risk_model: Any = None, facts: Mapping[str, bool | float | str] | None = None) -> Dosed:
     """The DVHs of the structures in ``drawn`` and of the targets that ``came`` with the CT, and the risk by ``risk_model``, if any.
 
     Nothing is raised, whatever goes wrong: it is said, and the contours are there all the same.
@@ -415,7 +416,7 @@ def look_at_dose(drawn: Case, came: Case, risk_model: Any = None, facts: Mapping
     return Dosed(drawn, plan, tuple(dict.fromkeys(why)))
 
 
-def _load_risk(model: str, facts: Mapping[str, float] | None = None) -> Any:
+def _load_risk(model: str, facts: Mapping[str, bool | float | str] | None = None) -> Any:
     from oncontour.risk import check_facts, load
 
     task = load(model)

@@ -168,7 +168,9 @@ class Lesson(lightning.LightningModule):
             checkpoint["plateau"] = self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        earlier = next(iter(checkpoint.get("lr_schedulers", ())), {})  # where Lightning kept it for runs begun before we did
+        earlier: dict[str, Any] = next(
+            iter(checkpoint.get("lr_schedulers", ())), {}
+        )  # where Lightning kept it for runs begun before we did
         self._plateau_held = dict(checkpoint.get("plateau", earlier))  # the schedule itself is made after this
 
     def _note(self, stage: str, loss: Tensor, figures: dict[str, float], size: int) -> None:

@@ -23,7 +23,7 @@ from oncontour.errors import ConfigError, DoseError, InputError, OncontourError,
 from oncontour.geometry import Geometry
 from oncontour.io import read, write
 from oncontour.io.nifti import write_image
-from oncontour.io.patient import losses
+from oncontour.io.patient import losses, read_onto
 from oncontour.io.rtdose import RT_PLAN, DoseKind, write_rtdose
 from oncontour.io.seg import write_seg
 from oncontour.volume import Volume
@@ -457,6 +457,27 @@ def named_otherwise(dataset: Dataset) -> None:
 
 def of_points(dataset: Dataset) -> None:
     dataset.ROIContourSequence[0].ContourSequence[0].ContourGeometricType = "OPEN_PLANAR"
+
+
+def test_what_is_noted_of_a_structure_set_alone_is_kept(tmp_path: Path) -> None:
+    """Two of its contours enclose nothing: whoever judges it must know that they are not there."""
+    make_series(tmp_path / "ct")
+    case = read(tmp_path / "ct")
+    mask = np.zeros(case.geometry.shape, bool)
+    mask[2:8, 10:20, 10:20] = True
+    write(case.with_masks({"Larynx": Volume(mask, case.geometry)}), tmp_path / "out")
+    dataset = pydicom.dcmread(tmp_path / "out" / "RTSTRUCT.dcm")
+    dataset.StructureSetROISequence[0].ROIName = "Kehlkopf neu"
+    for n in (0, 5):
+        dataset.ROIContourSequence[0].ContourSequence[n].ContourGeometricType = "OPEN_PLANAR"
+    (tmp_path / "alone").mkdir()
+    dataset.save_as(tmp_path / "alone" / "rs.dcm")
+    (tmp_path / "out" / "RTSTRUCT.dcm").unlink()
+    case = read(tmp_path / "out")
+    drawn = read_onto(tmp_path / "alone" / "rs.dcm", case)
+    assert drawn.facts["notes"] == (*case.facts["notes"], "'Kehlkopf neu': 2 contour(s) of type OPEN_PLANAR enclose nothing: left out")
+    assert drawn.facts["unmapped"] == ("Kehlkopf neu",)
+    assert drawn.facts["names"] == {"Kehlkopf neu": "Kehlkopf neu"}
 
 
 def scaled(dataset: Dataset) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,15 +198,21 @@ def _without_images(path: Path) -> list[SeriesFiles]:
 
 def _drawn_on(case: Case, file: SeriesFiles) -> Case:
     from oncontour.io.rtstruct import read_structure_set
-    from oncontour.io.seg import read_seg
+    from oncontour.io.rtstruct_read import StructureSet
+    from oncontour.io.seg import Segments, read_seg
 
     bare = case.without_structures() if case.images else case
     source = case.source if isinstance(case.source, DicomSource) else None
+    found: StructureSet | Segments
     if file.kind == "RTSTRUCT":
-        return bare.with_contours(read_structure_set(file.path, source=source).contours)
-    segments = read_seg(file.path, geometry=case.geometry, source=source)
-    _check_frame(segments.frame_of_reference_uid, case, file.path)
-    return bare.with_masks(segments.masks)
+        found = read_structure_set(file.path, source=source)
+        drawn = bare.with_contours(found.contours)
+    else:
+        found = read_seg(file.path, geometry=case.geometry, source=source)
+        _check_frame(found.frame_of_reference_uid, case, file.path)
+        drawn = bare.with_masks(found.masks)
+    notes = tuple(dict.fromkeys((*bare.facts.get("notes", ()), *found.notes)))
+    return replace(drawn, facts={**bare.facts, "names": dict(found.names), "unmapped": found.unmapped, "notes": notes})
 
 
 def _check_frame(theirs: str, case: Case, path: Path) -> None:

@@ -102,9 +102,14 @@ def _curve(axis: Any, name: str, one: DVH, position: int, absolute: bool) -> Non
         color=colour,
         linewidth=2.4 if target else 1.7,
         linestyle="-" if target else DASHES[position % len(DASHES)],
-        label=f"{name}  {_cc(one.volume_cc)} cc, mean {one.mean_gy:.1f} Gy" + (" *" if one.note else ""),
+        label=f"{_as_is(name)}  {_cc(one.volume_cc)} cc, mean {one.mean_gy:.1f} Gy" + (" *" if one.note else ""),
         zorder=3 if target else 2,
     )
+
+
+def _as_is(text: str) -> str:
+    """``text`` for matplotlib, which takes what is between two dollars for mathematics and leaves out what begins with an underscore."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _axes(axis: Any, shown: Mapping[str, DVH], absolute: bool, title: str) -> None:
@@ -117,7 +122,7 @@ def _axes(axis: Any, shown: Mapping[str, DVH], absolute: bool, title: str) -> No
     axis.grid(color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)
     if title:
-        axis.set_title(title, loc="left", fontsize=10, fontweight="bold", pad=14)
+        axis.set_title(_as_is(title), loc="left", fontsize=10, fontweight="bold", pad=14)
     if not shown:
         axis.text(0.5, 0.5, "no structure has a dose", transform=axis.transAxes, ha="center", color="#555555")
         return

@@ -34,10 +34,17 @@ SEVERITY: dict[str, float] = {
     "cut": 0.7,
     "sliver": 0.78,
     "wide": 0.79,
+    "small": 0.79,
     "unchecked": 0.9,
 }
 """The DSC that a finding is ranked with among predicted ones: a wrong side comes first, a sliver last."""
-TITLES: dict[str, str] = {**CODES, "missed": "goes on past its end", "wide": "too wide to score", "unchecked": "rules not checked"}
+TITLES: dict[str, str] = {
+    **CODES,
+    "missed": "goes on past its end",
+    "wide": "too wide to score",
+    "small": "too small to score",
+    "unchecked": "rules not checked",
+}
 """code -> its title: those of the rules, and those of the model's own remarks."""
 BRIDGE = 1
 """Flagged slices with so many unflagged ones between them are one place to look at."""

@@ -81,6 +81,13 @@ class Observed:
         return [s for s in self.slices if s.claimed and not np.isnan(s.true)]
 
 
+def check_scored(assessor: Assessor, case: Case) -> None:
+    """Raise InputError for a case that the model would refuse whole (another part of the body, no CT): it would open the gate for such."""
+    refused, _ = refusal(case, assessor.card)
+    if refused:
+        raise InputError(refused, where=case.id, hint="such patients are not scored, so nothing is learned from them")
+
+
 def observe(
     assessor: Assessor,
     case: Case,
@@ -91,11 +98,8 @@ def observe(
     """Add to ``into`` what the model says of the masks ``claims`` (source -> structure -> mask) of a case that holds the truth.
 
     ``chances`` (source -> structure -> chances times 255): what the drawers thought; a model that needs them leaves out masks without.
-    Raises InputError for a case that the model would refuse whole (another part of the body, no CT): it would open the gate for such.
+    A case that the model would refuse whole is looked at all the same: see ``check_scored``.
     """
-    refused, _ = refusal(case, assessor.card)
-    if refused:
-        raise InputError(refused, where=case.id, hint="such patients are not scored, so nothing is learned from them")
     names = [name for name in assessor.task.settings.structures if name in case.structures]
     work = assessor.work(case.without_structures())
     truths = {name: case.mask(name) for name in names}
