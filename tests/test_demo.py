@@ -43,7 +43,9 @@ def test_flagged_slices_stand_first(shown: demo.Shown) -> None:
     lines = [line for line in str(shown).splitlines() if line.startswith("  1. ")]
     assert len(lines) == 1
     assert found[0].name in lines[0]
-    assert all(one["scored"] for one in case.scores["assess"]["structures"].values())
+    judged = case.scores["assess"]["structures"]
+    assert [name for name, one in judged.items() if not one["scored"]] == ["Esophagus"]
+    assert "Not scored: Esophagus: The model never saw Esophagus in training." in str(shown)
 
 
 def test_it_shows_what_the_dose_gives(shown: demo.Shown, data: Path) -> None:

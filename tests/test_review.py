@@ -120,6 +120,10 @@ def test_the_worst_places_in_words() -> None:
     bare = make({"Brainstem": BOXES["Brainstem"]})
     unscored = bare.with_scores({"assess": report.unscored(bare, {"Brainstem": []}, "There is no model.")})
     assert report.worst(unscored, 2) == ["There is no model.", "Nothing is flagged. No slice was scored: only the rules have looked."]
+    found = scored().scores["assess"]
+    stem = {"scored": False, "why": "Nobody taught it.", "slices": [], "findings": []}
+    partly = scored().with_scores({"assess": {**found, "structures": {**found["structures"], "Brainstem": stem}}})
+    assert report.worst(partly, 2)[0] == "Not scored: Brainstem: Nobody taught it."
 
 
 def test_a_number_is_said_of_the_slice_that_it_is_of() -> None:

@@ -27,7 +27,6 @@ OWN_MODEL = "hn-quality-own"
 """The shipped one that knows how sure the drawing model was of each voxel: for what the shipped contour models draw in a run."""
 UNSURE = "how sure the drawing model was is not known of {}: {} judged all structures without."
 ALONE = "{} drew these contours itself, and its own opinion is no second one: {} judged them without."
-UNLEARNED = "{} never saw {} in training: {} judged without knowing how sure the drawing model was."
 NO_BOUND = (
     "the second opinion comes from another version of {} than the bound was made with: no bound is given. Way out: oncontour calibrate."
 )
@@ -68,15 +67,13 @@ def score(
     ``without``, the sentence why.
 
     Where the shipped model that knows how sure the drawer was (OWN_MODEL) is not told so of every structure, the plain one judges them all;
-    and so it does where the drawer was the one to be asked for an opinion. What OWN_MODEL never saw in training the plain one judges, and
-    both are recorded. ``scores["chances"]`` has then served its turn.
+    and so it does where the drawer was the one to be asked for an opinion. ``scores["chances"]`` has then served its turn.
     """
     if assessor is None:
         from oncontour.ops.checks import findings_or_why
 
         return without_chances(case).with_scores({"assess": report.unscored(case, findings_or_why(case), without)}), []
     notes: list[str] = []
-    more: list[dict[str, Any]] = []
     unsure = assessor.unsure(case) if assessor.card.name == OWN_MODEL else []
     plain = _plain(assessor) if unsure else None
     if plain is not None:
@@ -91,31 +88,7 @@ def score(
             assessor, scored = plain, plain.predict(case, progress)
     elif "calibrated_with" in opinion:
         notes.append(NO_BOUND.format(opinion["model"]))
-    elif assessor.card.name == OWN_MODEL and not scored.scores["assess"]["refused"]:
-        scored, more = _with_strangers(scored, assessor, notes)
-    return without_chances(scored), [_recorded(assessor, notes), *more]
-
-
-def _recorded(assessor: Assessor, notes: Sequence[str] = ()) -> dict[str, Any]:
-    return {**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": list(notes)}
-
-
-def _with_strangers(scored: Case, assessor: Assessor, notes: list[str]) -> tuple[Case, list[dict[str, Any]]]:
-    """The case with the plain model's word on structures that ``assessor`` never saw in training, and what is recorded of that model.
-
-    ``notes`` gets the sentence. Their bounds are the plain model's, and hold for as large a part of slices.
-    """
-    strangers = assessor.strangers(scored)
-    plain = _plain(assessor) if strangers else None
-    if plain is None:
-        return scored, []
-    notes.append(UNLEARNED.format(assessor.card.name, _some(strangers), plain.card.name))
-    ours = scored.scores["assess"]
-    theirs = replace(plain, only=tuple(strangers)).predict(scored).scores["assess"]
-    judged = {name: {**theirs["structures"][name], "model": plain.card.name} for name in strangers}
-    structures = {name: judged.get(name, one) for name, one in ours["structures"].items()}
-    maps = {**ours["error_maps"], **theirs["error_maps"]}
-    return scored.with_scores({"assess": {**ours, "structures": structures, "error_maps": maps}}), [_recorded(plain)]
+    return without_chances(scored), [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
 
 
 def without_chances(case: Case) -> Case:

@@ -174,31 +174,19 @@ def test_where_nobody_knows_how_sure_the_drawer_was_a_model_judges_that_need_not
     assert not any(one["scored"] for one in scoring.score(theirs, assessor)[0].scores["assess"]["structures"].values())
 
 
-def test_what_the_model_never_saw_another_judges_and_both_are_recorded(task, drawer, case, monkeypatch):
+def test_what_the_model_never_saw_in_training_is_not_scored(task, drawer, case):
     some = deepcopy(task)
     some.gate.limit[:] = 1e9
     some.gate.limit[some.settings.structures.index("Parotid_R")] = 0
-    assessor = Assessor(some, "torch", 1, use_gate=False)
     found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
-    found = replace(found, masks={**found.masks, "Parotid_R": case.mask("Parotid_R")})
-    alone = assessor.predict(found).scores["assess"]["structures"]
-    assert alone["Parotid_R"]["why"] == "The model never saw Parotid_R in training."
-    assert scoring.score(found, assessor)[0].scores["assess"]["structures"] == alone, "somebody's model"
-    monkeypatch.setattr(scoring, "OWN_MODEL", assessor.card.name)
-    torch.manual_seed(1)
-    plain = Assessor(AssessTask(AssessSettings(NAMES, **SMALL)).eval(), "torch", 1, use_gate=False)
-    monkeypatch.setattr(scoring, "load", lambda **_: plain)
-    scored, models = scoring.score(found, assessor)
-    rated, theirs = scored.scores["assess"]["structures"], plain.predict(found).scores["assess"]["structures"]
-    assert list(rated) == list(alone)
-    assert {**rated["Parotid_R"], "model": None} == {**theirs["Parotid_R"], "model": None}
-    assert rated["Parotid_R"]["scored"]
-    assert {n: one for n, one in rated.items() if n != "Parotid_R"} == {n: one for n, one in alone.items() if n != "Parotid_R"}
-    assert set(scored.scores["assess"]["error_maps"]) == {n for n, one in rated.items() if one["scored"]}
-    assert [len(one["notes"]) for one in models] == [1, 0]
-    assert "never saw Parotid_R in training" in models[0]["notes"][0]
-    monkeypatch.setattr(scoring, "load", lambda **_: None)
-    assert scoring.score(found, assessor)[0].scores["assess"]["structures"] == alone
+    found = replace(found, masks={name: case.mask(name) for name in NAMES})
+    scored, _ = scoring.score(found, Assessor(some, "torch", 1, use_gate=False))
+    rated = scored.scores["assess"]["structures"]
+    assert rated["Parotid_R"]["why"] == "The model never saw Parotid_R in training."
+    assert {s["dsc"] for s in rated["Parotid_R"]["slices"]} == {None}
+    assert "Parotid_R" not in scored.scores["assess"]["error_maps"]
+    assert rated["Parotid_L"]["scored"]
+    assert "not scored: Parotid_R: The model never saw Parotid_R in training." in scoring.summary(scored)
 
 
 def test_who_judges_depends_on_who_drew():

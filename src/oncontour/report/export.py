@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,26 @@ def write_scores(case: Case, path: Path | str) -> Path:
 
 
 def worst(case: Case, most: int) -> list[str]:
-    """How much there is to look at, and the ``most`` worst places in words, numbered as the page numbers them; why nothing was scored."""
+    """What was not scored and why, how much there is to look at, and the ``most`` worst places in words, numbered as on the page."""
     scores, table = case.scores["assess"], strips(case)
     found = spots(table)
     lines = [f"Not scored: {scores['refused']}"] if scores.get("refused") else []
     if not lines and not any(strip.scored for strip in table):
         lines = list(dict.fromkeys(strip.why for strip in table if strip.why))
+    elif not lines:
+        lines += _unscored(table)
     lines.append(sentence(table))
     lines += [f"  {n}. {_place(case.geometry, spot)}" for n, spot in enumerate(found[:most], start=1)]
     return lines + ([f"  and {len(found) - most} more"] if len(found) > most else [])
+
+
+def _unscored(table: Sequence[Strip]) -> list[str]:
+    """Why structures are not scored, a line a reason."""
+    why: dict[str, list[str]] = {}
+    for strip in table:
+        if not strip.scored and strip.why:
+            why.setdefault(strip.why, []).append(strip.name)
+    return [f"Not scored: {', '.join(names)}: {reason}" for reason, names in why.items()]
 
 
 def _place(grid: Geometry, spot: Spot) -> str:

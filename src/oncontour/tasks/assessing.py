@@ -82,14 +82,12 @@ class Measured:
 
 @dataclass
 class Assessor:
-    """A quality task made ready to predict: engine compiled once. ``use_gate`` False scores whatever it is shown; ``only``: these
-    structures alone are scored, all by default."""
+    """A quality task made ready to predict: engine compiled once. ``use_gate`` False scores whatever it is shown."""
 
     task: AssessTask
     backend: Backend = "auto"
     threads: int | None = None
     use_gate: bool = True
-    only: tuple[str, ...] | None = None
     _calibration: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property
@@ -187,10 +185,6 @@ class Assessor:
         told = {"model": opinion.model, "sha256": opinion.sha256, "drew": opinion.of_one_hand({name: case.mask(name) for name in names})}
         return told | ({"calibrated_with": used} if used != opinion.sha256 else {})
 
-    def strangers(self, case: Case) -> list[str]:
-        """Structures of the case that the model was made for, and never saw in training."""
-        return [name for name, why in self._unfit(case, list(case.structures)).items() if why == STRANGE.format(name)]
-
     def unsure(self, case: Case) -> list[str]:
         """Structures that would be scored if it were known how sure their drawer was."""
         known = case.scores.get("chances", {})
@@ -201,9 +195,7 @@ class Assessor:
         out: dict[str, str] = {}
         known, gate = self.task.settings.structures, self.task.gate
         for name in names:
-            if self.only is not None and name not in self.only:
-                out[name] = "It was not asked for."
-            elif name not in known:
+            if name not in known:
                 out[name] = f"The model was not made for {name}."
             elif bool(gate.limit.any()) and not gate.knows(known.index(name)):
                 out[name] = STRANGE.format(name)
