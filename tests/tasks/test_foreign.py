@@ -600,6 +600,8 @@ def test_a_bundles_threshold_and_what_it_says_of_its_channels(tmp_path, case):
     model = load_foreign(changed(folder, after(sigmoid, discrete(argmax=True))), backend="torch")
     check(model.predict(case), case)
     softmax = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
+    other = {"_target_": "monai.transforms.KeepLargestConnectedComponentd", "keys": "pred", "threshold": "$0.5 * 1"}
+    assert load_foreign(changed(folder, after(softmax, other)), backend="torch").model.mode == "softmax"
     for steps, match in (
         ((sigmoid, discrete(threshold=50)), "a probability, not 50"),
         ((softmax, discrete(threshold=0.5)), "threshold of 0.5 on what softmax gives"),
@@ -612,7 +614,7 @@ def test_a_bundles_threshold_and_what_it_says_of_its_channels(tmp_path, case):
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     formats = metadata["network_data_format"]
     for image, channels, match in (
-        ({"modality": "PET"}, formats["outputs"]["pred"]["channel_def"], "modality 'PET'"),
+        ({"modality": "n/a"}, formats["outputs"]["pred"]["channel_def"], r"modality 'N/A'.*metadata\.json\]. Way out: .*image\.modality"),
         ({"modality": "CT"}, {"0": "tumour"}, r"one channel \(tumour\)"),
     ):
         said = {"inputs": {"image": image}, "outputs": {"pred": {"channel_def": channels}}}

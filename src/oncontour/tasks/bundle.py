@@ -61,7 +61,7 @@ def read_bundle(folder: Path, *, backend: Backend = "auto", threads: int | None 
     labels, (mode, threshold) = _labels(metadata, folder), config.decision()
     if mode == "softmax" and len(labels) < 2:
         raise ModelError(f"one channel ({labels[0]}) and no sigmoid: there is nothing to choose from", where=config.where)
-    image = _image(metadata, config.where)
+    image = _image(metadata, str(folder / "configs" / "metadata.json"))
     window = config.window()
     steps, spacing = config.steps()
     net, weights = _net(folder, config, trust)
@@ -119,7 +119,11 @@ def _image(metadata: Mapping[str, Any], where: str) -> str:
     inputs = metadata["network_data_format"].get("inputs", {}).get("image", {})
     modality = str(inputs.get("modality", "CT")).upper()
     if not modality.startswith(("CT", "MR")):
-        raise ModelError(f"a bundle for images of modality {modality!r}; CT and MR can be given", where=where)
+        raise ModelError(
+            f"a bundle for images of modality {modality!r}; CT and MR can be given",
+            where=where,
+            hint="where these are CT or MR all the same, say so there: network_data_format.inputs.image.modality",
+        )
     return "mr" if modality.startswith("MR") else "ct"
 
 
@@ -304,6 +308,8 @@ class _Config:
         activation, argmax, threshold = "", False, None
         for described in self.transforms("postprocessing"):
             kind = str(described.get("_target_", "")).rsplit(".", 1)[-1]
+            if kind not in ("Activationsd", "AsDiscreted"):
+                continue
             said = {name: _first(self.plain(described.get(name))) for name in ("sigmoid", "softmax", "other", "argmax", "threshold")}
             if kind == "Activationsd":
                 if said["other"] is not None or bool(said["sigmoid"]) == bool(said["softmax"]):
