@@ -9,6 +9,7 @@ import pytest
 
 from oncontour.case import Case
 from oncontour.cli import main
+from oncontour.contours import Contours
 from oncontour.errors import CohortError, ConfigError, InputError, OutputError
 from oncontour.evaluate import Predictions, evaluate, tables
 from oncontour.evaluate import write as write_results
@@ -134,6 +135,18 @@ def test_what_is_asked_for_and_in_no_truth_is_said() -> None:
     found = judge(People(TRUTH), {"net": Draws(moved(TRUTH, 0))}, structures=["Cord", "Chord", "Cord"], threads=1)
     assert (found.structures, found.nowhere) == (("Cord",), ("Chord",))
     assert "in the truth of no judged patient: Chord" in text(found, summarise(found), [])
+
+
+def test_what_is_not_judged_stops_nothing():
+    """The truth has one side alone, and of the other side's contours one is tilted, so that no slice holds them all."""
+    tilted = Contours([np.array([[0.0, 0, z], [9, 0, z], [9, 9, z + up]]) for z, up in ((0, 0), (3, 9))])
+
+    class Both:
+        def predict(self, case: Case) -> Case:
+            return Case(case.id, {}, TRUTH["p2"], {"Gland_R": tilted})
+
+    found = judge(People({"p2": TRUTH["p2"]}), {"net": Both()}, threads=1)
+    assert (found.failures, found.swaps, found.structures) == ((), (), ("Cord", "Gland_L"))
 
 
 def test_a_structure_that_is_asked_for_by_its_very_name_is_no_other():

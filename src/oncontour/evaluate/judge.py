@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -243,8 +244,7 @@ def _judge_patient(
         for name, (values, shared) in zip(names, numbers, strict=True):
             found.rows += [Row(patient, method, name, metric, value) for metric, value in values.items()]
             seen.setdefault(name, {})[method] = masks[name], shared
-        others = {side: _mask(predicted, side, case.geometry) for name in names if (side := _other_side(name)) and side not in truth}
-        found.swaps += [Swap(patient, method, name) for name in swapped(truth, {**masks, **others})]
+        found.swaps += [Swap(patient, method, name) for name in swapped(truth, {**masks, **_other_sides(predicted, truth, case.geometry)})]
     if look:
         for name, by_method in seen.items():
             found.panels += panels(case, name, truth[name], by_method)
@@ -278,6 +278,16 @@ def _other_side(name: str) -> str | None:
         if name.endswith(one):
             return name[: -len(one)] + other
     return None
+
+
+def _other_sides(predicted: Case, truth: Mapping[str, Volume], geometry: Geometry) -> dict[str, Volume]:
+    """What was predicted of the sides that the truth lacks; they are not judged, so one that cannot be filled is nobody's failure."""
+    out = {}
+    for side in filter(None, map(_other_side, truth)):
+        if side not in truth:
+            with suppress(OncontourError):
+                out[side] = _mask(predicted, side, geometry)
+    return out
 
 
 def _mask(predicted: Case, name: str, geometry: Geometry) -> Volume:
