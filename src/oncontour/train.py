@@ -369,7 +369,8 @@ def _fit(
         if start is not None:
             _begin_with(task, start)
     made = _made(settings, patients, watched, known) | ({"started_from": started} if started else {})
-    made |= {"not_learned": missing} if missing and started is None else {}
+    never = [one for one in missing if start is None or one in read_card(find(start)).made.get("not_learned", ())]
+    made |= {"not_learned": never} if never else {}
     kept.made = made
     trainer.fit(lesson, ckpt_path=resume, weights_only=True)
     task.cpu()
@@ -581,13 +582,14 @@ def _told_of_missing(task: Task[Any], missing: Sequence[str], train: Sequence[An
     what = f"no patient to learn from has {', '.join(missing)}"
     thin = sorted({name for sample in train for name in getattr(sample, "lost", ()) if name in missing})
     what += f" ({', '.join(thin)} was contoured, too thin for a voxel of the working grid)" if thin else ""
-    if isinstance(task, AssessTask):
-        return [f"{what} among the masks that are learned from: the model will not score it"]
+    what += " among the masks that are learned from" if isinstance(task, AssessTask) else ""
+    if started is None and isinstance(task, AssessTask):
+        return [f"{what}: the model will not score it"]
     if started is None:
         raise TrainingError(
             f"{what}: the model would make it up",
             where=f"{len({sample.case_id for sample in train})} patients",
-            hint="leave it out of settings.structures, or see how the patients' contours are called",
+            hint="leave it out of settings.structures, see how the patients' contours are called, or hold back others (training.seed)",
         )
     return [f"{what}: what the model knows of it is what {started['name']} knew"]
 

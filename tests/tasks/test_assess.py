@@ -537,3 +537,15 @@ def test_a_structure_in_no_mask_to_learn_from_is_told_and_never_scored(cases, tm
     case = cases[0].without_structures().with_masks({"Kidney_L": cases[0].mask("Parotid_L")})
     told = load_assessor(done.model, backend="torch", threads=1).predict(case).scores["assess"]["structures"]
     assert told["Kidney_L"]["why"] == "The model never saw Kidney_L in training."
+
+
+def test_what_a_first_model_knew_is_still_scored_by_the_second_and_what_it_never_saw_is_not(cases, tmp_path):
+    settings = replace(SETTINGS, structures=("Bone_Mandible", "Parotid_L", "Kidney_L"), draws=32, variants=2)
+    once = TrainSettings(epochs=1, batch=16, validation=0.0, threads=1)
+    first = fit(AssessTask(settings), cases[:2], tmp_path / "first", once)
+    bare = [Case(c.id, {"ct": c.ct}, {"Parotid_L": c.mask("Parotid_L")}) for c in cases[2:4]]
+    second = fit(AssessTask(settings), bare, tmp_path / "second", once, start=first.model)
+    assert second.notes[0].endswith("masks that are learned from: what the model knows of it is what model knew")
+    assert second.card.made["not_learned"] == ["Kidney_L"]
+    gate = load_assessor(second.model, backend="torch", threads=1).task.gate
+    assert [gate.knows(n) for n in range(3)] == [True, True, False]
