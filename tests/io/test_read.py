@@ -26,6 +26,7 @@ from oncontour.io.nifti import write_image
 from oncontour.io.patient import losses, read_onto
 from oncontour.io.rtdose import RT_PLAN, DoseKind, write_rtdose
 from oncontour.io.seg import write_seg
+from oncontour.phantom import head_neck
 from oncontour.volume import Volume
 from tests.dicom_cases import make_series, save
 
@@ -91,6 +92,16 @@ def test_single_images(tmp_path: Path) -> None:
     assert (case.id, list(case.images)) == ("scan", ["ct"])
     assert case.facts["notes"] == ("scan.nrrd is taken as a CT in HU",)
     assert list(read(write_image(image, tmp_path / "MR.mha")).images) == ["mr"]
+
+
+def test_what_only_dicom_has_cannot_be_picked_elsewhere(tmp_path: Path) -> None:
+    case = head_neck(0, (9, 7, 7), 1.0, (16, 32, 32))
+    write(case, tmp_path / "layout", format="nifti")
+    write_image(case.ct, tmp_path / "ct.nii.gz")
+    for path in (tmp_path / "layout", tmp_path / "ct.nii.gz"):
+        for picked in ({"doses": ["1.2.3"]}, {"series_uid": "1.2.3"}, {"structure_set_uid": "1.2.3"}):
+            with pytest.raises(ConfigError, match=r"is picked \(1.2.3\), and this patient is no DICOM"):
+                read(path, **picked)
 
 
 def test_masks_alone_and_odd_names(tmp_path: Path) -> None:

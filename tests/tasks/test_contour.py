@@ -146,6 +146,9 @@ def test_a_model_file_contours_as_the_task_it_came_from(case, contourer, tmp_pat
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="1 to 32"):
         ContourSettings(structures=())
+    with pytest.raises(ConfigError, match="a single point to net 'unet3d' at its coarsest: one side of 32"):
+        ContourTask(ContourSettings(("Brainstem",), window=(16, 16, 16)))
+    ContourTask(ContourSettings(("Brainstem",), window=(32, 16, 16)))
     with pytest.raises(ConfigError, match="low to high"):
         ContourSettings(structures=("A",), hu=(100, -100))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from oncontour.case import Case
@@ -25,10 +25,10 @@ def read(
 
     ``id`` is by default the name of the folder or file: a PatientID is patient data and stays out of ids. ``series_uid`` picks one of
     several image series, ``structure_set_uid`` (a SOPInstanceUID) one of several RTSTRUCTs, ``doses`` (SOPInstanceUIDs or files) one of
-    several RTDOSEs, or some to be added up (DICOM only). Remarks for the user are in ``case.facts["notes"]``, names of structures that no
-    TG-263 name is known for in ``case.facts["unmapped"]``, and what the files call each structure in ``case.facts["names"]``. With
-    ``lenient`` structures and a dose that cannot be read are left out and noted: for who wants the images in any case. Raises InputError
-    (or one of its kinds) in one sentence.
+    several RTDOSEs, or some to be added up; each of the three is refused where the patient is no DICOM. Remarks for the user are in
+    ``case.facts["notes"]``, names of structures that no TG-263 name is known for in ``case.facts["unmapped"]``, and what the files call
+    each structure in ``case.facts["names"]``. With ``lenient`` structures and a dose that cannot be read are left out and noted: for who
+    wants the images in any case. Raises InputError (or one of its kinds) in one sentence.
     """
     path = Path(path)
     if not path.exists():
@@ -39,14 +39,25 @@ def read(
     from oncontour.io.patient import read_dicom
     from oncontour.io.scan import holds_dicom
 
+    picked = {"a series": series_uid, "a structure set": structure_set_uid, "a dose": ", ".join(map(str, doses))}
     if path.is_file() and is_image(path):
+        _check_unpicked(path, picked)
         return _read_single(path, id)
     if is_layout(path) and not holds_dicom(path):
+        _check_unpicked(path, picked)
         return read_layout(path, id=id, lenient=lenient)
     check_not_both(path)
     if is_openkbp(path):
+        _check_unpicked(path, picked)
         return read_openkbp(path, id=id)
     return read_dicom(path, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=doses, lenient=lenient)
+
+
+def _check_unpicked(path: Path, picked: Mapping[str, str | None]) -> None:
+    """Raises ConfigError where one of several DICOM objects is asked for, and the patient is no DICOM."""
+    for what, uid in picked.items():
+        if uid:
+            raise ConfigError(f"{what} is picked ({uid}), and this patient is no DICOM", where=str(path), hint="leave that option out")
 
 
 def write(case: Case, out: Path | str, *, format: str = "dicom") -> list[Path]:

@@ -149,6 +149,10 @@ class ContourTask(Task[Sample]):
         divisor = getattr(self.net, "divisor", 1)
         if any(n % divisor for n in settings.window[1 if self.flat else 0 :]):
             raise ConfigError(f"window {settings.window} must be made of multiples of {divisor} for net {settings.net!r}")
+        if not self.flat and divisor > 1 and max(settings.window) == divisor:
+            raise ConfigError(
+                f"window {settings.window} is a single point to net {settings.net!r} at its coarsest: one side of {2 * divisor}"
+            )
         self._mirror = mirrored(settings.structures)
         if settings.mirror and self._mirror is None:
             raise ConfigError(f"one side of a pair is missing among {list(settings.structures)}, so mirror must stay off")
