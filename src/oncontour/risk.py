@@ -98,7 +98,8 @@ def load(model: str | Path) -> Any:
 
 def check_facts(given: Mapping[str, bool | float | str], known: Sequence[str], model: str) -> None:
     """Raise ConfigError for a fact that neither the model nor a published one asks for (a misspelt one would count as average unseen), for
-    one of the model's own that is no number, and for one that a published model asks for with a value that it does not know.
+    one of the model's own that is no number (NaN is one that is not known), and for one that a published model asks for with a value that
+    it does not know.
     """
     from oncontour.dose.ntcp import asked_facts, fact_key
 
@@ -108,7 +109,7 @@ def check_facts(given: Mapping[str, bool | float | str], known: Sequence[str], m
         told = f"it learned with {', '.join(known)}" if known else "it learned without any"
         raise ConfigError(f"the model knows no fact {', '.join(strange)}: {told}", where=model, hint="mend or leave out --facts")
     for name, value in given.items():
-        if name in known and (isinstance(value, str) or not math.isfinite(value)):
+        if name in known and (isinstance(value, str) or math.isinf(value)):
             raise ConfigError(f"{name} is a number to this model, not {value!r}", where=model, hint="mend or leave out --facts")
         if name not in known and fact_key(value) not in asked[name]:
             raise ConfigError(f"{name} is one of {', '.join(asked[name])}, not {value!r}", where=model, hint="mend or leave out --facts")
