@@ -15,7 +15,7 @@ import numpy as np
 from oncontour.case import Case, LabelMasks
 from oncontour.errors import CohortError, ConfigError, GeometryError, IncompleteError, InputError, ModelError
 from oncontour.files import sweep, write_text
-from oncontour.io.layout import MASKS
+from oncontour.io.layout import CHANCES, MASKS
 from oncontour.progress import Progress
 from oncontour.volume import Volume
 
@@ -148,7 +148,7 @@ def draw(
     One that cannot be read, or lies on no grid, is named on stderr and in ``failed``. Raises OutputError where the folder of a patient
     holds other things.
     """
-    from oncontour.io.claims import CHANCES, write_chances
+    from oncontour.io.claims import write_chances
     from oncontour.io.layout import write_layout
     from oncontour.io.patient import check_replaceable
 

@@ -122,10 +122,7 @@ def summary(case: Case) -> list[str]:
 
 def _reasons(structures: Mapping[str, Any]) -> list[str]:
     """Why structures are not scored: a reason that all share stands alone."""
-    why: dict[str, list[str]] = {}
-    for name, one in structures.items():
-        if not one["scored"]:
-            why.setdefault(one["why"], []).append(name)
+    why = report.by_reason((name, one["why"]) for name, one in structures.items() if not one["scored"])
     if len(structures) in map(len, why.values()):
         return list(why)
     return [f"not scored: {_some(names)}: {reason}" for reason, names in why.items()]

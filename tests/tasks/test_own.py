@@ -14,9 +14,9 @@ from oncontour.assess import observe_cohort
 from oncontour.case import Case
 from oncontour.errors import FormatError, TrainingError
 from oncontour.geometry import Geometry
-from oncontour.io.claims import CHANCES, chances_about, claims_about, sources, with_claims, write_chances
+from oncontour.io.claims import chances_about, claims_about, sources, with_claims, write_chances
 from oncontour.io.cohort import Cohort
-from oncontour.io.layout import write_layout
+from oncontour.io.layout import CHANCES, write_layout
 from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
 from oncontour.pipeline import contour, judge

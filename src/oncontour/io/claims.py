@@ -18,11 +18,8 @@ from oncontour.case import Case
 from oncontour.errors import CohortError, FormatError, GeometryError, OncontourError
 from oncontour.files import writing_folder
 from oncontour.io.cohort import Cohort
-from oncontour.io.layout import read_named, write_named
+from oncontour.io.layout import CHANCES, read_named, write_named
 from oncontour.volume import Volume
-
-CHANCES = "chances"
-"""Folder beside ``masks``."""
 
 
 def sources(roots: Sequence[Path | str]) -> dict[str, Cohort]:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from oncontour.case import Case
 
 Format = Literal["dicom", "nifti"]
-LONGEST_NAME = 60
-"""Letters of a structure's name that ``write_rtstruct`` keeps."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +114,7 @@ def _one(
 def _changed_names(case: Case) -> Iterable[str]:
     """Which names of structures an RTSTRUCT does not hold as they are: long ones, and letters that DICOM has not."""
     from oncontour.io.attributes import fitted
+    from oncontour.io.rtstruct_write import LONGEST_NAME
 
     called = [str(case.facts.get("names", {}).get(name, name)) for name in case.structures]
     changed = [repr(name) for name in called if fitted("ROIName", name)[:LONGEST_NAME] != name]

@@ -22,8 +22,8 @@ from oncontour.volume import Volume
 MASKS = "masks"
 IMAGES = ("ct", "mr", "dose")
 """Images whose names mean something, in whatever case they are written."""
-_CHANCES = "chances"
-"""What ``predict`` keeps beside ``masks`` (``io/claims.py``)."""
+CHANCES = "chances"
+"""Folder that ``predict`` makes beside ``masks`` (``io/claims.py``)."""
 _ROUNDED = 1e-3
 """Voxels by which a contour may pass the image's edge and still end at it."""
 
@@ -70,7 +70,7 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
 
 def _passed_over(folder: Path) -> list[str]:
     """A note on folders of image files beside ``masks`` that nobody reads: they may be structures, under another name."""
-    others = [path for path in folder.iterdir() if path.is_dir() and path.name not in (MASKS, _CHANCES) and not path.name.startswith(".")]
+    others = [path for path in folder.iterdir() if path.is_dir() and path.name not in (MASKS, CHANCES) and not path.name.startswith(".")]
     names = sorted(readable(path.name) for path in others if _images(path))
     return [f"passed over: image files in {', '.join(names)}; those of structures are read from {MASKS} alone"] if names else []
 

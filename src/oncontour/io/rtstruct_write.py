@@ -59,6 +59,8 @@ from oncontour.palette import Colour, colour_of
 Ints = NDArray[np.int64]
 Algorithm = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
 
+LONGEST_NAME = 60
+"""Letters of a structure's name that are kept."""
 _LONGEST_SHORT_VR = 65534
 _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"
 _FINE_DIGITS, _OBLIQUE_DIGITS, _PLANE_DIGITS, _COARSE_DIGITS = 4, 6, 12, 3
@@ -197,7 +199,7 @@ def _used(base: RtstructFile | None) -> tuple[set[int], set[str]]:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    name = name[:60]
+    name = name[:LONGEST_NAME]
     return name if name not in taken else next(made for n in range(2, len(taken) + 3) if (made := f"{name}^{n}") not in taken)
 
 

@@ -22,13 +22,14 @@ from typing import Any
 from oncontour.case import Case
 from oncontour.files import write_text
 from oncontour.palette import COLOURS, colour_of
-from oncontour.report.export import observations, scores_csv, worst, write_scores
+from oncontour.report.export import by_reason, observations, scores_csv, worst, write_scores
 from oncontour.report.review import scores_of, title, unscored
 from oncontour.report.structures import Row, rows, warnings
 
 __all__ = [
     "COLOURS",
     "Row",
+    "by_reason",
     "colour_of",
     "observations",
     "page",

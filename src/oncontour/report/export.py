@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +49,19 @@ def worst(case: Case, most: int) -> list[str]:
     if not lines and not any(strip.scored for strip in table):
         lines = list(dict.fromkeys(strip.why for strip in table if strip.why))
     elif not lines:
-        lines += _unscored(table)
+        unscored = by_reason((strip.name, strip.why) for strip in table if not strip.scored and strip.why)
+        lines += [f"Not scored: {', '.join(names)}: {reason}" for reason, names in unscored.items()]
     lines.append(sentence(table))
     lines += [f"  {n}. {_place(case.geometry, spot)}" for n, spot in enumerate(found[:most], start=1)]
     return lines + ([f"  and {len(found) - most} more"] if len(found) > most else [])
 
 
-def _unscored(table: Sequence[Strip]) -> list[str]:
-    """Why structures are not scored, a line a reason."""
+def by_reason(unscored: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Reason -> the structures that were not scored for it, of (structure, reason)."""
     why: dict[str, list[str]] = {}
-    for strip in table:
-        if not strip.scored and strip.why:
-            why.setdefault(strip.why, []).append(strip.name)
-    return [f"Not scored: {', '.join(names)}: {reason}" for reason, names in why.items()]
+    for name, reason in unscored:
+        why.setdefault(reason, []).append(name)
+    return why
 
 
 def _place(grid: Geometry, spot: Spot) -> str:
