@@ -70,6 +70,7 @@ def judge(
 def _child(read: Callable[[Path], object], path: Path, send: int, memory_bytes: int, seconds: float) -> None:
     """Never returns. A traceback of where it hung goes out on SIGPROF; the parent kills what even that does not stop."""
     said = "killed\n"
+    gc.freeze()  # what the parent left for the collector may belong to its threads, which are not here
     try:
         with open(os.devnull, "w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), 1)
