@@ -139,10 +139,7 @@ def run(
     risk_model = None if risk is None else _load_risk(risk, facts)
     settings: dict[str, Any] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
     settings |= {"facts": facts, "unit": unit}
-    notes = [anonymous(note, ct_folder, case) for note in case.facts.get("notes", ())]
-    if truth is not None and known is not None:
-        told_of_it = [note for note in known.facts.get("notes", ()) if note not in case.facts.get("notes", ())]
-        notes += [anonymous(anonymous(f"Of the contours to compare with: {note}", truth, case), truth, known) for note in told_of_it]
+    notes = _read_notes(case, ct_folder, known, truth)
     with clock("contour"):
         if not model:
             notes.append(f"{chosen[0]} was chosen because of the region that the CT shows.")
@@ -189,6 +186,16 @@ def guard(out: Path, source: Path, overwrite: bool, *, truth: Path | None = None
                 where=str(out),
                 hint="choose an --out elsewhere, beside that folder",
             )
+
+
+def _read_notes(case: Case, ct_folder: Path, known: Case | None, truth: Path | None) -> list[str]:
+    """What was remarked in reading the CT, and in reading the contours to compare with, without what may name the patient."""
+    seen = case.facts.get("notes", ())
+    notes = [anonymous(note, ct_folder, case) for note in seen]
+    if truth is None or known is None:
+        return notes
+    more = [f"Of the contours to compare with: {note}" for note in known.facts.get("notes", ()) if note not in seen]
+    return notes + [anonymous(anonymous(note, truth, case), truth, known) for note in more]
 
 
 def _is_flat(path: Path) -> bool:

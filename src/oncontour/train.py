@@ -562,14 +562,8 @@ def _trained_on(start: str | Path | None) -> set[str]:
 
 def _unlearned(task: Task[Any], train: Sequence[Any]) -> list[str]:
     """Structures of the model that are in no patient who is learned from: nothing would tell the net what they are."""
-    names = task.card().structures
-    if isinstance(task, ContourTask):
-        taught = {n for sample in train for n in range(len(names)) if sample.known[n] and len(sample.places[n])}
-    elif isinstance(task, AssessTask):
-        taught = {claim.structure for claim in train}
-    else:
-        return []
-    return [name for n, name in enumerate(names) if n not in taught]
+    taught = task.taught(train)
+    return [name for n, name in enumerate(task.card().structures) if n not in taught]
 
 
 def _told_of_missing(task: Task[Any], missing: Sequence[str], train: Sequence[Any], started: dict[str, str] | None) -> list[str]:
@@ -582,9 +576,8 @@ def _told_of_missing(task: Task[Any], missing: Sequence[str], train: Sequence[An
     what = f"no patient to learn from has {', '.join(missing)}"
     thin = sorted({name for sample in train for name in getattr(sample, "lost", ()) if name in missing})
     what += f" ({', '.join(thin)} was contoured, too thin for a voxel of the working grid)" if thin else ""
-    what += " among the masks that are learned from" if isinstance(task, AssessTask) else ""
-    if started is None and isinstance(task, AssessTask):
-        return [f"{what}: the model will not score it"]
+    if started is None and task.refuses_untaught:
+        return [f"{what} among the masks that are learned from: the model will not score it"]
     if started is None:
         raise TrainingError(
             f"{what}: the model would make it up",

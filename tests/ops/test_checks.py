@@ -20,7 +20,7 @@ from oncontour.io.cohort import Cohort
 from oncontour.ops import checks
 from oncontour.ops.checks import CODES, Finding, Range, Ranges, findings, ranges_of, read_ranges, shipped_ranges, unchecked, write_ranges
 from oncontour.ops.checks.finding import drawn_on, runs, where
-from oncontour.ops.checks.place import partner, wants_left
+from oncontour.sides import other_side
 from oncontour.volume import Volume
 
 GRID = Geometry.regular((24, 48, 60), (3.0, 2.0, 2.0), (-59.0, -47.0, 100.0))
@@ -207,20 +207,6 @@ def test_without_a_ct_other_pairs_give_the_midline() -> None:
         "Eye_L": ["side"],
     }
     assert "no CT" in unchecked(case)[0]
-
-
-@pytest.mark.parametrize(
-    ("name", "other", "left"),
-    [
-        ("Parotid_L", "Parotid_R", True),
-        ("Femur_Head_R", "Femur_Head_L", False),
-        ("Lens_L_PRV", "Lens_R_PRV", True),
-        ("L_Lung", "", False),
-        ("Larynx", "", False),
-    ],
-)
-def test_names_with_a_side(name: str, other: str, left: bool) -> None:
-    assert (partner(name), wants_left(name)) == (other, left)
 
 
 def test_overlap_is_told_of_both_and_targets_may() -> None:
@@ -428,7 +414,7 @@ def test_clinical_contours_give_few_alarms_and_swapped_ones_always_one(data: Pat
         looked += len(found)
         alarms += sum(bool(told) for told in found.values())
         pair = {"Parotid_L", "Parotid_R"} & set(case.masks)
-        swapped = {partner(name): case.mask(name) for name in pair}
+        swapped = {other_side(name): case.mask(name) for name in pair}
         wrong = findings(replace(case, masks=swapped, contours={}), ranges=NONE)
         assert all("side" in codes(told) for told in wrong.values())
         assert all("side" not in codes(found[name]) for name in pair)

@@ -32,6 +32,7 @@ from oncontour.dose.dvh import DVH, dvh
 from oncontour.dose.ntcp import MODELS
 from oncontour.errors import ConfigError, DoseError, InputError
 from oncontour.geometry import Geometry
+from oncontour.sides import other_side
 from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
@@ -146,11 +147,11 @@ class Virtual:
         images, masks, contours = {**case.images, "dose": dose}, case.masks, case.contours
         if self.mirrored:
             images = {name: _mirror(image) for name, image in images.items()}
-            masks = {_other_side(name): _mirror(case.masks[name]) for name in case.masks}
+            masks = {other_side(name) or name: _mirror(case.masks[name]) for name in case.masks}
             contours = {}  # structures are taken from masks below
             for name in case.contours:
                 if name not in case.masks:
-                    masks[_other_side(name)] = _mirror(case.mask(name))
+                    masks[other_side(name) or name] = _mirror(case.mask(name))
         return Case(self.id, images, masks, contours, {**case.facts, "original": self.original})
 
     def true_dose(self, dose: Volume) -> Volume:
@@ -196,11 +197,6 @@ def _mirror(volume: Volume) -> Volume:
     return Volume(volume.array, Geometry(volume.geometry.shape, affine))
 
 
-def _other_side(name: str) -> str:
-    stem, _, side = name.rpartition("_")
-    return f"{stem}_{'R' if side == 'L' else 'L'}" if stem and side in ("L", "R") else name
-
-
 # ---- what the dose says
 
 
@@ -217,8 +213,7 @@ class Anatomy:
         """Of ``case``, with the other side of a structure that has one. Raises InputError where dose or structure is absent or empty."""
         if "dose" not in case.images:
             raise InputError("no dose", where=f"case {case.id}")
-        other = [_other_side(name) for name in structures]
-        names = dict.fromkeys([*structures, *(name for name in other if name in case.structures)])
+        names = dict.fromkeys([*structures, *(name for name in map(other_side, structures) if name in case.structures)])
         masks = {name: _cut(case.mask(name)) for name in names}
         empty = [name for name, mask in masks.items() if not mask.array.any()]
         if empty:
@@ -230,7 +225,7 @@ class Anatomy:
         dose = virtual.true_dose(self.dose)
         if not virtual.mirrored:
             return replace(self, dose=dose)
-        return Anatomy(self.id, _mirror(dose), {_other_side(name): _mirror(mask) for name, mask in self.masks.items()})
+        return Anatomy(self.id, _mirror(dose), {other_side(name) or name: _mirror(mask) for name, mask in self.masks.items()})
 
 
 def _cut(mask: Volume) -> Volume:

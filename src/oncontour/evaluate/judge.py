@@ -27,6 +27,7 @@ from oncontour.geometry import Geometry
 from oncontour.io.names import to_tg263
 from oncontour.metrics.overlap import Overlap, overlap
 from oncontour.metrics.surface import surfaces
+from oncontour.sides import other_side
 from oncontour.volume import Volume
 
 
@@ -257,7 +258,7 @@ def swapped(truth: Mapping[str, Volume], predicted: Mapping[str, Volume]) -> lis
     """
     out = []
     for name in predicted:
-        other = _other_side(name)
+        other = other_side(name)
         if not other or other not in truth:
             continue
         mask = predicted[name].binary().array
@@ -273,17 +274,10 @@ def swapped(truth: Mapping[str, Volume], predicted: Mapping[str, Volume]) -> lis
     return out
 
 
-def _other_side(name: str) -> str | None:
-    for one, other in (("_L", "_R"), ("_R", "_L")):
-        if name.endswith(one):
-            return name[: -len(one)] + other
-    return None
-
-
 def _other_sides(predicted: Case, truth: Mapping[str, Volume], geometry: Geometry) -> dict[str, Volume]:
     """What was predicted of the sides that the truth lacks; they are not judged, so one that cannot be filled is nobody's failure."""
     out = {}
-    for side in filter(None, map(_other_side, truth)):
+    for side in filter(None, map(other_side, truth)):
         if side not in truth:
             with suppress(OncontourError):
                 out[side] = _mask(predicted, side, geometry)

@@ -33,10 +33,11 @@ from oncontour.ops.augment import Ranges
 from oncontour.ops.flaws import FAMILIES, Flaw, Scene, spoil
 from oncontour.predict import Segmenter, confidences, draw, load
 from oncontour.reproduce.quality_tables import Row, simple_predictors, tables
+from oncontour.sides import other_side
 from oncontour.tasks.assess import AssessSettings, AssessTask
 from oncontour.tasks.assessing import Assessor, load_assessor
 from oncontour.tasks.calibrating import Observed, observe
-from oncontour.tasks.claims import SEGMENTER, Claim, partner
+from oncontour.tasks.claims import SEGMENTER, Claim
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.train import TrainSettings, fit, read_cases
 from oncontour.volume import Volume
@@ -390,7 +391,7 @@ def spoiled(case: Case, plan: Plan) -> dict[str, dict[str, Volume]]:
         for other, its in turned.items():
             if other != name:
                 others |= its.array
-        mate = turned.get(partner(name))
+        mate = turned.get(other_side(name))
         scene = Scene(upright.spacing_mm, others, None if mate is None else mate.array, body)
         seed = plan.seed + number
         flaw = Flaw(plan.held_out_family, (0.25, 0.5, 0.9)[seed % 3], seed, 0.1)

@@ -147,6 +147,7 @@ class AssessTask(Task[Claim]):
     """Quality of contours of ``settings.structures``; see the module's words and ``tasks/task.py`` for the contract."""
 
     name = "assess"
+    refuses_untaught = True
 
     def __init__(self, settings: AssessSettings, card: Card | None = None) -> None:
         super().__init__()
@@ -210,6 +211,9 @@ class AssessTask(Task[Claim]):
                 hint="draw the --claims with oncontour predict --chances",
             )
         return kept
+
+    def taught(self, samples: Sequence[Claim]) -> set[int]:
+        return {claim.structure for claim in samples}
 
     def usable(self, claims: Sequence[Claim]) -> list[Claim]:
         """Those of ``claims`` that the net can learn from: where it is to know how sure the drawer was, those that came with it."""

@@ -19,6 +19,7 @@ from oncontour.geometry import Geometry
 from oncontour.metrics.slices import slice_scores
 from oncontour.ops.flaws import FAMILIES, Flaw, Scene, draw, spoil
 from oncontour.ops.intensity import AIR_HU
+from oncontour.sides import other_side
 from oncontour.tasks.opinion import UNLIKELY, Opinion
 from oncontour.volume import Volume
 
@@ -240,7 +241,7 @@ def _masks(
     for other, mask in truths.items():
         if other != name:
             others |= mask
-    scene = Scene(grid.spacing_mm, others, truths.get(partner(name)), body)
+    scene = Scene(grid.spacing_mm, others, truths.get(other_side(name)), body)
     for flaw in flaws(case.id, name, variants, families, seed):
         yield "generator", flaw.family, spoil(truth, scene, flaw)
 
@@ -250,12 +251,6 @@ def flaws(case_id: str, name: str, variants: int, families: Sequence[str], seed:
     rng = np.random.default_rng([seed, zlib.crc32(case_id.encode()), zlib.crc32(name.encode())])
     begin = int(rng.integers(len(families))) if families else 0
     return [draw(rng, [families[(begin + n) % len(families)]]) for n in range(variants if families else 0)]
-
-
-def partner(name: str) -> str:
-    """The name of the organ on the other side; empty where there is none."""
-    swap = {"_L": "_R", "_R": "_L"}
-    return name[:-2] + swap[name[-2:]] if name[-2:] in swap else ""
 
 
 def allowed(held_out: Sequence[str]) -> list[str]:

@@ -166,6 +166,9 @@ class ContourTask(Task[Sample]):
 
     # ---- the contract
 
+    def taught(self, samples: Sequence[Sample]) -> set[int]:
+        return {n for sample in samples for n, known in enumerate(sample.known) if known and len(sample.places[n])}
+
     @classmethod
     def from_card(cls, card: Card) -> ContourTask:
         """The task that a model's card describes, its net still without weights."""

@@ -46,6 +46,8 @@ class Task(nn.Module, ABC, Generic[S]):
 
     name: str
     net: nn.Module
+    refuses_untaught = False
+    """whether the model says "not known" of a structure that nothing taught it; one that does not would make it up"""
 
     @abstractmethod
     def samples(self, case: Case) -> list[S]:
@@ -70,6 +72,10 @@ class Task(nn.Module, ABC, Generic[S]):
     @abstractmethod
     def card(self) -> Card:
         """What is known of the model; ``sha256`` is filled in when it is saved."""
+
+    def taught(self, samples: Sequence[S]) -> set[int]:
+        """Which of the model's structures, by number, these samples teach; all of them where a task cannot tell."""
+        return set(range(len(self.card().structures)))
 
     def finish(self, train: Sequence[S], held_back: Sequence[S]) -> dict[str, Any]:
         """What is measured once after training, for the card's ``made``; ``held_back`` are of patients that nothing was learned from."""

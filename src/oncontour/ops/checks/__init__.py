@@ -26,6 +26,7 @@ from oncontour.ops.checks.ranges import (
     write_ranges,
 )
 from oncontour.ops.checks.stack import stack
+from oncontour.sides import other_side
 from oncontour.volume import Volume
 
 __all__ = [
@@ -105,7 +106,7 @@ def _nothing(case: Case, name: str) -> str:
 
 
 def _side(case: Case, seen: Seen, everything: dict[str, Seen | None], body: Volume | None) -> list[Finding]:
-    mate = place.partner(seen.name)
+    mate = other_side(seen.name)
     if not mate:
         return []
     return list(place.side(seen, everything.get(mate), place.midline_mm(case, seen, everything, body)))

@@ -11,6 +11,7 @@ from scipy import ndimage
 from oncontour.case import Case
 from oncontour.ops.body import TISSUE_HU, body_mask, is_masked
 from oncontour.ops.checks.finding import Finding, Mask, Seen, counted, is_target, is_whole, where
+from oncontour.sides import other_side, wants_left
 from oncontour.volume import Volume
 
 SKIN_MM = 3.0
@@ -75,20 +76,6 @@ def no_body(case: Case) -> str:
 # ---- left and right
 
 
-def partner(name: str) -> str:
-    """The structure of the other side (Parotid_L -> Parotid_R, Lens_R_PRV -> Lens_L_PRV); "" for what has no side."""
-    words = name.split("_")
-    for n in range(len(words) - 1, 0, -1):
-        if words[n] in ("L", "R"):
-            return "_".join([*words[:n], "R" if words[n] == "L" else "L", *words[n + 1 :]])
-    return ""
-
-
-def wants_left(name: str) -> bool:
-    """Whether a name with a side says left (TG-263: _L)."""
-    return next((word == "L" for word in reversed(name.split("_")[1:]) if word in ("L", "R")), False)
-
-
 def midline_mm(case: Case, seen: Seen, everything: Mapping[str, Seen | None], body: Volume | None) -> float | None:
     """x of the middle of the patient in a structure's slices: of the body there; without a CT, half-way between the pairs."""
     if "ct" in case.images:
@@ -99,7 +86,7 @@ def midline_mm(case: Case, seen: Seen, everything: Mapping[str, Seen | None], bo
     pairs = [
         float(one.centre_mm[0] + other.centre_mm[0]) / 2
         for name, one in everything.items()
-        if one is not None and wants_left(name) and (other := everything.get(partner(name))) is not None
+        if one is not None and wants_left(name) and (other := everything.get(other_side(name))) is not None
     ]
     return float(np.mean(pairs)) if pairs else None
 
@@ -119,7 +106,7 @@ def _middles(tissue: Mask, seen: Seen) -> list[float]:
 
 def side(seen: Seen, other: Seen | None, middle_mm: float | None) -> Iterator[Finding]:
     """Wrong where the structure lies over the midline, or where left and right of a pair lie the other way round."""
-    name, mate = seen.name, partner(seen.name)
+    name, mate = seen.name, other_side(seen.name)
     left, slices = wants_left(name), tuple(int(k) for k in seen.slices)
     wanted, found = ("left", "right") if left else ("right", "left")
     x = float(seen.centre_mm[0])
