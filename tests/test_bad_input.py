@@ -212,10 +212,9 @@ def test_stopping_a_run(number: int, code: int, after: str, model: Path, tmp_pat
     process = subprocess.Popen([sys.executable, "-c", still], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     assert process.stdout is not None
     following = {"read": "contour", "contour": "dose"}[after]
-    while process.stdout.readline().strip() != following:
-        pass
+    assert following in (line.strip() for line in process.stdout)
     process.send_signal(number)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=120)
     assert process.returncode == code, told
     assert len(without_progress(told)) == 1, told
     assert contents(tmp_path / "out") == before
