@@ -12,7 +12,7 @@ from tests.phantoms import SMALL_GRID as GRID
 from oncontour import pipeline, scoring
 from oncontour.assess import observe_cohort
 from oncontour.case import Case
-from oncontour.errors import FormatError, TrainingError
+from oncontour.errors import ConfigError, FormatError, TrainingError
 from oncontour.geometry import Geometry
 from oncontour.io.claims import chances_about, claims_about, sources, with_claims, write_chances
 from oncontour.io.cohort import Cohort
@@ -21,7 +21,7 @@ from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
 from oncontour.pipeline import contour, judge
 from oncontour.predict import predict
-from oncontour.tasks.assess import AssessSettings, AssessTask
+from oncontour.tasks.assess import AssessSettings, AssessTask, resured
 from oncontour.tasks.assessing import UNSURE, Assessor
 from oncontour.tasks.claims import SEGMENTER, UNLIKELY
 from oncontour.tasks.contouring import keeping_chances, load_contourer
@@ -227,3 +227,33 @@ def test_what_is_kept_of_a_model_with_thresholds_of_its_own_fits_what_it_drew(ca
         inside = found.masks[n].array
         assert inside.any()
         assert found.scores["chances"][n].array[inside].min() >= 126
+
+
+def test_more_or_less_sure_keeps_order_ends_and_where_there_is_nothing():
+    chances = np.arange(256, dtype=np.float32)
+    for seed in range(20):
+        moved = resured(chances, 0.7, np.random.default_rng(seed))
+        assert moved[0] == 0
+        assert (np.diff(moved) > 0).all()
+        assert 0 < moved[1] < moved[-1] <= 255
+    assert np.allclose(resured(chances, 0.0, np.random.default_rng(0))[1:-1], chances[1:-1], atol=0.01)
+    rng = np.random.default_rng(5)
+    scale, shift = np.exp(rng.uniform(-0.5, 0.5)), rng.uniform(-1, 1)
+    wanted = [255 / (1 + np.exp(-(scale * np.log(odds) + shift))) for odds in (1, 9, 1 / 9)]
+    assert np.allclose(resured(np.array([127.5, 229.5, 25.5], np.float32), 0.5, np.random.default_rng(5)), wanted, atol=0.01)
+
+
+def test_only_training_sees_a_drawer_more_or_less_sure(task, claims, patients):
+    plain, unsteady = task, AssessTask(replace(task.settings, sureness=0.7))
+    cohort = Cohort.open(patients)
+    case = next(iter(with_claims([cohort[cohort.ids[0]]], [claims], chances=True)))
+    samples = plain.samples(case)
+    own = slice(6, 9)  # CT, mask and chances, three slices each
+    for train in (True, False):
+        draws = plain.plan(samples, np.random.default_rng(0), train=train)[:8]
+        pairs = [(plain.item(samples, draw)["image"], unsteady.item(samples, draw)["image"]) for draw in draws]
+        assert all(torch.equal(a[:6], b[:6]) for a, b in pairs)
+        assert any(not torch.equal(a[own], b[own]) for a, b in pairs) == train
+        assert all(torch.equal(a[own] == 0, b[own] == 0) for a, b in pairs)
+    with pytest.raises(ConfigError, match="sureness is 0 or more, not -1"):
+        replace(task.settings, sureness=-1.0)
