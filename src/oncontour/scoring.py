@@ -25,8 +25,14 @@ OPINION_MODEL = "hn-quality-opinion"
 """The shipped one that asks the contour model hn-organs for a second opinion: for contours that hn-organs did not draw."""
 OWN_MODEL = "hn-quality-own"
 """The shipped one that knows how sure the drawing model was of each voxel: for what the shipped contour models draw in a run."""
+BOTH_MODEL = "hn-quality-both"
+"""The shipped one that knows both: for what other contour models draw in a run."""
+UNTOLD = {OWN_MODEL: DEFAULT_MODEL, BOTH_MODEL: OPINION_MODEL}
+"""Who judges instead where it is not known how sure the drawer was."""
+ALONE = {OPINION_MODEL: DEFAULT_MODEL, BOTH_MODEL: OWN_MODEL}
+"""Who judges instead where the model to be asked for an opinion drew itself."""
 UNSURE = "how sure the drawing model was is not known of {}: {} judged all structures without."
-ALONE = "{} drew these contours itself, and its own opinion is no second one: {} judged them without."
+NO_SECOND = "{} drew these contours itself, and its own opinion is no second one: {} judged them without."
 NO_BOUND = (
     "the second opinion comes from another version of {} than the bound was made with: no bound is given. Way out: oncontour calibrate."
 )
@@ -51,13 +57,13 @@ def load(model: str | None = None, *, first: str = DEFAULT_MODEL, backend: Backe
 def first_for(drawers: Sequence[str], known: Collection[str]) -> str:
     """Which of the shipped quality models judges best what these contour models draw, where ``known`` are the shipped ones.
 
-    What those alone draw: the one that knows how sure they were. About other models it is no better, and its bound is too bold
-    (``papers/quality-2026``): they get a second opinion. Where both draw, the one that needs neither.
+    What those alone draw: the one that knows how sure they were. Other models get a second opinion as well, without which it is no better
+    about them, and its bound too bold (``papers/quality-2026``). Where both draw, the one that needs neither.
     """
     shipped_ones = [name for name in drawers if name in known]
     if len(shipped_ones) == len(drawers):
         return OWN_MODEL
-    return DEFAULT_MODEL if shipped_ones else OPINION_MODEL
+    return DEFAULT_MODEL if shipped_ones else BOTH_MODEL
 
 
 def score(
@@ -66,26 +72,26 @@ def score(
     """(the case with ``scores["assess"]``, what is recorded of the model): without a model the findings of the rules alone, and
     ``without``, the sentence why.
 
-    Where the shipped model that knows how sure the drawer was (OWN_MODEL) is not told so of every structure, the plain one judges them all;
-    and so it does where the drawer was the one to be asked for an opinion. ``scores["chances"]`` has then served its turn.
+    A shipped model that is to know how sure the drawer was, and is not told so of every structure, gives way to one that need not know
+    (UNTOLD); one that asks for an opinion does where the asked model drew itself (ALONE), as does anybody's that refuses for that reason.
+    ``scores["chances"]`` has then served its turn.
     """
     if assessor is None:
         from oncontour.ops.checks import findings_or_why
 
         return without_chances(case).with_scores({"assess": report.unscored(case, findings_or_why(case), without)}), []
     notes: list[str] = []
-    unsure = assessor.unsure(case) if assessor.card.name == OWN_MODEL else []
-    plain = _plain(assessor) if unsure else None
-    if plain is not None:
-        notes.append(UNSURE.format(_some(unsure), plain.card.name))
-        assessor = plain
+    unsure = assessor.unsure(case) if assessor.card.name in UNTOLD else []
+    if unsure and (other := _instead(assessor, UNTOLD[assessor.card.name])) is not None:
+        notes.append(UNSURE.format(_some(unsure), other.card.name))
+        assessor = other
     scored = assessor.predict(case, progress)
     opinion = scored.scores["assess"]["opinion"] or {}
-    if opinion.get("drew") and scored.scores["assess"]["refused"]:
-        plain = _plain(assessor)
-        if plain is not None:
-            notes.append(ALONE.format(opinion["model"], plain.card.name))
-            assessor, scored = plain, plain.predict(case, progress)
+    if opinion.get("drew") and (assessor.card.name in ALONE or scored.scores["assess"]["refused"]):
+        other = _instead(assessor, ALONE.get(assessor.card.name, DEFAULT_MODEL))
+        if other is not None:
+            notes.append(NO_SECOND.format(opinion["model"], other.card.name))
+            assessor, scored = other, other.predict(case, progress)
     elif "calibrated_with" in opinion:
         notes.append(NO_BOUND.format(opinion["model"]))
     return without_chances(scored), [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
@@ -96,10 +102,10 @@ def without_chances(case: Case) -> Case:
     return replace(case, scores={name: value for name, value in case.scores.items() if name != "chances"})
 
 
-def _plain(assessor: Assessor) -> Assessor | None:
-    """The shipped model that needs nothing but CT and contours, where there is one."""
-    plain = load(backend=assessor.backend, threads=assessor.threads)
-    return plain if plain is not None and not plain.task.settings.chances else None
+def _instead(assessor: Assessor, name: str) -> Assessor | None:
+    """The shipped model ``name``, or else the plain one, to judge in the place of one that needs to know more."""
+    other = load(first=name, backend=assessor.backend, threads=assessor.threads)
+    return other if other is not None and other.task.settings.chances < assessor.task.settings.chances else None
 
 
 def summary(case: Case) -> list[str]:

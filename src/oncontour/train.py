@@ -576,8 +576,9 @@ def _told_of_missing(task: Task[Any], missing: Sequence[str], train: Sequence[An
     what = f"no patient to learn from has {', '.join(missing)}"
     thin = sorted({name for sample in train for name in getattr(sample, "lost", ()) if name in missing})
     what += f" ({', '.join(thin)} was contoured, too thin for a voxel of the working grid)" if thin else ""
+    what += " among the masks that are learned from" if task.refuses_untaught else ""
     if started is None and task.refuses_untaught:
-        return [f"{what} among the masks that are learned from: the model will not score it"]
+        return [f"{what}: the model will not score it"]
     if started is None:
         raise TrainingError(
             f"{what}: the model would make it up",

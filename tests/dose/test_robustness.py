@@ -112,7 +112,12 @@ def test_noise_beside_a_structure_at_the_edge_leaves_no_hole() -> None:
 
 
 def test_a_contour_moves_by_its_deviation() -> None:
-    """Volumes of a ball of 9 mm: a smooth move by 1 mm changes them, on the mean little, and no move changes them not at all."""
+    """Volumes of a ball of 9 mm: a smooth move by 1 mm changes them, on the mean little, and no move changes them not at all.
+
+    By pencil, a ball wholly moved by 1 mm would change by 3 / 9 = 0.33 of its volume. The field, whose covariance over the angle t between
+    two places is exp(-(9 / 10)^2 (1 - cos t)), moves it as one by sqrt((1 - exp(-1.62)) / 1.62) = 0.70 of that at most: 0.23; eight draws
+    of this seed give 0.14, and 0.22 for twice the deviation.
+    """
     mask = ball((22.0, 20.0, 23.0), 9.0)
 
     def volume(change: Perturbation) -> float:
@@ -121,7 +126,7 @@ def test_a_contour_moves_by_its_deviation() -> None:
 
     plain = volume(Perturbation())
     moved = [volume(Perturbation(contour_mm=1.0, seed=n)) for n in range(8)]
-    assert 0.02 < np.std(moved) / plain < 0.4
+    assert 0.10 < np.std(moved) / plain < 0.18
     assert np.mean(moved) == pytest.approx(plain, rel=0.2)
     assert volume(Perturbation(contour_mm=1e-6)) == pytest.approx(plain, rel=0.06)
 

@@ -91,12 +91,19 @@ def test_every_name_and_alias_leads_to_its_row(row: dict[str, str]) -> None:
             assert to_tg263(f"{alias} {side.strip('_')}".upper()) == row["name"] + side
 
 
-def test_sides_never_swap() -> None:
-    for row in ROWS:
-        if row["paired"] == "yes":
-            for word in ("l", "left", "lt", "links", "gauche"):
-                for name in (f"{word} {row['name']}", f"{row['name']}-{word.upper()}", f"{word}_{row['name']}"):
-                    assert to_tg263(name) == f"{row['name']}_L"
+@pytest.mark.parametrize(
+    ("side", "words"),
+    [
+        ("L", "l left lt lft li links linke linker linkes gauche sin sinistra sx izq izquierda"),
+        ("R", "r right rt rgt re rechts rechte rechter rechtes droit droite dex destra dx der derecha"),
+    ],
+)
+def test_sides_never_swap(side: str, words: str) -> None:
+    """English, German, French, Italian, Spanish; Latin sinister and dexter."""
+    for organ in (row["name"] for row in ROWS if row["paired"] == "yes"):
+        for word in words.split():
+            for name in (f"{word} {organ}", f"{organ}-{word.upper()}", f"{word}_{organ}"):
+                assert to_tg263(name) == f"{organ}_{side}", name
 
 
 def test_openkbp_both_ways() -> None:

@@ -147,6 +147,9 @@ def test_outside_the_body() -> None:
     assert codes(found["Larynx"]) == ["outside", "cut"]
     assert found["Larynx"][0].slices == (8, 9, 10, 11)
     assert found["PTV"] == []  # a target may reach 10 mm beyond the skin, not more
+    farther = made({"Larynx": (slice(8, 12), slice(3, 12), slice(26, 34)), "PTV": (slice(8, 12), slice(0, 12), slice(26, 34))})
+    for name, mm in (("Larynx", 6), ("PTV", 12)):
+        assert "outside" in codes(findings(farther, ranges=NONE)[name]), f"{name}, {mm} mm beyond the skin"
 
 
 def test_outside_is_not_checked_where_the_ct_was_masked() -> None:

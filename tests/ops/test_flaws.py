@@ -58,6 +58,9 @@ def test_the_wrong_side_is_the_partner_or_the_mirror_image():
     body = np.ones_like(mask)
     mirrored = other_side(mask, Scene(SPACING, body=body))
     assert (mirrored == mask[..., ::-1]).all()
+    body[..., :4] = False  # columns 4 to 19 are left, whose mirror takes i to 23 - i: 14, 15, 16 to 9, 8, 7
+    mirrored = other_side(mask, Scene(SPACING, body=body))
+    assert np.flatnonzero(mirrored.any(axis=(0, 1))).tolist() == [7, 8, 9]
     partner = np.zeros_like(mask)
     partner[1:3, 3:6, 2:5] = True
     assert (spoil(mask, Scene(SPACING, partner=partner), Flaw("wrong_side", 1.0)) == partner).all()

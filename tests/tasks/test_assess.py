@@ -10,10 +10,12 @@ from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError, ModelError, TrainingError
 from oncontour.geometry import Geometry
 from oncontour.metrics.overlap import overlap
+from oncontour.ops.augment import Move, Ranges
 from oncontour.ops.flaws import Flaw, Scene, shifted, spoil
 from oncontour.phantom import head_neck, pelvis
+from oncontour.tasks import calibrating
 from oncontour.tasks.assess import AssessSettings, AssessTask, Table
-from oncontour.tasks.assessing import Assessor, load_assessor, past_the_ends, quality
+from oncontour.tasks.assessing import Assessor, error_map, load_assessor, past_the_ends, quality
 from oncontour.tasks.calibrating import GATE_PATIENTS, Observed, _gate_anew, check_scored, observe, offsets, recalibrated
 from oncontour.tasks.claims import Packed, claims_of, flaws, rows_of
 from oncontour.tasks.gate import Gate, distance, fitted
@@ -122,11 +124,14 @@ def test_an_epoch_has_an_even_histogram_where_asked_for(cases):
     assert np.isnan(table.dsc[table.choose(800, rng, flat=1.0, generated=1)]).sum() == 100
 
 
-def test_a_mirrored_draw_is_called_by_the_other_side(cases):
-    task = AssessTask(replace(SETTINGS, augment=replace(SETTINGS.augment, flip_left_right=True)))
+@pytest.mark.parametrize(("flip", "called"), [(False, 1.0), (True, 2.0)])
+def test_a_mirrored_draw_is_called_by_the_other_side_and_a_plain_one_by_its_own(cases, monkeypatch, flip, called):
+    task = AssessTask(SETTINGS)
     claims = [c for c in task.samples(cases[0]) if c.structure == 1]
     draws = task.plan(claims, np.random.default_rng(0), train=True)[:40]
-    assert {float(task.item(claims, d)["image"][-1, 0, 0]) for d in draws} == {1.0, 2.0}
+    assert task.settings.augment.flip_left_right
+    monkeypatch.setattr(Ranges, "draw", lambda *_, **__: Move(flip_left_right=flip))
+    assert {float(task.item(claims, d)["image"][-1, 0, 0]) for d in draws} == {called}
 
 
 @pytest.mark.parametrize(("inputs", "silent"), [("mask", slice(0, 3)), ("ct", slice(3, 6))])
@@ -223,6 +228,41 @@ def test_what_is_told_of_a_case(assessor, stranger):
         assert chance.geometry.spacing_mm == pytest.approx(case.geometry.spacing_mm)
         inside = case.geometry.voxels(chance.geometry.points((0, 0, 0)))
         assert np.abs(inside - np.rint(inside)).max() < 1e-6
+
+
+def test_the_bound_that_is_told_is_the_quantile_less_what_calibration_asks_for(model, stranger):
+    one = load_assessor(model, backend="torch", threads=1)
+    one.use_gate, one._calibration = False, {"offsets": {"all": 0.05}, "coverage": 0.9}
+    seen = one.measure(one.work(stranger), "Parotid_L")
+    told = one.predict(stranger.without_structures().with_masks({"Parotid_L": stranger.mask("Parotid_L")})).scores["assess"]
+    lines = {line["k"]: line for line in told["structures"]["Parotid_L"]["slices"]}
+    rows = np.flatnonzero(seen.rows.claimed)
+    wanted = {int(seen.rows.k[n]): min(max(float(seen.low[n]) - 0.05, 0.0), float(seen.dsc[n])) for n in rows}
+    assert {k: lines[k]["lower"] for k in wanted} == pytest.approx(wanted, abs=1e-4)
+    assert any(lines[k]["lower"] < lines[k]["dsc"] - 0.04 for k in wanted)
+
+
+def test_what_the_heads_say_is_read_as_it_was_taught(stranger):
+    """Handmade answers: class, outline error and one pixel that is wrong, in a corner that no mirror leaves where it is."""
+    task = AssessTask(SETTINGS).eval()
+    one = Assessor(task, "torch", 1, use_gate=False)
+    work = one.work(stranger)
+    seen = one.measure(work, "Parotid_L")
+    count, width, at = len(seen.rows.k), int(task.net.width), task.settings.numbers
+    numbers = np.zeros((count, max(place.stop for place in at.values())), np.float32)
+    maps = np.full((count, *SETTINGS.window), -9, np.float32)
+    maps[:, 10, 3] = 9
+    for logits, kind in (([5, 5], "good"), ([5, -5], "medium"), ([-5, -5], "bad")):
+        numbers[:, at["class"]], numbers[:, at["surface"]] = logits, np.log1p(3.0)
+        answers = np.concatenate([np.zeros((count, width), np.float32), numbers, maps.reshape(count, -1)], axis=1)
+        told = one._read(answers, seen.rows, seen.first, seen.whole, 1)
+        assert {quality(0.5, reached) for reached in told.reached} == {kind}
+        assert told.outline_mm == pytest.approx(3, rel=1e-4)
+    hot = np.argwhere(error_map(told, work, stranger.geometry).to(work.grid).array > 127)
+    wanted = {(int(k), int(j) + 10, int(i) + 3) for k, (j, i) in zip(told.rows.k, told.first, strict=True)}
+    inside = {place for place in wanted if all(0 <= a < n for a, n in zip(place, work.grid.shape, strict=True))}
+    assert {tuple(place) for place in hot.tolist()} == inside
+    assert inside
 
 
 @pytest.mark.parametrize("axes", [np.diag([1.0, -1, -1])[:, ::-1], -np.eye(3)[::-1]])
@@ -368,6 +408,21 @@ def test_offsets_for_all_and_for_each_structure():
     assert made["offsets"] == {"all": pytest.approx(0.3), "a": pytest.approx(-0.1), "b": pytest.approx(0.3)}
     few = offsets(low[:3], [0.6] * 3, ["x", "y", "z"], ["a"] * 3, coverage=0.9, method="hierarchical", by="all")
     assert few["offsets"] == {}
+
+
+def test_where_the_quantile_was_too_high_calibration_lowers_it(cases, model, monkeypatch):
+    """All of it predicted at 0.9 where 0.5 is true: 0.4 to be taken off; a net that promises 1 is lowered after training, too."""
+    mine, seen = load_assessor(model, backend="torch", threads=1), Observed()
+    for seed in range(60, 64):
+        case = head_neck(seed, *GRID)
+        observe(mine, case, spoiled(case, "noise", (0.5,)), seen)
+    sure = replace(seen, slices=[replace(s, low=0.9, true=0.5) for s in seen.slices])
+    assert recalibrated(mine, sure, coverage=0.8)[0].made["calibration"]["offsets"] == {"all": pytest.approx(0.4)}
+    task = AssessTask(replace(SETTINGS, coverage=0.4, variants=3))
+    features = np.random.default_rng(0).random((10_000, int(task.net.width)), np.float32)
+    monkeypatch.setattr(calibrating, "_answers", lambda _, __, rows: (features[: len(rows)], np.ones(len(rows), np.float32)))
+    made = calibrating.calibrate_on_claims(task, task.samples(cases[0]), task.samples(cases[1]))
+    assert made["calibration"]["offsets"]["all"] > 0.05
 
 
 def test_recalibrated_on_other_patients(model, cases, tmp_path):

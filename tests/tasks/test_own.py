@@ -25,7 +25,7 @@ from oncontour.tasks.assess import AssessSettings, AssessTask, resured
 from oncontour.tasks.assessing import UNSURE, Assessor
 from oncontour.tasks.claims import SEGMENTER, UNLIKELY
 from oncontour.tasks.contouring import keeping_chances, load_contourer
-from oncontour.tasks.opinion import by_structure
+from oncontour.tasks.opinion import Opinion, by_structure
 from oncontour.volume import Volume
 
 SMALL = {"net_options": {"width": 32, "depth": 1, "stem": (8, 16, 24)}, "spacing_mm": (6, 5, 5), "window": (32, 32)}
@@ -162,7 +162,7 @@ def test_where_nobody_knows_how_sure_the_drawer_was_a_model_judges_that_need_not
     plain = AssessTask(AssessSettings(NAMES, **SMALL)).eval()
     monkeypatch.setattr(scoring, "load", lambda **_: Assessor(plain, "torch", 1, use_gate=False))
     assert not any(one["scored"] for one in scoring.score(theirs, assessor)[0].scores["assess"]["structures"].values()), "somebody's model"
-    monkeypatch.setattr(scoring, "OWN_MODEL", assessor.card.name)
+    monkeypatch.setattr(scoring, "UNTOLD", {assessor.card.name: "plain"})
     empty = theirs.with_masks({"PTV_7000": theirs.masks["Parotid_L"].map(np.zeros_like)})
     scored, models = scoring.score(empty, assessor)
     assert scored.scores["assess"]["structures"].pop("PTV_7000")["why"] == "The model was not made for PTV_7000."
@@ -192,8 +192,28 @@ def test_what_the_model_never_saw_in_training_is_not_scored(task, drawer, case):
 def test_who_judges_depends_on_who_drew():
     known = pipeline.DEFAULT_MODELS.values()
     assert scoring.first_for(["hn-organs"], known) == "hn-quality-own"
-    assert scoring.first_for(["ours.safetensors"], known) == scoring.first_for(["a", "b"], known) == "hn-quality-opinion"
+    assert scoring.first_for(["ours.safetensors"], known) == scoring.first_for(["a", "b"], known) == "hn-quality-both"
     assert scoring.first_for(["hn-organs", "ours.safetensors"], known) == "hn-quality"
+
+
+@pytest.mark.parametrize(("told", "instead"), [(True, "own"), (False, "opinion")])
+def test_who_knows_both_gives_way_where_the_asked_model_drew_and_where_chances_are_unknown(told, instead, task, drawer, case, monkeypatch):
+    kinds = {"own": {"own": True}, "opinion": {"opinion": str(drawer)}, "both": {"own": True, "opinion": str(drawer)}}
+    models = {}
+    for name, settings in kinds.items():
+        made = AssessTask(AssessSettings(NAMES, **settings, **SMALL))
+        models[name] = Assessor(AssessTask(made.settings, replace(made.card(), name=name)).eval(), "torch", 1, use_gate=False)
+    monkeypatch.setattr(scoring, "UNTOLD", {"own": "plain", "both": "opinion"})
+    monkeypatch.setattr(scoring, "ALONE", {"opinion": "plain", "both": "own"})
+    monkeypatch.setattr(scoring, "load", lambda first, **_: models[first])
+    monkeypatch.setattr(Opinion, "of_one_hand", lambda *_: told)
+    found = case.without_structures().with_masks({n: case.mask(n) for n in NAMES})
+    if told:
+        found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
+    scored, judges = scoring.score(found, models["both"])
+    assert [judge["name"] for judge in judges] == [scored.scores["assess"]["model"]] == [instead]
+    assert len(judges[0]["notes"]) == 1
+    assert any(one["scored"] for one in scored.scores["assess"]["structures"].values())
 
 
 def test_calibrating_takes_masks_with_chances_alone(task, patients, claims, drawer, tmp_path):
