@@ -15,10 +15,12 @@ from oncontour.evaluate import Predictions, evaluate, tables
 from oncontour.evaluate import write as write_results
 from oncontour.evaluate.figures import box_plots, chosen_patients
 from oncontour.evaluate.judge import METRICS, Evaluation, Row, judge, measure, swapped
+from oncontour.evaluate.panels import panels
 from oncontour.evaluate.tables import ALL, compare, summarise, text
 from oncontour.geometry import Geometry
 from oncontour.io import write
 from oncontour.io.cohort import Cohort
+from oncontour.metrics.overlap import overlap
 from oncontour.volume import Volume
 from tests.phantoms import patient as write_patient
 
@@ -33,6 +35,7 @@ def block(j: int, i: int, size: int = 6, k: tuple[int, int] = (2, 8)) -> Volume:
     return Volume(array, GRID)
 
 
+DISTANCES = ("ASD", "HD", "HD95", "MSD", "surface_DSC", "APL")
 TRUTH = {
     "p1": {"Cord": block(9, 9), "Gland_L": block(2, 15), "Gland_R": block(2, 2)},
     "p2": {"Cord": block(9, 9), "Gland_L": block(2, 15)},
@@ -89,6 +92,17 @@ def test_every_number_of_every_structure(found: Evaluation) -> None:
     assert values(found, "HD")["p1", "Cord"] == pytest.approx(2)
     assert values(found, "surface_DSC")["p1", "Cord"] == 1  # tolerance 2 mm
     assert values(found, "volume_truth")["p1", "Cord"] == pytest.approx(6**3 * 12 / 1000)
+
+
+def test_the_tolerance_that_is_asked_for_is_used() -> None:
+    """A block of 12 x 12 x 18 mm moved by 2 mm. On each surface there lie farther than 1 mm from the other one: the end that sticks out,
+    12 * 18, a rim of 1 mm behind it, 60, and the other end but for 1 mm along its edges, 10 * 16: 436 of 1152 mm2. To draw anew in each of
+    6 slices are the two ends, 10 mm each. Edges and corners are rounded, hence a few percent.
+    """
+    found = judge(People(TRUTH), {"net": Draws(moved(TRUTH, 1))}, structures=["Cord"], tolerance_mm=1, threads=1)
+    assert values(found, "surface_DSC")["p1", "Cord"] == pytest.approx(1 - 436 / 1152, rel=0.05)
+    assert values(found, "APL")["p1", "Cord"] == pytest.approx(6 * 2 * 10, rel=0.1)
+    assert found.tolerance_mm == 1
 
 
 def test_absent_truth_is_not_judged_and_is_counted(found: Evaluation) -> None:
@@ -266,7 +280,11 @@ def test_everything_is_written(found: Evaluation, tmp_path: Path) -> None:
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["patient", "method", "structure", "metric", "value", "unit"]
-    assert len(rows) == len(found.rows)
+    assert [(r["patient"], r["method"], r["structure"], r["metric"]) for r in rows] == [
+        (r.patient, r.method, r.structure, r.metric) for r in found.rows
+    ]
+    assert [float(r["value"]) for r in rows] == pytest.approx([r.value for r in found.rows], rel=1e-5)
+    assert {float(r["value"]) for r in rows if r["metric"] == "DSC"} == {0.833333}
     assert "left and right swapped: 0" in said
     assert "never draws Tumour" in said
     assert "Gland_R 1" in said
@@ -296,6 +314,12 @@ def test_pictures_of_three_and_none(tmp_path: Path) -> None:
     left = {p.name for p in (tmp_path / "overlays").iterdir()}
     assert left == {"mine.txt"} | {f"{rank}-{name}.{kind}" for name, rank in chosen.items() for kind in ("png", "svg")}
     assert (tmp_path / "comparisons.csv").exists()
+    with (tmp_path / "summary.csv").open() as file:
+        dsc = {r["method"]: r for r in csv.DictReader(file) if r["metric"] == "DSC"}
+    # blocks of 5, 6, 7 and 5 voxels, moved by one (the last one missed) and by two
+    for method, mean in (("near", (4 / 5 + 5 / 6 + 6 / 7) / 4), ("far", (3 / 5 + 4 / 6 + 5 / 7 + 3 / 5) / 4)):
+        assert float(dsc[method]["mean"]) == pytest.approx(mean, rel=1e-5)
+        assert float(dsc[method]["low"]) < mean < float(dsc[method]["high"])
 
 
 def test_the_same_evaluation_gives_the_same_picture(found: Evaluation, tmp_path: Path) -> None:
@@ -309,6 +333,23 @@ def test_panels_show_the_slice_they_name(found: Evaluation) -> None:
     assert panel.dsc["net"] == pytest.approx(5 / 6)
     assert panel.image is not None
     assert panel.truth.shape[0] * panel.pixel_mm[0] == pytest.approx(panel.truth.shape[1] * panel.pixel_mm[1], abs=2)
+
+
+def test_panels_show_each_slice_as_it_is_and_the_prediction_in_its_place() -> None:
+    """Widths of 4, 4 and 10 voxels moved by one: DSC 3/4, 3/4 and 9/10. No slice is like another, or like its own mirror image."""
+    array = np.zeros(GRID.shape, bool)
+    array[2, 4:8, 4:8] = array[3, 4:12, 4:8] = array[4, 4:8, 4:14] = True
+    array[2:5, 4, 4:6] = False
+    truth, predicted = Volume(array, GRID), Volume(np.roll(array, 1, axis=2), GRID)
+    case = Case("p", {"ct": Volume(np.where(array, 100, 0).astype(np.int16), GRID)})
+    shown = panels(case, "x", truth, {"net": (predicted, overlap(truth, predicted))})
+    assert [(one.rank, one.k) for one in shown] == [("best", 4), ("median", 3), ("worst", 2)]
+    for one in shown:
+        where = np.argwhere(one.truth)
+        assert (where - where.min(axis=0)).tolist() == (np.argwhere(array[one.k]) - (4, 4)).tolist()
+        assert (one.predicted["net"] == np.roll(one.truth, 1, axis=1)).all()
+        assert one.image is not None
+        assert ((one.image > 50) == one.truth).all()
 
 
 # ---- the command
@@ -329,6 +370,10 @@ def test_two_folders(tmp_path: Path) -> None:
     )
     assert "drawn: mean" in said
     assert "0.833" in said
+    with (tmp_path / "out" / "metrics.csv").open() as file:
+        rows = [(r["metric"], float(r["value"])) for r in csv.DictReader(file)]
+    assert {value for metric, value in rows if metric == "DSC"} == {0.833333}
+    assert all(value < 0.7 for metric, value in rows if metric == "surface_DSC")  # moved by 2 mm, forgiven is 1
     assert fractions == pytest.approx([1 / 3, 2 / 3, 1])
     assert (tmp_path / "out" / "summary.csv").exists()
 
@@ -399,4 +444,42 @@ def test_real_patients_against_themselves(data: Path) -> None:
 
 
 def test_measure_is_the_row_of_two_masks() -> None:
-    assert list(measure(block(9, 9), block(9, 10))) == list(METRICS)
+    """A truth of 12 x 12 voxels in 6 slices; drawn are 8 x 8 in 5, of which 8 x 6 in 4 lie in it, and 1 beyond its last slice."""
+    truth, drawn = block(4, 4, 12), block(4, 10, 8, (4, 9))
+    found = measure(truth, drawn)
+    assert list(found) == list(METRICS)
+    assert {name: value for name, value in found.items() if name not in DISTANCES} == pytest.approx(
+        {
+            "DSC": 2 * 192 / (864 + 320),
+            "JI": 192 / (864 + 320 - 192),
+            "sensitivity": 192 / 864,
+            "precision": 192 / 320,
+            "slice_DSC": 4 * (2 * 48 / (144 + 64)) / 7,
+            "volume_truth": 864 * 0.012,
+            "volume_predicted": 320 * 0.012,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("tolerance_mm", "surface_dsc", "path_mm"), [(1, 1 - (36 + 24 * 15 + 16 + 36 + 24 + 16) / 1728, 80), (4, 1 - (36 + 24 * 12) / 1728, 60)]
+)
+def test_distances_of_two_rods_are_those_of_the_pencil(tolerance_mm: float, surface_dsc: float, path_mm: float) -> None:
+    """Rods of 6 x 6 mm, the truth 40 mm long (1032 mm2), the drawn one 26 mm (696 mm2), which begins 2 mm before it and ends 16 mm before.
+
+    From the truth: the far end is 16 mm away (36 mm2), the sides before it 0 to 16 mm (24 mm2 a mm), its near end, within the other rod,
+    up to 2 mm (208 / 6 mm3 in sum). From the drawn: 2 mm at its near end, the sides behind it 0 to 2 mm, and its far end, within the truth,
+    up to 3 mm (a pyramid of 36 mm3). The last 5 % of the truth's surface, 51.6 mm2, begin 0.65 mm before its far end.
+    To draw anew in either slice: of two sides 16 mm less the tolerance, the far end, 6 mm, and of the near end, 6 mm too, what lies farther
+    than the tolerance from the sides. The rods' edges are rounded, hence a few percent.
+    """
+    truth, drawn = np.zeros(GRID.shape, bool), np.zeros(GRID.shape, bool)
+    truth[2:4, 8:11, 2:22] = drawn[2:4, 8:11, 1:14] = True
+    found = measure(Volume(truth, GRID), Volume(drawn, GRID), tolerance_mm)
+    from_truth, from_drawn = 36 * 16 + 24 * 16**2 / 2 + 208 / 6, 36 * 2 + 24 * 2**2 / 2 + 36
+    assert found["HD"] == pytest.approx(16)
+    assert found["HD95"] == pytest.approx(15.35, rel=0.025)
+    assert found["ASD"] == pytest.approx((from_truth / 1032 + from_drawn / 696) / 2, rel=0.03)
+    assert found["MSD"] == pytest.approx((from_truth + from_drawn) / 1728, rel=0.03)
+    assert found["surface_DSC"] == pytest.approx(surface_dsc, rel=0.03)
+    assert found["APL"] == pytest.approx(path_mm, rel=0.06)

@@ -42,16 +42,22 @@ def test_formulas() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "structure", "td50"),
+    ("name", "structure", "td50", "m", "n"),
     [
-        ("esophagitis-g2-belderbos-2005", "Esophagus", 47.0),
-        ("esophagitis-g2-zehentmayr-2015", "Esophagus", 32.8),
-        ("esophagus-late-chen-2013", "Esophagus", 76.1),
-        ("pneumonitis-seppenwoolde-2003", "Lungs", 30.8),
+        ("esophagitis-g2-belderbos-2005", "Esophagus", 47.0, 0.36, 0.69),
+        ("esophagitis-g2-zehentmayr-2015", "Esophagus", 32.8, 0.48, 1.0),
+        ("esophagus-late-chen-2013", "Esophagus", 76.1, 0.03, 0.03),
+        ("pneumonitis-seppenwoolde-2003", "Lungs", 30.8, 0.37, 1.0),
     ],
 )
-def test_half_at_td50(name: str, structure: str, td50: float) -> None:
-    assert MODELS[name].probability({structure: even(structure, td50)}) == pytest.approx(0.5)
+def test_the_published_dose_slope_and_volume_effect(name: str, structure: str, td50: float, m: float, n: float) -> None:
+    """TD50, m and n of the abstracts. One m above TD50 is Phi(1) = 0.841345; where half of an organ has a dose, its EUD is 0.5^n of it."""
+    model = MODELS[name]
+    assert model.probability({structure: even(structure, td50)}) == pytest.approx(0.5)
+    assert model.probability({structure: even(structure, td50 * (1 + m))}) == pytest.approx(0.841345, abs=1e-6)
+    gy = td50 / 0.5**n
+    half = DVH(structure, np.array([0, 0, gy, gy]), np.array([20, 10, 10, 10]), gy / 2)
+    assert model.probability({structure: half}) == pytest.approx(0.5, abs=1e-6)
 
 
 def test_belderbos_by_hand() -> None:
@@ -69,6 +75,21 @@ def test_xerostomia_example() -> None:
     assert model.needs == ("Parotid_L", "Parotid_R", "Glnd_Submand_L", "Glnd_Submand_R", "baseline_xerostomia")
 
 
+@pytest.mark.parametrize(
+    ("grade", "without", "added"),
+    [
+        (2, -2.2951 + 0.0996 * (5 + 4) + 0.0182 * 50, {"none": 0, "mild": 0.4950, "moderate": 1.2070, "severe": 1.2070}),
+        (3, -3.7286 + 0.0855 * (5 + 4) + 0.0156 * 50, {"none": 0, "mild": 0.4249, "moderate": 1.0361, "severe": 1.0361}),
+    ],
+)
+def test_xerostomia_by_hand(grade: int, without: float, added: dict[str, float]) -> None:
+    """25 and 16 Gy in the parotids, whose roots are 5 and 4, and 50 Gy in the submandibular glands; coefficients of the LIPP."""
+    dvhs = head_and_neck(Parotid_L=25, Parotid_R=16, Glnd_Submand_L=50, Glnd_Submand_R=50)
+    for before, more in added.items():
+        found = MODELS[f"xerostomia-g{grade}-lipp"].probability(dvhs, {"baseline_xerostomia": before})
+        assert found == pytest.approx(1 / (1 + math.exp(-(without + more))), abs=1e-6), before
+
+
 def test_dysphagia_example() -> None:
     """Pharynx, oral cavity 45 Gy, constrictors 55, 50 and 35 Gy: 0.25."""
     dvhs = head_and_neck(Cavity_Oral=45, Musc_Constrict_S=55, Musc_Constrict_M=50, Musc_Constrict_I=35)
@@ -77,6 +98,33 @@ def test_dysphagia_example() -> None:
     with_two = [MODELS["dysphagia-g2-lipp"].probability(dvhs, {**facts, "baseline_dysphagia_grade": two}) for two in (2, 2.0, "2")]
     by_hand = 1.35 + 1.298 + 0.475 + 0.4655 - 4.0536 - 0.6281 + 0.9382
     assert with_two == [pytest.approx(logistic(by_hand), abs=1e-6)] * 3, "a grade of 2.0 is 2"
+
+
+@pytest.mark.parametrize(
+    ("grade", "without", "before", "site"),
+    [
+        (
+            2,
+            -4.0536 + 0.0300 * 40 + 0.0236 * 60 + 0.0095 * 50 + 0.0133 * 30,
+            (0, 0, 0.9382, 1.29, 1.29, 1.29),
+            {"oral cavity": 0, "pharynx": -0.6281, "larynx": -0.7711},
+        ),
+        (
+            3,
+            -7.6174 + 0.0259 * 40 + 0.0203 * 60 + 0.0303 * 50 + 0.0341 * 30,
+            (0, 0, 0.5738, 1.4718, 1.4718, 1.4718),
+            {"oral cavity": 0, "pharynx": 0.0387, "larynx": -0.5303},
+        ),
+    ],
+)
+def test_dysphagia_by_hand(grade: int, without: float, before: tuple[float, ...], site: dict[str, float]) -> None:
+    """Oral cavity 40 Gy, constrictors 60, 50 and 30 Gy; coefficients of the LIPP."""
+    dvhs = head_and_neck(Cavity_Oral=40, Musc_Constrict_S=60, Musc_Constrict_M=50, Musc_Constrict_I=30)
+    for baseline, more in enumerate(before):
+        for place, offset in site.items():
+            facts = {"baseline_dysphagia_grade": baseline, "site": place}
+            found = MODELS[f"dysphagia-g{grade}-lipp"].probability(dvhs, facts)
+            assert found == pytest.approx(1 / (1 + math.exp(-(without + more + offset))), abs=1e-6), facts
 
 
 def test_both_lungs_are_one_organ() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from oncontour.errors import ConfigError
 from oncontour.metrics.slices import slice_scores
@@ -81,6 +82,8 @@ def test_islands_lie_apart_and_in_the_body():
     claim = spoil(box(), Scene(SPACING, body=body), Flaw("islands", 0.5, 1))
     assert (claim & ~box()).any()
     assert not (claim & ~box() & ~body).any()
+    parts = [ndimage.label(spoil(box(), Scene(SPACING), Flaw("islands", 0.05, seed)))[1] for seed in range(20)]
+    assert sum(n > 1 for n in parts) > 10, "small ones mostly miss the box and lie apart from it"
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -252,7 +252,7 @@ _LISTED: tuple[Model, ...] = (
     Lkb(
         "esophagitis-g2-belderbos-2005",
         "acute esophagitis grade 2 or more",
-        "156 patients with lung cancer, no concurrent chemotherapy, 27 % events",
+        "119 of 156 patients with lung cancer, those without concurrent chemotherapy (27 % events among all 156)",
         "Belderbos et al. 2005",
         ABSTRACT,
         _AS_GIVEN,
