@@ -24,7 +24,7 @@ def main() -> None:
     low = [(n - m) // 2 for n, m in zip(grid.shape, (134, 512, 512), strict=True)]
     grid = grid.crop(low, [a + b for a, b in zip(low, (134, 512, 512), strict=True)])
     case = Case("bench", {"ct": coarse.ct.to(grid, fill=-1000)}, {n: coarse.mask(n).to(grid) for n in NAMES})
-    for name in ("hn-quality", "hn-quality-opinion", "hn-quality-own"):
+    for name in ("hn-quality", "hn-quality-opinion", "hn-quality-own", "hn-quality-both"):
         there = name in shipped()
         print(name if there else "a net that nobody trained")
         assessor = load_assessor(name, threads=threads) if there else Assessor(AssessTask(AssessSettings(NAMES)).eval(), "auto", threads)

@@ -216,7 +216,13 @@ def test_train_assess_from_the_command_line(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "opinion", "own"), [("hn-quality", "", False), ("hn-quality-opinion", "hn-organs", False), ("hn-quality-own", "", True)]
+    ("name", "opinion", "own"),
+    [
+        ("hn-quality", "", False),
+        ("hn-quality-opinion", "hn-organs", False),
+        ("hn-quality-own", "", True),
+        ("hn-quality-both", "hn-organs", True),
+    ],
 )
 def test_the_examples_are_settings_of_this_version_and_of_the_shipped_models(name, opinion, own):
     parser = cli.make_parser("train assess", cli.load("train assess"))
@@ -224,11 +230,10 @@ def test_the_examples_are_settings_of_this_version_and_of_the_shipped_models(nam
     parsed = cli.parse(parser, ["C", "--out", "O", "--config", str(root / "examples" / f"{name}.yaml")], "train assess")
     assert (parsed["settings"].opinion, parsed["settings"].own) == (opinion, own)
     card = read_card(find(name))
-    held = {
-        key: card.settings.get(key, False) for key in ("own", "structures", "held_out_families", "variants", "generated", "flat", "draws")
-    }
+    kept = ("own", "opinion", "structures", "heads", "held_out_families", "variants", "generated", "flat", "draws")
+    held = {key: card.settings.get(key, type(getattr(parsed["settings"], key))()) for key in kept}
     assert held == {key: list(v) if isinstance(v := getattr(parsed["settings"], key), tuple) else v for key in held}
-    assert card.name == name
+    assert (card.name, card.limits, card.data, card.licence) == (name, *(parsed[word] for word in ("limits", "data", "licence")))
     assert parsed["settings"].held_out_families == ("leak",)
     assert len(AssessTask(parsed["settings"]).settings.structures) == 8
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from oncontour.sides import other_side, wants_left
+from oncontour.sides import other_side, side_of
 
 
 @pytest.mark.parametrize(
-    ("name", "other", "left"),
+    ("name", "other", "side"),
     [
-        ("Parotid_L", "Parotid_R", True),
-        ("Femur_Head_R", "Femur_Head_L", False),
-        ("Lens_L_PRV", "Lens_R_PRV", True),
-        ("Parotid_L_PRV05", "Parotid_R_PRV05", True),
-        ("L_Lung", "", False),
-        ("Larynx", "", False),
-        ("", "", False),
+        ("Parotid_L", "Parotid_R", "L"),
+        ("Femur_Head_R", "Femur_Head_L", "R"),
+        ("Lens_L_PRV", "Lens_R_PRV", "L"),
+        ("Parotid_L_PRV05", "Parotid_R_PRV05", "L"),
+        ("L_Lung", "", ""),
+        ("L", "", ""),
+        ("VB_L", "", ""),
+        ("Larynx", "", ""),
+        ("", "", ""),
     ],
 )
-def test_names_with_a_side(name: str, other: str, left: bool) -> None:
-    assert (other_side(name), wants_left(name)) == (other, left)
+def test_names_with_a_side(name: str, other: str, side: str) -> None:
+    assert (other_side(name), side_of(name)) == (other, side)
+    if other:
+        assert (other_side(other), side_of(other)) == (name, {"L": "R", "R": "L"}[side])

@@ -28,11 +28,9 @@ OWN_MODEL = "hn-quality-own"
 BOTH_MODEL = "hn-quality-both"
 """The shipped one that knows both: for what other contour models draw in a run."""
 UNTOLD = {OWN_MODEL: DEFAULT_MODEL, BOTH_MODEL: OPINION_MODEL}
-"""Who judges instead where it is not known how sure the drawer was."""
-ALONE = {OPINION_MODEL: DEFAULT_MODEL, BOTH_MODEL: OWN_MODEL}
-"""Who judges instead where the model to be asked for an opinion drew itself."""
+"""Who judges instead where it is not known how sure the drawer was, and where the first is not installed."""
 UNSURE = "how sure the drawing model was is not known of {}: {} judged all structures without."
-NO_SECOND = "{} drew these contours itself, and its own opinion is no second one: {} judged them without."
+ALONE = "{} drew these contours itself, and its own opinion is no second one: {} judged them without."
 NO_BOUND = (
     "the second opinion comes from another version of {} than the bound was made with: no bound is given. Way out: oncontour calibrate."
 )
@@ -46,7 +44,7 @@ def load(model: str | None = None, *, first: str = DEFAULT_MODEL, backend: Backe
     """
     from oncontour.card import shipped
 
-    offered = [name for name in (first, DEFAULT_MODEL) if name in shipped()]
+    offered = [name for name in (first, UNTOLD.get(first, ""), DEFAULT_MODEL) if name in shipped()]
     if model is None and not offered:
         return None
     from oncontour.tasks.assessing import load_assessor
@@ -57,13 +55,16 @@ def load(model: str | None = None, *, first: str = DEFAULT_MODEL, backend: Backe
 def first_for(drawers: Sequence[str], known: Collection[str]) -> str:
     """Which of the shipped quality models judges best what these contour models draw, where ``known`` are the shipped ones.
 
-    What those alone draw: the one that knows how sure they were. Other models get a second opinion as well, without which it is no better
-    about them, and its bound too bold (``papers/quality-2026``). Where both draw, the one that needs neither.
+    What those alone draw: the one that knows how sure they were. Other models of ours get a second opinion as well, without which it is no
+    better about them, and its bound too bold (``papers/quality-2026``); other people's, that do not say how sure they were, the opinion
+    alone. Where shipped ones and others draw, the one that needs neither.
     """
     shipped_ones = [name for name in drawers if name in known]
     if len(shipped_ones) == len(drawers):
         return OWN_MODEL
-    return DEFAULT_MODEL if shipped_ones else BOTH_MODEL
+    if shipped_ones:
+        return DEFAULT_MODEL
+    return BOTH_MODEL if all(name.endswith(".safetensors") for name in drawers) else OPINION_MODEL
 
 
 def score(
@@ -73,27 +74,25 @@ def score(
     ``without``, the sentence why.
 
     A shipped model that is to know how sure the drawer was, and is not told so of every structure, gives way to one that need not know
-    (UNTOLD); one that asks for an opinion does where the asked model drew itself (ALONE), as does anybody's that refuses for that reason.
-    ``scores["chances"]`` has then served its turn.
+    (UNTOLD); any that asks for an opinion does where the asked model drew itself. ``scores["chances"]`` has then served its turn.
     """
     if assessor is None:
         from oncontour.ops.checks import findings_or_why
 
         return without_chances(case).with_scores({"assess": report.unscored(case, findings_or_why(case), without)}), []
-    notes: list[str] = []
+    reasons: list[tuple[str, str]] = []
     unsure = assessor.unsure(case) if assessor.card.name in UNTOLD else []
     if unsure and (other := _instead(assessor, UNTOLD[assessor.card.name])) is not None:
-        notes.append(UNSURE.format(_some(unsure), other.card.name))
+        reasons.append((UNSURE, _some(unsure)))
         assessor = other
     scored = assessor.predict(case, progress)
     opinion = scored.scores["assess"]["opinion"] or {}
-    if opinion.get("drew") and (assessor.card.name in ALONE or scored.scores["assess"]["refused"]):
-        other = _instead(assessor, ALONE.get(assessor.card.name, DEFAULT_MODEL))
-        if other is not None:
-            notes.append(NO_SECOND.format(opinion["model"], other.card.name))
-            assessor, scored = other, other.predict(case, progress)
+    if opinion.get("drew") and (other := _instead(assessor, OWN_MODEL if assessor.task.settings.own else DEFAULT_MODEL)) is not None:
+        reasons.append((ALONE, opinion["model"]))
+        assessor, scored = other, other.predict(case, progress)
     elif "calibrated_with" in opinion:
-        notes.append(NO_BOUND.format(opinion["model"]))
+        reasons.append((NO_BOUND, opinion["model"]))
+    notes = [] if scored.scores["assess"]["refused"] else [reason.format(of, assessor.card.name) for reason, of in reasons]
     return without_chances(scored), [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
 
 

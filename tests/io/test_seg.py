@@ -70,6 +70,19 @@ def test_an_image_of_many_frames(tmp_path: Path) -> None:
         write_seg(masks, path, source=replace(source, slices=source.slices[1:]))
 
 
+def test_the_side_of_a_name_is_told_in_codes(tmp_path: Path) -> None:
+    """SNOMED CT: 7771000 left, 24028007 right (DICOM PS3.16, CID 244)."""
+    image, source = series(tmp_path / "ct")
+    codes = {"Parotid_L": "7771000", "Parotid_R": "24028007", "Lens_L_PRV": "7771000", "Larynx": None, "VB_L": None}
+    path = write_seg(
+        {name: Volume(np.ones(image.geometry.shape, bool), image.geometry) for name in codes}, tmp_path / "s.dcm", source=source
+    )
+    for segment in pydicom.dcmread(path).SegmentSequence:
+        kind = segment.SegmentedPropertyTypeCodeSequence[0]
+        told = kind.get("SegmentedPropertyTypeModifierCodeSequence")
+        assert (told[0].CodeValue if told else None) == codes[segment.SegmentLabel]
+
+
 def test_highdicom_reads_the_same(tmp_path: Path) -> None:
     image, source = series(tmp_path / "ct")
     masks = some_masks(image.geometry)

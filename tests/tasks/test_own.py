@@ -9,10 +9,11 @@ import torch
 from tests.phantoms import NECK as NAMES
 from tests.phantoms import SMALL_GRID as GRID
 
-from oncontour import pipeline, scoring
+from oncontour import card, pipeline, scoring
 from oncontour.assess import observe_cohort
+from oncontour.card import shipped
 from oncontour.case import Case
-from oncontour.errors import ConfigError, FormatError, TrainingError
+from oncontour.errors import FormatError, TrainingError
 from oncontour.geometry import Geometry
 from oncontour.io.claims import chances_about, claims_about, sources, with_claims, write_chances
 from oncontour.io.cohort import Cohort
@@ -21,7 +22,7 @@ from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
 from oncontour.pipeline import contour, judge
 from oncontour.predict import predict
-from oncontour.tasks.assess import AssessSettings, AssessTask, resured
+from oncontour.tasks.assess import AssessSettings, AssessTask
 from oncontour.tasks.assessing import UNSURE, Assessor
 from oncontour.tasks.claims import SEGMENTER, UNLIKELY
 from oncontour.tasks.contouring import keeping_chances, load_contourer
@@ -192,28 +193,68 @@ def test_what_the_model_never_saw_in_training_is_not_scored(task, drawer, case):
 def test_who_judges_depends_on_who_drew():
     known = pipeline.DEFAULT_MODELS.values()
     assert scoring.first_for(["hn-organs"], known) == "hn-quality-own"
-    assert scoring.first_for(["ours.safetensors"], known) == scoring.first_for(["a", "b"], known) == "hn-quality-both"
+    assert scoring.first_for(["ours.safetensors"], known) == "hn-quality-both"
+    assert scoring.first_for(["a.safetensors", "b.safetensors"], known) == "hn-quality-both"
     assert scoring.first_for(["hn-organs", "ours.safetensors"], known) == "hn-quality"
+    assert scoring.first_for(["Dataset001/nnUNetTrainer"], known) == scoring.first_for(["a.onnx", "ours.safetensors"], known)
+    assert scoring.first_for(["a.onnx"], known) == "hn-quality-opinion", "others do not say how sure they were"
 
 
-@pytest.mark.parametrize(("told", "instead"), [(True, "own"), (False, "opinion")])
-def test_who_knows_both_gives_way_where_the_asked_model_drew_and_where_chances_are_unknown(told, instead, task, drawer, case, monkeypatch):
-    kinds = {"own": {"own": True}, "opinion": {"opinion": str(drawer)}, "both": {"own": True, "opinion": str(drawer)}}
-    models = {}
-    for name, settings in kinds.items():
-        made = AssessTask(AssessSettings(NAMES, **settings, **SMALL))
-        models[name] = Assessor(AssessTask(made.settings, replace(made.card(), name=name)).eval(), "torch", 1, use_gate=False)
-    monkeypatch.setattr(scoring, "UNTOLD", {"own": "plain", "both": "opinion"})
-    monkeypatch.setattr(scoring, "ALONE", {"opinion": "plain", "both": "own"})
-    monkeypatch.setattr(scoring, "load", lambda first, **_: models[first])
-    monkeypatch.setattr(Opinion, "of_one_hand", lambda *_: told)
+@pytest.mark.parametrize(
+    ("drew", "told", "judges", "notes"),
+    [
+        (False, True, "hn-quality-both", []),
+        (False, False, "hn-quality-opinion", ["how sure the drawing model was is not known of Bone_Mandible, Parotid_L, Parotid_R: "]),
+        (True, True, "hn-quality-own", ["contour drew these contours itself, and its own opinion is no second one: "]),
+        (True, False, "hn-quality", ["how sure the drawing model was is not known of ", "contour drew these contours itself"]),
+    ],
+)
+def test_who_knows_both_gives_way_where_it_is_not_told_or_the_asked_model_drew(
+    drew, told, judges, notes, shipped_ones, drawer, case, monkeypatch
+):
+    monkeypatch.setattr(Opinion, "of_one_hand", lambda *_: drew)
     found = case.without_structures().with_masks({n: case.mask(n) for n in NAMES})
     if told:
         found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
-    scored, judges = scoring.score(found, models["both"])
-    assert [judge["name"] for judge in judges] == [scored.scores["assess"]["model"]] == [instead]
-    assert len(judges[0]["notes"]) == 1
+    scored, models = scoring.score(found, shipped_ones["hn-quality-both"])
+    assert [model["name"] for model in models] == [scored.scores["assess"]["model"]] == [judges]
     assert any(one["scored"] for one in scored.scores["assess"]["structures"].values())
+    assert len(models[0]["notes"]) == len(notes)
+    for note, start in zip(models[0]["notes"], notes, strict=True):
+        assert note.startswith(start)
+        assert f"{judges} judged" in note, "who judged in the end"
+
+
+def test_somebody_s_model_that_knows_both_does_not_score_what_the_asked_model_drew(shipped_ones, drawer, case, monkeypatch):
+    both = shipped_ones["hn-quality-both"]
+    theirs = Assessor(
+        AssessTask(both.task.settings, replace(both.card, name="hn-quality-both-calibrated")).eval(), "torch", 1, use_gate=False
+    )
+    monkeypatch.setattr(Opinion, "of_one_hand", lambda *_: True)
+    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
+    assert theirs.predict(found).scores["assess"]["refused"] == "contour drew these contours itself: its own opinion is no second one."
+    assert scoring.score(found, theirs)[1][0]["name"] == "hn-quality-own"
+    monkeypatch.setattr(scoring, "load", lambda **_: None)
+    assert scoring.score(found, theirs)[0].scores["assess"]["refused"]
+
+
+@pytest.fixture
+def shipped_ones(drawer, monkeypatch):
+    """Untrained nets under the names of the shipped ones, and ``scoring.load`` that knows them alone."""
+    kinds = {"": {}, "-own": {"own": True}, "-opinion": {"opinion": str(drawer)}, "-both": {"own": True, "opinion": str(drawer)}}
+    models = {}
+    for end, settings in kinds.items():
+        made = AssessTask(AssessSettings(NAMES, **settings, **SMALL))
+        named = replace(made.card(), name=f"hn-quality{end}")
+        models[named.name] = Assessor(AssessTask(made.settings, named).eval(), "torch", 1, use_gate=False)
+    monkeypatch.setattr(scoring, "load", lambda first, **_: models[first])
+    return models
+
+
+def test_where_a_model_is_not_installed_the_next_best_judges(monkeypatch):
+    there = {name: path for name, path in shipped().items() if name != "hn-quality-both"}
+    monkeypatch.setattr(card, "shipped", lambda: there)
+    assert scoring.load(first="hn-quality-both").card.name == "hn-quality-opinion"
 
 
 def test_calibrating_takes_masks_with_chances_alone(task, patients, claims, drawer, tmp_path):
@@ -247,33 +288,3 @@ def test_what_is_kept_of_a_model_with_thresholds_of_its_own_fits_what_it_drew(ca
         inside = found.masks[n].array
         assert inside.any()
         assert found.scores["chances"][n].array[inside].min() >= 126
-
-
-def test_more_or_less_sure_keeps_order_ends_and_where_there_is_nothing():
-    chances = np.arange(256, dtype=np.float32)
-    for seed in range(20):
-        moved = resured(chances, 0.7, np.random.default_rng(seed))
-        assert moved[0] == 0
-        assert (np.diff(moved) > 0).all()
-        assert 0 < moved[1] < moved[-1] <= 255
-    assert np.allclose(resured(chances, 0.0, np.random.default_rng(0))[1:-1], chances[1:-1], atol=0.01)
-    rng = np.random.default_rng(5)
-    scale, shift = np.exp(rng.uniform(-0.5, 0.5)), rng.uniform(-1, 1)
-    wanted = [255 / (1 + np.exp(-(scale * np.log(odds) + shift))) for odds in (1, 9, 1 / 9)]
-    assert np.allclose(resured(np.array([127.5, 229.5, 25.5], np.float32), 0.5, np.random.default_rng(5)), wanted, atol=0.01)
-
-
-def test_only_training_sees_a_drawer_more_or_less_sure(task, claims, patients):
-    plain, unsteady = task, AssessTask(replace(task.settings, sureness=0.7))
-    cohort = Cohort.open(patients)
-    case = next(iter(with_claims([cohort[cohort.ids[0]]], [claims], chances=True)))
-    samples = plain.samples(case)
-    own = slice(6, 9)  # CT, mask and chances, three slices each
-    for train in (True, False):
-        draws = plain.plan(samples, np.random.default_rng(0), train=train)[:8]
-        pairs = [(plain.item(samples, draw)["image"], unsteady.item(samples, draw)["image"]) for draw in draws]
-        assert all(torch.equal(a[:6], b[:6]) for a, b in pairs)
-        assert any(not torch.equal(a[own], b[own]) for a, b in pairs) == train
-        assert all(torch.equal(a[own] == 0, b[own] == 0) for a, b in pairs)
-    with pytest.raises(ConfigError, match="sureness is 0 or more, not -1"):
-        replace(task.settings, sureness=-1.0)

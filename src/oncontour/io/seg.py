@@ -29,6 +29,7 @@ from oncontour.io.pixels import stored_values
 from oncontour.io.plane import PixelFormat, Plane
 from oncontour.io.source import DicomSource, SliceRef
 from oncontour.io.stack import ON_GRID_MM, common_step, rounding_mm
+from oncontour.sides import side_of
 from oncontour.volume import Volume
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -559,7 +560,8 @@ def _description(number: int, name: str, algorithm: str) -> Any:
     from pydicom.sr.codedict import codes
 
     target = re.match(r"I?(GTV|CTV|PTV)", name)
-    base, side = (name[:-2], name[-1]) if name.endswith(("_L", "_R")) else (name, "")
+    side = side_of(name)
+    base = name.removesuffix(f"_{side}")
     if target:
         category, kind = codes.SCT.SpatialAndRelationalConcept, _target_code(target[1])
     else:

@@ -187,7 +187,8 @@ def mirrored(names: tuple[str, ...]) -> list[int] | None:
 
 
 def _other_side(name: str) -> str:
-    """``name`` with its words for left and right exchanged; a letter that a number follows is no side (a lumbar vertebra, L1)."""
+    """``name`` with its words for left and right exchanged, wherever they stand (``sides`` knows those of TG-263 alone); a letter that a
+    number follows is no side (a lumbar vertebra, L1)."""
     words = _WORD.findall(name)
     for n, word in enumerate(words):
         other, after = _SIDES.get(word.lower(), ""), words[n + 1] if n + 1 < len(words) else ""

@@ -85,7 +85,6 @@ ARMS = (
     Arm("second opinion", {"opinion": "hn-organs"}),
     Arm("own chances", {"own": True, "generated": 0.0}),
     Arm("own chances and second opinion", {"own": True, "opinion": "hn-organs", "generated": 0.0}),
-    Arm("both, sureness varied", {"own": True, "opinion": "hn-organs", "generated": 0.0, "sureness": 0.7}),
     Arm(SHORT),
     Arm("CNN", {"net": "quality_cnn"}),
     Arm("mask only", {"inputs": "mask"}),
@@ -96,7 +95,7 @@ ARMS = (
     *(Arm(f"without {head}", {"heads": tuple(h for h in HEADS if h != head)}) for head in HEADS[1:]),
 )
 
-WHOLE_TIME = tuple(arm.name for arm in ARMS[:6])
+WHOLE_TIME = tuple(arm.name for arm in ARMS[:5])
 """Rows that are trained for all epochs. The others, what is left out or changed, for ``arm_epochs``, as is "multi-task, short", with which
 they are compared."""
 
@@ -120,7 +119,7 @@ class Plan:
     segmenter_draws: int = 800
     epochs: int = 40
     arm_epochs: int | None = None
-    """instead of epochs for all arms but the first six; without it the short arm is none"""
+    """instead of epochs for all arms but the first five; without it the short arm is none"""
     arms: tuple[str, ...] = ()
     quality: dict[str, Any] = field(default_factory=dict)
     """instead of the defaults of AssessSettings, for all arms"""

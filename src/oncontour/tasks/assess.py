@@ -64,9 +64,6 @@ class AssessSettings:
     """contour model (a file or a shipped name) whose chances the net sees beside the mask; empty: none"""
     own: bool = False
     """whether the net also sees the chances of the very model that drew the mask; then only such masks are learned from and scored"""
-    sureness: float = 0.0
-    """how much more or less sure the drawer's chances are made in training, so that a net is judged well that is sure in another way:
-    their logits times up to e to this, either way, and shifted by up to twice this"""
     neighbours: int = 1
     """so many slices on either side ride along, about spacing_mm[0] apart"""
     spacing_mm: tuple[float, float, float] = (2.5, 4.0, 4.0)
@@ -123,8 +120,6 @@ class AssessSettings:
             raise ConfigError(f"a window is made of multiples of 8, not {self.window}")
         if self.hu[0] >= self.hu[1]:
             raise ConfigError(f"the HU range runs from low to high, not {self.hu}")
-        if self.sureness < 0:
-            raise ConfigError(f"sureness is 0 or more, not {self.sureness}")
         if not (0 <= self.generated <= 1 and 0 <= self.flat <= 1 and 0 < self.coverage < 1):
             raise ConfigError(f"generated, flat and coverage are parts of one, not {self.generated}, {self.flat}, {self.coverage}")
 
@@ -260,8 +255,6 @@ class AssessTask(Task[Claim]):
             for chance, seen in ((claim.chance, s.opinion), (claim.own, s.own))
             if seen
         ]
-        if s.own and s.sureness and draw.seed is not None:
-            said[-1] = resured(said[-1], s.sureness, seeded(draw.seed, 1))
         structure = claim.structure
         if move.flip_left_right and self._mirror is not None:
             structure = self._mirror[structure]
@@ -455,15 +448,6 @@ def cut_chance(
         return np.zeros(frame.size, np.float32)
     said = chance.window(slices, frame.first, frame.box).astype(np.int16)
     return move.carry(said, spacing_mm, frame.inside, frame.size)
-
-
-def resured(chances: NDArray[np.float32], by: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Chances, 0 to 255, of a net that is more or less sure: logits times up to e^``by`` either way, shifted by up to 2 ``by``. What is 0
-    stays 0."""
-    scale, shift = np.exp(rng.uniform(-by, by)), rng.uniform(-2 * by, 2 * by)
-    chance = np.clip(chances, 0.5, 254.5) / 255
-    odds = (chance / (1 - chance)) ** scale * np.exp(shift)
-    return np.where(chances > 0, 255 * odds / (1 + odds), 0).astype(np.float32)
 
 
 def seen_dsc(masks: NDArray[np.bool_]) -> float:

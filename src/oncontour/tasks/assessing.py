@@ -136,7 +136,7 @@ class Assessor:
         if not refused and len(why) < len(names):
             work = self.work(case)
         told = None if work is None or work.opinion is None else self._whose(work.opinion, case, [n for n in names if n not in why])
-        if told and told["drew"] and not self.task.settings.own:
+        if told and told["drew"]:
             refused = OWN.format(told["model"])
         if work is not None and not refused:
             for n, name in enumerate(names):

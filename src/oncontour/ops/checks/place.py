@@ -11,7 +11,7 @@ from scipy import ndimage
 from oncontour.case import Case
 from oncontour.ops.body import TISSUE_HU, body_mask, is_masked
 from oncontour.ops.checks.finding import Finding, Mask, Seen, counted, is_target, is_whole, where
-from oncontour.sides import other_side, wants_left
+from oncontour.sides import other_side, side_of
 from oncontour.volume import Volume
 
 SKIN_MM = 3.0
@@ -86,7 +86,7 @@ def midline_mm(case: Case, seen: Seen, everything: Mapping[str, Seen | None], bo
     pairs = [
         float(one.centre_mm[0] + other.centre_mm[0]) / 2
         for name, one in everything.items()
-        if one is not None and wants_left(name) and (other := everything.get(other_side(name))) is not None
+        if one is not None and side_of(name) == "L" and (other := everything.get(other_side(name))) is not None
     ]
     return float(np.mean(pairs)) if pairs else None
 
@@ -107,7 +107,7 @@ def _middles(tissue: Mask, seen: Seen) -> list[float]:
 def side(seen: Seen, other: Seen | None, middle_mm: float | None) -> Iterator[Finding]:
     """Wrong where the structure lies over the midline, or where left and right of a pair lie the other way round."""
     name, mate = seen.name, other_side(seen.name)
-    left, slices = wants_left(name), tuple(int(k) for k in seen.slices)
+    left, slices = side_of(name) == "L", tuple(int(k) for k in seen.slices)
     wanted, found = ("left", "right") if left else ("right", "left")
     x = float(seen.centre_mm[0])
     over = 0.0 if middle_mm is None else (middle_mm - x if left else x - middle_mm)
