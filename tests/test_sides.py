@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from oncontour.report.structures import expected_side
 from oncontour.sides import other_side, side_of
 
 
@@ -23,5 +24,6 @@ from oncontour.sides import other_side, side_of
 )
 def test_names_with_a_side(name: str, other: str, side: str) -> None:
     assert (other_side(name), side_of(name)) == (other, side)
+    assert expected_side(name) == {"L": "left", "R": "right", "": ""}[side], "on the page, too"
     if other:
         assert (other_side(other), side_of(other)) == (name, {"L": "R", "R": "L"}[side])

@@ -218,7 +218,7 @@ def observe_cohort(
     from oncontour.errors import OncontourError
     from oncontour.io.claims import chances_about, claims_about, sources
     from oncontour.tasks.calibrating import Observed, check_scored, observe
-    from oncontour.tasks.contouring import keeping_chances, load_contourer
+    from oncontour.tasks.contouring import Contourer, keeping_chances, load_contourer
 
     segmenters = sources(claims)
     own = assessor.task.settings.own
@@ -234,15 +234,26 @@ def observe_cohort(
             for name, drawer in drawers.items():
                 drawn = drawer.predict(case.without_structures())
                 found[Path(name).stem], chances[Path(name).stem] = drawn.masks, drawn.scores.get("chances", {})
-            observe(assessor, case, found, observed, chances)
+            observe(assessor, case, found, observed, chances, as_predict=True)
         except OncontourError as error:
             notes.append(f"{id} was left out: {error}")
         if progress is not None:
             progress((n + 1) / len(patients))
+    notes += [f"{id}: what {source} drew was left out: the model that is asked for an opinion drew it" for id, source in observed.own_work]
     if not observed.scored():
-        hint = "draw the claims with oncontour predict --chances" if own and claims else "check names of structures"
+        silent = own and any(not isinstance(drawer, Contourer) for drawer in drawers.values())
+        hint = _way_out(own and bool(claims), silent)
         raise InputError("no slice with both a contour in question and a truth", hint="; ".join(notes[:3]) or hint)
     return observed, notes
+
+
+def _way_out(claimed: bool, silent: bool) -> str:
+    """What helps where nothing could be observed of claims that need chances, or of drawers that give none."""
+    if claimed:
+        return "draw the claims with oncontour predict --chances"
+    if silent:
+        return "other people's models do not say how sure they were: calibrate a model that need not know, as hn-quality-opinion"
+    return "check names of structures"
 
 
 def _calibration_words(made: Mapping[str, Any], told: Mapping[str, Any], observed: Observed) -> list[str]:

@@ -236,14 +236,15 @@ def contour(
 ) -> tuple[Case, list[dict[str, Any]]]:
     """The case with what the ``chosen`` models draw (and none of the contours it came with), and what is recorded of each model.
 
-    ``chances`` keeps what our own models thought before they decided, as ``scores["chances"]``: structure -> probability times 255.
-    Where two models offer one structure the first has it. Raises ModelError for a structure that none offers.
+    ``scores["drawers"]`` has the hashes of those that drew. ``chances`` keeps what our own models thought before they decided, as
+    ``scores["chances"]``: structure -> probability times 255. Where two models offer one structure the first has it. Raises ModelError
+    for a structure that none offers.
     """
     from oncontour.tasks.contouring import keeping_chances
 
     loaded = [_load(name, settings or {}, trust) for name in chosen]
     wanted = _assign([list(one.card.structures) for one in loaded], structures)
-    bare = scoring.without_chances(case.without_structures())
+    bare = scoring.without_drawers(case.without_structures())
     drawn, records = bare, list[dict[str, Any]]()
     for n, (one, names) in enumerate(zip(loaded, wanted, strict=True)):
         if not names:
@@ -255,7 +256,7 @@ def contour(
             kept = {name: predicted.scores["chances"][name] for name in names}
             drawn = drawn.with_scores({"chances": {**drawn.scores.get("chances", {}), **kept}})
         records.append({**card_words(asdict(one.card)), **predicted.scores.get("contour", {}), "structures": list(names)})
-    return drawn, records
+    return drawn.with_scores({"drawers": [record["sha256"] for record in records]}), records
 
 
 # ---- steps
@@ -373,7 +374,7 @@ def judge(drawn: Case, assessor: Any, failed: list[str], progress: Progress | No
 
     What a quality model cannot do the rules do alone.
     """
-    bare = scoring.without_chances(drawn)
+    bare = scoring.without_drawers(drawn)
     try:
         return scoring.score(drawn, assessor, progress)
     except Exception as error:

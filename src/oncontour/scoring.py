@@ -74,12 +74,13 @@ def score(
     ``without``, the sentence why.
 
     A shipped model that is to know how sure the drawer was, and is not told so of every structure, gives way to one that need not know
-    (UNTOLD); any that asks for an opinion does where the asked model drew itself. ``scores["chances"]`` has then served its turn.
+    (UNTOLD); any that asks for an opinion does where the asked model drew itself. ``scores["chances"]`` and ``["drawers"]`` (hashes of the
+    models that drew, as ``pipeline.contour`` leaves them) have then served their turn.
     """
     if assessor is None:
         from oncontour.ops.checks import findings_or_why
 
-        return without_chances(case).with_scores({"assess": report.unscored(case, findings_or_why(case), without)}), []
+        return without_drawers(case).with_scores({"assess": report.unscored(case, findings_or_why(case), without)}), []
     reasons: list[tuple[str, str]] = []
     unsure = assessor.unsure(case) if assessor.card.name in UNTOLD else []
     if unsure and (other := _instead(assessor, UNTOLD[assessor.card.name])) is not None:
@@ -93,12 +94,12 @@ def score(
     elif "calibrated_with" in opinion:
         reasons.append((NO_BOUND, opinion["model"]))
     notes = [] if scored.scores["assess"]["refused"] else [reason.format(of, assessor.card.name) for reason, of in reasons]
-    return without_chances(scored), [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
+    return without_drawers(scored), [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
 
 
-def without_chances(case: Case) -> Case:
-    """The case without the chances of those who drew."""
-    return replace(case, scores={name: value for name, value in case.scores.items() if name != "chances"})
+def without_drawers(case: Case) -> Case:
+    """The case without the chances of those who drew, and without who they were."""
+    return replace(case, scores={name: value for name, value in case.scores.items() if name not in ("chances", "drawers")})
 
 
 def _instead(assessor: Assessor, name: str) -> Assessor | None:

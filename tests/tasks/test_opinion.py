@@ -214,6 +214,9 @@ def test_the_hand_that_drew_is_known_by_its_agreement():
     assert not opinion.of_one_hand(masks(same, other, other))
     assert not opinion.of_one_hand({"PTV_7000": Volume(same, grid)})
     assert not opinion.of_one_hand(masks(np.zeros_like(same)))
+    stricter = replace(opinion, chances=Volume(np.minimum(chances, 180), grid), thresholds=(0.8,) * len(NAMES))
+    assert replace(stricter, thresholds=()).of_one_hand(masks(same, same, same))
+    assert not stricter.of_one_hand(masks(same, same, same)), "it draws from 0.8 on, and would have drawn nothing here"
     finer = grid.resample((3, 1, 1))
     assert opinion.of_one_hand({n: m.to(finer) for n, m in masks(same, same, same).items()})
 

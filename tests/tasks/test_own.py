@@ -24,6 +24,7 @@ from oncontour.pipeline import contour, judge
 from oncontour.predict import predict
 from oncontour.tasks.assess import AssessSettings, AssessTask
 from oncontour.tasks.assessing import UNSURE, Assessor
+from oncontour.tasks.calibrating import Observed, observe
 from oncontour.tasks.claims import SEGMENTER, UNLIKELY
 from oncontour.tasks.contouring import keeping_chances, load_contourer
 from oncontour.tasks.opinion import Opinion, by_structure
@@ -216,6 +217,7 @@ def test_who_knows_both_gives_way_where_it_is_not_told_or_the_asked_model_drew(
     found = case.without_structures().with_masks({n: case.mask(n) for n in NAMES})
     if told:
         found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
+        found = replace(found, scores={"chances": found.scores["chances"]})  # as if nobody knew who drew
     scored, models = scoring.score(found, shipped_ones["hn-quality-both"])
     assert [model["name"] for model in models] == [scored.scores["assess"]["model"]] == [judges]
     assert any(one["scored"] for one in scored.scores["assess"]["structures"].values())
@@ -230,12 +232,33 @@ def test_somebody_s_model_that_knows_both_does_not_score_what_the_asked_model_dr
     theirs = Assessor(
         AssessTask(both.task.settings, replace(both.card, name="hn-quality-both-calibrated")).eval(), "torch", 1, use_gate=False
     )
-    monkeypatch.setattr(Opinion, "of_one_hand", lambda *_: True)
     found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
+    assert found.scores["drawers"] == [load_contourer(drawer).card.sha256], "it is known who drew, however it looks"
     assert theirs.predict(found).scores["assess"]["refused"] == "contour drew these contours itself: its own opinion is no second one."
     assert scoring.score(found, theirs)[1][0]["name"] == "hn-quality-own"
     monkeypatch.setattr(scoring, "load", lambda **_: None)
     assert scoring.score(found, theirs)[0].scores["assess"]["refused"]
+    monkeypatch.setattr(Opinion, "of_one_hand", lambda *_: True)
+    by_another = found.with_scores({"drawers": ["0" * 64]})
+    assert theirs.predict(by_another).scores["assess"]["refused"] is None, "much alike, and known to be drawn by another"
+
+
+def test_a_clinic_calibrates_on_what_will_be_scored_alone(task, shipped_ones, drawer, case, monkeypatch):
+    """Neither on a structure that nothing taught the model, nor on what the model drew that it asks."""
+    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
+    claims, chances = {"x": {n: case.mask(n) for n in NAMES}}, {"x": found.scores["chances"]}
+    some = deepcopy(task)
+    some.gate.limit[:] = 1e9
+    some.gate.limit[some.settings.structures.index("Parotid_R")] = 0
+    for as_predict, names in ((False, set(NAMES)), (True, set(NAMES) - {"Parotid_R"})):
+        seen = Observed()
+        observe(Assessor(some, "torch", 1), case, claims, seen, chances, as_predict=as_predict)
+        assert {s.structure for s in seen.scored()} == names
+    monkeypatch.setattr(Opinion, "of_one_hand", lambda *_: True)
+    for as_predict in (False, True):
+        seen = Observed()
+        observe(shipped_ones["hn-quality-both"], case, claims, seen, chances, as_predict=as_predict)
+        assert (seen.own_work == [(case.id, "x")], bool(seen.scored())) == (as_predict, not as_predict)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from oncontour.case import Case
 from oncontour.metrics.overlap import dsc
 from oncontour.palette import Colour, colour_of
+from oncontour.sides import side_of
 from oncontour.volume import Volume
 
 MIDLINE_MM = 5.0
@@ -69,9 +70,8 @@ def warnings(table: Sequence[Row]) -> list[str]:
 
 
 def expected_side(name: str) -> str:
-    """``left`` for Parotid_L, ``right`` for Parotid_R, "" for what has no side (TG-263: _L and _R at the end, or before another word)."""
-    parts = name.split("_")[1:]
-    return "left" if "L" in parts else "right" if "R" in parts else ""
+    """``left`` for Parotid_L, ``right`` for Parotid_R, "" for what has no side."""
+    return {"L": "left", "R": "right", "": ""}[side_of(name)]
 
 
 def _row(case: Case, name: str, colour: Colour, middle_mm: float, truth: Case | None) -> Row:

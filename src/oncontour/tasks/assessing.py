@@ -179,11 +179,17 @@ class Assessor:
         return case.with_scores({"assess": record})
 
     def _whose(self, opinion: Opinion, case: Case, names: Sequence[str]) -> dict[str, Any]:
-        """Who was asked; ``drew``: whether that model drew these very contours; ``calibrated_with``: the hash of another version, where the
-        bound was made with that one (there is then no bound)."""
-        used = self.card.made.get("opinion", {}).get("sha256", opinion.sha256)
-        told = {"model": opinion.model, "sha256": opinion.sha256, "drew": opinion.of_one_hand({name: case.mask(name) for name in names})}
+        """Who was asked; ``drew``: whether that model drew these very contours, as ``scores["drawers"]`` tells or else as they look;
+        ``calibrated_with``: the hash of another version, where the bound was made with that one (there is then no bound)."""
+        used, drawers = self.card.made.get("opinion", {}).get("sha256", opinion.sha256), case.scores.get("drawers")
+        drew = opinion.of_one_hand({name: case.mask(name) for name in names}) if drawers is None else opinion.sha256 in drawers
+        told = {"model": opinion.model, "sha256": opinion.sha256, "drew": drew}
         return told | ({"calibrated_with": used} if used != opinion.sha256 else {})
+
+    def untaught(self, name: str) -> bool:
+        """Whether nothing taught the model this structure of its own, so that it does not score it."""
+        gate = self.task.gate
+        return bool(gate.limit.any()) and not gate.knows(self.task.settings.structures.index(name))
 
     def unsure(self, case: Case) -> list[str]:
         """Structures that would be scored if it were known how sure their drawer was."""
@@ -193,11 +199,11 @@ class Assessor:
     def _unfit(self, case: Case, names: Sequence[str]) -> Mapping[str, str]:
         """Why a structure cannot be scored, whatever the net would say."""
         out: dict[str, str] = {}
-        known, gate = self.task.settings.structures, self.task.gate
+        known = self.task.settings.structures
         for name in names:
             if name not in known:
                 out[name] = f"The model was not made for {name}."
-            elif bool(gate.limit.any()) and not gate.knows(known.index(name)):
+            elif self.untaught(name):
                 out[name] = STRANGE.format(name)
             elif not _drawn(case, name):
                 out[name] = "It has no contour."

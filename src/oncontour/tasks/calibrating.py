@@ -75,6 +75,8 @@ class Observed:
     """structures that the truth has and the mask has not at all"""
     too_small: int = 0
     """masks of which the net sees nothing, and which are not scored"""
+    own_work: list[tuple[str, str]] = field(default_factory=list)
+    """(patient, source) drawn by the very model that is asked for an opinion, left out as ``predict`` refuses it"""
 
     def scored(self) -> list[Scored]:
         """Slices with a contour and a truth: what the numbers are about."""
@@ -94,16 +96,23 @@ def observe(
     claims: Mapping[str, Mapping[str, Volume]],
     into: Observed,
     chances: Mapping[str, Mapping[str, Volume]] | None = None,
+    *,
+    as_predict: bool = False,
 ) -> None:
     """Add to ``into`` what the model says of the masks ``claims`` (source -> structure -> mask) of a case that holds the truth.
 
     ``chances`` (source -> structure -> chances times 255): what the drawers thought; a model that needs them leaves out masks without.
-    A case that the model would refuse whole is looked at all the same: see ``check_scored``.
+    With ``as_predict`` what ``Assessor.predict`` does not score is left out: structures that nothing taught the model, and what the model
+    drew that is asked for an opinion. A case that the model would refuse whole is looked at all the same: see ``check_scored``.
     """
     names = [name for name in assessor.task.settings.structures if name in case.structures]
+    names = [name for name in names if not (as_predict and assessor.untaught(name))]
     work = assessor.work(case.without_structures())
     truths = {name: case.mask(name) for name in names}
     for source, masks in claims.items():
+        if as_predict and work.opinion is not None and work.opinion.of_one_hand(masks):
+            into.own_work.append((case.id, source))
+            continue
         thought = (chances or {}).get(source, {})
         for name in (n for n in names if n in masks and truths[n].array.any() and (n in thought or not assessor.task.settings.own)):
             mask = masks[name].binary().to(case.geometry)

@@ -98,7 +98,8 @@ class Contourer:
         self.check_small(grid)
         found = self._stitch(case, grid, None, None, blend="gaussian", chances=True)
         assert found.chances is not None, "blended windows of mode sigmoid"
-        return Opinion(self.card.name, self.card.sha256, self.task.settings.structures, found.chances)
+        s = self.task.settings
+        return Opinion(self.card.name, self.card.sha256, s.structures, found.chances, tuple(s.thresholds))
 
     def check_small(self, grid: Geometry) -> None:
         """Raise ModelError where the chances of all structures on ``grid`` would take more than ``memory_mb``."""

@@ -20,7 +20,7 @@ from oncontour.volume import Volume
 UNLIKELY = 2
 """Chances times 255 up to here count as none."""
 SAME_HAND = 0.89
-"""What hn-organs drew in 17 patients shares 0.90 to 1.00 with its chances, what the best of other segmenters drew at most 0.88."""
+"""What hn-organs drew in 17 patients shares 0.90 to 1.00 with its chances, what others drew (segmenters, planners) at most 0.88."""
 
 
 def by_structure(chances: Volume, structures: Sequence[str], thresholds: Sequence[float] = ()) -> dict[str, Volume]:
@@ -44,20 +44,22 @@ def _centred(threshold: float) -> NDArray[np.uint8]:
 class Opinion:
     """``chances``: uint8 (structures, k, j, i), the probability of each of ``structures`` times 255 on the grid the net works on.
 
-    ``model`` and ``sha256`` say whose it is. Beyond that grid the model expects nothing.
+    ``model`` and ``sha256`` say whose it is, ``thresholds`` from which probability on it draws each (one half where there are none). Beyond
+    that grid the model expects nothing.
     """
 
     model: str
     sha256: str
     structures: tuple[str, ...]
     chances: Volume
+    thresholds: tuple[float, ...] = ()
 
     def of_one_hand(self, masks: Mapping[str, Volume]) -> bool:
-        """Whether the model itself seems to have drawn ``masks``: over the structures that it knows, its chances from one half up and the
-        masks share SAME_HAND in the median. Without any such structure: no."""
-        likely = by_structure(self.chances.map(lambda chance: chance >= 128), self.structures)
-        there = {name: mask for name, mask in masks.items() if name in likely and mask.array.any()}
-        shared = [dsc(likely[name], mask.binary().to(self.chances.geometry)) for name, mask in there.items()]
+        """Whether the model itself seems to have drawn ``masks``: over the structures that it knows, what it would draw by its chances and
+        the masks share SAME_HAND in the median. Without any such structure: no."""
+        drawn = {n: v.map(lambda chance: chance >= 128) for n, v in by_structure(self.chances, self.structures, self.thresholds).items()}
+        there = {name: mask for name, mask in masks.items() if name in drawn and mask.array.any()}
+        shared = [dsc(drawn[name], mask.binary().to(self.chances.geometry)) for name, mask in there.items()]
         return bool(shared) and statistics.median(shared) >= SAME_HAND
 
     def of(self, name: str) -> Volume | None:
