@@ -203,7 +203,7 @@ def _check_strangers(assessor: Assessor, drawers: Mapping[str, Contours]) -> Non
             f"{assessor.card.name} asks {asked.name} for a second opinion, and judges what others drew",
             where=own[0],
             hint="give what was drawn elsewhere as --claims, another --contourer, or calibrate "
-            + f"{scoring.OWN_MODEL if assessor.task.settings.own else scoring.DEFAULT_MODEL}, which takes no opinion",
+            + f"{scoring.without_opinion(assessor)}, which takes no opinion",
         )
 
 

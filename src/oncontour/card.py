@@ -51,6 +51,11 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
 
 
+def is_ours(model: str | Path) -> bool:
+    """Whether a model's file is called as one of ours is; anything else is somebody else's (``tasks/foreign.py``)."""
+    return Path(model).suffix == ".safetensors"
+
+
 def find(model: str | Path) -> Path:
     """The file of a model given by path or by the name of a shipped one. Raises ModelError when there is none."""
     path = Path(model)

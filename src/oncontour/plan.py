@@ -350,7 +350,8 @@ def _told_gy(name: str) -> float | None:
 
 def _whole(gy: float, fractions: str) -> float:
     """``gy`` in each of so many ``fractions`` ("" for one), unless that is more than anybody gives."""
-    return gy * int(fractions or 1) if gy * int(fractions or 1) <= MOST_TOLD_GY else gy
+    whole = gy * int(fractions or 1)
+    return whole if whole <= MOST_TOLD_GY else gy
 
 
 def _check_unit(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> None:

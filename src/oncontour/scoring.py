@@ -59,12 +59,14 @@ def first_for(drawers: Sequence[str], known: Collection[str]) -> str:
     better about them, and its bound too bold (``papers/quality-2026``); other people's, that do not say how sure they were, the opinion
     alone. Where shipped ones and others draw, the one that needs neither.
     """
+    from oncontour.card import is_ours
+
     shipped_ones = [name for name in drawers if name in known]
     if len(shipped_ones) == len(drawers):
         return OWN_MODEL
     if shipped_ones:
         return DEFAULT_MODEL
-    return BOTH_MODEL if all(name.endswith(".safetensors") for name in drawers) else OPINION_MODEL
+    return BOTH_MODEL if all(map(is_ours, drawers)) else OPINION_MODEL
 
 
 def score(
@@ -88,13 +90,18 @@ def score(
         assessor = other
     scored = assessor.predict(case, progress)
     opinion = scored.scores["assess"]["opinion"] or {}
-    if opinion.get("drew") and (other := _instead(assessor, OWN_MODEL if assessor.task.settings.own else DEFAULT_MODEL)) is not None:
+    if opinion.get("drew") and (other := _instead(assessor, without_opinion(assessor))) is not None:
         reasons.append((ALONE, opinion["model"]))
         assessor, scored = other, other.predict(case, progress)
     elif "calibrated_with" in opinion:
         reasons.append((NO_BOUND, opinion["model"]))
     notes = [] if scored.scores["assess"]["refused"] else [reason.format(of, assessor.card.name) for reason, of in reasons]
     return without_drawers(scored), [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
+
+
+def without_opinion(assessor: Assessor) -> str:
+    """The shipped model that is like this one and asks nobody for an opinion."""
+    return OWN_MODEL if assessor.task.settings.own else DEFAULT_MODEL
 
 
 def without_drawers(case: Case) -> Case:

@@ -168,9 +168,8 @@ class Lesson(lightning.LightningModule):
             checkpoint["plateau"] = self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        earlier: dict[str, Any] = next(
-            iter(checkpoint.get("lr_schedulers", ())), {}
-        )  # where Lightning kept it for runs begun before we did
+        # Where Lightning kept it for runs that were begun before we did.
+        earlier: dict[str, Any] = next(iter(checkpoint.get("lr_schedulers", ())), {})
         self._plateau_held = dict(checkpoint.get("plateau", earlier))  # the schedule itself is made after this
 
     def _note(self, stage: str, loss: Tensor, figures: dict[str, float], size: int) -> None:

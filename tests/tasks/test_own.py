@@ -48,6 +48,11 @@ def claims(tmp_path_factory, patients, drawer):
     return out
 
 
+def drawn_by(drawer, case):
+    """As a run leaves it for a quality model."""
+    return contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)[0]
+
+
 @pytest.fixture(scope="module")
 def task():
     torch.manual_seed(0)
@@ -144,7 +149,7 @@ def test_opinion_and_own_chances_stand_side_by_side(drawer, patients, claims):
 
 def test_a_run_shows_the_quality_model_how_sure_the_drawer_was(task, drawer, case):
     assessor = Assessor(task, "torch", 1, use_gate=False)
-    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
+    found = drawn_by(drawer, case)
     scored, models = scoring.score(found, assessor)
     rated = scored.scores["assess"]["structures"]
     drawn = [n for n in NAMES if found.masks[n].array.any()]
@@ -180,7 +185,7 @@ def test_what_the_model_never_saw_in_training_is_not_scored(task, drawer, case):
     some = deepcopy(task)
     some.gate.limit[:] = 1e9
     some.gate.limit[some.settings.structures.index("Parotid_R")] = 0
-    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
+    found = drawn_by(drawer, case)
     found = replace(found, masks={name: case.mask(name) for name in NAMES})
     scored, _ = scoring.score(found, Assessor(some, "torch", 1, use_gate=False))
     rated = scored.scores["assess"]["structures"]
@@ -216,7 +221,7 @@ def test_who_knows_both_gives_way_where_it_is_not_told_or_the_asked_model_drew(
     monkeypatch.setattr(Opinion, "of_one_hand", lambda *_: drew)
     found = case.without_structures().with_masks({n: case.mask(n) for n in NAMES})
     if told:
-        found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
+        found = drawn_by(drawer, case)
         found = replace(found, scores={"chances": found.scores["chances"]})  # as if nobody knew who drew
     scored, models = scoring.score(found, shipped_ones["hn-quality-both"])
     assert [model["name"] for model in models] == [scored.scores["assess"]["model"]] == [judges]
@@ -232,7 +237,7 @@ def test_somebody_s_model_that_knows_both_does_not_score_what_the_asked_model_dr
     theirs = Assessor(
         AssessTask(both.task.settings, replace(both.card, name="hn-quality-both-calibrated")).eval(), "torch", 1, use_gate=False
     )
-    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
+    found = drawn_by(drawer, case)
     assert found.scores["drawers"] == [load_contourer(drawer).card.sha256], "it is known who drew, however it looks"
     assert theirs.predict(found).scores["assess"]["refused"] == "contour drew these contours itself: its own opinion is no second one."
     assert scoring.score(found, theirs)[1][0]["name"] == "hn-quality-own"
@@ -245,7 +250,7 @@ def test_somebody_s_model_that_knows_both_does_not_score_what_the_asked_model_dr
 
 def test_a_clinic_calibrates_on_what_will_be_scored_alone(task, shipped_ones, drawer, case, monkeypatch):
     """Neither on a structure that nothing taught the model, nor on what the model drew that it asks."""
-    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)
+    found = drawn_by(drawer, case)
     claims, chances = {"x": {n: case.mask(n) for n in NAMES}}, {"x": found.scores["chances"]}
     some = deepcopy(task)
     some.gate.limit[:] = 1e9

@@ -105,8 +105,8 @@ def observe(
     With ``as_predict`` what ``Assessor.predict`` does not score is left out: structures that nothing taught the model, and what the model
     drew that is asked for an opinion. A case that the model would refuse whole is looked at all the same: see ``check_scored``.
     """
-    names = [name for name in assessor.task.settings.structures if name in case.structures]
-    names = [name for name in names if not (as_predict and assessor.untaught(name))]
+    known = [name for name in assessor.task.settings.structures if not (as_predict and assessor.untaught(name))]
+    names = [name for name in known if name in case.structures]
     work = assessor.work(case.without_structures())
     truths = {name: case.mask(name) for name in names}
     for source, masks in claims.items():

@@ -99,7 +99,7 @@ class Contourer:
         found = self._stitch(case, grid, None, None, blend="gaussian", chances=True)
         assert found.chances is not None, "blended windows of mode sigmoid"
         s = self.task.settings
-        return Opinion(self.card.name, self.card.sha256, s.structures, found.chances, tuple(s.thresholds))
+        return Opinion(self.card.name, self.card.sha256, s.structures, found.chances, s.thresholds)
 
     def check_small(self, grid: Geometry) -> None:
         """Raise ModelError where the chances of all structures on ``grid`` would take more than ``memory_mb``."""
@@ -203,11 +203,11 @@ def load_contourer(model: str | Path, *, backend: Backend = "auto", rules: Tidy 
 
     A .safetensors file is one of ours; anything else is somebody else's model (``tasks/foreign.py``). Raises ModelError for other kinds.
     """
-    from oncontour.card import find
+    from oncontour.card import find, is_ours
     from oncontour.tasks.contour import ContourTask
 
     path = find(model)
-    if path.suffix != ".safetensors":
+    if not is_ours(path):
         from oncontour.tasks.foreign import load_foreign
 
         return load_foreign(path, backend=backend, rules=rules or Tidy(), threads=threads)
