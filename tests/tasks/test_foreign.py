@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from oncontour.case import Case
-from oncontour.errors import ModelError
+from oncontour.errors import FormatError, ModelError
 from oncontour.geometry import Geometry
 from oncontour.nets.nnunet import NnUNet
 from oncontour.ops.tidy import Tidy
@@ -346,7 +346,7 @@ def test_what_nnunet_offers_and_we_do_not(tmp_path):
     with pytest.raises(ModelError, match="regions"):
         load_foreign(folder)
     (folder / "dataset.json").write_text("{")
-    with pytest.raises(Exception, match="no JSON"):
+    with pytest.raises(FormatError, match="no JSON"):
         load_foreign(folder)
 
 
