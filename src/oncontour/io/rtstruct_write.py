@@ -23,6 +23,7 @@ from oncontour.case import Case
 from oncontour.contours import Contours, Slices
 from oncontour.errors import InputError, StructureError
 from oncontour.files import writing
+from oncontour.geometry import rounding_mm
 from oncontour.io.attributes import fitted, set_attributes
 from oncontour.io.dicomfile import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from oncontour.io.elements import element, item, replaced
@@ -53,7 +54,6 @@ from oncontour.io.rtstruct_read import (
     whole,
 )
 from oncontour.io.source import DicomSource, SliceRef
-from oncontour.io.stack import rounding_mm
 from oncontour.palette import Colour, colour_of
 
 Ints = NDArray[np.int64]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from oncontour.errors import FormatError, InputError, LimitError, SeriesError, StructureError
 from oncontour.files import writing
-from oncontour.geometry import Floats, Geometry
+from oncontour.geometry import ON_GRID_MM, Floats, Geometry, rounding_mm
 from oncontour.io.attributes import set_attributes
 from oncontour.io.dicomfile import EXPLICIT_BIG, MAX_VOXELS, NATIVE, DicomFile, Header
 from oncontour.io.dicomparse import opening, read_header
@@ -28,7 +28,7 @@ from oncontour.io.layout import map_names
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import PixelFormat, Plane
 from oncontour.io.source import DicomSource, SliceRef
-from oncontour.io.stack import ON_GRID_MM, common_step, rounding_mm
+from oncontour.io.stack import common_step
 from oncontour.sides import side_of
 from oncontour.volume import Volume
 
@@ -99,11 +99,11 @@ def write_seg(masks: Mapping[str, Volume], path: Path | str, *, source: DicomSou
     if not names:
         raise StructureError("no mask to write", where=str(path))
     grid = masks[names[0]].geometry
-    odd = [name for name in names if not masks[name].geometry.same_grid(grid)]
-    if odd:
-        raise StructureError(
-            f"mask {odd[0]!r} lies on another grid than {names[0]!r}", where=str(path), hint="bring them over with mask.to"
-        )
+    for name in names:
+        if difference := grid.difference(masks[name].geometry):
+            raise StructureError(
+                f"mask {name!r} lies on another grid than {names[0]!r}: {difference}", where=str(path), hint="bring both onto one grid first"
+            )
     if np.cross(grid.axes[2], grid.axes[1]) @ grid.axes[0] < 0:
         grid = grid.reorient(grid.axes * [[-1.0], [1.0], [1.0]])
     stacked = np.stack([masks[name].binary().to(grid).array for name in names], axis=-1).astype(np.uint8)

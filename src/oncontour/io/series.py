@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.errors import LimitError, SeriesError
+from oncontour.geometry import ON_GRID_MM
 from oncontour.io.choose import choose, usable
 from oncontour.io.dicomfile import MAX_SLICES, MAX_VOXELS
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import Plane, planes_of
 from oncontour.io.scan import DISTINGUISHING_KEYWORDS, PATIENT_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS, SeriesFiles, scan
 from oncontour.io.source import DicomSource, SliceRef
-from oncontour.io.stack import ON_GRID_MM, SAME_PLACE_MM, Stack, check_alike, offsets_mm, stack
+from oncontour.io.stack import SAME_PLACE_MM, Stack, check_alike, offsets_mm, stack
 from oncontour.volume import Volume
 
 __all__ = ["AIR_HU", "SeriesFiles", "choose", "read_series", "scan"]
