@@ -74,7 +74,8 @@ def test_the_same_voxels_stored_in_another_order_are_brought_over_exactly(kind: 
     """Each voxel's centre in LPS mm says where it belongs: (x, y, z) = (i, j, 3 k) here."""
     grid = Geometry.regular((4, 5, 6), (3, 1, 1))
     inside = np.random.default_rng(3).random(grid.shape) < 0.4
-    other = Geometry(grid.reorient(turned).shape, grid.reorient(turned).affine + [[0, 0, 0, 3e-5], [0] * 4, [0, 0, 0, 0.04], [0] * 4])
+    other, aside = grid.reorient(turned), np.array([[0, 0, 0, 3e-5], [0] * 4, [0, 0, 0, 0.04], [0] * 4])
+    other = Geometry(other.shape, other.affine + aside)
     k, j, i = np.indices(other.shape)
     x, y, z = np.moveaxis(other.points(np.stack([k, j, i], axis=-1)), -1, 0)
     stored = inside[np.rint(z / 3).astype(int), np.rint(y).astype(int), np.rint(x).astype(int)]

@@ -142,7 +142,10 @@ def test_equality_hash_and_tolerance() -> None:
             Geometry.regular((20, 64, 64), (3, 1, 1), axes=np.eye(3)[::-1] @ rotation((0, 0, np.pi / 180))),
             "voxels lie up to 1.555 mm apart, at most 0.05 mm count as rounding; turned by 1 degrees",
         ),
-        (Geometry.regular((20, 64, 64), (3, 1, 1), (0, 0, 57), np.eye(3)[::-1] * [[-1], [1], [1]]), "the same voxels, stored in another order"),
+        (
+            Geometry.regular((20, 64, 64), (3, 1, 1), (0, 0, 57), np.eye(3)[::-1] * [[-1], [1], [1]]),
+            "the same voxels, stored in another order",
+        ),
         (Geometry.regular((20, 64, 64), (3, 1, 1), (3e-5, 0, 0)), ""),
     ],
     ids=["size", "place", "step", "turned", "order", "none"],

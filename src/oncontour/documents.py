@@ -40,7 +40,8 @@ def read_json(path: Path) -> Any:
 def read_yaml(path: Path) -> Any:
     """What the YAML file at ``path`` says, in plain values.
 
-    Raises InputError where there is no such file, LimitError beyond MAX_YAML_BYTES, MAX_DEPTH or MAX_VALUES, FormatError where it is no YAML.
+    Raises InputError where there is no such file, LimitError beyond MAX_YAML_BYTES, MAX_DEPTH or MAX_VALUES, FormatError where it
+    is no YAML.
     """
     import yaml
 

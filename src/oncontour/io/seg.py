@@ -101,9 +101,8 @@ def write_seg(masks: Mapping[str, Volume], path: Path | str, *, source: DicomSou
     grid = masks[names[0]].geometry
     for name in names:
         if difference := grid.difference(masks[name].geometry):
-            raise StructureError(
-                f"mask {name!r} lies on another grid than {names[0]!r}: {difference}", where=str(path), hint="bring both onto one grid first"
-            )
+            what = f"mask {name!r} lies on another grid than {names[0]!r}: {difference}"
+            raise StructureError(what, where=str(path), hint="bring both onto one grid first")
     if np.cross(grid.axes[2], grid.axes[1]) @ grid.axes[0] < 0:
         grid = grid.reorient(grid.axes * [[-1.0], [1.0], [1.0]])
     stacked = np.stack([masks[name].binary().to(grid).array for name in names], axis=-1).astype(np.uint8)

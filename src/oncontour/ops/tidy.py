@@ -107,8 +107,8 @@ def _common_grid(masks: Mapping[str, Volume]) -> Geometry:
     first, *rest = masks.items()
     for name, mask in rest:
         if not mask.geometry.same_grid(first[1].geometry):
-            difference = first[1].geometry.difference(mask.geometry)
-            raise GeometryError(f"mask {name!r} lies on another grid than {first[0]!r}: {difference}", hint="bring both onto one grid first")
+            what = f"mask {name!r} lies on another grid than {first[0]!r}: {first[1].geometry.difference(mask.geometry)}"
+            raise GeometryError(what, hint="bring both onto one grid first")
     return first[1].geometry
 
 
