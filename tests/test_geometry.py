@@ -155,6 +155,17 @@ def test_what_differs_is_said_in_both_values(other: Geometry, says: str) -> None
     assert Geometry.regular((20, 64, 64), (3, 1, 1)).difference(other) == says
 
 
+def test_voxels_of_a_grid_that_a_file_has_rounded_are_put_in_place() -> None:
+    grid = Geometry.regular((20, 64, 64), (3, 1, 1))
+    part = Geometry.regular((4, 10, 10), (3, 1, 1), (7.03, 5, 2.98))
+    assert grid.in_place(part) == grid.crop((1, 5, 7), (5, 15, 17))
+    assert grid.in_place(part.reorient(np.eye(3))) == grid.crop((1, 5, 7), (5, 15, 17)).reorient(np.eye(3))
+    assert grid.in_place(Geometry.regular((4, 10, 10), (3, 1, 1), (7.06, 5, 3))) is None
+    assert grid.in_place(Geometry.regular((4, 10, 10), (3, 1, 0.99), (7, 5, 3))) is None
+    assert grid.in_place(Geometry.regular((4, 10, 10), (6, 1, 1), (7, 5, 3))) is None
+    assert grid.in_place(Geometry.regular((4, 10, 10), (3, 1, 0.4), (7, 5, 3))) is None
+
+
 def test_values_that_differ_late_are_printed_so_far() -> None:
     far = Geometry.regular((2, 2, 2), origin_mm=(1234.567, 0, 0))
     near = Geometry.regular((2, 2, 2), origin_mm=(1234.627, 0, 0))

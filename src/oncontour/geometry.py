@@ -151,6 +151,15 @@ class Geometry:
             tolerance_mm = rounding_mm(min(*self.spacing_mm, *other.spacing_mm))
         return self.shape == other.shape and self._apart_mm(other) <= tolerance_mm
 
+    def in_place(self, other: Geometry) -> Geometry | None:
+        """``other`` moved by less than the rounding in a file so that its voxels are voxels of this grid (or go on from it
+        beyond its edge), in the order they have; None where they are not."""
+        moves = np.rint(self.inverse @ other.affine)
+        if not np.array_equal(np.abs(moves[:3, :3]).sum(axis=0), (1, 1, 1)) or np.linalg.matrix_rank(moves[:3, :3]) < 3:
+            return None
+        placed = Geometry(other.shape, self.affine @ moves)
+        return placed if placed.same_grid(other) else None
+
     def difference(self, other: Geometry) -> str:
         """How ``other`` differs from this grid, in words, its own value first; "" where it is the same.
 

@@ -145,7 +145,7 @@ def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume]
             holder |= dict.fromkeys(masks, readable(path.name))
             files.append((name, masks))
             said += notes
-    names, unmapped, notes = map_names(own for _, masks in files for own in masks)
+    names, unmapped, remarks = map_names(own for _, masks in files for own in masks)
     called = {original: name for name, original in names.items()}
     case = Case(id, images) if images else None
     plain: dict[str, Volume] = {}
@@ -160,7 +160,7 @@ def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume]
             else:
                 plain |= mine
     held = [name for masks in (plain, *packed) for name in masks]
-    facts: dict[str, Any] = {"names": {name: names[name] for name in names if name in held}, "unmapped": unmapped, "notes": (*notes, *said)}
+    facts: dict[str, Any] = {"names": {name: names[name] for name in names if name in held}, "unmapped": unmapped, "notes": (*remarks, *said)}
     first = plain or (packed.pop(0) if packed else {})
     out = Case(id, images, first, facts=facts)
     for masks in packed:
