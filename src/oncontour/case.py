@@ -136,7 +136,9 @@ def _check_bool(masks: Mapping[str, Volume], where: str) -> None:
         for name, mask in () if isinstance(layer, LabelMasks | BitMasks) else layer.items():
             if mask.array.dtype != bool or mask.array.ndim != 3:
                 shown = f"{mask.array.dtype} of {mask.array.ndim} axes"
-                raise InputError(f"mask {name!r} must be bool of three axes, not {shown}", where=where, hint="mask.binary()")
+                raise InputError(
+                    f"mask {name!r} must be bool of three axes, not {shown}", where=where, hint="give what is inside and what is not"
+                )
 
 
 def _grid_of(masks: Mapping[str, Volume]) -> Iterator[tuple[str, Geometry]]:

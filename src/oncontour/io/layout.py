@@ -160,7 +160,11 @@ def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume]
             else:
                 plain |= mine
     held = [name for masks in (plain, *packed) for name in masks]
-    facts: dict[str, Any] = {"names": {name: names[name] for name in names if name in held}, "unmapped": unmapped, "notes": (*remarks, *said)}
+    facts: dict[str, Any] = {
+        "names": {name: names[name] for name in names if name in held},
+        "unmapped": unmapped,
+        "notes": (*remarks, *said),
+    }
     first = plain or (packed.pop(0) if packed else {})
     out = Case(id, images, first, facts=facts)
     for masks in packed:

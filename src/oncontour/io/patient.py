@@ -282,7 +282,10 @@ def _newest(different: list[SeriesFiles], notes: list[str]) -> SeriesFiles:
     dated = sorted(((_date(f), n) for n, f in enumerate(different)), reverse=True)
     listed = "; ".join(f"{different[n].path.name} ({date or 'no date'}, {different[n].sop_instance_uid})" for date, n in dated)
     if dated[0][0] == dated[1][0]:
-        raise StructureError(f"{len(different)} structure sets and none is the newest: {listed}", hint="choose one by structure_set_uid")
+        raise StructureError(
+            f"{len(different)} structure sets and none is the newest: {listed}",
+            hint="choose one with --structure_set_uid, or leave the others out of the folder",
+        )
     notes.append(f"the newest of {len(different)} structure sets is read: {listed}")
     return different[dated[0][1]]
 

@@ -112,7 +112,7 @@ def write_rtstruct(
         raise StructureError(
             "an RTSTRUCT refers to DICOM images, and this case was not read from any",
             where=f"case {case.id}",
-            hint='io.write(case, out, format="dicom") writes the images with it',
+            hint="write the images as DICOM first, with oncontour convert",
         )
     base = None if existing is None else open_rtstruct(existing)
     if base is not None:
