@@ -44,7 +44,7 @@ def test_a_patient_that_cannot_be_drawn_is_named_and_no_success(cohort: Path, tm
     assert main(words) == IncompleteError.exit_code == InputError.exit_code
     told = capsys.readouterr()
     assert told.out.startswith("net: 2 of 3 patients drawn")
-    assert "b was left out: mask 'Larynx' lies on 4x4x4" in told.err
+    assert "b was left out: mask 'Larynx' lies on another grid than its image: 4x4x4" in told.err
     assert "not drawn: b by net" in told.err
     assert sorted(path.name for path in (tmp_path / "net").iterdir()) == ["a", "c", "confidence.csv"]
 

@@ -258,6 +258,13 @@ def test_a_run_begun_without_saying_whether_structures_overlap_goes_on_when_it_i
         assert goes_on_with(tmp_path, {"task_settings": whole}) == goes_on
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 5000])
+def test_settings_of_a_run_that_cannot_be_read_are_told(tmp_path, text):
+    (tmp_path / "settings.json").write_text(text, encoding="utf-8")
+    with pytest.raises(OutputError, match="the settings of the run"):
+        resumed(tmp_path, {"task_settings": {}}, {"task_settings": ContourSettings(("GTV",))})
+
+
 def goes_on_with(out, record):
     try:
         resumed(out, record, {"task_settings": ContourSettings(("GTV",))})

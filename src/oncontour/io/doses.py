@@ -20,7 +20,6 @@ from oncontour.io.scan import SeriesFiles, scan
 from oncontour.io.source import DicomSource
 from oncontour.volume import Volume
 
-_SAME_PLACE_MM = 0.01
 _PLAN = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -60,9 +59,9 @@ def read_doses(
     read = [read_rtdose(group, plans=plans.counting) for group in groups.values()]
     total, notes = read[0][0], (*plans.notes, *read[0][1])
     for volume, more in read[1:]:
-        if not volume.geometry.same_grid(total.geometry, _SAME_PLACE_MM):
+        if not volume.geometry.same_grid(total.geometry):
             raise DoseError(
-                f"doses of {len(read)} plans lie on different grids: {total.geometry} and {volume.geometry}",
+                f"doses of {len(read)} plans lie on different grids: {total.geometry.difference(volume.geometry)}",
                 where=names,
                 hint="add the plans up in the planning system, and choose that dose",
             )

@@ -85,16 +85,18 @@ def read_dicom(
 
 
 def read_onto(path: Path | str, case: Case, *, id: str | None = None) -> Case:
-    """The structures at ``path`` of the patient whose images ``case`` has: a whole patient or a folder of mask files, read as they are, or
-    an RTSTRUCT or SEG alone (a file, or a folder without images), whose structures the images of ``case`` then bear.
+    """The structures at ``path`` of the patient whose images ``case`` has: a whole patient, a mask file or a folder of them, read as
+    they are, or an RTSTRUCT or SEG alone (a file, or a folder without images), whose structures the images of ``case`` then bear.
 
     Raises StructureError for several structure sets without images, and for what lies in another frame of reference than ``case``, where
     both say theirs; else what ``io.read`` raises.
     """
     from oncontour.io import read
-    from oncontour.io.layout import is_masks, read_masks
+    from oncontour.io.layout import is_masks, read_mask_file, read_masks
 
     path = Path(path)
+    if path.is_file() and is_image(path):
+        return read_mask_file(path, id=id)
     if is_masks(path):
         return read_masks(path, id=id)
     alone = _without_images(path)
@@ -280,7 +282,10 @@ def _newest(different: list[SeriesFiles], notes: list[str]) -> SeriesFiles:
     dated = sorted(((_date(f), n) for n, f in enumerate(different)), reverse=True)
     listed = "; ".join(f"{different[n].path.name} ({date or 'no date'}, {different[n].sop_instance_uid})" for date, n in dated)
     if dated[0][0] == dated[1][0]:
-        raise StructureError(f"{len(different)} structure sets and none is the newest: {listed}", hint="choose one by structure_set_uid")
+        raise StructureError(
+            f"{len(different)} structure sets and none is the newest: {listed}",
+            hint="choose one with --structure_set_uid, or leave the others out of the folder",
+        )
     notes.append(f"the newest of {len(different)} structure sets is read: {listed}")
     return different[dated[0][1]]
 

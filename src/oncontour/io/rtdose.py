@@ -268,8 +268,8 @@ def _summed(doses: Sequence[_Dose], plan: dict[str, int]) -> tuple[Volume, tuple
     array = total.array.astype(np.float64)
     for dose in doses[1:]:
         volume, more = _read(dose.file, sole=False)
-        if not volume.geometry.same_grid(total.geometry, _SAME_PLACE_MM):
-            raise DoseError(f"parts lie on different grids: {volume.geometry} and {total.geometry}", where=_names(doses))
+        if not volume.geometry.same_grid(total.geometry):
+            raise DoseError(f"parts lie on different grids: {total.geometry.difference(volume.geometry)}", where=_names(doses))
         array += volume.array
         notes = (*notes, *more)
     if not array.any():
