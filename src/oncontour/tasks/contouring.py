@@ -21,7 +21,7 @@ from oncontour.geometry import Geometry
 from oncontour.ops.augment import mirrored
 from oncontour.ops.body import body_mask, is_masked
 from oncontour.ops.intensity import AIR_HU, window
-from oncontour.ops.tidy import Tidy, tidy
+from oncontour.ops.tidy import Change, Tidy, tidy
 from oncontour.ops.windows import Stitched, stitch_labels
 from oncontour.tasks.opinion import Opinion, by_structure
 from oncontour.tasks.task import Progress, load_task
@@ -160,7 +160,7 @@ class Contourer:
             ct = _around(ct.map(lambda hu: hu * inside.array + (~inside.array) * AIR_HU), inside)
         return ct.map(lambda hu: window(hu, *s.hu))
 
-    def _record(self, grid: Geometry, blend: str, tidied: tuple[str, ...]) -> dict[str, Any]:
+    def _record(self, grid: Geometry, blend: str, tidied: tuple[Change, ...]) -> dict[str, Any]:
         from dataclasses import asdict
 
         card = self.card
@@ -173,7 +173,8 @@ class Contourer:
             "blend": blend,
             "mirror": self.task.settings.mirror,
             "tidy": asdict(self.rules),
-            "tidied": list(tidied),
+            "tidied": [change.text for change in tidied],
+            "notes": [change.text for change in tidied if change.warns],
         }
 
 
