@@ -77,7 +77,7 @@ def test_an_organ_broken_twice_stays_whole():
     kept, done = wide(np.logical_or.reduce(gap), "Brainstem")
     assert np.array_equal(kept, gap[0])
     assert told(done) == ("removed 3.40 cc of Brainstem 15 mm away from the rest",), "14 slices of 9 voxels"
-    assert np.array_equal(wide(np.logical_or.reduce(gap), "SpinalCord")[0], np.logical_or.reduce(gap)), "of a cord two halves lay 25 mm apart"
+    assert np.array_equal(wide(np.logical_or.reduce(gap), "SpinalCord")[0], np.logical_or.reduce(gap)), "halves of a cord lay 25 mm apart"
 
 
 @pytest.mark.parametrize("name", ["Lungs", "Kidney", "GTVn", "PTV_7000", "Glnd_Submands"])

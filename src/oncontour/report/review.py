@@ -23,6 +23,7 @@ from oncontour.volume import Volume
 SEVERITY: dict[str, float] = {
     "side": 0.0,
     "empty": 0.1,
+    "stray": 0.2,
     "outside": 0.3,
     "position": 0.35,
     "gap": 0.4,

@@ -397,9 +397,9 @@ class _Lines:
             elif k in drawn:
                 continue
             elif inside[n]:
-                self.slices.append(self._bare(k, 0.0, "bad"))
+                self.slices.append(self._bare(k, 0.0, "bad", float(measured.present[n])))
             elif missed[n]:
-                self.slices.append(self._bare(k, 0.0, "bad"))
+                self.slices.append(self._bare(k, 0.0, "bad", float(measured.present[n])))
                 self.more.append({"code": "missed", "k": k})
         told = {line["k"] for line in self.slices}
         small = [k for k in drawn if k not in told]
@@ -431,8 +431,10 @@ class _Lines:
             "surface_mm": None if np.isnan(outline) else round(outline, 2),
         }
 
-    def _bare(self, k: int, dsc: float | None, kind: str | None) -> dict[str, Any]:
-        return {"k": k, "z_mm": self._z(k), "dsc": dsc, "lower": dsc, "class": kind, "surface_mm": None}
+    def _bare(self, k: int, dsc: float | None, kind: str | None, present: float = float("nan")) -> dict[str, Any]:
+        """A slice without a contour, or one that is not scored; ``present``: the probability that the structure is there."""
+        there = {} if np.isnan(present) else {"present": round(present, 4)}
+        return {"k": k, "z_mm": self._z(k), "dsc": dsc, "lower": dsc, "class": kind, "surface_mm": None, **there}
 
     def _z(self, k: int) -> float:
         return round(float(self.grid.points((k, (self.grid.shape[1] - 1) / 2, (self.grid.shape[2] - 1) / 2))[2]), 2)

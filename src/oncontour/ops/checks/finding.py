@@ -28,6 +28,7 @@ CODES: dict[str, str] = {
     "empty": "nothing contoured",
     "gap": "gap in the stack",
     "isolated": "isolated slice",
+    "stray": "far from the rest",
     "island": "island",
     "sliver": "sliver",
     "outside": "outside the body",
@@ -38,6 +39,8 @@ CODES: dict[str, str] = {
     "cut": "cut by the field of view",
 }
 """code -> its title for people. The order is that of the findings of a structure."""
+OF_PLACE = frozenset({"side", "position", "outside", "stray"})
+"""Codes that speak of where a structure lies: they come first, and stand among the warnings."""
 
 _TARGET = re.compile(r"I?[GC]TV|ITV|PTV", re.IGNORECASE)
 _SEVERAL = re.compile(r"(Hippocampi|Femora|Humeri|Testes|Ovaries|Bowel|Bag_Bowel|Colon|Ribs?|LN|SeminalVes|Bone_Pelvic)(?![a-z])")

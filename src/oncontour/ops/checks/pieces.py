@@ -32,7 +32,7 @@ _NEIGHBOURS = np.ones((3, 3, 3), bool)
 @dataclass(frozen=True)
 class Pieces:
     """One structure in ``patients`` of a cohort: in ``one_piece`` of them it hangs together, in ``counting`` it has a second piece of PART
-    of the largest and more. ``part``: the largest second piece there was, of the largest piece; ``gap_mm``: how far from the rest it lay."""
+    of the largest and more. ``part``: the largest second piece there was, as a part of the first; ``gap_mm``: how far from it that lay."""
 
     structure: str
     patients: int
