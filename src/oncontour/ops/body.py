@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from oncontour.errors import InputError
 from oncontour.geometry import Geometry
 from oncontour.volume import Volume
 
@@ -178,6 +179,16 @@ def region_of(words: str) -> str:
     """The region that ``words`` name, as a model's card does ("head and neck"); "" where they name none of REGIONS."""
     name = "_".join(words.lower().replace("&", " ").replace(" and ", " ").replace("-", " ").split())
     return name if name in REGIONS else ""
+
+
+def check_shown(ct: Volume, made_for: str, who: str) -> None:
+    """Raise InputError where ``ct`` plainly shows another part of the body than ``who`` was ``made_for`` (a card's words)."""
+    seen = region(ct)
+    if seen.excludes(region_of(made_for)):
+        raise InputError(
+            f"this CT shows {in_words(seen.name)} ({'; '.join(seen.reasons)}), and {who} was made for {made_for}",
+            hint="choose a model that was made for it, or draw all the same with --any_region",
+        )
 
 
 def in_words(name: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from oncontour.case import Case
 from oncontour.geometry import Geometry
-from oncontour.ops.checks import CODES, Finding, unchecked
+from oncontour.ops.checks import CODES, OF_PLACE, Finding, unchecked
 from oncontour.ops.checks.finding import box_of, runs
 from oncontour.volume import Volume
 
@@ -137,6 +137,19 @@ def spots(table: Iterable[Strip]) -> list[Spot]:
 def title(code: str) -> str:
     """What a finding's ``code`` is called."""
     return TITLES.get(code, code)
+
+
+def misplaced(case: Case) -> list[str]:
+    """What the rules found of place and side (``ops.checks.OF_PLACE``), in words: what stands among the warnings, a wrong side first."""
+    structures: Mapping[str, Any] = case.scores.get("assess", {}).get("structures", {})
+    told = [(name, one) for name, said in structures.items() for one in said.get("findings", ()) if one["code"] in OF_PLACE]
+    return [_named(name, str(one["text"])) for name, one in sorted(told, key=lambda pair: SEVERITY[pair[1]["code"]])]
+
+
+def found_sided(case: Case) -> set[str]:
+    """Structures of which the rules say that they lie on the wrong side."""
+    structures: Mapping[str, Any] = case.scores.get("assess", {}).get("structures", {})
+    return {name for name, said in structures.items() if any(one["code"] == "side" for one in said.get("findings", ()))}
 
 
 def scores_of(case: Case) -> dict[str, Any]:

@@ -112,4 +112,4 @@ def gap_mm(one: Mask, other: Mask, grid: Geometry) -> float:
 
 def _edge(mask: Mask, grid: Geometry) -> NDArray[np.float64]:
     """The mask's outermost voxels, in mm from the first voxel of its array."""
-    return np.argwhere(mask & ~ndimage.binary_erosion(mask)) * np.asarray(grid.spacing_mm)
+    return np.asarray(np.argwhere(mask & ~ndimage.binary_erosion(mask)) * np.asarray(grid.spacing_mm), np.float64)
