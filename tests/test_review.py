@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oncontour import report
+from oncontour import report, scoring
 from oncontour.case import Case
 from oncontour.geometry import Geometry
 from oncontour.ops.checks import CODES, Finding, findings
@@ -122,6 +122,7 @@ def test_what_lies_in_the_wrong_place_comes_before_any_area(code: str) -> None:
     case = scores(make(BOXES), {"Parotid_L": {7: (0.4, 0.3)}, "Brainstem": {14: (0.98, 0.9)}}, {"Brainstem": [found]})
     assert [one.name for one in spots(strips(case))] == ["Brainstem", "Parotid_L"]
     assert report.misplaced(case) == ["Brainstem is not where it should be."]
+    assert scoring.summary(case)[0] == "warning: Brainstem is not where it should be.", "on the screen of oncontour assess"
     bare = scores(make(BOXES), {"Brainstem": {14: (0.98, 0.9)}}, {"Brainstem": [Finding("sliver", "Brainstem has a sliver.", (14,))]})
     assert report.misplaced(bare) == []
 

@@ -106,7 +106,14 @@ def _observation(strip: Strip, scores: Mapping[str, Any]) -> str:
 
 
 def _line(case: Case, strip: Strip, cell: Cell) -> list[str | int]:
-    numbers = [f"{cell.z_mm:.2f}", _number(cell.dsc, 3), _number(cell.lower, 3), cell.quality or "", _number(cell.surface_mm, 2), _number(cell.wrong_cm2, 2)]
+    numbers = [
+        f"{cell.z_mm:.2f}",
+        _number(cell.dsc, 3),
+        _number(cell.lower, 3),
+        cell.quality or "",
+        _number(cell.surface_mm, 2),
+        _number(cell.wrong_cm2, 2),
+    ]
     return [_safe(strip.name), slice_number(case.geometry, cell.k), *numbers, int(cell.flagged), _safe("; ".join(cell.codes))]
 
 
