@@ -39,7 +39,7 @@ SEVERITY: dict[str, float] = {
     "small": 0.79,
     "unchecked": 0.9,
 }
-"""How bad a finding is, as a DSC: a wrong side is worst, a sliver hardly anything. Where no DSC is predicted, the finding's stands for it in
+"""How bad a finding is, as a DSC: a wrong side is worst, a sliver hardly. Where no DSC is predicted, the finding's stands for it in
 the wrong area that a slice is ranked by."""
 FIRST = OF_PLACE | {"empty"}
 """Codes of findings that come before any predicted area, the worst first: what is in the wrong place is wrong as a whole."""
