@@ -34,10 +34,11 @@ FIRST, WRONG_CM2, PART = 5, 1.0, 0.2
 
 @dataclass(frozen=True)
 class Patient:
-    """``places``: (predicted wrong area's order first to last; predicted DSC, truly wrong cm²); ``slices``: (predicted wrong cm², predicted
-    DSC, truly wrong cm²)."""
+    """What is truly wrong, in cm²: on the slices that our ``places`` open on, first to last; on those that the same places would open on by
+    their lowest predicted DSC, lowest first (``by_dsc``); ``slices``: (predicted wrong cm², predicted DSC, truly wrong cm²)."""
 
-    places: list[tuple[float, float]]
+    places: list[float]
+    by_dsc: list[float]
     slices: list[tuple[float, float, float]]
 
 
@@ -68,10 +69,14 @@ def looked_at(scored: Case, truth: Case) -> Patient:
     """One judged patient beside the truth; a place about a structure as a whole counts by its middle slice, as it opens there."""
     known = [strip for strip in strips(scored) if strip.scored and strip.name in truth.structures]
     wrong = {strip.name: wrong_cm2(scored, truth, strip.name) for strip in known}
-    places = [(worst_dsc(spot, known), float(wrong[spot.name][spot.k])) for spot in spots(known) if spot.k is not None]
+    found = [spot for spot in spots(known) if spot.k is not None]
+    lowest = sorted((*lowest_dsc(spot, known), spot.name) for spot in found)
     rated = [(strip.name, cell) for strip in known for cell in strip.cells if cell.dsc is not None]
-    slices = [(cell.wrong_cm2 or 0.0, cell.dsc or 0.0, float(wrong[name][cell.k])) for name, cell in rated]
-    return Patient(places, slices)
+    return Patient(
+        [float(wrong[spot.name][spot.k]) for spot in found],
+        [float(wrong[name][k]) for _, k, name in lowest],
+        [(cell.wrong_cm2 or 0.0, cell.dsc or 0.0, float(wrong[name][cell.k])) for name, cell in rated],
+    )
 
 
 def wrong_cm2(scored: Case, truth: Case, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -81,22 +86,23 @@ def wrong_cm2(scored: Case, truth: Case, name: str) -> np.ndarray[tuple[int], np
     return np.asarray(apart.sum(axis=(1, 2)) * (j * i / 100), np.float64)
 
 
-def worst_dsc(spot: Spot, table: Sequence[Strip]) -> float:
-    """The lowest predicted DSC in a place; 1 where it has none."""
+def lowest_dsc(spot: Spot, table: Sequence[Strip]) -> tuple[float, int]:
+    """(the lowest predicted DSC in a place, its slice); 1 and where it opens where it has none."""
     cells = [cell for strip in table if strip.name == spot.name for cell in strip.cells]
     inside = [cell for cell in cells if spot.first is not None and spot.last is not None and spot.first <= cell.k <= spot.last]
-    return min([1.0, *(cell.dsc for cell in inside if cell.dsc is not None)])
+    return min(((cell.dsc, cell.k) for cell in inside if cell.dsc is not None), default=(1.0, spot.k or 0))
 
 
 def places_words(seen: Sequence[Patient]) -> str:
-    ours = [place for one in seen for place in one.places[:FIRST]]
-    by_dsc = [place for one in seen for place in sorted(one.places)[:FIRST]]
-    any_place = [np.mean([wrong > WRONG_CM2 for _, wrong in one.places]) for one in seen for _ in one.places[:FIRST]]
-    best = [place for one in seen for place in sorted(one.places, key=lambda place: -place[1])[:FIRST]]
-    shares = [np.mean([wrong > WRONG_CM2 for _, wrong in some]) for some in (ours, by_dsc, best)]
+    """Shares of the first places of all patients; of any slice the mean over patients."""
+    ours, by_dsc, best = (
+        100 * np.mean([wrong > WRONG_CM2 for one in seen for wrong in some(one)[:FIRST]])
+        for some in (lambda one: one.places, lambda one: one.by_dsc, lambda one: sorted(one.places, reverse=True))
+    )
+    anywhere = 100 * np.mean([np.mean([wrong > WRONG_CM2 for *_, wrong in one.slices]) for one in seen if one.slices])
     return (
-        f"of the first {FIRST} places of each patient, more than {WRONG_CM2:g} cm2 is truly wrong in {100 * shares[0]:.0f} %; "
-        f"by DSC alone {100 * shares[1]:.0f} %, any place {100 * float(np.mean(any_place)):.0f} %, best possible {100 * shares[2]:.0f} %"
+        f"of the first {FIRST} places of each patient, more than {WRONG_CM2:g} cm2 is truly wrong in {ours:.0f} %; "
+        f"by DSC alone {by_dsc:.0f} %, any slice {anywhere:.0f} %, best possible {best:.0f} %"
     )
 
 

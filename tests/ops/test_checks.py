@@ -502,12 +502,17 @@ def test_pieces_of_a_cohort_counted_by_hand() -> None:
         return {"Larynx": (mask, grid)}
 
     (row,) = pieces_of([organ((0, 12)), organ((0, 8), (11, 15)), organ((0, 9), (14, 17)), organ((0, 12), (18, 19)), organ()])
-    assert row == Pieces("Larynx", 4, 1, 2, 0.5, 12.0)
+    assert row == Pieces("Larynx", 4, 1, 2, 0.5, 12.0, 6.0, 6.0, float("inf")), "all begin on the first slice"
     assert not row.single, "half of the patients have a second piece that counts"
-    assert as_csv([row]) == "structure,patients,one_piece,counting,part,gap_mm\nLarynx,4,1,2,0.5,12.0\n"
+    assert as_csv([row]) == "structure,patients,one_piece,counting,part,gap_mm,x_mm,y_mm,z_mm\nLarynx,4,1,2,0.5,12.0,6.0,6.0,inf\n"
     assert row.near_mm == 12.0
     assert replace(row, gap_mm=25.3).near_mm == 25.3
     assert replace(row, gap_mm=79.5, part=0.001).near_mm == 12.0, "a crumb tells nothing of gaps"
+    mask, grid = organ((1, 9))["Larynx"]
+    (inner,) = pieces_of([{"Larynx": (mask, grid)}])
+    assert (inner.x_mm, inner.y_mm, inner.z_mm) == (6.0, 6.0, 21.0)
+    assert inner.holds(mask, grid)
+    assert not inner.holds(organ((1, 3), (8, 10))["Larynx"][0], grid), "24 mm from its first to its last slice"
 
 
 def test_shipped_pieces_are_those_of_the_training_patients(data: Path) -> None:

@@ -271,8 +271,9 @@ def _large_pieces(mask: Mask, part: float) -> Mask:
 
 
 def _without_far_pieces(name: str, mask: Mask, grid: Geometry) -> tuple[Mask, list[Change]]:
-    """``mask`` without the pieces that lie farther from the rest than those of one organ do in the cohort; pieces near to each other
-    belong together (a cord broken twice). Of an organ that the cohort does not know the pieces stay, and those far away are told."""
+    """``mask`` without the pieces that lie farther from the rest than those of one organ do in the cohort. Pieces near to each other belong
+    together (a cord broken twice), and so do those that reach no farther together than one organ in the cohort (the halves of a mandible).
+    Of an organ that the cohort does not know the pieces stay. Those far away are told."""
     known = shipped_pieces().get(name)
     if is_target(name) or is_several(name) or (known is not None and not known.single):
         return mask, []
@@ -283,18 +284,20 @@ def _without_far_pieces(name: str, mask: Mask, grid: Geometry) -> tuple[Mask, li
     rest, left = labels == first, set(range(1, len(sizes) + 1)) - {first}
     while left:
         gap, nearest = min((gap_mm(rest, labels == n, grid), n) for n in left)
-        if gap > (NEAR_MM if known is None else known.near_mm):
-            break
-        rest |= labels == nearest
+        piece = labels == nearest
         left.remove(nearest)
-    for n in sorted(left):
-        volume, away = _volume(int(sizes[n - 1]) * grid.voxel_mm3), _distance(gap_mm(rest, labels == n, grid))
-        if known is None:
-            text = f"kept {volume} of {name} {away} away from the rest: in how many pieces it comes is not known"
+        volume, away = _volume(int(sizes[nearest - 1]) * grid.voxel_mm3), _distance(gap)
+        if gap <= (NEAR_MM if known is None else known.near_mm):
+            rest |= piece
+        elif known is None:
+            rest |= piece
+            said.append(Change(f"kept {volume} of {name} {away} away from the rest: in how many pieces it comes is not known"))
+        elif known.holds(rest | piece, grid):
+            rest |= piece
+            said.append(Change(f"kept {volume} of {name} {away} away from the rest: together they reach no farther than one that is whole"))
         else:
-            text = f"removed {volume} of {name} {away} away from the rest"
-        said.append(Change(text, warns=known is not None))
-    return (mask if known is None or not left else rest), said
+            said.append(Change(f"removed {volume} of {name} {away} away from the rest", warns=True))
+    return rest, said
 
 
 def _with_parts(after: Mask, mask: Mask, voxels: float) -> Mask:

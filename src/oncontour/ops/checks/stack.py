@@ -91,7 +91,11 @@ def _islands(seen: Seen, slivers: Mask) -> Iterator[Finding]:
         apart &= ~large
     gaps = {int(n): gap_mm(labels == largest, labels == n, seen.grid) for n in np.flatnonzero(apart & large)}
     known = shipped_pieces().get(seen.name)
-    far = [n for n, gap in gaps.items() if known is not None and known.single and gap > known.near_mm]
+    far = [
+        n
+        for n, gap in gaps.items()
+        if known is not None and known.single and gap > known.near_mm and not known.holds((labels == largest) | (labels == n), seen.grid)
+    ]
     strays = np.isin(np.arange(len(size)), far)
     for code, which, how in (("stray", strays, "far"), ("island", apart & ~strays, "apart")):
         if which.any():
