@@ -93,7 +93,7 @@ def test_the_halves_of_a_broken_organ_stay_and_are_told():
     apart = [block((0, 6), (8, 14), columns, shape=WIDE.shape) for columns in ((2, 13), (45, 56))]
     kept, done = wide(np.logical_or.reduce(apart), "Bone_Mandible")
     assert np.array_equal(kept, apart[0])
-    assert told(done) == ("removed 10.69 cc of Bone_Mandible 99 mm away from the rest",)
+    assert told(done) == ("removed 10.69 cc of Bone_Mandible 10 cm away from the rest",)
 
 
 def test_where_an_organ_reaches_is_measured_along_the_patient_and_not_the_grid():
