@@ -209,6 +209,14 @@ def test_a_ct_of_another_part_of_the_body_is_refused_unless_any_will_do(tmp_path
     assert "structures were found" not in page
 
 
+def test_the_record_says_that_there_are_no_ranges_for_this_part_of_the_body(tmp_path: Path) -> None:
+    here = patient(tmp_path / "someone", pelvis(1, (6, 5, 5), 1.0))
+    done = run(here, tmp_path / "out", make_model(tmp_path / "any.safetensors"), assess=True)
+    words = "Usual volume and position: not known here. They were measured in CTs of head and neck, and this one shows abdomen and pelvis."
+    assert words in done.record["assess"]["unchecked"]
+    assert words in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 def test_other_commands_leave_out_who_shows_another_part_of_the_body(tmp_path: Path) -> None:
     """evaluate and predict go on with the others, name the one, and draw all the same where they are told to."""
     heads = head_model(tmp_path / "heads.safetensors")

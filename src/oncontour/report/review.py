@@ -170,7 +170,7 @@ def found_sided(case: Case) -> set[str]:
 
 def scores_of(case: Case) -> dict[str, Any]:
     """``case.scores["assess"]`` without its volumes, ready for JSON (``assess`` in ``report.json``); empty where there is none. Each slice
-    has its ``wrong_cm2`` as well, by which places are ordered."""
+    has its ``wrong_cm2`` as well, by which places are ordered, and ``unchecked`` says what the rules could not look at, and why."""
     if "assess" not in case.scores:
         return {}
     said = {key: _plain(value) for key, value in case.scores["assess"].items() if key != "error_maps"}
@@ -178,7 +178,7 @@ def scores_of(case: Case) -> dict[str, Any]:
         wrong = {cell.k: _short(cell.wrong_cm2) for cell in strip.cells}
         for row in said["structures"][strip.name].get("slices", ()):
             row["wrong_cm2"] = wrong[row["k"]]
-    return said
+    return {**said, "unchecked": _unchecked(case)}
 
 
 def unscored(case: Case, found: Mapping[str, Sequence[Finding]], why: str) -> dict[str, Any]:
@@ -213,11 +213,16 @@ def words(case: Case, shown: Geometry, colours: Mapping[str, Sequence[int]]) -> 
         "strips": [_strip_words(strip, number, colours) for strip in table],
         "spots": [_spot_words(spot, number, colours) for spot in spots(table)],
         "not_scored": _not_scored(table),
-        "unchecked": list(scores["unchecked"] if "unchecked" in scores else unchecked(case, list(scores["structures"]))),
+        "unchecked": _unchecked(case),
         "maps": [made for name, volume in scores.get("error_maps", {}).items() if (made := _map(name, volume, shown))],
         "sentence": sentence(table),
         "findings": list(dict.fromkeys(_named(strip.name, one.text) for strip in table for one in strip.findings)),
     }
+
+
+def _unchecked(case: Case) -> list[str]:
+    scores = case.scores["assess"]
+    return list(scores["unchecked"] if "unchecked" in scores else unchecked(case, list(scores["structures"])))
 
 
 def sentence(table: Sequence[Strip]) -> str:
