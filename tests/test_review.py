@@ -159,6 +159,13 @@ def test_the_worst_part_of_a_long_run_is_a_place_of_its_own() -> None:
     assert [(spot.first, spot.last, spot.k) for spot in spots(strips(scores(case, {"SpinalCord": short})))] == [(6, 13, 9)]
     side = Finding("side", "It lies on the wrong side.", tuple(range(20)))
     assert [(spot.first, spot.last) for spot in spots(strips(scores(case, {"SpinalCord": dented}, {"SpinalCord": [side]})))] == [(0, 19)]
+    island = Finding("island", "It has a piece apart.", tuple(range(20)))
+    cone = np.zeros(case.geometry.shape, bool)
+    for k in range(20):
+        cone[k, 15 : 16 + k, 23:27] = True
+    bare = case.with_masks({"SpinalCord": Volume(cone, case.geometry)})
+    bare = bare.with_scores({"assess": report.unscored(bare, {"SpinalCord": [island]}, "There is no model.")})
+    assert [(spot.first, spot.last, spot.k) for spot in spots(strips(bare))] == [(0, 19, 19)], "one finding is one place"
     even = {k: (0.5 + 0.01 * (k % 2), 0.2) for k in range(20)}
     assert [(spot.first, spot.last) for spot in spots(strips(scores(case, {"SpinalCord": even})))] == [(0, 19)]
 

@@ -55,7 +55,7 @@ BRIDGE = 1
 """Flagged slices with so many unflagged ones between them are one place to look at."""
 SHORT, ALIKE = 8, 0.6
 """A run of up to so many slices is one place; in a longer one, where all of a structure may be flagged, the worst part is a place of its
-own: slices with at least this part of the worst one's wrong area, or all that lie in the wrong place."""
+own: slices with at least this part of the worst one's wrong area. What one finding says of several slices is one place."""
 Rank = tuple[float, float]
 """What slices and places are ordered by, the largest first: how bad a finding of FIRST there is (0: none), and the wrong area in cm²."""
 LEAST_ERROR = 26
@@ -301,18 +301,25 @@ def _cut(cells: Sequence[Cell]) -> list[Sequence[Cell]]:
     if len(cells) <= SHORT:
         return [cells]
     worst = max(flagged, key=lambda n: cells[n].rank)
-    first, area = cells[worst].rank
-    limit = (first, 0.0 if first else ALIKE * area)
     begin = end = worst
     for n in reversed([n for n in flagged if n < worst]):
-        if cells[n].rank < limit:
+        if not _alike(cells[n], cells[worst]):
             break
         begin = n
     for n in [n for n in flagged if n > worst]:
-        if cells[n].rank < limit:
+        if not _alike(cells[n], cells[worst]):
             break
         end = n
     return [*_cut(cells[:begin]), cells[begin : end + 1], *_cut(cells[end + 1 :])]
+
+
+def _alike(cell: Cell, worst: Cell) -> bool:
+    """Whether a slice belongs to the place of the worst one of its run: what one finding says of several slices is not told apart."""
+    if worst.rank[0]:
+        return cell.rank[0] == worst.rank[0]
+    if worst.wrong_cm2 is None:
+        return cell.codes == worst.codes
+    return cell.rank >= (0.0, ALIKE * worst.wrong_cm2)
 
 
 def _spot(strip: Strip, first: int, last: int, cells: Sequence[Cell]) -> Spot:
