@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from oncontour.case import Case
 from oncontour.metrics.overlap import dsc
+from oncontour.ops.checks import shipped_ranges
 from oncontour.palette import Colour, colour_of
 from oncontour.sides import side_of
 from oncontour.volume import Volume
@@ -64,7 +65,7 @@ def warnings(table: Sequence[Row], sided: Collection[str] = ()) -> list[str]:
             said.append(f"{row.name} lies on the patient's {row.side} side: left and right may be swapped.")
         if row.gap_slices:
             said.append(f"{row.name} has {row.gap_slices} empty slices in its middle: a part is missing, or one is in the wrong place.")
-        if row.cut:
+        if row.cut and not shipped_ranges().goes_on(row.name):
             said.append(f"{row.name} reaches the first or last slice: the scan may end inside it and its volume be too small.")
     return said
 

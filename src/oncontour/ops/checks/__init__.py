@@ -17,7 +17,6 @@ from oncontour.ops.body import in_words
 from oncontour.ops.checks import place
 from oncontour.ops.checks.finding import CODES, OF_PLACE, Finding, Seen, is_target, see
 from oncontour.ops.checks.ranges import (
-    OFTEN,
     Range,
     Ranges,
     positions,
@@ -73,8 +72,7 @@ def findings(case: Case, names: Sequence[str] | None = None, ranges: Ranges | No
             if body is not None:
                 found += place.outside(seen, body)
             found += _side(case, seen, everything, body) + list(volume(seen, usual)) + odd.get(name, []) + shared.get(name, [])
-            long = known.structures.get(name)  # what passes the ends of one field of view passes those of others
-            found += place.cut(seen, long is not None and long.at_the_end > OFTEN)
+            found += place.cut(seen, known.goes_on(name))
         out[name] = sorted(found, key=lambda one: list(CODES).index(one.code))
     return out
 

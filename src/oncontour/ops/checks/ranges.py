@@ -56,6 +56,11 @@ class Ranges:
     steps_mm: Mapping[str, Steps] = field(default_factory=dict)
     region: str = ""
 
+    def goes_on(self, name: str) -> bool:
+        """Whether a structure often reaches the first or last slice: what passes the ends of one field of view passes those of others."""
+        known = self.structures.get(name)
+        return known is not None and known.at_the_end > OFTEN
+
     def elsewhere(self, case: Case) -> str:
         """The region that the case's CT shows where that is plainly another than the cohort's, which says nothing of it; else ""."""
         if "ct" not in case.images or not self.region:
