@@ -187,7 +187,7 @@ def check_shown(ct: Volume, made_for: str, who: str) -> None:
     if seen.excludes(region_of(made_for)):
         raise InputError(
             f"this CT shows {in_words(seen.name)} ({'; '.join(seen.reasons)}), and {who} was made for {made_for}",
-            hint="choose a model that was made for it, or draw all the same with --any_region",
+            hint="choose a model that was made for it; run, predict and evaluate draw all the same with --any_region",
         )
 
 
