@@ -88,7 +88,9 @@ def test_rows_do_not_depend_on_how_the_grid_lies() -> None:
 
 
 def test_warnings_name_what_is_swapped_empty_and_cut() -> None:
-    swapped = make({"Parotid_R": BOXES["Parotid_L"], "Brainstem": BOXES["Brainstem"], "Larynx": BOXES["Larynx"]})
+    """A spinal cord goes on past the last slice of most scans: nothing is missing."""
+    cord = {"SpinalCord": BOXES["Brainstem"]}
+    swapped = make({"Parotid_R": BOXES["Parotid_L"], "Brainstem": BOXES["Brainstem"], "Larynx": BOXES["Larynx"], **cord})
     told = report.warnings(report.rows(swapped))
     assert len(told) == 3
     assert told[0].startswith("Larynx was looked for and nothing was found")
