@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from oncontour.errors import CohortError, ConfigError, DoseError, IncompleteError, OncontourError, OutputError
+from oncontour.notes import NoteCode, because
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -226,8 +227,7 @@ def patient(path: Path, id: str, plan: Plan) -> list[Row]:
     case = read(path, id=id)
     images = [name for name in plan.settings if name in case.images]
     if not images:
-        said = [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
-        why = f": {'; '.join(said)}" if said and "dose" in plan.settings else ""
+        why = because(case.facts.get("notes", ()), NoteCode.DOSE_LEFT_OUT) if "dose" in plan.settings else ""
         raise CohortError(f"neither {' nor '.join(plan.settings)} among the images {sorted(case.images)}{why}")
     wanted = case.structures if plan.structures is None else [name for name in plan.structures if name in case.structures]
     if not wanted:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from oncontour import report, scoring
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError
+from oncontour.notes import DOSE_DOUBTS, NoteCode, about, except_about
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
 from oncontour.result import MASKS, PAGE, RECORD, SCORES, Clock, anonymous, card_words, check_out, finish, pseudonym, record, result_folder
@@ -29,8 +30,6 @@ FILES = (RTSTRUCT, MASKS, SCORES, PAGE, RECORD)
 
 DEFAULT_MODELS: dict[str, str] = {"head_neck": "hn-organs"}
 """Region of the body (``ops.body.region``) -> the shipped model that is used without being asked for."""
-DOUBTS = ("another PatientID", "EFFECTIVE", "centigray", "dose is the sum of", "interpolated at", "dose of one plane")
-"""What of the reader's remarks belongs beside every figure of the dose."""
 WORST = 5
 """Places to look at that are told on the screen."""
 
@@ -279,7 +278,7 @@ def _in_gy(case: Case, unit: str) -> Case:
     """The case with its dose in Gy, where the numbers are told to be centigray."""
     if unit == "Gy" or "dose" not in case.images:
         return case
-    notes = tuple(note for note in case.facts.get("notes", ()) if "centigray" not in note)
+    notes = tuple(except_about(case.facts.get("notes", ()), NoteCode.DOSE_MAY_BE_CENTIGRAY))
     return replace(case.with_images({"dose": case.images["dose"].map(lambda gy: gy / 100)}), facts={**case.facts, "notes": notes})
 
 
@@ -438,13 +437,13 @@ def _with_targets(drawn: Case, came: Case) -> Case:
     masks: dict[str, Volume] = {name: came.masks[name] for name in names if name in came.masks}
     contours = {name: came.contours[name] for name in names if name in came.contours}
     whole = (drawn.with_masks(masks) if masks else drawn).with_contours(contours)
-    doubts = tuple(note for note in came.facts.get("notes", ()) if any(word in note for word in DOUBTS))
+    doubts = tuple(about(came.facts.get("notes", ()), *DOSE_DOUBTS))
     return replace(whole, facts={**whole.facts, "notes": doubts})
 
 
 def _of_dose(case: Case) -> list[str]:
-    """What the reader said of the dose."""
-    return [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
+    """Why the reader left out a dose that is there."""
+    return about(case.facts.get("notes", ()), NoteCode.DOSE_LEFT_OUT)
 
 
 def _because(what: str, error: Exception) -> str:

@@ -11,11 +11,12 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour.errors import ConfigError, DoseError, InputError, LimitError, StructureError
+from oncontour.notes import NoteCode, because, except_about
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -180,7 +181,6 @@ def evaluate(
     Raises DoseError where there is no dose, where it is NaN or negative, in the wrong unit, or meets no structure; InputError for
     structures that are not there; ConfigError for figures that cannot be read, or that need what is not known.
     """
-    from oncontour.dose.dvh import eqd2_gy
     from oncontour.dose.figures import parse
 
     parsed = list({str(one): one for one in map(parse, figures)}.values())  # Dmedian is D50%: one column
@@ -199,16 +199,15 @@ def evaluate(
     notes += [one.note for one in physical.values() if one.note]
     notes += _doubts(physical, prescriptions)
     dvhs, told = physical, prescriptions
+    is_prescribed = any(prescriptions.get(name, prescription) for name in names)
     if alpha_beta_gy is not None:
-        count = fractions if fractions is not None else known.get("fractions")
-        if not count:
-            raise ConfigError("EQD2 needs the number of fractions, which no RTPLAN tells here", hint="give it with --fractions")
-        notes += _doubts_of_effect(notes)
-        dvhs = {name: one.eqd2(alpha_beta_gy, count) for name, one in physical.items()}
-        told = {name: eqd2_gy(gy, count, alpha_beta_gy) for name, gy in prescriptions.items()}
-        prescription = prescription and eqd2_gy(prescription, count, alpha_beta_gy)
+        effect = _effect(case, unit, alpha_beta_gy, fractions)
+        notes += effect.notes
+        dvhs = effect.of(case, physical)
+        told = {name: gy for name, physical_gy in prescriptions.items() if (gy := effect.of_gy(physical_gy))}
+        prescription = effect.of_gy(prescription) if prescription else None
     wanted = {name: told.get(name, prescription) for name in names}
-    table = {name: {"cc": one.volume_cc, **_figures(one, parsed, wanted[name], any(wanted.values()))} for name, one in dvhs.items()}
+    table = {name: {"cc": one.volume_cc, **_figures(one, parsed, wanted[name], is_prescribed)} for name, one in dvhs.items()}
     targets = _targets(dose, physical, prescriptions)
     risks, left_out = _risks(physical, dvhs, known) if ntcp else ({}, [])
     notes += left_out
@@ -222,8 +221,6 @@ def write(plan: Plan, out: Path, *, overwrite: bool = False) -> Plan:
 
     Raises OutputError where ``out`` holds other things, or an earlier result that ``overwrite`` does not give up.
     """
-    from dataclasses import replace
-
     from oncontour.files import write_text
     from oncontour.report.dvh import draw, save
     from oncontour.result import result_folder
@@ -233,7 +230,7 @@ def write(plan: Plan, out: Path, *, overwrite: bool = False) -> Plan:
         write_text(temporary / CURVES, _csv(_curve_rows(plan)))
         write_text(temporary / RECORD, json.dumps(record(plan), indent=1, allow_nan=False) + "\n")
         save(
-            draw(plan.dvhs, prescriptions_gy={n: plan.prescribed_gy.get(n, t.prescription_gy) for n, t in plan.targets.items()}),
+            draw(plan.dvhs, prescriptions_gy={name: gy for name, gy in plan.prescribed_gy.items() if name in plan.targets}),
             temporary / PLOT,
         )
     return replace(plan, files=tuple(out / name for name in FILES))
@@ -280,15 +277,14 @@ def _dose(case: Case, unit: str) -> tuple[Volume, list[str]]:
 
     said = list(case.facts.get("notes", ()))
     if "dose" not in case.images:
-        reasons = [note for note in said if "dose" in note.lower()]
-        why = f": {'; '.join(reasons)}" if reasons else ""
+        why = because(said, NoteCode.DOSE_LEFT_OUT)
         raise DoseError(f"no dose to use{why}", where=f"case {case.id}", hint="add the RTDOSE of this plan, or choose one with --dose")
     dose = case.images["dose"]
     check(dose.array, f"case {case.id}")
     if not dose.array.any():
         raise DoseError("the dose is 0 everywhere", where=f"case {case.id}")
     if unit == "cGy":
-        said = [note for note in said if "centigray" not in note]
+        said = except_about(said, NoteCode.DOSE_MAY_BE_CENTIGRAY)
         dose = Volume(dose.array / 100, dose.geometry)
     return dose, said
 
@@ -375,14 +371,69 @@ def _doubts(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> Iter
             yield f"{name} receives {middle:.1f} Gy in the median, prescribed are {gy:g} Gy: is this the whole treatment's dose, in Gy?"
 
 
-def _doubts_of_effect(notes: Sequence[str]) -> list[str]:
-    """What is to be said where EQD2 is asked for. Raises DoseError for a dose that is weighted by biology already."""
-    if any("EFFECTIVE" in note for note in notes):
-        hint = "leave out --alpha-beta, or export the physical dose"
-        raise DoseError("the dose is EFFECTIVE: it is weighted by biology already", hint=hint)
-    if any("sum of" in note and "plans" in note for note in notes):
-        return ["EQD2 takes the dose of all plans as given in equal fractions: the sum of the EQD2 of each plan is as much or more"]
-    return []
+@dataclass(frozen=True, eq=False)
+class _Effect:
+    """How doses become EQD2: all of the dose in ``fractions`` equal ones, or, where there are several, the sum of its ``groups``: Gy of
+    each, and in how many equal fractions it is given."""
+
+    alpha_beta_gy: float
+    fractions: float = 0.0
+    groups: tuple[tuple[Volume, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def of(self, case: Case, physical: Mapping[str, DVH]) -> dict[str, DVH]:
+        """The DVHs as EQD2."""
+        from oncontour.dose.dvh import dvh, eqd2_basis, eqd2_of_groups
+
+        if not self.groups:
+            return {name: one.eqd2(self.alpha_beta_gy, self.fractions) for name, one in physical.items()}
+        dose, basis = eqd2_of_groups(self.groups, self.alpha_beta_gy), eqd2_basis(self.alpha_beta_gy)
+        return {name: replace(dvh(dose, _solid(case, name), name=name), basis=basis) for name in physical}
+
+    def of_gy(self, gy: float) -> float | None:
+        """EQD2 of a prescription; None where several groups give it, as it is not told which part each of them gives."""
+        from oncontour.dose.dvh import eqd2_gy
+
+        return None if self.groups else eqd2_gy(gy, self.fractions, self.alpha_beta_gy)
+
+
+def _effect(case: Case, unit: str, alpha_beta_gy: float, fractions: float | None) -> _Effect:
+    """How the dose of ``case`` becomes EQD2: ``fractions`` goes before what the plan tells.
+
+    Raises DoseError for a dose that is weighted by biology already; ConfigError where it is not known in which fractions it is given.
+    """
+    from oncontour.io.doses import FractionGroup
+    from oncontour.io.rtdose import DoseKind
+
+    kind = case.facts.get("rtdose")
+    if isinstance(kind, DoseKind) and kind.type == "EFFECTIVE":
+        hint = "leave out --alpha_beta, or export the physical dose"
+        raise DoseError("the dose is EFFECTIVE: it is weighted by biology already", where=f"case {case.id}", hint=hint)
+    groups = tuple(group for group in case.facts.get("fraction_groups", ()) if isinstance(group, FractionGroup))
+    several = len(groups) > 1 or (isinstance(kind, DoseKind) and (kind.plans > 1 or kind.summation == "MULTI_PLAN"))
+    count = fractions if fractions is not None else case.facts.get("fractions")
+    if count:
+        what = "EQD2 takes the dose of all plans and fraction groups as given in equal fractions: summed by group it is as much or more"
+        return _Effect(alpha_beta_gy, count, notes=(what,) if several else ())
+    if len(groups) < 2 or any(group.fractions is None for group in groups):
+        raise ConfigError(
+            "EQD2 needs the number of fractions, which no RTPLAN tells here"
+            + (f" of each of the {len(groups)} plans or fraction groups" if len(groups) > 1 else ""),
+            hint="give it with --fractions",
+        )
+    listed = " and ".join(f"{group.fractions}" for group in groups)
+    given = tuple((group.dose, float(group.fractions)) for group in groups if group.dose is not None and group.fractions)
+    if len(given) < len(groups):
+        raise ConfigError(
+            f"EQD2 needs the dose of each fraction group, and no RTDOSE tells them apart: {len(groups)} groups of {listed} fractions",
+            where=f"case {case.id}",
+            hint="export the RTDOSE of each group (DoseSummationType FRACTION) or beam too, or say with --fractions that all are equal",
+        )
+    scale = 0.01 if unit == "cGy" else 1.0
+    note = (
+        f"EQD2 is the sum of {len(groups)} fraction groups, each in equal fractions of its own: {listed}; of a prescription it is not known"
+    )
+    return _Effect(alpha_beta_gy, groups=tuple((dose.map(lambda gy: gy * scale), n) for dose, n in given), notes=(note,))
 
 
 def _figures(one: DVH, parsed: Sequence[Figure], prescription_gy: float | None, known: bool) -> dict[str, float]:

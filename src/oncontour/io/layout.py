@@ -17,6 +17,7 @@ from oncontour.errors import InputError, OncontourError
 from oncontour.files import readable, writing_folder
 from oncontour.io.names import to_tg263
 from oncontour.io.nifti import SUFFIXES, is_image, read_image, write_image
+from oncontour.notes import Note, NoteCode
 from oncontour.volume import Volume
 
 MASKS = "masks"
@@ -64,7 +65,7 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
         except OncontourError as error:
             if not lenient or image_name(name) != "dose":
                 raise
-            said.append(f"the dose cannot be used: {error.what} [{path.name}]")
+            said.append(Note(NoteCode.DOSE_LEFT_OUT, f"the dose cannot be used: {error.what} [{path.name}]"))
     return _with_masks(_by_name(folder / MASKS), id or readable(folder.resolve().name), images, said, lenient)
 
 
@@ -122,7 +123,7 @@ def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume]
         except OncontourError as error:
             if not lenient:
                 raise
-            said.append(f"the structure {name} cannot be used: {error.what}")
+            said.append(Note(NoteCode.STRUCTURES_LEFT_OUT, f"the structure {name} cannot be used: {error.what}"))
     facts: dict[str, Any] = {"names": {name: names[name] for name in masks}, "unmapped": unmapped, "notes": (*notes, *said)}
     return Case(id, images, masks, facts=facts)
 
@@ -155,6 +156,8 @@ def losses(case: Case) -> tuple[str, ...]:
     if renamed:
         notes.append(f"names that no file can have, or that another has but for capitals, were changed: {', '.join(renamed)}")
     planned = [f"{key} {case.facts[key]:g}" for key in ("fractions", "prescription_gy") if key in case.facts]
+    groups = case.facts.get("fraction_groups", ())
+    planned += [f"which dose is given in which of {len(groups)} fraction groups"] if len(groups) > 1 else []
     if planned:
         notes.append(f"what the plan says is not kept in NIfTI: {', '.join(planned)}")
     kind = case.facts.get("rtdose")

@@ -18,6 +18,7 @@ from oncontour.dose.outcomes import DVH_FIGURES
 from oncontour.dose.region import MARGIN_MM, Processing
 from oncontour.errors import DoseError, InputError
 from oncontour.geometry import Geometry
+from oncontour.notes import NoteCode, because
 from oncontour.ops.checks import is_target
 from oncontour.ops.intensity import window as grey
 from oncontour.volume import Volume
@@ -142,8 +143,7 @@ def usable_dose(case: Case) -> Volume:
     in centigray.
     """
     if "dose" not in case.images:
-        said = [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
-        why = f": {'; '.join(said)}" if said else ""
+        why = because(case.facts.get("notes", ()), NoteCode.DOSE_LEFT_OUT)
         raise DoseError(
             f"no dose to use{why}", where=f"case {case.id}", hint="add the RTDOSE calculated on these images, in their frame of reference"
         )
