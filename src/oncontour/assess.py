@@ -47,6 +47,8 @@ def assess(
     model: str | None = None,
     structures: list[str] | None = None,
     series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    same_frame: bool = False,
     backend: Literal["auto", "torch", "openvino"] = "auto",
     threads: int | None = None,
     overwrite: bool = False,
@@ -72,6 +74,9 @@ def assess(
         model: name of a shipped quality model or path of a model file; hn-quality-opinion by default
         structures: only these of the contours (TG-263 names, separated by commas)
         series_uid: SeriesInstanceUID of the CT, where the folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG, where the folder of the contours holds several
+        same_frame: take structures that name another frame of reference than the images, where an export rewrote the UIDs: PatientID and
+            every plane must agree with the images, and it is recorded
         backend: what computes the net
         threads: CPU threads for the net; all by default
         overwrite: replace OUT where it is an earlier result
@@ -80,26 +85,30 @@ def assess(
     clock = result.Clock()
     result.check_out(out, (ct, contours), FILES, overwrite=overwrite, of="what it is made from")
     with clock("read"):
-        case = pick(read(ct, contours, series_uid), structures)
+        case = pick(read(ct, contours, series_uid, structure_set_uid, same_frame), structures)
     with clock("assess"):
         scored, models = scoring.score(case, scoring.load(model, first=scoring.OPINION_MODEL, backend=backend, threads=threads), progress)
     rows = report.rows(scored)
     notes = [result.anonymous(result.anonymous(note, ct, scored), contours, scored) for note in scored.facts.get("notes", ())]
-    record = result.record(scored, rows, models, {"structures": structures, "backend": backend, "threads": threads}, notes)
+    settings = {"structures": structures, "backend": backend, "threads": threads, "same_frame": same_frame}
+    record = result.record(scored, rows, models, settings, notes)
     with result.result_folder(out, FILES, overwrite=overwrite) as folder:
         result.finish(folder, record, scored, rows, [report.write_scores(scored, folder / SCORES)], clock)
     return Assessment(scored, record, out)
 
 
-def read(ct: Path, contours: Path, series_uid: str | None = None) -> Case:
-    """The CT with the contours at the other path. Raises InputError where either is missing, GeometryError for masks on another grid."""
+def read(ct: Path, contours: Path, series_uid: str | None = None, structure_set_uid: str | None = None, same_frame: bool = False) -> Case:
+    """The CT with the contours at the other path; other structures and doses beside the CT do not matter.
+
+    Raises InputError where either is missing, GeometryError for masks on another grid, and what ``read_onto`` raises.
+    """
     from oncontour.io import read as read_case
     from oncontour.io.patient import read_onto
 
-    case = read_case(ct, series_uid=series_uid) if series_uid else read_case(ct)
+    case = read_case(ct, series_uid=series_uid, lenient=True)
     if not case.images:
         raise InputError("there is no image here, only contours", where=str(ct), hint="give the folder of a CT series first")
-    drawn = read_onto(contours, case)
+    drawn = read_onto(contours, case, structure_set_uid=structure_set_uid, same_frame=same_frame)
     if not drawn.structures:
         raise InputError("there are no contours to assess", where=str(contours), hint="give an RTSTRUCT or a folder of masks")
     bare = case.without_structures()

@@ -55,6 +55,9 @@ DOSE_DOUBTS = (
 )
 """What belongs beside every figure of the dose."""
 
+CHOOSE_DOSE = "choose one with --dose (oncontour convert, dvh, risk, run)"
+"""The way out where it is not told which dose is meant."""
+
 _SAFE_WORDS = frozenset(
     (
         *("ct", "mr", "mri", "im", "img", "image", "images", "slice", "series", "dcm", "dicom"),

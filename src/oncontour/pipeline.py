@@ -67,6 +67,8 @@ def run(
     model: list[str] | None = None,
     structures: list[str] | None = None,
     series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    same_frame: bool = False,
     truth: Path | None = None,
     add_to: Path | None = None,
     assess: bool = True,
@@ -105,6 +107,9 @@ def run(
         model: name of a shipped model, path of a model file, or an nnU-Net v2 folder, MONAI bundle or ONNX file; again for several
         structures: only these of the models' structures (TG-263 names, separated by commas)
         series_uid: SeriesInstanceUID of the CT, where the folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG with the targets that came with the CT, where the folder holds several
+        same_frame: take structures (those of --truth too) that name another frame of reference than the images, where an export rewrote the
+            UIDs: PatientID and every plane must agree with the images, and it is recorded
         truth: contours to compare with (a patient's folder, or an RTSTRUCT of this CT); DSC then stands in the tables
         add_to: an RTSTRUCT of this CT whose structures the new file keeps, byte for byte; the new ones come after them
         assess: how right is each slice? predicted, and looked at by rules
@@ -128,8 +133,8 @@ def run(
     clock = Clock()
     guard(out, ct_folder, overwrite, truth=truth, add_to=add_to)
     with clock("read"):
-        case = _in_gy(_read(ct_folder, series_uid, dose), unit)
-        known = None if truth is None else _read_truth(truth, case)
+        case = _in_gy(_read(ct_folder, series_uid, structure_set_uid, same_frame, dose), unit)
+        known = None if truth is None else _read_truth(truth, case, same_frame)
     failed: list[str] = []
     with clock("choose"):
         chosen = model or [default_model(case)]
@@ -137,7 +142,7 @@ def run(
     assessor = _load_assessor(quality, failed, first=judge_of, backend=backend, threads=threads) if assess else None
     risk_model = None if risk is None else _load_risk(risk, facts)
     settings: dict[str, Any] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
-    settings |= {"facts": facts, "unit": unit}
+    settings |= {"facts": facts, "unit": unit, "same_frame": same_frame}
     notes = _read_notes(case, ct_folder, known, truth)
     with clock("contour"):
         if not model:
@@ -261,10 +266,10 @@ def contour(
 # ---- steps
 
 
-def _read(folder: Path, series_uid: str | None, doses: Sequence[str] | None) -> Case:
+def _read(folder: Path, series_uid: str | None, structure_set_uid: str | None, same_frame: bool, doses: Sequence[str] | None) -> Case:
     from oncontour.io import read
 
-    case = read(folder, series_uid=series_uid, doses=doses or (), lenient=not doses)
+    case = read(folder, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=doses or (), lenient=True)
     if "ct" not in case.images:
         raise InputError(
             f"no CT is here, only {', '.join(case.images) or 'contours'}", where=str(folder), hint="give the folder of a CT series"
@@ -282,10 +287,10 @@ def _in_gy(case: Case, unit: str) -> Case:
     return replace(case.with_images({"dose": case.images["dose"].map(lambda gy: gy / 100)}), facts={**case.facts, "notes": notes})
 
 
-def _read_truth(path: Path, case: Case) -> Case:
+def _read_truth(path: Path, case: Case, same_frame: bool) -> Case:
     from oncontour.io.patient import read_onto
 
-    known = read_onto(path, case)
+    known = read_onto(path, case, same_frame=same_frame)
     if not known.structures:
         raise InputError(
             "there are no contours to compare with", where=str(path), hint="give a folder with masks or an RTSTRUCT as --truth"

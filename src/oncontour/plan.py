@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour.errors import ConfigError, DoseError, InputError, LimitError, StructureError
-from oncontour.notes import NoteCode, because, except_about
+from oncontour.notes import CHOOSE_DOSE, NoteCode, because, except_about
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def dvh(
     unit: Literal["Gy", "cGy"] = "Gy",
     series_uid: str | None = None,
     structure_set_uid: str | None = None,
+    same_frame: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
@@ -140,7 +141,9 @@ def dvh(
         ntcp: tell the risk by every published model that has all it needs; none of an organ of which more than 5 % has no dose
         unit: what the numbers of the dose are; cGy where a file says Gy and holds centigray
         series_uid: SeriesInstanceUID of the images, where the folder holds several
-        structure_set_uid: SOPInstanceUID of the RTSTRUCT, where the folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG, where the folder holds several
+        same_frame: take structures that name another frame of reference than the images, where an export rewrote the UIDs: PatientID and
+            every plane must agree with the images, and it is recorded
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
@@ -149,7 +152,7 @@ def dvh(
 
     if out is not None:
         check_out(out, [patient], FILES, overwrite=overwrite, of="the patient")
-    case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=dose or ())
+    case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=dose or ())
     plan = evaluate(
         case,
         structures=structures,
@@ -264,7 +267,9 @@ def record(plan: Plan) -> dict[str, Any]:
 
 def _chosen(case: Case, structures: Sequence[str] | None) -> list[str]:
     if not case.structures:
-        raise InputError("no structures here", where=f"case {case.id}", hint="add the RTSTRUCT, or masks")
+        why = because(case.facts.get("notes", ()), NoteCode.STRUCTURES_LEFT_OUT)
+        hint = "add the RTSTRUCT of these images, or masks" + (", or name one with --structure_set_uid" if why else "")
+        raise InputError(f"no structures here{why}", where=f"case {case.id}", hint=hint)
     absent = [name for name in structures or () if name not in case.structures]
     if absent:
         raise InputError(f"no structure {', '.join(absent)}; there are {', '.join(case.structures)}", where=f"case {case.id}")
@@ -278,7 +283,7 @@ def _dose(case: Case, unit: str) -> tuple[Volume, list[str]]:
     said = list(case.facts.get("notes", ()))
     if "dose" not in case.images:
         why = because(said, NoteCode.DOSE_LEFT_OUT)
-        raise DoseError(f"no dose to use{why}", where=f"case {case.id}", hint="add the RTDOSE of this plan, or choose one with --dose")
+        raise DoseError(f"no dose to use{why}", where=f"case {case.id}", hint=f"add the RTDOSE of this plan, or {CHOOSE_DOSE}")
     dose = case.images["dose"]
     check(dose.array, f"case {case.id}")
     if not dose.array.any():

@@ -44,6 +44,7 @@ def risk(
     dose: list[str] | None = None,
     series_uid: str | None = None,
     structure_set_uid: str | None = None,
+    same_frame: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Found:
@@ -65,7 +66,9 @@ def risk(
             published models ask for: baseline_xerostomia, baseline_dysphagia_grade, site
         dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several
         series_uid: SeriesInstanceUID of the images, where the folder holds several
-        structure_set_uid: SOPInstanceUID of the RTSTRUCT, where the folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG, where the folder holds several
+        same_frame: take structures that name another frame of reference than the images, where an export rewrote the UIDs: PatientID and
+            every plane must agree with the images, and it is recorded
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
@@ -78,7 +81,7 @@ def risk(
         check_out(out, [patient], FILES, overwrite=overwrite, of="the patient")
     task = load(model)
     check_facts(facts or {}, task.settings.facts, model)
-    case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=dose or ())
+    case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=dose or ())
     case = replace(case, facts={**case.facts, **(facts or {})})
     found = Found(task.predict(case, progress))
     return found if out is None else write(found, out, overwrite=overwrite)

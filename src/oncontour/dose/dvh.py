@@ -119,7 +119,9 @@ class DVH:
         """
         one = parse(name) if isinstance(name, str) else name
         if one.needs_prescription and not prescription_gy:
-            raise ConfigError(f"{one} is told in percent of the prescription, which is not known", hint="say which dose was prescribed")
+            raise ConfigError(
+                f"{one} is told in percent of the prescription, which is not known", hint="say which with --prescription of oncontour dvh"
+            )
         whole = float(prescription_gy or np.nan)
         if one.kind in ("V", "CV"):
             cc = self.cc_above(one.at / 100 * whole if one.at_unit == "%" else one.at)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +81,14 @@ def read_dicom(
     found = _Found({series.modality.lower(): volume}, notes=[*left_out, *passed_over(folder, files), *remarks])
     found.notes += _of_another_patient(files, series, source)
     planned: dict[str, Any] = {}
-    with _bearing(found, "the structures", NoteCode.STRUCTURES_LEFT_OUT, lenient and not (structure_set_uid or same_frame)):
-        _add_structures(found, files, source, volume, structure_set_uid, same_frame)
-    with _bearing(found, "the dose", NoteCode.DOSE_LEFT_OUT, lenient and not doses):
+    bearing = partial(_bearing, found, code=NoteCode.STRUCTURES_LEFT_OUT, lenient=lenient and not (structure_set_uid or same_frame))
+    chosen: tuple[SeriesFiles, ...] = ()
+    with bearing("the structures"):
+        chosen = _structure_sets(found, files, source, structure_set_uid, same_frame)
+    for file in chosen:
+        with bearing("the segments" if file.kind == "SEG" else "the structures"):
+            _add_structures(found, file, source, volume)
+    with _bearing(found, "the dose", code=NoteCode.DOSE_LEFT_OUT, lenient=lenient and not doses):
         planned = _add_dose(found, files, source, doses)
     facts: dict[str, Any] = {**planned, "names": found.names, "unmapped": tuple(found.unmapped), "notes": tuple(dict.fromkeys(found.notes))}
     return Case(id or folder.resolve().name, found.images, found.masks, found.contours, facts=facts, source=source)
@@ -269,7 +275,7 @@ def _of_others(files: Iterable[SeriesFiles]) -> list[str]:
 
 
 @contextmanager
-def _bearing(found: _Found, what: str, code: NoteCode, lenient: bool) -> Iterator[None]:
+def _bearing(found: _Found, what: str, *, code: NoteCode, lenient: bool) -> Iterator[None]:
     """With ``lenient`` an error inside becomes a note about ``code``."""
     try:
         yield
@@ -279,24 +285,29 @@ def _bearing(found: _Found, what: str, code: NoteCode, lenient: bool) -> Iterato
         found.notes.append(Note(code, f"{what} cannot be used: {error.what}" + (f" [{error.where}]" if error.where else "")))
 
 
-def _add_structures(
-    found: _Found, files: Sequence[SeriesFiles], source: DicomSource, volume: Volume, uid: str | None, same_frame: bool
-) -> None:
-    """Add the structures and segments that belong to the images."""
-    from oncontour.io.rtstruct_read import StructureSet
-    from oncontour.io.structure_sets import choose_structure_sets, read_near
+def _structure_sets(
+    found: _Found, files: Sequence[SeriesFiles], source: DicomSource, uid: str | None, same_frame: bool
+) -> tuple[SeriesFiles, ...]:
+    """The structure sets and segmentations that belong to the images."""
+    from oncontour.io.structure_sets import choose_structure_sets
 
     chosen = choose_structure_sets(files, source, uid, same_frame)
     found.notes += chosen.notes
-    for file in chosen.files:
-        read = read_near(file, volume.geometry, source)
-        if isinstance(read, StructureSet):
-            found.contours.update(read.contours)
-            found.names.update(read.names)
-            found.unmapped += read.unmapped
-            found.notes += read.notes
-        else:
-            _add_segments(found, file, read)
+    return chosen.files
+
+
+def _add_structures(found: _Found, file: SeriesFiles, source: DicomSource, volume: Volume) -> None:
+    from oncontour.io.rtstruct_read import StructureSet
+    from oncontour.io.structure_sets import read_near
+
+    read = read_near(file, volume.geometry, source)
+    if isinstance(read, StructureSet):
+        found.contours.update(read.contours)
+        found.names.update(read.names)
+        found.unmapped += read.unmapped
+        found.notes += read.notes
+    else:
+        _add_segments(found, file, read)
 
 
 def _add_segments(found: _Found, file: SeriesFiles, segments: Segments) -> None:

@@ -24,7 +24,7 @@ from oncontour.io.dicomparse import read_header
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import Plane, frames_of
 from oncontour.io.source import DicomSource
-from oncontour.notes import Note, NoteCode
+from oncontour.notes import CHOOSE_DOSE, Note, NoteCode
 from oncontour.volume import Volume
 
 RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
@@ -312,7 +312,7 @@ def _by_group(parts: Sequence[_Dose]) -> dict[int, Volume]:
 def _summed(doses: Sequence[_Dose], plan: dict[str, int]) -> tuple[Volume, tuple[str, ...]]:
     kinds = {d.summation for d in doses}
     if len(kinds) > 1:
-        raise DoseError("doses of beams and of fraction groups of one plan cannot be summed", where=_names(doses), hint="give one kind")
+        raise DoseError("doses of beams and of fraction groups of one plan cannot be summed", where=_names(doses), hint=CHOOSE_DOSE)
     kind = kinds.pop()
     parts = [number for d in doses for number in d.part]
     unnamed = [d for d in doses if not d.part]

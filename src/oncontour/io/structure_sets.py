@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from oncontour.io.seg import Segments
 
 KINDS = ("RTSTRUCT", "SEG")
-PICK_ONE = "choose one with --structure_set_uid (oncontour assess, convert, dvh, risk, run), or leave only the one that is meant there"
+PICK_ONE = (
+    "choose one with --structure_set_uid (oncontour assess, convert, dvh, risk, run; a patient of a cohort: convert it first),"
+    " or leave only the one that is meant there"
+)
 _DATES = ("StructureSetDate", "StructureSetTime", "InstanceCreationDate", "InstanceCreationTime", "SOPClassUID", "SOPInstanceUID")
 
 
@@ -97,8 +100,11 @@ def choose_structure_sets(files: Sequence[SeriesFiles], source: DicomSource, uid
 
 
 def read_near(file: SeriesFiles, grid: Geometry, source: DicomSource) -> StructureSet | Segments:
-    """What ``file`` holds, on the images (segments on ``grid``). One that stands ELSEWHERE is taken as lying in their frame of reference:
-    raises StructureError where a PatientID is missing or another, or a contour or frame does not lie on a slice of the images; else what the readers raise."""
+    """What ``file`` holds, on the images (segments on ``grid``). One that stands ELSEWHERE is taken as lying in their frame of reference.
+
+    Raises StructureError where that cannot be: a PatientID is missing or another, a contour or frame does not lie on a slice of the
+    images; else what the readers raise.
+    """
     from oncontour.io.rtstruct import read_structure_set
     from oncontour.io.seg import read_seg
 

@@ -18,7 +18,7 @@ from oncontour.dose.outcomes import DVH_FIGURES
 from oncontour.dose.region import MARGIN_MM, Processing
 from oncontour.errors import DoseError, InputError
 from oncontour.geometry import Geometry
-from oncontour.notes import NoteCode, because
+from oncontour.notes import CHOOSE_DOSE, NoteCode, because
 from oncontour.ops.checks import is_target
 from oncontour.ops.intensity import window as grey
 from oncontour.volume import Volume
@@ -145,7 +145,9 @@ def usable_dose(case: Case) -> Volume:
     if "dose" not in case.images:
         why = because(case.facts.get("notes", ()), NoteCode.DOSE_LEFT_OUT)
         raise DoseError(
-            f"no dose to use{why}", where=f"case {case.id}", hint="add the RTDOSE calculated on these images, in their frame of reference"
+            f"no dose to use{why}",
+            where=f"case {case.id}",
+            hint=f"add the RTDOSE calculated on these images, in their frame of reference, or {CHOOSE_DOSE}",
         )
     dose = case.images["dose"]
     check(dose.array, f"case {case.id}")
