@@ -14,6 +14,7 @@ from oncontour import report, result, scoring
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError, OutputError
 from oncontour.files import check_writable
+from oncontour.notes import grouped
 from oncontour.progress import Progress
 from oncontour.result import PAGE, RECORD, SCORES
 from oncontour.volume import Volume
@@ -223,7 +224,8 @@ def observe_cohort(
     contourers: Sequence[str],
     progress: Progress | None = None,
 ) -> tuple[Observed, list[str]]:
-    """What the model says of the claims about every patient of a cohort, and a line for every patient left out."""
+    """What the model says of the claims about every patient of a cohort, a line for every patient left out, and what was remarked on
+    reading the others."""
     from oncontour.errors import OncontourError
     from oncontour.io.claims import chances_about, claims_about, sources
     from oncontour.tasks.calibrating import Observed, check_scored, observe
@@ -233,12 +235,14 @@ def observe_cohort(
     own = assessor.task.settings.own
     drawers = {name: keeping_chances(load_contourer(name), own) for name in contourers}
     _check_strangers(assessor, drawers)
-    observed, notes = Observed(), []
+    observed, notes, remarks = Observed(), list[str](), dict[str, tuple[str, ...]]()
     for n, id in enumerate(patients.ids):
         try:
             case = patients[id]
             check_scored(assessor, case)
-            found: dict[str, Mapping[str, Volume]] = claims_about(case, segmenters)
+            said = list(case.facts.get("notes", ()))
+            found: dict[str, Mapping[str, Volume]] = claims_about(case, segmenters, said)
+            remarks[id] = tuple(said)
             chances = chances_about(case, segmenters) if own else {}
             for name, drawer in drawers.items():
                 drawn = drawer.predict(case.without_structures())
@@ -253,7 +257,7 @@ def observe_cohort(
         silent = own and any(not isinstance(drawer, Contourer) for drawer in drawers.values())
         hint = _way_out(own and bool(claims), silent)
         raise InputError("no slice with both a contour in question and a truth", hint="; ".join(notes[:3]) or hint)
-    return observed, notes
+    return observed, [*notes, *grouped(remarks)]
 
 
 def _way_out(claimed: bool, silent: bool) -> str:

@@ -55,6 +55,8 @@ DOSE_DOUBTS = (
 )
 """What belongs beside every figure of the dose."""
 
+NOT_OF_IMAGES = (NoteCode.STRUCTURES_LEFT_OUT, NoteCode.DOSE_LEFT_OUT, *DOSE_DOUBTS)
+"""What does not matter where the images alone are asked for."""
 CHOOSE_DOSE = "choose one with --dose (oncontour convert, dvh, risk, run)"
 """The way out where it is not told which dose is meant."""
 

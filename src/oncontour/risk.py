@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oncontour.errors import ConfigError, ModelError
+from oncontour.notes import all_anonymous
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -83,8 +84,15 @@ def risk(
     check_facts(facts or {}, task.settings.facts, model)
     case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=dose or ())
     case = replace(case, facts={**case.facts, **(facts or {})})
-    found = Found(task.predict(case, progress))
+    notes = all_anonymous(case.facts.get("notes", ()), patient, getattr(case.source, "patient", {}))
+    found = Found(_remarked(task.predict(case, progress), notes))
     return found if out is None else write(found, out, overwrite=overwrite)
+
+
+def _remarked(case: Case, notes: Sequence[str]) -> Case:
+    """``case`` with what was remarked on reading it before the notes on its risk."""
+    told = case.scores["risk"]
+    return case.with_scores({"risk": {**told, "notes": [*map(str, notes), *told["notes"]]}})
 
 
 def load(model: str | Path) -> Any:

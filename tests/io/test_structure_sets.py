@@ -13,6 +13,7 @@ from pydicom.uid import generate_uid
 from oncontour import cli
 from oncontour.errors import ConfigError, OncontourError, StructureError
 from oncontour.io import read, write
+from oncontour.io.convert import convert
 from oncontour.io.patient import read_onto
 from oncontour.io.seg import write_seg
 from oncontour.notes import NoteCode, about
@@ -78,8 +79,10 @@ def test_structures_of_another_series_in_the_same_frame_are_read(clinic: Path, t
     assert cli.main(["convert", str(clinic), str(tmp_path / "nifti")]) == 0
     assert "drawn on another series" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "nifti/masks").iterdir()) == ["PTV_4000.nii.gz", "SpinalCord.nii.gz"]
-    assert cli.main(["features", str(tmp_path), "--out", str(tmp_path / "f.csv"), "--families", "stat"]) != 0  # dvh is no patient
-    assert "p1,SpinalCord" in (tmp_path / "f.csv").read_text()
+    (tmp_path / "cohort.csv").write_text("patient,path\na,p1\n")
+    assert cli.main(["features", str(tmp_path / "cohort.csv"), "--out", str(tmp_path / "f.csv"), "--families", "stat"]) == 0
+    assert "of a: RTSTRUCT.dcm was drawn on another series" in capsys.readouterr().out
+    assert "\na,SpinalCord," in (tmp_path / "f.csv").read_text()
 
 
 def test_those_that_refer_to_the_series_come_first(clinic: Path) -> None:
@@ -106,7 +109,7 @@ def test_several_of_equal_standing_are_listed(clinic: Path, capsys: pytest.Captu
     assert read(clinic, lenient=True).structures == ()
     of_series(path.with_name("1.dcm"), clinic / "3.dcm", "1.2.3.1")
     (clinic / "2.dcm").unlink()
-    with pytest.raises(StructureError, match="none is the newest.*--structure_set_uid"):
+    with pytest.raises(StructureError, match=r"none is the newest.*--structure_set_uid"):
         read(clinic)
 
 
@@ -145,11 +148,11 @@ def test_rewritten_uids_are_accepted_where_a_person_says_so(clinic: Path, tmp_pa
     after = read(clinic, same_frame=True)
     for name in before.structures:
         assert np.array_equal(after.mask(name).array, before.mask(name).array)
-    assert cli.main(["dvh", str(clinic), "--same_frame", "true", "--out", str(tmp_path / "dvh")]) == 0
+    assert cli.main(["dvh", str(clinic), "--same_frame", "--out", str(tmp_path / "dvh")]) == 0
     said = "RTSTRUCT.dcm names another frame of reference"
     assert said in capsys.readouterr().out
     assert any(said in note for note in json.loads((tmp_path / "dvh/dvh.json").read_text())["notes"])
-    assert cli.main(["convert", str(clinic), str(tmp_path / "nifti"), "--same_frame", "true"]) == 0
+    assert cli.main(["convert", str(clinic), str(tmp_path / "nifti"), "--same_frame"]) == 0
     assert said in capsys.readouterr().out
     assert (tmp_path / "nifti/masks/SpinalCord.nii.gz").exists()
 
@@ -187,13 +190,11 @@ def test_contours_of_another_folder(clinic: Path, tmp_path: Path) -> None:
 
 def test_of_what_is_no_dicom_nothing_can_be_picked(clinic: Path, tmp_path: Path) -> None:
     write(read(clinic), tmp_path / "nifti", format="nifti")
-    with pytest.raises(ConfigError, match="--same_frame.*no DICOM"):
+    with pytest.raises(ConfigError, match=r"--same_frame.*no DICOM"):
         read(tmp_path / "nifti", same_frame=True)
+    for name in "ab":
+        write(patient(), tmp_path / "many" / name, format="nifti")
     with pytest.raises(OncontourError, match="for one patient, not for a cohort"):
-        from oncontour.io.convert import convert
-
-        write(patient(), tmp_path / "many/a", format="nifti")
-        write(patient(), tmp_path / "many/b", format="nifti")
         convert(tmp_path / "many", tmp_path / "out", same_frame=True)
 
 
