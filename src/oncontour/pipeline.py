@@ -135,6 +135,7 @@ def run(
     with clock("read"):
         case = _in_gy(_read(ct_folder, series_uid, structure_set_uid, same_frame, dose), unit)
         known = None if truth is None else _read_truth(truth, case, same_frame)
+        _check_addable(add_to, case)
     failed: list[str] = []
     with clock("choose"):
         chosen = model or [default_model(case)]
@@ -296,6 +297,17 @@ def _read_truth(path: Path, case: Case, same_frame: bool) -> Case:
             "there are no contours to compare with", where=str(path), hint="give a folder with masks or an RTSTRUCT as --truth"
         )
     return known
+
+
+def _check_addable(add_to: Path | None, case: Case) -> None:
+    """Refuse, before any contour is drawn, an RTSTRUCT that the new structures cannot be added to."""
+    from oncontour.io.rtstruct import check_addable
+
+    if add_to is None:
+        return
+    if case.source is None:
+        raise ConfigError("there is no RTSTRUCT to write where the CT is no DICOM", where=str(add_to), hint="leave out --add_to")
+    check_addable(add_to, case.source)
 
 
 def _load(name: str, settings: Mapping[str, Any], trust: bool) -> Any:
@@ -547,25 +559,27 @@ def _write(
         finish(folder, told, *page, written, clock, figures)
 
 
-def _write_contours(case: Case, rows: list[report.Row], told: Mapping[str, Any], folder: Path, add_to: Path | None) -> list[Path]:
-    """The RTSTRUCT; where the CT was no DICOM, a mask file a structure."""
+def _write_contours(case: Case, rows: list[report.Row], told: dict[str, Any], folder: Path, add_to: Path | None) -> list[Path]:
+    """The RTSTRUCT; where the CT was no DICOM, a mask file a structure. A structure that gets another name there is a warning."""
     if case.source is None:
-        if add_to is not None:
-            raise ConfigError("there is no RTSTRUCT to write where the CT is no DICOM", where=str(add_to), hint="leave out --add_to")
         from oncontour.io.layout import file_names
         from oncontour.io.nifti import write_image
 
         names = [row.name for row in rows]
         stems = zip(names, file_names(names), strict=True)
         return [write_image(case.mask(name), folder / MASKS / f"{stem}.nii.gz") for name, stem in stems]
-    from oncontour.io.rtstruct import write_rtstruct
+    from oncontour.io.rtstruct import names_written, write_rtstruct
 
+    names = [row.name for row in rows]
+    why = "its name is too long, or has letters that DICOM has not" if add_to is None else "the RTSTRUCT of --add_to has that name already"
+    written_as = names_written(names, existing=add_to).items()
+    told["warnings"] += [f"{name} is called {called} in {RTSTRUCT}: {why}" for name, called in written_as if called != name]
     drawers = [one for one in told["models"] if one["task"] == "contour"]
     described = "Draft by oncontour, to be reviewed. " + "; ".join(f"{one['name']} {one['sha256'][:12]}" for one in drawers)
     written = write_rtstruct(
         case,
         folder / RTSTRUCT,
-        structures=[row.name for row in rows],
+        structures=names,
         description=described,
         generation=f"oncontour {told['versions'].get('oncontour', '')}",
         existing=add_to,

@@ -119,14 +119,18 @@ def _one(src: Path, dst: Path, id: str, to: Format | None, read_as: Callable[...
 
 
 def _changed_names(case: Case) -> Iterable[str]:
-    """Which names of structures an RTSTRUCT does not hold as they are: long ones, and letters that DICOM has not."""
+    """Which names of structures an RTSTRUCT does not hold as they are: long ones, letters that DICOM has not, one name for two."""
     from oncontour.io.attributes import fitted
-    from oncontour.io.rtstruct_write import LONGEST_NAME
+    from oncontour.io.rtstruct_write import LONGEST_NAME, names_written
 
-    called = [str(case.facts.get("names", {}).get(name, name)) for name in case.structures]
-    changed = [repr(name) for name in called if fitted("ROIName", name)[:LONGEST_NAME] != name]
+    called = {name: str(case.facts.get("names", {}).get(name, name)) for name in case.structures}
+    changed = [repr(name) for name in called.values() if fitted("ROIName", name)[:LONGEST_NAME] != name]
     if changed:
         yield f"names of more than {LONGEST_NAME} letters, or with letters that DICOM has not, were changed: {', '.join(changed)}"
+    written = names_written(list(called), names=called)
+    double = [f"{written[name]!r}" for name in called if written[name] != (fitted("ROIName", called[name])[:LONGEST_NAME] or written[name])]
+    if double:
+        yield f"names that another structure has, as DICOM holds them, got a number: {', '.join(double)}"
 
 
 def _single_slice(case: Case) -> Iterable[str]:

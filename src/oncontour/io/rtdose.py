@@ -312,7 +312,11 @@ def _by_group(parts: Sequence[_Dose]) -> dict[int, Volume]:
 def _summed(doses: Sequence[_Dose], plan: dict[str, int]) -> tuple[Volume, tuple[str, ...]]:
     kinds = {d.summation for d in doses}
     if len(kinds) > 1:
-        raise DoseError("doses of beams and of fraction groups of one plan cannot be summed", where=_names(doses), hint=CHOOSE_DOSE)
+        raise DoseError(
+            "doses of beams and of fraction groups of one plan cannot be summed",
+            where=_names(doses),
+            hint=f"give one kind, or {CHOOSE_DOSE}",
+        )
     kind = kinds.pop()
     parts = [number for d in doses for number in d.part]
     unnamed = [d for d in doses if not d.part]
