@@ -48,7 +48,7 @@ def test_a_patient_that_cannot_be_drawn_is_named_and_no_success(cohort: Path, tm
     assert main(words) == IncompleteError.exit_code == InputError.exit_code
     told = capsys.readouterr()
     assert told.out.startswith("net: 2 of 3 patients drawn")
-    assert "b was left out: cannot be read as NIfTI" in told.err
+    assert "b was left out: not a NIfTI file" in told.err
     assert "of 2 patients: passed over: image files in [...]" in told.err
     assert "Larynx" not in told.err
     assert "not drawn: b by net" in told.err

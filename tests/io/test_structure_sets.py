@@ -174,6 +174,21 @@ def test_what_is_not_in_the_same_frame_is_refused_all_the_same(clinic: Path) -> 
             read(clinic, same_frame=True, structure_set_uid=str(pydicom.dcmread(path).SOPInstanceUID))
 
 
+def test_an_export_that_rewrote_the_frame_of_reference_alone(clinic: Path) -> None:
+    """The structure set refers to the series still, and its structures to another frame of reference."""
+    before = read(clinic)
+    path = clinic / "RTSTRUCT.dcm"
+    d = pydicom.dcmread(path)
+    for roi in d.StructureSetROISequence:
+        roi.ReferencedFrameOfReferenceUID = "1.2.3.4"
+    d.save_as(path)
+    with pytest.raises(StructureError, match=r"frame of reference 1\.2\.3\.4.*--same_frame"):
+        read(clinic)
+    for case in (read(clinic, same_frame=True), read_onto(path, before, same_frame=True)):
+        assert np.array_equal(case.mask("SpinalCord").array, before.mask("SpinalCord").array)
+        assert about(case.facts["notes"], NoteCode.FRAME_ACCEPTED)
+
+
 def test_contours_of_another_folder(clinic: Path, tmp_path: Path) -> None:
     """As assess and --truth read them: alone, or with the CT that they were drawn on."""
     elsewhere = tmp_path / "old"

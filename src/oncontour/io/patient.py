@@ -87,7 +87,7 @@ def read_dicom(
         chosen = _structure_sets(found, files, source, structure_set_uid, same_frame)
     for file in chosen:
         with bearing("the segments" if file.kind == "SEG" else "the structures"):
-            _add_structures(found, file, source, volume)
+            _add_structures(found, file, source, volume, same_frame)
     with _bearing(found, "the dose", code=NoteCode.DOSE_LEFT_OUT, lenient=lenient and not doses):
         planned = _add_dose(found, files, source, doses)
     facts: dict[str, Any] = {**planned, "names": found.names, "unmapped": tuple(found.unmapped), "notes": tuple(dict.fromkeys(found.notes))}
@@ -219,13 +219,13 @@ def _drawn_on(case: Case, file: SeriesFiles, same_frame: bool) -> Case:
     from oncontour.io.rtstruct import read_structure_set
     from oncontour.io.rtstruct_read import StructureSet
     from oncontour.io.seg import read_seg
-    from oncontour.io.structure_sets import Standing, read_near, standing
+    from oncontour.io.structure_sets import read_near
 
     bare = case.without_structures() if case.images else case
     source = case.source if isinstance(case.source, DicomSource) else None
     found: StructureSet | Segments
-    if source is not None and same_frame and standing(file, source) is Standing.ELSEWHERE:
-        found = read_near(file, case.geometry, source)
+    if source is not None and same_frame:
+        found = read_near(file, case.geometry, source, same_frame)
     elif file.kind == "RTSTRUCT":
         found = read_structure_set(file.path, source=source)
     else:
@@ -296,11 +296,11 @@ def _structure_sets(
     return chosen.files
 
 
-def _add_structures(found: _Found, file: SeriesFiles, source: DicomSource, volume: Volume) -> None:
+def _add_structures(found: _Found, file: SeriesFiles, source: DicomSource, volume: Volume, same_frame: bool) -> None:
     from oncontour.io.rtstruct_read import StructureSet
     from oncontour.io.structure_sets import read_near
 
-    read = read_near(file, volume.geometry, source)
+    read = read_near(file, volume.geometry, source, same_frame)
     if isinstance(read, StructureSet):
         found.contours.update(read.contours)
         found.names.update(read.names)

@@ -99,8 +99,9 @@ def choose_structure_sets(files: Sequence[SeriesFiles], source: DicomSource, uid
     return Chosen(chosen, (*_left_out(left), *notes))
 
 
-def read_near(file: SeriesFiles, grid: Geometry, source: DicomSource) -> StructureSet | Segments:
-    """What ``file`` holds, on the images (segments on ``grid``). One that stands ELSEWHERE is taken as lying in their frame of reference.
+def read_near(file: SeriesFiles, grid: Geometry, source: DicomSource, same_frame: bool) -> StructureSet | Segments:
+    """What ``file`` holds, on the images (segments on ``grid``). With ``same_frame`` it is taken as lying in their frame of reference where
+    it names another one.
 
     Raises StructureError where that cannot be: a PatientID is missing or another, a contour or frame does not lie on a slice of the
     images; else what the readers raise.
@@ -108,20 +109,26 @@ def read_near(file: SeriesFiles, grid: Geometry, source: DicomSource) -> Structu
     from oncontour.io.rtstruct import read_structure_set
     from oncontour.io.seg import read_seg
 
-    if standing(file, source) is not Standing.ELSEWHERE:
+    theirs = _frame(file) if same_frame else source.frame_of_reference_uid
+    if theirs == source.frame_of_reference_uid:
         if file.kind == "SEG":
             return read_seg(file.path, geometry=grid, source=source)
         return read_structure_set(file.path, source=source)
     check_same_patient(file.patient_id, source, file.path)
     if file.kind == "SEG":
-        theirs = file.frame_of_reference_uid
         check_on_slices(source, file.path, masks=read_seg(file.path).masks.values())
         found = read_seg(file.path, geometry=grid, source=source)
         return replace(found, notes=(*found.notes, accepted(file.path, theirs, source)))
-    theirs = read_structure_set(file.path).frame_of_reference_uid
     drawn = read_structure_set(file.path, source=replace(source, frame_of_reference_uid=theirs))
     check_on_slices(source, file.path, contours=drawn.contours.values())
     return replace(drawn, notes=(*drawn.notes, accepted(file.path, theirs, source)))
+
+
+def _frame(file: SeriesFiles) -> str:
+    """The frame of reference that most structures of ``file`` name, "" where none is named."""
+    from oncontour.io.rtstruct import read_structure_set
+
+    return file.frame_of_reference_uid if file.kind == "SEG" else read_structure_set(file.path).frame_of_reference_uid
 
 
 # ---- another name of the same frame of reference
