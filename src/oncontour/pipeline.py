@@ -133,7 +133,7 @@ def run(
     clock = Clock()
     guard(out, ct_folder, overwrite, truth=truth, add_to=add_to)
     with clock("read"):
-        case = _in_gy(_read(ct_folder, series_uid, structure_set_uid, same_frame, dose), unit)
+        case = _in_gy(_read(ct_folder, series_uid, dose, structure_set_uid, same_frame), unit)
         known = None if truth is None else _read_truth(truth, case, same_frame)
         _check_addable(add_to, case)
     failed: list[str] = []
@@ -267,7 +267,9 @@ def contour(
 # ---- steps
 
 
-def _read(folder: Path, series_uid: str | None, structure_set_uid: str | None, same_frame: bool, doses: Sequence[str] | None) -> Case:
+def _read(
+    folder: Path, series_uid: str | None, doses: Sequence[str] | None, structure_set_uid: str | None = None, same_frame: bool = False
+) -> Case:
     from oncontour.io import read
 
     case = read(folder, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=doses or (), lenient=True)
