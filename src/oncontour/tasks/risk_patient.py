@@ -192,8 +192,9 @@ def _organ(case: Case, name: str, strict: bool) -> Volume | None:
             return mask
     if strict:
         told = ", ".join(case.structures) or "none"
+        why = because(case.facts.get("notes", ()), NoteCode.STRUCTURES_LEFT_OUT)
         raise InputError(
-            f"the model looks at {name}, which is not contoured (there are: {told})",
+            f"the model looks at {name}, which is not contoured (there are: {told}){why}",
             where=f"case {case.id}",
             hint="contour it, or let oncontour run do it",
         )
