@@ -6,11 +6,10 @@ import textwrap
 
 import numpy as np
 import pytest
+import torch
 
 from oncontour.engine import Engine
 from oncontour.errors import ConfigError, ModelError
-
-torch = pytest.importorskip("torch")
 
 
 def small_net(dims: int, classes: int = 3) -> "torch.nn.Module":
@@ -89,7 +88,7 @@ def test_what_cannot_be_used_is_said():
 
 
 def test_onnx_runs_and_other_files_are_refused(tmp_path):
-    onnx = pytest.importorskip("onnx")
+    import onnx
     from onnx import TensorProto, helper
 
     weight = helper.make_tensor("w", TensorProto.FLOAT, (2, 1, 1, 1), [2.0, -1.0])
@@ -111,7 +110,6 @@ def test_onnx_runs_and_other_files_are_refused(tmp_path):
 
 def test_nothing_leaves_the_host():
     """``import openvino`` phones home by default: in a fresh process no connection is tried and no name looked up."""
-    pytest.importorskip("openvino")
     script = """
         import sys
         def watch(event, arguments):

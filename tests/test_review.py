@@ -6,9 +6,7 @@ import base64
 import csv
 import io
 import json
-import os
 import re
-import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from oncontour.ops.checks import CODES, Finding, findings
 from oncontour.report.review import SEVERITY, TITLES, sentence, spots, strips
 from oncontour.report.scene import scene
 from oncontour.volume import Volume
+from tests.needs import browser
 from tests.test_report import HOSTILE, make, record_of
 
 Rows = dict[int, tuple[float, float]]
@@ -323,17 +322,13 @@ def test_eight_error_maps_of_a_large_case_stay_small() -> None:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if executable is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("the CI needs a browser: .ci/run installs chromium")
-        pytest.skip("no chromium here; the CI has one")
+    executable = browser()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
+        running = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        yield running
+        running.close()
 
 
 class Reader:

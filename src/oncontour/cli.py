@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -197,6 +198,7 @@ def make_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
             return f"{told} (default: %(default)s)"
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    _limit_yaml()
     text = (inspect.getdoc(function) or "").split("\nArgs:")[0].rstrip()
     parser = jsonargparse.ArgumentParser(prog=f"oncontour {name}", description=text, exit_on_error=False, formatter_class=Help)
     parser.add_argument("--config", action="config", help="YAML file with the names below; the command line wins over it")
@@ -208,6 +210,34 @@ def make_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
             # What may be left out need not be offered as a word.
             action.metavar = action.metavar.replace(",null}", "}")
     return parser
+
+
+@cache
+def _limit_yaml() -> None:
+    """Whatever is read as YAML (a --config file, a file that it names, a word of the command line) is looked at first."""
+    import jsonargparse
+    import yaml
+
+    from oncontour.documents import check_yaml
+
+    load = jsonargparse.get_loader("yaml")
+
+    def limited(text: str) -> Any:
+        check_yaml(text, "settings")
+        return load(text)
+
+    jsonargparse.set_loader("yaml", limited, (yaml.YAMLError,))
+
+
+def _check_configs(words: Sequence[str]) -> None:
+    """Raises LimitError for a --config file that is too large to be read."""
+    from oncontour.documents import MAX_YAML_BYTES, check_size
+
+    for n, word in enumerate(words):
+        option, given, value = word.partition("=")
+        path = Path(value if given else (words[n + 1] if n + 1 < len(words) else ""))
+        if option == "--config" and path.is_file():
+            check_size(path, MAX_YAML_BYTES)
 
 
 def spread(words: Sequence[str], parser: ArgumentParser) -> list[str]:
@@ -256,6 +286,7 @@ def parse(parser: ArgumentParser, words: Sequence[str], name: str) -> dict[str, 
     if empty is not None:  # as a path it would be the folder we are in
         after = words[empty].rstrip("=") or (words[empty - 1] if empty else name)
         raise ConfigError(f"there is an empty word after {after}", hint="is a variable of the shell not set?")
+    _check_configs(words)
     try:
         parsed = parser.instantiate(parser.parse_args(spread(words, parser)))
         return {key: _at_home(value) for key, value in vars(parsed).items() if key != "config" and not key.startswith("__")}

@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 from oncontour import __version__
 from oncontour.card import Card, checked_card, find, read_card
 from oncontour.case import Case
+from oncontour.documents import read_json
 from oncontour.dose.select import Selection
 from oncontour.errors import ConfigError, GeometryError, InputError, ModelError, OncontourError, OutputError, TrainingError
 from oncontour.files import check_writable, write_text
@@ -429,7 +430,7 @@ def _resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path
     check_writable(out)
     settings, last = out / "settings.json", out / "checkpoints" / "last.ckpt"
     if settings.exists():
-        held = json.loads(settings.read_text(encoding="utf-8"))
+        held = _held(settings)
         held.pop("patients", None)  # they are compared once they were read
         held.pop("notes", None)
         held |= {key: _completed(held[key], made_of[key]) for key in made_of if key in held}
@@ -441,6 +442,19 @@ def _resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path
     if last.exists() and not zipfile.is_zipfile(last):
         raise OutputError("the checkpoint is damaged", where=str(last), hint="delete it to begin anew, or choose another --out")
     return last if last.exists() else None
+
+
+def _held(settings: Path) -> dict[str, Any]:
+    """What a run's settings.json says. Raises OutputError where it cannot be read as such."""
+    try:
+        found = read_json(settings)
+    except InputError as error:
+        raise OutputError(
+            f"the settings of the run cannot be read ({error.what})", where=str(settings), hint="choose another --out"
+        ) from error
+    if not isinstance(found, dict):
+        raise OutputError("the settings of the run are no JSON object", where=str(settings), hint="choose another --out")
+    return found
 
 
 def _as_made(record: dict[str, Any]) -> dict[str, Any]:
@@ -554,7 +568,7 @@ def _saved(task: Task[Any], model: Path, card: Card) -> Card:
 def _check_same_patients(out: Path, patients: Sequence[str]) -> None:
     """Raise OutputError where the run in OUT has learned from others: who was held back would not be the same, and some that were learned
     from would count as strangers. A run that was begun before this was written down is taken at its word."""
-    held = json.loads((out / "settings.json").read_text(encoding="utf-8")).get("patients")
+    held = _held(out / "settings.json").get("patients")
     if held is None or held == list(patients):
         return
     more, gone = sorted(set(patients) - set(held)), sorted(set(held) - set(patients))

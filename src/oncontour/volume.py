@@ -55,6 +55,19 @@ class Volume:
         """The same grid with ``function`` applied to the array."""
         return Volume(function(self.array), self.geometry)
 
+    def stored_on(self, geometry: Geometry) -> Volume | None:
+        """These very voxels in the order and at the place of ``geometry``; None where it is another grid.
+
+        Axes that run another way are permuted and flipped and nothing is interpolated. Places that differ by rounding in a file
+        (``geometry.rounding_mm``) are the same.
+        """
+        if self.geometry == geometry:
+            return self
+        turned = self.geometry.reorient(geometry.axes)
+        if not turned.same_grid(geometry):
+            return None
+        return Volume(self.to(turned).array, geometry)
+
     def to(self, geometry: Geometry, *, fill: float = 0.0, nearest: bool = False, blur: bool = True) -> Volume:
         """This volume on ``geometry``; ``fill`` beyond the source's edge (half a voxel past its outermost centres).
 

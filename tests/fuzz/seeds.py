@@ -125,6 +125,23 @@ def _layout(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.nii.gz"))
 
 
+def _labels(folder: Path) -> list[Path]:
+    """A label map with the names of its labels, and a .seg.nrrd that names them itself."""
+    from oncontour.io.nifti import write_image
+
+    case = small_case()
+    two = case.masks["Larynx"].map(lambda inside: inside.astype(np.uint8) + 2 * np.roll(inside, 9, axis=2).astype(np.uint8))
+    two = two.map(lambda labels: np.minimum(labels, 2))
+    write_image(case.ct, folder / "ct.nrrd")
+    write_image(two, folder / "masks" / "organs.mha")
+    (folder / "masks/organs.json").write_text('{"labels": {"background": 0, "Larynx": 1, "Parotid_L": 2}}')
+    path = write_image(two, folder / "masks" / "all.seg.nrrd")
+    head, voxels = path.read_bytes().split(b"\n\n", 1)
+    named = "".join(f"\nSegment{n}_Name:=S{n}\nSegment{n}_LabelValue:={n + 1}\nSegment{n}_Layer:=0" for n in range(2))
+    path.write_bytes(head + named.encode() + b"\n\n" + voxels)
+    return sorted((folder / "masks").iterdir())
+
+
 def _openkbp(folder: Path) -> list[Path]:
     """A few voxels of a patient as published (Babier et al. 2021): flat C-order index, value; masks hold indices alone."""
     (folder / "voxel_dimensions.csv").write_text("3.906\n3.906\n2.5\n")
@@ -266,6 +283,21 @@ def _seg(folder: Path, series: WrittenSeries | None = None) -> list[Path]:
     return [folder / "seg.dcm"]
 
 
+def _label_map_seg(folder: Path) -> list[Path]:
+    """The same segment by its value, 7, among background 0 (LABELMAP)."""
+    (path,) = _seg(folder)
+    d = pydicom.dcmread(path)
+    d.SOPClassUID = d.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.7"
+    d.BitsAllocated, d.BitsStored, d.HighBit, d.SegmentationType = 8, 8, 7, "LABELMAP"
+    d.add_new("PixelPaddingValue", "US", 0)
+    d.SegmentSequence[0].SegmentNumber = 7
+    labels = np.zeros((d.NumberOfFrames, d.Rows, d.Columns), np.uint8)
+    labels[1:3, 3:9, 4:10] = 7
+    d.PixelData = labels.tobytes()
+    d.save_as(path)
+    return [path]
+
+
 def _patient(folder: Path) -> list[Path]:
     """Everything a clinic exports of a patient, in one folder."""
     series = _series(folder)
@@ -307,6 +339,7 @@ IMAGES = (
     Kind("nrrd", _image("a.nrrd"), read_single_image, (damage.textual, damage.bytewise)),
     Kind("mha", _image("a.mha"), read_single_image, (damage.textual, damage.bytewise)),
     Kind("layout", _layout, read_everything, (damage.nifti, damage.bytewise)),
+    Kind("labels", _labels, read_everything, (damage.textual, damage.bytewise)),
 )
 TABLES = (
     Kind("openkbp", _openkbp, read_everything, (damage.textual, damage.textual, damage.bytewise)),
@@ -325,6 +358,7 @@ OBJECTS = (
     Kind("patient", _patient, read_everything, (damage.dicom,)),
     Kind("rtdose", _rtdose, read_dose, (damage.dicom,)),
     Kind("seg", _seg, read_segments, (damage.dicom,)),
+    Kind("seg-labels", _label_map_seg, read_segments, (damage.dicom,)),
     Kind("plan", _plan, read_plan, (damage.dicom,)),
 )
 GROUPS = {"images": IMAGES, "tables": TABLES, "series": SERIES, "objects": OBJECTS}

@@ -7,19 +7,18 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from oncontour.case import Case  # noqa: E402
-from oncontour.errors import ModelError  # noqa: E402
-from oncontour.geometry import Geometry  # noqa: E402
-from oncontour.nets.nnunet import NnUNet  # noqa: E402
-from oncontour.ops.tidy import Tidy  # noqa: E402
-from oncontour.tasks.bundle import _STEPS  # noqa: E402
-from oncontour.tasks.foreign import is_foreign, load_foreign  # noqa: E402
-from oncontour.tasks.nnunet import _Recipe, build_net, resized, resized_grid  # noqa: E402
-from oncontour.tasks.outside import load_tensors  # noqa: E402
-from oncontour.volume import Volume  # noqa: E402
+from oncontour.case import Case
+from oncontour.errors import FormatError, ModelError
+from oncontour.geometry import Geometry
+from oncontour.nets.nnunet import NnUNet
+from oncontour.ops.tidy import Tidy
+from oncontour.tasks.bundle import _STEPS
+from oncontour.tasks.foreign import is_foreign, load_foreign
+from oncontour.tasks.nnunet import _Recipe, build_net, resized, resized_grid
+from oncontour.tasks.outside import load_tensors
+from oncontour.volume import Volume
 
 GRID = Geometry.regular((24, 40, 44), (3.0, 2.0, 2.0), (-43.0, -39.0, 100.0))
 NAMES = {"background": 0, "parotid_left": 1, "Right Parotid": 2}
@@ -209,7 +208,8 @@ def test_where_nothing_says_which_side_is_left_the_model_is_refused(tmp_path, ca
 @pytest.mark.parametrize("reader", ["NibabelIOWithReorient", "SimpleITKIOWithReorient"])
 def test_images_that_the_models_reader_turned_are_turned_for_it(tmp_path, case, reader):
     """Both readers turn images to RAS: arrays (k, j, i) run to superior, anterior, right."""
-    sitk = pytest.importorskip("SimpleITK")
+    import SimpleITK as sitk
+
     model = load_foreign(nnunet_folder(tmp_path, axes=None, changes={"image_reader_writer": reader}), backend="torch")
     seen = model.model.prepare(case).geometry
     image = sitk.GetImageFromArray(case.ct.array)
@@ -346,7 +346,7 @@ def test_what_nnunet_offers_and_we_do_not(tmp_path):
     with pytest.raises(ModelError, match="regions"):
         load_foreign(folder)
     (folder / "dataset.json").write_text("{")
-    with pytest.raises(Exception, match="no JSON"):
+    with pytest.raises(FormatError, match="no JSON"):
         load_foreign(folder)
 
 
@@ -634,7 +634,7 @@ SAID = {
 
 
 def onnx_net(path, dims=3):
-    onnx = pytest.importorskip("onnx")
+    import onnx
     from onnx import TensorProto, helper
 
     weights = np.array([s for s, _ in SCORES], np.float32).reshape(3, 1, *[1] * dims)

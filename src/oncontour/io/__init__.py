@@ -95,10 +95,11 @@ def write(case: Case, out: Path | str, *, format: str = "dicom") -> list[Path]:
 
 
 def _read_single(path: Path, id: str | None) -> Case:
-    from oncontour.io.layout import IMAGES, image_name, stem
-    from oncontour.io.nifti import read_image
+    from oncontour.io.layout import IMAGES, image_name, one_volume, stem
+    from oncontour.io.nifti import read_image_file
 
-    name = stem(path)
+    name, found = stem(path), read_image_file(path)
     image = image_name(name) if image_name(name) in IMAGES else "ct"
-    notes = () if name.lower() == image else (f"{path.name} is taken as a CT in HU",)
-    return Case(id or name, {image: read_image(path)}, facts={"notes": notes, "unmapped": ()})
+    taken = () if name.lower() == image else (f"{path.name} is taken as a CT in HU",)
+    notes = (*taken, *(f"{path.name}: {note}" for note in found.notes))
+    return Case(id or name, {image: one_volume(found, path)}, facts={"notes": notes, "unmapped": ()})

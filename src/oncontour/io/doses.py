@@ -21,7 +21,6 @@ from oncontour.io.source import DicomSource
 from oncontour.notes import Note, NoteCode
 from oncontour.volume import Volume
 
-_SAME_PLACE_MM = 0.01
 _ROUNDED = 0.005
 """Part of the maximum by which doses of fraction groups may miss that of their plan when added up: each is rounded on its own."""
 _PLAN = (
@@ -64,9 +63,9 @@ def read_doses(
     read = [read_rtdose(group, plans=plans.counting) for group in paths]
     total, notes = read[0][0], (*plans.notes, *read[0][1])
     for volume, more in read[1:]:
-        if not volume.geometry.same_grid(total.geometry, _SAME_PLACE_MM):
+        if not volume.geometry.same_grid(total.geometry):
             raise DoseError(
-                f"doses of {len(read)} plans lie on different grids: {total.geometry} and {volume.geometry}",
+                f"doses of {len(read)} plans lie on different grids: {total.geometry.difference(volume.geometry)}",
                 where=names,
                 hint="add the plans up in the planning system, and choose that dose",
             )
@@ -330,7 +329,7 @@ def _groups_of(plan: Header, total: Volume, beside: Sequence[SeriesFiles], read:
 
 def _adds_up(parts: Sequence[Volume], total: Volume) -> bool:
     """Whether ``parts`` are ``total`` when added up, but for _ROUNDED of its maximum."""
-    if not parts or not all(part.geometry.same_grid(total.geometry, _SAME_PLACE_MM) for part in parts):
+    if not parts or not all(part.geometry.same_grid(total.geometry) for part in parts):
         return False
     away = np.abs(sum((part.array for part in parts), np.zeros(total.array.shape, np.float64)) - total.array)
     return float(away.max()) <= _ROUNDED * float(total.array.max())

@@ -35,6 +35,8 @@ _PLUGINS = {
 }
 """Transfer syntax -> the pydicom plugin that decodes it here."""
 _LOSSLESS_JPEG = frozenset(f"{_JPEG}{n}" for n in (57, 70))
+LOSSY = frozenset(f"{_JPEG}{n}" for n in (50, 51, 81, 91, 203))
+"""Syntaxes whose values may not be what they were."""
 ENCAPSULATED = frozenset((*_PLUGINS, *_LOSSLESS_JPEG, RLE))
 _JPEG_2000 = frozenset(f"{_JPEG}{n}" for n in (90, 91, 201, 202, 203))
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"

@@ -65,7 +65,7 @@ def write_openkbp(case: Case, folder: Path | str) -> list[Path]:
     grid = case.geometry
     if grid.shape != (SIDE, SIDE, SIDE) or not grid.is_axial:
         raise InputError(
-            f"OpenKBP needs {SIDE}^3 voxels along the patient axes, not {grid}", hint="bring the case there with volume.to(grid)"
+            f"OpenKBP needs {SIDE}^3 voxels along the patient axes, not {grid}", hint="bring the patient onto such a grid first"
         )
     originals = case.facts.get("names", {})
     target = grid.reorient(_AXES)

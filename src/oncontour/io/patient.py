@@ -97,18 +97,21 @@ def read_dicom(
 def read_onto(
     path: Path | str, case: Case, *, id: str | None = None, structure_set_uid: str | None = None, same_frame: bool = False
 ) -> Case:
-    """The structures at ``path`` of the patient whose images ``case`` has: a whole patient or a folder of mask files, read as they are, or
-    an RTSTRUCT or SEG alone (a file, or a folder without images), whose structures the images of ``case`` then bear.
+    """The structures at ``path`` of the patient whose images ``case`` has: a whole patient, a mask file or a folder of them, read as
+    they are, or an RTSTRUCT or SEG alone (a file, or a folder without images), whose structures the images of ``case`` then bear.
 
     ``structure_set_uid`` and ``same_frame`` as ``read_dicom`` has them. Raises StructureError for several structure sets without images,
     and for what lies in another frame of reference than ``case``, where both say theirs; ConfigError where one is picked and these are
     image files; else what ``io.read`` raises.
     """
     from oncontour.io import check_unpicked, read
-    from oncontour.io.layout import is_masks, read_masks
+    from oncontour.io.layout import is_masks, read_mask_file, read_masks
     from oncontour.io.structure_sets import PICK_ONE, listed
 
     path = Path(path)
+    if path.is_file() and is_image(path):
+        check_unpicked(path, structure_set_uid=structure_set_uid, same_frame=same_frame)
+        return read_mask_file(path, id=id)
     if is_masks(path):
         check_unpicked(path, structure_set_uid=structure_set_uid, same_frame=same_frame)
         return read_masks(path, id=id)

@@ -302,7 +302,7 @@ def _by_group(parts: Sequence[_Dose]) -> dict[int, Volume]:
     out: dict[int, Volume] = {}
     for part in parts:
         volume, _ = _read(part.file, sole=False)
-        if out and not volume.geometry.same_grid(next(iter(out.values())).geometry, _SAME_PLACE_MM):
+        if out and not volume.geometry.same_grid(next(iter(out.values())).geometry):
             return {}
         before = out.get(part.groups[0])
         out[part.groups[0]] = volume if before is None else Volume(before.array + volume.array, before.geometry)
@@ -331,8 +331,8 @@ def _summed(doses: Sequence[_Dose], plan: dict[str, int]) -> tuple[Volume, tuple
     array = total.array.astype(np.float64)
     for dose in doses[1:]:
         volume, more = _read(dose.file, sole=False)
-        if not volume.geometry.same_grid(total.geometry, _SAME_PLACE_MM):
-            raise DoseError(f"parts lie on different grids: {volume.geometry} and {total.geometry}", where=_names(doses))
+        if not volume.geometry.same_grid(total.geometry):
+            raise DoseError(f"parts lie on different grids: {total.geometry.difference(volume.geometry)}", where=_names(doses))
         array += volume.array
         notes = (*notes, *more)
     if not array.any():

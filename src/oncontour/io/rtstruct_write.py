@@ -23,6 +23,7 @@ from oncontour.case import Case
 from oncontour.contours import Contours, Slices
 from oncontour.errors import InputError, StructureError
 from oncontour.files import writing
+from oncontour.geometry import rounding_mm
 from oncontour.io.attributes import fitted, set_attributes
 from oncontour.io.dicomfile import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from oncontour.io.elements import element, item, replaced
@@ -53,7 +54,6 @@ from oncontour.io.rtstruct_read import (
     whole,
 )
 from oncontour.io.source import DicomSource, SliceRef
-from oncontour.io.stack import rounding_mm
 from oncontour.palette import Colour, colour_of
 
 Ints = NDArray[np.int64]
@@ -112,7 +112,7 @@ def write_rtstruct(
         raise StructureError(
             "an RTSTRUCT refers to DICOM images, and this case was not read from any",
             where=f"case {case.id}",
-            hint='io.write(case, out, format="dicom") writes the images with it',
+            hint="write the images as DICOM first, with oncontour convert",
         )
     base = None if existing is None else open_rtstruct(existing)
     if base is not None:

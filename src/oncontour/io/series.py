@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.errors import LimitError, SeriesError
+from oncontour.geometry import ON_GRID_MM
 from oncontour.io.choose import choose, usable
 from oncontour.io.dicomfile import MAX_SLICES, MAX_VOXELS
+from oncontour.io.encapsulated import LOSSY
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import Plane, planes_of
 from oncontour.io.scan import DISTINGUISHING_KEYWORDS, PATIENT_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS, SeriesFiles, scan
 from oncontour.io.source import DicomSource, SliceRef
-from oncontour.io.stack import ON_GRID_MM, SAME_PLACE_MM, Stack, check_alike, offsets_mm, stack
+from oncontour.io.stack import SAME_PLACE_MM, Stack, check_alike, offsets_mm, stack
 from oncontour.volume import Volume
 
 __all__ = ["AIR_HU", "SeriesFiles", "choose", "read_series", "scan"]
@@ -32,7 +34,6 @@ Array = NDArray[Any]
 AIR_HU = -1024
 """What voxels without a measurement (padding, beyond a tilted slice's edge) hold in a CT; in an MR it is 0."""
 _TISSUE_HU = (-1000, 3071)
-_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81, 91, 203))
 _INT16 = np.iinfo(np.int16)
 
 
@@ -135,7 +136,7 @@ def _voxels(planes: Sequence[Plane], laid: Stack, modality: str) -> tuple[Array,
         out[k] = values
     _fill_between(out, laid.index)
     notes = [f"PixelPaddingValue stands for {v:g} HU, which tissue can have: left as it is" for v in sorted(odd_padding)]
-    if any(p.file.transfer_syntax_uid in _LOSSY or p.file.plain("LossyImageCompression") == "01" for p in planes):
+    if any(p.file.transfer_syntax_uid in LOSSY or p.file.plain("LossyImageCompression") == "01" for p in planes):
         notes.append("images were compressed with loss: values are not those the scanner measured")
     return out, tuple(notes)
 

@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.errors import SeriesError
-from oncontour.geometry import Floats, Geometry
+from oncontour.geometry import ON_GRID_MM, Floats, Geometry, rounding_mm
 from oncontour.io.plane import Plane
 
-ON_GRID_MM = 0.05
-"""A slice this near its place on the grid, or this little out of line in its plane, is there but for rounding in the file."""
 SAME_PLACE_MM = 0.01
 """Two slices nearer than this lie in one place."""
 FINEST_MM = 0.5
@@ -186,11 +184,6 @@ def _jumps(gaps: Floats, jumps: NDArray[np.int64]) -> tuple[Ints, float]:
         return np.flatnonzero(skipped), usual
     sides = np.maximum(np.concatenate([[0], gaps[:-1]]), np.concatenate([gaps[1:], [0]]))
     return np.flatnonzero(skipped & (gaps > 1.5 * sides)), usual
-
-
-def rounding_mm(step_mm: float) -> float:
-    """How far slices ``step_mm`` apart may lie off their place and still count as even."""
-    return min(ON_GRID_MM, 0.1 * step_mm)
 
 
 def _lone_hole(gaps: Floats) -> tuple[Ints, float]:

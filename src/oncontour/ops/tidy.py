@@ -107,7 +107,8 @@ def _common_grid(masks: Mapping[str, Volume]) -> Geometry:
     first, *rest = masks.items()
     for name, mask in rest:
         if not mask.geometry.same_grid(first[1].geometry):
-            raise GeometryError(f"masks lie on different grids: {first[0]!r} on {first[1].geometry}, {name!r} on {mask.geometry}")
+            what = f"mask {name!r} lies on another grid than {first[0]!r}: {first[1].geometry.difference(mask.geometry)}"
+            raise GeometryError(what, hint="bring both onto one grid first")
     return first[1].geometry
 
 

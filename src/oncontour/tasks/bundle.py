@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from oncontour.case import Case
+from oncontour.documents import MAX_VALUES, read_yaml
 from oncontour.engine import Backend, Engine
-from oncontour.errors import ModelError
+from oncontour.errors import FormatError, LimitError, ModelError
 from oncontour.ops.windows import Blend
 from oncontour.tasks.outside import Outside, axes_of, card_of, fit, image_of, load_tensors, permuted, read_json, tensors_in
 from oncontour.tasks.single import load_torchscript
@@ -153,21 +154,25 @@ class _Config:
             return cls({**read_json(configs / "inference.json"), **own}, str(configs / "inference.json"))
         for name in ("inference.yaml", "inference.yml"):
             if (configs / name).is_file():
-                import yaml
-
-                try:
-                    values = yaml.safe_load((configs / name).read_text(encoding="utf-8"))
-                except (yaml.YAMLError, ValueError, RecursionError) as error:
-                    raise ModelError(f"this is no YAML ({error})", where=str(configs / name)) from error
+                values = read_yaml(configs / name)
+                if not isinstance(values, dict):
+                    raise FormatError(f"expected a YAML mapping, found {type(values).__name__}", where=str(configs / name))
                 return cls({**values, **own}, str(configs / name))
         raise ModelError("configs/inference.json is missing", where=str(folder))
 
-    def plain(self, value: Any, depth: int = 0) -> Any:
-        """``value`` with references followed. Raises ModelError for code."""
+    def plain(self, value: Any) -> Any:
+        """``value`` with references followed. Raises ModelError for code and for references that run in a circle, LimitError where they
+        stand for more than MAX_VALUES."""
+        return self._plain(value, 0, [MAX_VALUES])
+
+    def _plain(self, value: Any, depth: int, left: list[int]) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise LimitError(f"references stand for more than {MAX_VALUES} values once they are followed", where=self.where)
         if depth > _DEEPEST:
             raise ModelError("references run in a circle", where=self.where)
         if isinstance(value, str) and value.startswith("@"):
-            return self.plain(self._referred(value), depth + 1)
+            return self._plain(self._referred(value), depth + 1, left)
         if isinstance(value, str) and value.startswith("$"):
             try:
                 return ast.literal_eval(value[1:])
@@ -176,9 +181,9 @@ class _Config:
                     f"{value!r} is code, which is not run", where=self.where, hint="give the value it stands for in oncontour.json"
                 ) from error
         if isinstance(value, Mapping):
-            return {key: self.plain(item, depth + 1) for key, item in value.items()}
+            return {key: self._plain(item, depth + 1, left) for key, item in value.items()}
         if isinstance(value, list):
-            return [self.plain(item, depth + 1) for item in value]
+            return [self._plain(item, depth + 1, left) for item in value]
         return value
 
     def _referred(self, reference: str) -> Any:

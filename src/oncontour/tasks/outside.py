@@ -7,7 +7,6 @@ numbers and text and refuses everything else; what it refuses is to be converted
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oncontour import documents
 from oncontour.card import Card
 from oncontour.case import Case
 from oncontour.errors import FormatError, ModelError
@@ -35,7 +35,6 @@ CONVERT = (
 )
 """How a file that holds more than tensors is turned into one that does not."""
 
-MAX_JSON_BYTES = 64 * 1024 * 1024
 _DIRECTIONS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 
 
@@ -166,15 +165,10 @@ def sha256_of(paths: Sequence[Path]) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises ModelError where there is none, FormatError where it is something else."""
+    """A JSON object from a file. Raises ModelError where there is none, FormatError or LimitError as ``documents.read_json`` does."""
     if not path.is_file():
         raise ModelError("a file of the model is missing", where=str(path), hint="copy the whole model folder")
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise FormatError(f"{path.stat().st_size} bytes of JSON, at most {MAX_JSON_BYTES}", where=str(path))
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"this is no JSON ({error})", where=str(path)) from error
+    value = documents.read_json(path)
     if not isinstance(value, dict):
         raise FormatError(f"expected a JSON object, found {type(value).__name__}", where=str(path))
     return value

@@ -36,7 +36,7 @@ from oncontour.volume import Volume
 
 Map = Callable[[NDArray[Any]], NDArray[Any]]
 SUFFIXES = (".onnx", ".ts", ".pt", ".torchscript")
-TRUST = "if you trust where it comes from, say so with trust=True; or have it exported to ONNX, which cannot act on the machine"
+TRUST = "if you trust where it comes from, say so with --trust; or have it exported to ONNX, which cannot act on the machine"
 
 
 def is_single(path: Path) -> bool:
@@ -49,7 +49,7 @@ def read_single(path: Path, *, backend: Backend = "auto", threads: int | None = 
     beside = path.with_suffix(".json")
     if not beside.is_file():
         raise ModelError(
-            "nothing says what this net contours", where=str(path), hint=f"write {beside.name} beside it: see oncontour.tasks.single"
+            "nothing says what this net contours", where=str(path), hint=f"write {beside.name} beside it: labels, window and grey values"
         )
     said = _Said.of(read_json(beside), beside)
     if path.suffix.lower() == ".onnx":

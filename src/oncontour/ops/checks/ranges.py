@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from oncontour.case import Case
-from oncontour.errors import ConfigError
+from oncontour.documents import read_json
+from oncontour.errors import ConfigError, InputError
 from oncontour.files import write_text
 from oncontour.ops.checks.finding import Finding, Floats, Seen, see
 
@@ -109,9 +110,9 @@ def write_ranges(ranges: Ranges, path: Path | str) -> Path:
 def read_ranges(path: Path | str) -> Ranges:
     """What ``write_ranges`` wrote. Raises ConfigError where it is something else."""
     try:
-        words = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"this is no file of ranges ({error})", where=str(path)) from error
+        words = read_json(Path(path))
+    except InputError as error:
+        raise ConfigError(f"this is no file of ranges ({error.what})", where=str(path)) from error
     if not isinstance(words, dict):
         raise ConfigError("this is no file of ranges (no mapping)", where=str(path))
     return Ranges.from_dict(words, str(path))
