@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from pydicom.dataset import Dataset
@@ -25,7 +26,7 @@ from oncontour.geometry import Geometry
 from oncontour.io import read, write
 from oncontour.io.cohort import Cohort
 from oncontour.io.nifti import write_image
-from oncontour.io.rtstruct import read_rtstruct
+from oncontour.io.rtstruct import read_rtstruct, write_rtstruct
 from oncontour.phantom import head_neck, pelvis
 from oncontour.predict import predict
 from oncontour.tasks.contour import ContourSettings, ContourTask
@@ -120,6 +121,50 @@ def test_structures_can_be_added_to_an_rtstruct_that_is_there(model: Path, tmp_p
     first = run(tmp_path / "ct", tmp_path / "first", model, structures=["Parotid_L"])
     second = run(tmp_path / "ct", tmp_path / "second", model, structures=["Parotid_R"], add_to=first.out / pipeline.RTSTRUCT)
     assert set(read_rtstruct(second.out / pipeline.RTSTRUCT)[0]) == {"Parotid_L", "Parotid_R"}
+    assert not [text for text in second.record["warnings"] if "is called" in text]
+
+
+def test_a_structure_that_gets_another_name_beside_one_of_its_own_is_told(model: Path, tmp_path: Path) -> None:
+    """On the screen, on the page and in the record: whoever looks for Parotid_L in the new file finds the old one."""
+    make_series(tmp_path / "ct", rows=48, columns=56, spacing_mm=(5.0, 5.0), offsets=tuple(range(0, 24, 3)))
+    first = run(tmp_path / "ct", tmp_path / "first", model, structures=["Parotid_L"])
+    again = run(tmp_path / "ct", tmp_path / "again", model, structures=["Parotid_L"], add_to=first.out / pipeline.RTSTRUCT)
+    names = [str(roi.ROIName) for roi in pydicom.dcmread(again.out / pipeline.RTSTRUCT).StructureSetROISequence]
+    assert names == ["Parotid_L", "Parotid_L^2"]
+    told = "Parotid_L is called Parotid_L^2 in rtstruct.dcm: the RTSTRUCT of --add_to has that name already"
+    assert told in json.loads((again.out / pipeline.RECORD).read_text())["warnings"]
+    assert told in (again.out / pipeline.PAGE).read_text()
+    assert f"warning: {told}" in str(again)
+
+
+def test_an_rtstruct_that_cannot_be_added_to_is_refused_before_any_work(nifti: Path, tmp_path: Path) -> None:
+    """The model is named and does not exist: nobody gets as far as to look for it."""
+    make_series(tmp_path / "ct", rows=8, columns=8, offsets=(0, 3), patient_id="one")
+    make_series(tmp_path / "other", rows=8, columns=8, offsets=(0, 3), patient_id="two")
+    theirs = tmp_path / "theirs.dcm"
+    write_rtstruct(
+        read(tmp_path / "other").with_masks({"Lens_L": Volume(np.ones((2, 8, 8), bool), read(tmp_path / "other").geometry)}), theirs
+    )
+    for source, error in ((tmp_path / "ct", StructureError), (nifti, ConfigError)):
+        with pytest.raises(error, match=r"different PatientIDs|the CT is no DICOM"):
+            run(source, tmp_path / "out", tmp_path / "no.safetensors", add_to=theirs)
+
+
+def test_a_frame_of_reference_that_a_person_accepts_is_recorded(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "ct"
+    make_series(folder, rows=48, columns=56, spacing_mm=(5.0, 5.0), offsets=tuple(range(0, 24, 3)))
+    truth = run(folder, tmp_path / "first", model, structures=["Parotid_L"]).out / pipeline.RTSTRUCT
+    for path in folder.iterdir():
+        d = pydicom.dcmread(path)
+        d.FrameOfReferenceUID = "1.2.3.4"
+        d.save_as(path)
+    with pytest.raises(StructureError, match="--same_frame"):
+        run(folder, tmp_path / "refused", model, truth=truth)
+    told = run(folder, tmp_path / "second", model, structures=["Parotid_L"], truth=truth, same_frame=True)
+    record = json.loads((told.out / pipeline.RECORD).read_text())
+    assert record["settings"]["same_frame"] is True
+    assert any("names another frame of reference" in note and "as --same_frame says" in note for note in record["input"]["notes"])
+    assert next(row for row in told.rows if row.name == "Parotid_L").dsc == pytest.approx(1, abs=0.02)
 
 
 def test_two_runs_give_the_same_contours(nifti: Path, model: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from oncontour import report, scoring
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, did_you_mean
+from oncontour.notes import DOSE_DOUBTS, NoteCode, about, except_about
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
 from oncontour.result import MASKS, PAGE, RECORD, SCORES, Clock, anonymous, card_words, check_out, finish, pseudonym, record, result_folder
@@ -29,8 +30,6 @@ FILES = (RTSTRUCT, MASKS, SCORES, PAGE, RECORD)
 
 DEFAULT_MODELS: dict[str, str] = {"head_neck": "hn-organs"}
 """Region of the body (``ops.body.region``) -> the shipped model that is used without being asked for."""
-DOUBTS = ("another PatientID", "EFFECTIVE", "centigray", "dose is the sum of", "interpolated at", "dose of one plane")
-"""What of the reader's remarks belongs beside every figure of the dose."""
 WORST = 5
 """Places to look at that are told on the screen."""
 
@@ -68,6 +67,8 @@ def run(
     model: list[str] | None = None,
     structures: list[str] | None = None,
     series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    same_frame: bool = False,
     truth: Path | None = None,
     add_to: Path | None = None,
     assess: bool = True,
@@ -107,6 +108,9 @@ def run(
         model: name of a shipped model, path of a model file, or an nnU-Net v2 folder, MONAI bundle or ONNX file; again for several
         structures: only these of the models' structures (TG-263 names, separated by commas)
         series_uid: SeriesInstanceUID of the CT, where the folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG with the targets that came with the CT, where the folder holds several
+        same_frame: take structures (those of --truth too) that name another frame of reference than the images, where an export rewrote the
+            UIDs: PatientID and every plane must agree with the images, and it is recorded
         truth: contours to compare with (a patient's folder, or an RTSTRUCT of this CT); DSC then stands in the tables
         add_to: an RTSTRUCT of this CT whose structures the new file keeps, byte for byte; the new ones come after them
         assess: how right is each slice? predicted, and looked at by rules
@@ -138,8 +142,9 @@ def run(
     assessor = scoring.load(quality, backend=backend, threads=threads) if quality else None
     risk_model = None if risk is None else _load_risk(risk, facts)
     with clock("read"):
-        case = _in_gy(_read(ct_folder, series_uid, dose), unit)
-        known = None if truth is None else _read_truth(truth, case)
+        case = _in_gy(_read(ct_folder, series_uid, dose, structure_set_uid, same_frame), unit)
+        known = None if truth is None else _read_truth(truth, case, same_frame)
+        _check_addable(add_to, case)
     failed: list[str] = []
     with clock("choose"):
         chosen = model or [default_model(case)]
@@ -149,7 +154,7 @@ def run(
         judge_of = scoring.first_for(chosen, DEFAULT_MODELS.values())
         assessor = _load_shipped_assessor(failed, first=judge_of, backend=backend, threads=threads)
     settings: dict[str, Any] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
-    settings |= {"facts": facts, "unit": unit, "any_region": any_region}
+    settings |= {"facts": facts, "unit": unit, "any_region": any_region, "same_frame": same_frame}
     notes = _read_notes(case, ct_folder, known, truth)
     with clock("contour"):
         if not model:
@@ -270,10 +275,12 @@ def contour(
 # ---- steps
 
 
-def _read(folder: Path, series_uid: str | None, doses: Sequence[str] | None) -> Case:
+def _read(
+    folder: Path, series_uid: str | None, doses: Sequence[str] | None, structure_set_uid: str | None = None, same_frame: bool = False
+) -> Case:
     from oncontour.io import read
 
-    case = read(folder, series_uid=series_uid, doses=doses or (), lenient=not doses)
+    case = read(folder, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=doses or (), lenient=True)
     if "ct" not in case.images:
         raise InputError(
             f"no CT is here, only {', '.join(case.images) or 'contours'}", where=str(folder), hint="give the folder of a CT series"
@@ -287,19 +294,30 @@ def _in_gy(case: Case, unit: str) -> Case:
     """The case with its dose in Gy, where the numbers are told to be centigray."""
     if unit == "Gy" or "dose" not in case.images:
         return case
-    notes = tuple(note for note in case.facts.get("notes", ()) if "centigray" not in note)
+    notes = tuple(except_about(case.facts.get("notes", ()), NoteCode.DOSE_MAY_BE_CENTIGRAY))
     return replace(case.with_images({"dose": case.images["dose"].map(lambda gy: gy / 100)}), facts={**case.facts, "notes": notes})
 
 
-def _read_truth(path: Path, case: Case) -> Case:
+def _read_truth(path: Path, case: Case, same_frame: bool) -> Case:
     from oncontour.io.patient import read_onto
 
-    known = read_onto(path, case)
+    known = read_onto(path, case, same_frame=same_frame)
     if not known.structures:
         raise InputError(
             "there are no contours to compare with", where=str(path), hint="give a folder with masks or an RTSTRUCT as --truth"
         )
     return known
+
+
+def _check_addable(add_to: Path | None, case: Case) -> None:
+    """Refuse, before any contour is drawn, an RTSTRUCT that the new structures cannot be added to."""
+    from oncontour.io.rtstruct import check_addable
+
+    if add_to is None:
+        return
+    if case.source is None:
+        raise ConfigError("there is no RTSTRUCT to write where the CT is no DICOM", where=str(add_to), hint="leave out --add_to")
+    check_addable(add_to, case.source)
 
 
 def _load(name: str, settings: Mapping[str, Any], trust: bool) -> Any:
@@ -469,13 +487,13 @@ def _with_targets(drawn: Case, came: Case) -> Case:
     masks: dict[str, Volume] = {name: came.masks[name] for name in names if name in came.masks}
     contours = {name: came.contours[name] for name in names if name in came.contours}
     whole = (drawn.with_masks(masks) if masks else drawn).with_contours(contours)
-    doubts = tuple(note for note in came.facts.get("notes", ()) if any(word in note for word in DOUBTS))
+    doubts = tuple(about(came.facts.get("notes", ()), *DOSE_DOUBTS))
     return replace(whole, facts={**whole.facts, "notes": doubts})
 
 
 def _of_dose(case: Case) -> list[str]:
-    """What the reader said of the dose."""
-    return [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
+    """Why the reader left out a dose that is there."""
+    return about(case.facts.get("notes", ()), NoteCode.DOSE_LEFT_OUT)
 
 
 def _because(what: str, error: Exception) -> str:
@@ -574,25 +592,27 @@ def _write(
         finish(folder, told, *page, written, clock, figures)
 
 
-def _write_contours(case: Case, rows: list[report.Row], told: Mapping[str, Any], folder: Path, add_to: Path | None) -> list[Path]:
-    """The RTSTRUCT; where the CT was no DICOM, a mask file a structure."""
+def _write_contours(case: Case, rows: list[report.Row], told: dict[str, Any], folder: Path, add_to: Path | None) -> list[Path]:
+    """The RTSTRUCT; where the CT was no DICOM, a mask file a structure. A structure that gets another name there is a warning."""
     if case.source is None:
-        if add_to is not None:
-            raise ConfigError("there is no RTSTRUCT to write where the CT is no DICOM", where=str(add_to), hint="leave out --add_to")
         from oncontour.io.layout import file_names
         from oncontour.io.nifti import write_image
 
         names = [row.name for row in rows]
         stems = zip(names, file_names(names), strict=True)
         return [write_image(case.mask(name), folder / MASKS / f"{stem}.nii.gz") for name, stem in stems]
-    from oncontour.io.rtstruct import write_rtstruct
+    from oncontour.io.rtstruct import names_written, write_rtstruct
 
+    names = [row.name for row in rows]
+    why = "its name is too long, or has letters that DICOM has not" if add_to is None else "the RTSTRUCT of --add_to has that name already"
+    written_as = names_written(names, existing=add_to).items()
+    told["warnings"] += [f"{name} is called {called} in {RTSTRUCT}: {why}" for name, called in written_as if called != name]
     drawers = [one for one in told["models"] if one["task"] == "contour"]
     described = "Draft by oncontour, to be reviewed. " + "; ".join(f"{one['name']} {one['sha256'][:12]}" for one in drawers)
     written = write_rtstruct(
         case,
         folder / RTSTRUCT,
-        structures=[row.name for row in rows],
+        structures=names,
         description=described,
         generation=f"oncontour {told['versions'].get('oncontour', '')}",
         existing=add_to,

@@ -16,6 +16,7 @@ from oncontour.case import Case, LabelMasks
 from oncontour.errors import CohortError, ConfigError, GeometryError, IncompleteError, InputError, ModelError
 from oncontour.files import sweep, write_text
 from oncontour.io.layout import CHANCES, MASKS
+from oncontour.notes import NOT_OF_IMAGES, except_about, grouped
 from oncontour.progress import Progress
 from oncontour.volume import Volume
 
@@ -157,13 +158,15 @@ def draw(
     from oncontour.io.patient import check_replaceable
 
     rows = _confidences(out / CONFIDENCE)
-    done = 0
+    done, remarks = 0, dict[str, tuple[str, ...]]()
     for n, id in enumerate(ids):
         if not (out / id / (CHANCES if chances else MASKS)).is_dir():
             sweep(out / id / CHANCES)  # what a killed one left is nobody's
             check_replaceable(out / id)
             try:
-                drawn, sure, likely = claim(segmenter.contourer, patients[id], chances=chances)
+                case = patients.read(id, lenient=True)  # its own structures and dose are not asked for
+                remarks[id] = tuple(except_about(case.facts.get("notes", ()), *NOT_OF_IMAGES))
+                drawn, sure, likely = claim(segmenter.contourer, case, chances=chances)
             except (InputError, GeometryError) as error:
                 sys.stderr.write(f"{id} was left out: {error}\n")
                 if failed is not None:
@@ -178,6 +181,7 @@ def draw(
         done += 1
         if progress is not None:
             progress((n + 1) / len(ids))
+    sys.stderr.write("".join(f"{line}\n" for line in grouped(remarks)))
     return done
 
 

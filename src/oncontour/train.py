@@ -42,6 +42,7 @@ from oncontour.errors import ConfigError, GeometryError, InputError, ModelError,
 from oncontour.files import check_writable, write_text
 from oncontour.nets.grow import grow
 from oncontour.nets.unet import UNet3d
+from oncontour.notes import grouped
 from oncontour.tasks.assess import AssessSettings, AssessTask
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.risk import SIMULATED, RiskSettings, RiskTask, prepared
@@ -350,7 +351,7 @@ def _fit(
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    samples, notes = _gather(task, cases)
+    samples, notes, remarks = _gather(task, cases)
     patients = sorted({s.case_id for s in samples})
     if resume is not None:
         _check_same_patients(out, patients)
@@ -361,7 +362,7 @@ def _fit(
     notes += _told_of_missing(task, missing, taught_by, started)
     if watched & known:
         notes.append(f"{len(watched & known)} of the patients held back taught the model this one starts from: they tell too good a tale")
-    write_text(out / "settings.json", json.dumps(record | {"patients": patients}, indent=1))
+    write_text(out / "settings.json", json.dumps(record | {"patients": patients, "notes": grouped(remarks, most=None)}, indent=1))
     lesson = Lesson(task, settings, taught_by, [s for s in samples if s.case_id in watched])
     if resume is None:
         torch.manual_seed(settings.seed)
@@ -431,6 +432,7 @@ def _resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path
     if settings.exists():
         held = _held(settings)
         held.pop("patients", None)  # they are compared once they were read
+        held.pop("notes", None)
         held |= {key: _completed(held[key], made_of[key]) for key in made_of if key in held}
         differs = sorted(_differences(_as_made(held), _as_made(record)))
         if differs:
@@ -485,10 +487,13 @@ def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def _gather(task: Task[Any], cases: Iterator[Case] | Sequence[Case]) -> tuple[list[Any], list[str]]:
+def _gather(task: Task[Any], cases: Iterator[Case] | Sequence[Case]) -> tuple[list[Any], list[str], dict[str, tuple[str, ...]]]:
+    """(samples, a sentence on each case that was left out, what was remarked on reading each case)."""
     samples: list[Any] = []
     notes: list[str] = []
+    remarks: dict[str, tuple[str, ...]] = {}
     for case in cases:
+        remarks[case.id] = _remarks(case)
         try:
             made = task.samples(case)
         except OncontourError as error:
@@ -502,7 +507,12 @@ def _gather(task: Task[Any], cases: Iterator[Case] | Sequence[Case]) -> tuple[li
             f"no case has anything to learn from ({'; '.join(notes[:3]) or 'there is none'})",
             hint="name structures that the patients have",
         )
-    return samples, notes
+    return samples, notes, remarks
+
+
+def _remarks(case: Any) -> tuple[str, ...]:
+    """What was remarked on reading a case; a risk model's patients bring none."""
+    return tuple(case.facts.get("notes", ())) if isinstance(case, Case) else ()
 
 
 def held_back(ids: Sequence[str], settings: TrainSettings) -> set[str]:
@@ -652,8 +662,21 @@ def _made(settings: TrainSettings, patients: Sequence[str], watched: set[str], k
     }
 
 
-def read_cases(cohort: Any) -> Iterator[Case]:
-    """The cases of a cohort one by one; one that cannot be read is named on stderr and skipped."""
+def read_cases(cohort: Any, *, tell: bool = True) -> Iterator[Case]:
+    """The cases of a cohort one by one; one that cannot be read is named on stderr and skipped. With ``tell`` as ``telling``."""
+    return telling(_readable(cohort)) if tell else _readable(cohort)
+
+
+def telling(cases: Iterator[Case]) -> Iterator[Case]:
+    """``cases``; at the end what was remarked on reading them goes to stderr, a line for those of whom the same was."""
+    notes: dict[str, tuple[str, ...]] = {}
+    for case in cases:
+        notes[case.id] = tuple(case.facts.get("notes", ()))
+        yield case
+    sys.stderr.write("".join(f"{line}\n" for line in grouped(notes)))
+
+
+def _readable(cohort: Any) -> Iterator[Case]:
     for patient in cohort.ids:
         try:
             yield cohort[patient]
@@ -767,7 +790,7 @@ def assess(
     from oncontour.io.cohort import Cohort
 
     training, task = changed(training, epochs=epochs, devices=devices, seed=seed), AssessTask(settings)
-    cases = with_claims(read_cases(Cohort.open(cohort)), claims or [], chances=settings.own)
+    cases = telling(with_claims(read_cases(Cohort.open(cohort), tell=False), claims or [], chances=settings.own))
     outcome = fit(task, cases, out, training, name=name, data=data, licence=licence, limits=limits, region=region)
     return "\n".join([*_no_bound(outcome.card), str(outcome)])
 

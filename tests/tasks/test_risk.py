@@ -14,6 +14,7 @@ from oncontour.errors import ConfigError, DoseError, InputError, ModelError
 from oncontour.geometry import Geometry
 from oncontour.metrics.classify import auc
 from oncontour.metrics.probability import Recalibration
+from oncontour.notes import Note, NoteCode
 from oncontour.phantom import head_neck
 from oncontour.report import risk as page
 from oncontour.report.tripod import tripod
@@ -218,8 +219,9 @@ def test_a_dose_of_another_place_and_one_that_the_reader_refused(case):
     away = Geometry.regular(grid.shape, grid.spacing_mm, np.asarray(grid.origin_mm) + 1000)
     with pytest.raises(DoseError, match=r"outside the dose grid, all of its .* one patient and one frame of reference"):
         patient_of(changed(case, grid=away), SETTINGS.view)
-    bare = Case("p", {"ct": case.images["ct"]}, case.masks, facts={"notes": ("1 RTDOSE of another frame of reference was left out",)})
-    with pytest.raises(DoseError, match="another frame of reference"):
+    said = ("what the dose is called decides nothing", Note(NoteCode.DOSE_LEFT_OUT, "1 RTDOSE of another frame of reference was left out"))
+    bare = Case("p", {"ct": case.images["ct"]}, case.masks, facts={"notes": said})
+    with pytest.raises(DoseError, match=r"^no dose to use: 1 RTDOSE of another frame of reference was left out \["):
         patient_of(bare, SETTINGS.view)
 
 

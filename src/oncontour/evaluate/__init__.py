@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from oncontour.case import Case
 from oncontour.errors import ConfigError, IncompleteError, InputError, OutputError
+from oncontour.notes import all_anonymous
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ class Predictions:
         from oncontour.io.patient import read_onto
 
         id = self.cohort.ids[0] if self.only else case.id
-        return read_onto(self.cohort.path(id), case, id=id)
+        path = self.cohort.path(id)
+        drawn = read_onto(path, case, id=id)
+        notes = all_anonymous(drawn.facts.get("notes", ()), path, getattr(drawn.source, "patient", {}))
+        return replace(drawn, facts={**drawn.facts, "notes": notes})
 
 
 def evaluate(
@@ -143,7 +147,7 @@ def write(
     figures.box_plots(evaluation, out / "boxplots")
     figures.box_plots(evaluation, out / "boxplots-more", ("surface_DSC", "HD95", "MSD", "APL"))
     _write_overlays(evaluation, out / "overlays", overlays)
-    said = tables.text(evaluation, summaries, comparisons)
+    said = "\n".join([tables.text(evaluation, summaries, comparisons), *(f"note: {note}" for note in evaluation.notes)])
     write_text(out / "summary.txt", said + "\n")
     return f"{said}\n\nmetrics.csv, summary.csv and figures in {out}"
 

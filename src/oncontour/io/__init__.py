@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError
@@ -17,6 +18,7 @@ def read(
     id: str | None = None,
     series_uid: str | None = None,
     structure_set_uid: str | None = None,
+    same_frame: bool = False,
     doses: Sequence[str | Path] = (),
     lenient: bool = False,
 ) -> Case:
@@ -24,8 +26,9 @@ def read(
     a single image file, or a folder of DICOM (stray image files in it are passed over; a CT in both forms is refused).
 
     ``id`` is by default the name of the folder or file: a PatientID is patient data and stays out of ids. ``series_uid`` picks one of
-    several image series, ``structure_set_uid`` (a SOPInstanceUID) one of several RTSTRUCTs, ``doses`` (SOPInstanceUIDs or files) one of
-    several RTDOSEs, or some to be added up; each of the three is refused where the patient is no DICOM. Remarks for the user are in
+    several image series, ``structure_set_uid`` (a SOPInstanceUID) one of several RTSTRUCTs or SEGs, ``doses`` (SOPInstanceUIDs or files)
+    one of several RTDOSEs, or some to be added up; ``same_frame`` takes structures of this patient in a frame of reference of another name
+    (``read_dicom``); each of the four is refused where the patient is no DICOM. Remarks for the user are in
     ``case.facts["notes"]``, names of structures that no TG-263 name is known for in ``case.facts["unmapped"]``, and what the files call
     each structure in ``case.facts["names"]``. With ``lenient`` structures and a dose that cannot be read are left out and noted: for who
     wants the images in any case. Raises InputError (or one of its kinds) in one sentence.
@@ -39,23 +42,39 @@ def read(
     from oncontour.io.patient import read_dicom
     from oncontour.io.scan import holds_dicom
 
-    picked = {"a series": series_uid, "a structure set": structure_set_uid, "a dose": ", ".join(map(str, doses))}
+    picked: dict[str, Any] = {"series_uid": series_uid, "structure_set_uid": structure_set_uid, "same_frame": same_frame, "doses": doses}
     if path.is_file() and is_image(path):
-        _check_unpicked(path, picked)
+        check_unpicked(path, **picked)
         return _read_single(path, id)
     if is_layout(path) and not holds_dicom(path):
-        _check_unpicked(path, picked)
+        check_unpicked(path, **picked)
         return read_layout(path, id=id, lenient=lenient)
     check_not_both(path)
     if is_openkbp(path):
-        _check_unpicked(path, picked)
+        check_unpicked(path, **picked)
         return read_openkbp(path, id=id)
-    return read_dicom(path, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=doses, lenient=lenient)
+    return read_dicom(
+        path,
+        id=id,
+        series_uid=series_uid,
+        structure_set_uid=structure_set_uid,
+        same_frame=same_frame,
+        doses=doses,
+        lenient=lenient,
+    )
 
 
-def _check_unpicked(path: Path, picked: Mapping[str, str | None]) -> None:
+def check_unpicked(
+    path: Path,
+    *,
+    series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    same_frame: bool = False,
+    doses: Sequence[str | Path] = (),
+) -> None:
     """Raises ConfigError where one of several DICOM objects is asked for, and the patient is no DICOM."""
-    for what, uid in picked.items():
+    picked = {"a series": series_uid, "a structure set": structure_set_uid, "a dose": ", ".join(map(str, doses))}
+    for what, uid in {**picked, "a frame of reference": "--same_frame" if same_frame else ""}.items():
         if uid:
             raise ConfigError(f"{what} is picked ({uid}), and this patient is no DICOM", where=str(path), hint="leave that option out")
 

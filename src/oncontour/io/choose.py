@@ -8,6 +8,8 @@ from oncontour.errors import SeriesError
 from oncontour.io.dicomfile import DicomFile
 from oncontour.io.scan import SeriesFiles
 
+PICK_ONE = "with --series_uid (oncontour assess, convert, dvh, risk, run; a patient of a cohort: convert it first)"
+
 
 def choose(
     found: Sequence[SeriesFiles],
@@ -29,20 +31,16 @@ def choose(
     wanted = [s for s in images if series_uid in (None, s.series_uid) and modality in (None, s.modality)]
     if not wanted:
         asked = " ".join(str(v) for v in (modality, series_uid and f"series {series_uid}") if v)
-        raise SeriesError(f"no {asked} here; there are {_listed(images)}", where=where, hint="give one of these as --series_uid")
+        raise SeriesError(f"no {asked} here; there are {_listed(images)}", where=where, hint=f"give one of these, {PICK_ONE}")
     if (patients := len({s.patient_id for s in wanted} - {""})) > 1:
-        hint = "point at the folder of one patient, or choose one with --series_uid"
+        hint = f"point at the folder of one patient, or choose one {PICK_ONE}"
         raise SeriesError(f"images of {patients} patients: {_listed(wanted)}", where=where, hint=hint)
     whole = [s for s in wanted if usable(s)[0]] or wanted
     if series_uid is None and modality is None and any(s.modality == "CT" for s in whole):
         whole = [s for s in whole if s.modality == "CT"]
     chosen = _narrowed(whole, found, prefer_referenced)
     if len(chosen) > 1:
-        raise SeriesError(
-            f"{len(chosen)} series could be meant: {_listed(chosen)}",
-            where=where,
-            hint="choose one with --series_uid, or leave the others out of the folder",
-        )
+        raise SeriesError(f"{len(chosen)} series could be meant: {_listed(chosen)}", where=where, hint=f"choose one {PICK_ONE}")
     return chosen[0], _left_out(found, chosen[0])
 
 

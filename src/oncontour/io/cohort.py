@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,6 +18,7 @@ import numpy as np
 from oncontour.case import Case
 from oncontour.errors import CohortError, ConfigError
 from oncontour.files import readable
+from oncontour.notes import all_anonymous
 
 MAX_PATIENTS = 1_000_000
 
@@ -70,9 +71,17 @@ class Cohort:
 
     def __getitem__(self, id: str) -> Case:
         """Read patient ``id`` now. Raises CohortError for an unknown id, and what ``io.read`` raises."""
+        return self.read(id)
+
+    def read(self, id: str, *, lenient: bool = False) -> Case:
+        """As ``self[id]``, ``lenient`` as ``io.read`` has it. The remarks in ``facts["notes"]`` are without what may name the patient, as
+        they are told of many patients together."""
         from oncontour.io import read
 
-        return read(self._path(id), id=id)
+        path = self._path(id)
+        case = read(path, id=id, lenient=lenient)
+        notes = all_anonymous(case.facts.get("notes", ()), path, getattr(case.source, "patient", {}))
+        return replace(case, facts={**case.facts, "notes": notes})
 
     def path(self, id: str) -> Path:
         """Where patient ``id`` lies. Raises CohortError for an unknown id."""

@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 
 from oncontour.errors import DoseError, InputError, OncontourError
-from oncontour.io.dicomfile import quiet
+from oncontour.io.dicomfile import Header, quiet
 from oncontour.io.dicomparse import read_header
-from oncontour.io.rtdose import dose_kind, read_rtdose, what_is_read
+from oncontour.io.rtdose import dose_kind, doses_of_groups, groups_that_treat, read_rtdose, what_is_read
 from oncontour.io.scan import SeriesFiles, scan
 from oncontour.io.source import DicomSource
+from oncontour.notes import Note, NoteCode
 from oncontour.volume import Volume
 
+_ROUNDED = 0.005
+"""Part of the maximum by which doses of fraction groups may miss that of their plan when added up: each is rounded on its own."""
 _PLAN = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -51,12 +54,13 @@ def read_doses(
                 where=dose.path.name,
                 hint="choose a dose calculated on these images",
             )
-    groups: dict[tuple[str, ...], list[Path]] = {}
+    groups: dict[tuple[str, ...], list[SeriesFiles]] = {}
     for dose in chosen:
-        groups.setdefault(plan_uids(dose), []).append(dose.path)
+        groups.setdefault(plan_uids(dose), []).append(dose)
     _check_once(groups, names)
     plans = plans_of(chosen, files)
-    read = [read_rtdose(group, plans=plans.counting) for group in groups.values()]
+    paths = [[dose.path for dose in group] for group in groups.values()]
+    read = [read_rtdose(group, plans=plans.counting) for group in paths]
     total, notes = read[0][0], (*plans.notes, *read[0][1])
     for volume, more in read[1:]:
         if not volume.geometry.same_grid(total.geometry):
@@ -67,9 +71,11 @@ def read_doses(
             )
         total, notes = Volume(total.array + volume.array, total.geometry), (*notes, *more)
     if len(read) > 1:
-        notes = (*notes, f"the dose is the sum of {sum(max(len(uids), 1) for uids in groups)} plans: {names}")
-    kind = reduce(add, (dose_kind(group, plans=plans.counting) for group in groups.values()))
-    return total, tuple(dict.fromkeys(notes)), {**plan_facts(chosen, plans.telling), "rtdose": kind}
+        what = f"the dose is the sum of {sum(max(len(uids), 1) for uids in groups)} plans: {names}"
+        notes = (*notes, Note(NoteCode.DOSE_OF_PLANS, what))
+    kind = reduce(add, (dose_kind(group, plans=plans.counting) for group in paths))
+    of_plans = [(group, volume) for group, (volume, _) in zip(groups.values(), read, strict=True)]
+    return total, tuple(dict.fromkeys(notes)), {**plan_facts(of_plans, files, plans.telling), "rtdose": kind}
 
 
 def one_of_each(files: Sequence[SeriesFiles], error: type[InputError]) -> list[SeriesFiles]:
@@ -265,17 +271,65 @@ def listed(doses: Sequence[SeriesFiles]) -> str:
     )
 
 
-def plan_facts(doses: Sequence[SeriesFiles], plans: Sequence[Path]) -> dict[str, Any]:
-    """``fractions`` and ``prescription_gy`` (the highest) as the one plan of ``doses`` tells them; nothing where several or none is.
+@dataclass(frozen=True, eq=False)
+class FractionGroup:
+    """A part of the dose that is given in equal fractions: a fraction group of an RTPLAN (PS3.3 C.8.8.13), or a plan of which no more is
+    known."""
 
-    ``plans``: those that are ``telling``. A sum of plans (MULTI_PLAN) has several, however many of them it names.
+    fractions: int | None
+    """NumberOfFractionsPlanned, None where it is not told."""
+    dose: Volume | None
+    """Gy of all its fractions, None where no file tells it alone."""
+
+
+def plan_facts(read: Sequence[tuple[Sequence[SeriesFiles], Volume]], files: Sequence[SeriesFiles], plans: Sequence[Path]) -> dict[str, Any]:
+    """What the plans tell of the doses that were ``read``: of each plan (or sum of plans) its files and its Gy.
+
+    ``fraction_groups``: FractionGroups whose doses add up to all that was read, of every plan; ``fractions`` where there is one group
+    alone; ``prescription_gy``, the highest, where there is one plan alone. ``files``: all that lie there, of which beams and fraction
+    groups beside the dose of a whole plan tell which part each group gives. ``plans``: those that are ``telling``. A sum of plans
+    (MULTI_PLAN) has several, however many of them it names: nothing is told of it.
     """
-    several = any(dose.files[0].plain("DoseSummationType") == "MULTI_PLAN" for dose in doses)
-    uids = {uid for dose in doses for uid in plan_uids(dose)}
-    header = read_header(plans[0], _PLAN) if len(uids) == len(plans) == 1 and not several else None
-    if header is None:
-        return {}
-    fractions = [group.whole("NumberOfFractionsPlanned") or 0 for group in header.items("FractionGroupSequence")]
-    doses_gy = [reference.number("TargetPrescriptionDose") or 0.0 for reference in header.items("DoseReferenceSequence")]
-    facts: dict[str, Any] = {"fractions": sum(fractions)} if sum(fractions) > 0 else {}
-    return {**facts, **({"prescription_gy": max(doses_gy)} if max(doses_gy, default=0.0) > 0 else {})}
+    headers = {header.plain("SOPInstanceUID"): header for path in plans if (header := read_header(path, _PLAN)) is not None}
+    groups: list[FractionGroup] = []
+    gy: list[float] = []
+    for doses, total in read:
+        several = any(dose.files[0].plain("DoseSummationType") == "MULTI_PLAN" for dose in doses)
+        uids = {uid for dose in doses for uid in plan_uids(dose)}
+        header = headers.get(next(iter(uids))) if len(uids) == 1 and not several else None
+        if header is None:
+            groups.append(FractionGroup(None, None if several or len(uids) > 1 else total))
+            continue
+        groups += _groups_of(header, total, [f for f in files if f.kind == "RTDOSE" and set(plan_uids(f)) == uids], doses)
+        gy += [reference.number("TargetPrescriptionDose") or 0.0 for reference in header.items("DoseReferenceSequence")]
+    facts: dict[str, Any] = {"fraction_groups": tuple(groups)}
+    if len(groups) == 1 and groups[0].fractions:
+        facts["fractions"] = groups[0].fractions
+    return {**facts, **({"prescription_gy": max(gy)} if len(read) == 1 and max(gy, default=0.0) > 0 else {})}
+
+
+def _groups_of(plan: Header, total: Volume, beside: Sequence[SeriesFiles], read: Sequence[SeriesFiles]) -> list[FractionGroup]:
+    """The fraction groups of ``plan``, whose dose is ``total``; ``beside``: its RTDOSEs, ``read``: those that ``total`` came from."""
+    listed = groups_that_treat(plan) or list(plan.items("FractionGroupSequence"))
+    counts = [group.whole("NumberOfFractionsPlanned") or None for group in listed]
+    if len(counts) < 2:
+        return [FractionGroup(counts[0] if counts else None, total)]
+    frame = read[0].frame_of_reference_uid
+    paths = dict.fromkeys(d.path for d in (*read, *(b for b in beside if b.frame_of_reference_uid == frame)))
+    try:
+        known = doses_of_groups(paths, plan)
+    except OncontourError:  # a part beside the whole dose that cannot be read tells nothing
+        known = {}
+    numbers = [group.whole("FractionGroupNumber") for group in listed]
+    doses = [None if number is None else known.get(number) for number in numbers]
+    if not _adds_up([dose for dose in doses if dose is not None], total):
+        doses = [None] * len(counts)
+    return [FractionGroup(count, dose) for count, dose in zip(counts, doses, strict=True)]
+
+
+def _adds_up(parts: Sequence[Volume], total: Volume) -> bool:
+    """Whether ``parts`` are ``total`` when added up, but for _ROUNDED of its maximum."""
+    if not parts or not all(part.geometry.same_grid(total.geometry) for part in parts):
+        return False
+    away = np.abs(sum((part.array for part in parts), np.zeros(total.array.shape, np.float64)) - total.array)
+    return float(away.max()) <= _ROUNDED * float(total.array.max())

@@ -21,6 +21,7 @@ from oncontour.io.labelmap import is_label_map, mask_of_one, read_label_names, s
 from oncontour.io.names import to_tg263
 from oncontour.io.nifti import SUFFIXES, is_image, read_image, read_image_file, write_image
 from oncontour.io.voxels import ImageFile
+from oncontour.notes import Note, NoteCode
 from oncontour.volume import Volume
 
 MASKS = "masks"
@@ -71,7 +72,7 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
         except OncontourError as error:
             if not lenient or image_name(name) != "dose":
                 raise
-            said.append(f"the dose cannot be used: {error.what} [{path.name}]")
+            said.append(Note(NoteCode.DOSE_LEFT_OUT, f"the dose cannot be used: {error.what} [{path.name}]"))
     return _with_masks(_by_name(folder / MASKS), id or readable(folder.resolve().name), images, said, lenient)
 
 
@@ -180,7 +181,7 @@ def _or_said(name: str, said: list[str], lenient: bool) -> Iterator[None]:
     except OncontourError as error:
         if not lenient:
             raise
-        said.append(f"the structure {name} cannot be used: {error.what}")
+        said.append(Note(NoteCode.STRUCTURES_LEFT_OUT, f"the structure {name} cannot be used: {error.what}"))
 
 
 def _renamed(masks: Mapping[str, Volume], called: Mapping[str, str]) -> Mapping[str, Volume]:
@@ -257,6 +258,8 @@ def losses(case: Case) -> tuple[str, ...]:
     if renamed:
         notes.append(f"names that no file can have, or that another has but for capitals, were changed: {', '.join(renamed)}")
     planned = [f"{key} {case.facts[key]:g}" for key in ("fractions", "prescription_gy") if key in case.facts]
+    groups = case.facts.get("fraction_groups", ())
+    planned += [f"which dose is given in which of {len(groups)} fraction groups"] if len(groups) > 1 else []
     if planned:
         notes.append(f"what the plan says is not kept in NIfTI: {', '.join(planned)}")
     kind = case.facts.get("rtdose")

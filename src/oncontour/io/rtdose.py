@@ -19,11 +19,12 @@ from oncontour.errors import ConfigError, DoseError, InputError, LimitError, Ser
 from oncontour.files import writing
 from oncontour.geometry import Floats, Geometry
 from oncontour.io.attributes import set_attributes
-from oncontour.io.dicomfile import MAX_VOXELS, DicomFile
+from oncontour.io.dicomfile import MAX_VOXELS, DicomFile, Header
 from oncontour.io.dicomparse import read_header
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import Plane, frames_of
 from oncontour.io.source import DicomSource
+from oncontour.notes import CHOOSE_DOSE, Note, NoteCode
 from oncontour.volume import Volume
 
 RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
@@ -139,6 +140,23 @@ def dose_kind(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Path 
     return DoseKind(kind, summation if len(groups) < 2 else "", 1, groups, beams)
 
 
+def doses_of_groups(paths: Iterable[Path | str], plan: Header) -> dict[int, Volume]:
+    """Gy of each fraction group of ``plan`` (an RTPLAN) by FractionGroupNumber, as the FRACTION doses among ``paths`` tell, else the BEAM
+    doses summed; {} where they are not those of every group, name no part, or lie on different grids. Raises what ``read_rtdose`` does."""
+    doses = [_open(Path(path)) for path in paths]
+    for summation in _PARTS:
+        parts = [d for d in doses if d.summation == summation]
+        found = _by_group(parts) if _are_all(parts, summation, plan) else {}
+        if found:
+            return found
+    return {}
+
+
+def groups_that_treat(plan: Header) -> list[Header]:
+    """The items of FractionGroupSequence (C.8.8.13) that have a beam that gives dose, or an application of brachytherapy."""
+    return [group for group in plan.items("FractionGroupSequence") if _treats(group, _aside(plan))]
+
+
 def what_is_read(path: Path) -> tuple[object, ...]:
     """What an RTDOSE file says of its dose: frame of reference, kind, plans, parts, grid, and Gy (their SHA-256), to be compared with that
     of a copy. Raises as ``read_rtdose``, yet not where the dose is 0 everywhere."""
@@ -228,9 +246,8 @@ def _of_several_plans(dose: _Dose) -> tuple[str, ...]:
     if dose.summation != "MULTI_PLAN" and count < 2:
         return ()
     several = str(count) if count > 1 else "several"
-    return (
-        f"dose is the sum of {several} plans ({dose.summation}): prescription and fractions of one are not the sum's, and none are taken",
-    )
+    what = f"dose is the sum of {several} plans ({dose.summation}): prescription and fractions of one are not the sum's, and none are taken"
+    return (Note(NoteCode.DOSE_OF_PLANS, what),)
 
 
 def _names(doses: Sequence[_Dose]) -> str:
@@ -242,18 +259,64 @@ def _planned(plans: Iterable[Path | str], plan_uid: str) -> dict[str, int]:
     for path in plans:
         file = read_header(Path(path), _KEYWORDS)
         if file is not None and file.plain("SOPInstanceUID") == plan_uid:
-            aside = {b.whole("BeamNumber") for b in file.items("BeamSequence") if b.plain("TreatmentDeliveryType") in _NO_TREATMENT}
+            aside = _aside(file)
             groups = list(file.items("FractionGroupSequence"))
-            listed = [beam.whole("ReferencedBeamNumber") for group in groups for beam in group.items("ReferencedBeamSequence")]
+            listed = [number for group in groups for number in _beams_of(group)]
             beams = sum(n not in aside for n in listed) if listed else sum(group.whole("NumberOfBeams") or 0 for group in groups)
             return {"BEAM": beams, "FRACTION": len(groups)}
     return {}
 
 
+def _aside(plan: Header) -> set[int | None]:
+    """Numbers of the beams of a plan that give no planned dose."""
+    return {beam.whole("BeamNumber") for beam in plan.items("BeamSequence") if beam.plain("TreatmentDeliveryType") in _NO_TREATMENT}
+
+
+def _treats(group: Header, aside: set[int | None]) -> bool:
+    if group.whole("NumberOfBrachyApplicationSetups"):
+        return True
+    beams = _beams_of(group)
+    return bool(set(beams) - aside) if beams else group.whole("NumberOfBeams") != 0
+
+
+def _beams_of(group: Header) -> list[int | None]:
+    return [beam.whole("ReferencedBeamNumber") for beam in group.items("ReferencedBeamSequence")]
+
+
+def _are_all(parts: Sequence[_Dose], summation: str, plan: Header) -> bool:
+    """Whether ``parts`` are the doses of all fraction groups of ``plan``, or of all beams of all of them, each once and of one group."""
+    if not parts or any(len(d.groups) != 1 for d in parts):
+        return False
+    groups = groups_that_treat(plan)
+    wanted = [
+        (group.whole("FractionGroupNumber"), beam)
+        for group in groups
+        for beam in ([None] if summation == "FRACTION" else [n for n in _beams_of(group) if n not in _aside(plan)])
+    ]
+    there = [(d.groups[0], beam) for d in parts for beam in ([None] if summation == "FRACTION" else d.part)]
+    return bool(wanted) and len(set(there)) == len(there) and set(there) == set(wanted)
+
+
+def _by_group(parts: Sequence[_Dose]) -> dict[int, Volume]:
+    """Fraction group -> Gy, its beams added up; {} where two lie on different grids."""
+    out: dict[int, Volume] = {}
+    for part in parts:
+        volume, _ = _read(part.file, sole=False)
+        if out and not volume.geometry.same_grid(next(iter(out.values())).geometry):
+            return {}
+        before = out.get(part.groups[0])
+        out[part.groups[0]] = volume if before is None else Volume(before.array + volume.array, before.geometry)
+    return out
+
+
 def _summed(doses: Sequence[_Dose], plan: dict[str, int]) -> tuple[Volume, tuple[str, ...]]:
     kinds = {d.summation for d in doses}
     if len(kinds) > 1:
-        raise DoseError("doses of beams and of fraction groups of one plan cannot be summed", where=_names(doses), hint="give one kind")
+        raise DoseError(
+            "doses of beams and of fraction groups of one plan cannot be summed",
+            where=_names(doses),
+            hint=f"give one kind, or {CHOOSE_DOSE}",
+        )
     kind = kinds.pop()
     parts = [number for d in doses for number in d.part]
     unnamed = [d for d in doses if not d.part]
@@ -274,9 +337,8 @@ def _summed(doses: Sequence[_Dose], plan: dict[str, int]) -> tuple[Volume, tuple
         notes = (*notes, *more)
     if not array.any():
         raise DoseError("the dose is 0 everywhere", where=_names(doses))
-    note = f"dose is the sum of {len(doses)} {kind} dose(s)" + (
-        "" if planned else "; without the plan it cannot be told whether that is all"
-    )
+    doubt = "" if planned else "; without the plan it cannot be told whether that is all"
+    note = Note(NoteCode.DOSE_OF_PARTS, f"dose is the sum of {len(doses)} {kind} dose(s){doubt}")
     return Volume(array.astype(np.float32), total.geometry), tuple(dict.fromkeys((*notes, note)))
 
 
@@ -299,7 +361,8 @@ def _read(file: DicomFile, *, sole: bool = True) -> tuple[Volume, tuple[str, ...
     offsets, notes = _offsets(file, frames[0], len(frames))
     gy, remarks = _gy(frames, scaling, file.where, sole)
     volume, more = _placed(gy, offsets, frames[0], file.where)
-    effective = ("dose is EFFECTIVE (weighted by biology), not physical",) if kind == "EFFECTIVE" else ()
+    weighted = Note(NoteCode.DOSE_EFFECTIVE, "dose is EFFECTIVE (weighted by biology), not physical")
+    effective = (weighted,) if kind == "EFFECTIVE" else ()
     return volume, (*notes, *effective, *remarks, *more)
 
 
@@ -337,15 +400,15 @@ def _gy(frames: Sequence[Plane], scaling: float, where: str, sole: bool) -> tupl
         raise DoseError(f"dose up to {high:g} Gy cannot be: DoseGridScaling is {scaling:g}", where=where)
     if high == 0 and sole:
         raise DoseError("the dose is 0 everywhere", where=where)
-    suspicious = f"dose reaches {high:.0f} Gy: the file says GY but may hold centigray" if high > SUSPICIOUS_GY else ""
-    return gy, (suspicious,) if suspicious else ()
+    suspicious = Note(NoteCode.DOSE_MAY_BE_CENTIGRAY, f"dose reaches {high:.0f} Gy: the file says GY but may hold centigray")
+    return gy, (suspicious,) if high > SUSPICIOUS_GY else ()
 
 
 def _placed(gy: NDArray[np.float32], offsets: Floats, first: Plane, where: str) -> tuple[Volume, tuple[str, ...]]:
     """Frames at their offsets on a regular grid; uneven ones are interpolated linearly at the smallest gap."""
     if len(offsets) == 1:
-        step, notes = min(first.spacing_mm), (f"dose of one plane: taken as {min(first.spacing_mm):g} mm thick",)
-        return Volume(gy, _grid(first, 0.0, step, 1)), notes
+        step = min(first.spacing_mm)
+        return Volume(gy, _grid(first, 0.0, step, 1)), (Note(NoteCode.DOSE_OF_ONE_PLANE, f"dose of one plane: taken as {step:g} mm thick"),)
     gaps = np.diff(offsets)
     if not (gaps > _SAME_PLACE_MM).all() and not (gaps < -_SAME_PLACE_MM).all():
         raise DoseError("GridFrameOffsetVector neither rises nor falls throughout", where=where)
@@ -363,7 +426,7 @@ def _placed(gy: NDArray[np.float32], offsets: Floats, first: Plane, where: str) 
     low = np.minimum(at.astype(int), len(offsets) - 2)
     weight = (at - low).astype(np.float32)[:, None, None]
     even_gy = gy[low] * (1 - weight) + gy[low + 1] * weight
-    note = f"dose planes {step:g} to {gaps.max():g} mm apart: interpolated at {step:g} mm"
+    note = Note(NoteCode.DOSE_INTERPOLATED, f"dose planes {step:g} to {gaps.max():g} mm apart: interpolated at {step:g} mm")
     return Volume(even_gy, _grid(first, float(offsets[0]), step, count)), (note,)
 
 
