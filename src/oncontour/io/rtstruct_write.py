@@ -23,6 +23,7 @@ from oncontour.case import Case
 from oncontour.contours import Contours, Slices
 from oncontour.errors import InputError, StructureError
 from oncontour.files import writing
+from oncontour.io.alone import mark
 from oncontour.io.attributes import fitted, set_attributes
 from oncontour.io.dicomfile import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from oncontour.io.elements import element, item, replaced
@@ -73,7 +74,9 @@ class _Structure:
     kind: str
     colour: Colour
     contours: Contours
+    texts: tuple[bytes, ...]
     observation: str = ""
+    description: str = ""
 
 
 def write_rtstruct(
@@ -94,7 +97,8 @@ def write_rtstruct(
     """Write ``structures`` of ``case`` (default: all) as one RTSTRUCT that refers to the case's DICOM series; gives ``path``.
 
     Masks are traced on the series' own slices so that area x slab is the mask's volume; contours without a mask are written as drawn.
-    Every contour refers to its image. The structure set is UNAPPROVED. ``label`` (16 characters) and ``description`` name it,
+    Every contour refers to its image. Of contours that stand for their slices alone, as those of a mask do, ROIDescription says so, and
+    ``read_rtstruct`` knows them by it. The structure set is UNAPPROVED. ``label`` (16 characters) and ``description`` name it,
     ``generation`` (64 characters) says of each structure what drew it (model, version), ``algorithm`` how; ``names`` and ``colours``
     override the ROI's name and colour by structure. ``holes``: "xor" writes a hole as a contour of its own, as planning systems read it;
     "keyhole" joins it to its outline. ``observations``: a text (1024 characters) by structure, such as what was predicted of its quality,
@@ -173,8 +177,19 @@ def _structures(
         name = _free(fitted("ROIName", names.get(key, key)) or f"ROI {n + 1}", taken)
         taken.add(name)
         colour = colours.get(key) or contours.colour or colour_of(n)
-        out.append(_Structure(max(numbers, default=0) + 1 + n, name, interpreted_type(key), colour, contours, observations.get(key, "")))
+        texts = tuple(_texts(contours, slices)) if len(contours) else ()
+        number, kind, description = max(numbers, default=0) + 1 + n, interpreted_type(key), _alone(contours, texts, slices)
+        out.append(_Structure(number, name, kind, colour, contours, texts, observations.get(key, ""), description))
     return out
+
+
+def _alone(contours: Contours, texts: Sequence[bytes], slices: Slices) -> str:
+    """What says that each contour stands for its slice alone (``io.alone``), "" where that is not so."""
+    from oncontour.raster.planes import stands_alone
+
+    if not stands_alone(contours, slices):
+        return ""
+    return mark(texts, np.array([polygon[0] for polygon in contours]) @ slices.normal, slices)
 
 
 def _contours(case: Case, name: str, slices: Slices, holes: Literal["xor", "keyhole"]) -> Contours:
@@ -330,6 +345,8 @@ class _Encoder:
             d = Dataset()
             d.ROINumber, d.ReferencedFrameOfReferenceUID = one.number, self.source.frame_of_reference_uid
             d.ROIName, d.ROIGenerationAlgorithm = one.name, self.algorithm
+            if one.description:
+                set_attributes(d, {"ROIDescription": one.description})
             if self.generation:
                 set_attributes(d, {"ROIGenerationDescription": self.generation})
             out.append(d)
@@ -354,7 +371,7 @@ class _Encoder:
         for one in self.structures:
             content = element(0x3006002A, b"IS", "\\".join(str(c) for c in one.colour).encode(), explicit)
             if len(one.contours):
-                content += _sequence(0x30060040, _contour_items(one.contours, self.slices, images, explicit), explicit)
+                content += _sequence(0x30060040, _contour_items(one, self.slices, images, explicit), explicit)
             content += element(0x30060084, b"IS", str(one.number).encode(), explicit)
             out.append(item(content))
         return out
@@ -407,12 +424,11 @@ def _meta(sop_instance_uid: str, syntax: str) -> bytes:
 # ---- contours
 
 
-def _contour_items(contours: Contours, slices: Slices, images: Sequence[bytes], explicit: bool) -> list[bytes]:
-    texts = _texts(contours, slices)
-    nearest, near = _slice_of_each(contours, slices)
+def _contour_items(one: _Structure, slices: Slices, images: Sequence[bytes], explicit: bool) -> list[bytes]:
+    nearest, near = _slice_of_each(one.contours, slices)
     kind = element(0x30060042, b"CS", b"CLOSED_PLANAR", explicit)
     out = []
-    for n, (polygon, text) in enumerate(zip(contours, texts, strict=True)):
+    for n, (polygon, text) in enumerate(zip(one.contours, one.texts, strict=True)):
         content = images[nearest[n]] if near[n] else b""
         content += kind + element(0x30060046, b"IS", str(len(polygon)).encode(), explicit)
         content += element(0x30060048, b"IS", str(n + 1).encode(), explicit) + element(0x30060050, b"DS", text, explicit)

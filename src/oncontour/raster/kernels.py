@@ -331,6 +331,21 @@ def add_slab(
                 out[k, j, i] += total * share
 
 
+@njit(cache=True, nogil=True)
+def area_vectors(points: Floats, starts: Ints) -> Floats:
+    """(polygons, 3) half the sum of the cross products of each polygon's following points, seen from its first."""
+    out = np.zeros((len(starts) - 1, 3))
+    for p in range(len(starts) - 1):
+        first = points[starts[p]]
+        for n in range(starts[p] + 1, starts[p + 1] - 1):
+            ax, ay, az = points[n, 0] - first[0], points[n, 1] - first[1], points[n, 2] - first[2]
+            bx, by, bz = points[n + 1, 0] - first[0], points[n + 1, 1] - first[1], points[n + 1, 2] - first[2]
+            out[p, 0] += 0.5 * (ay * bz - az * by)
+            out[p, 1] += 0.5 * (az * bx - ax * bz)
+            out[p, 2] += 0.5 * (ax * by - ay * bx)
+    return out
+
+
 # ---- tracing
 
 
