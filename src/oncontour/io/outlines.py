@@ -7,6 +7,7 @@ their size.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ class Outlines:
     def __getitem__(self, n: int) -> Floats:
         return self.points[self.starts[n] : self.starts[n + 1]]
 
-    @property
+    @cached_property
     def lengths(self) -> Ints:
         return np.diff(self.starts)
 
