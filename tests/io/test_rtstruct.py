@@ -541,15 +541,58 @@ def test_not_an_rtstruct(tmp_path: Path, case: Case) -> None:
     "value", [b"1\\2\\x", b"1\\2\\", b"1\\2", b"nan\\1\\2", b"1e9\\0\\0", b"1..2\\0\\0", b"--1\\0\\0", b"1 2\\0\\0", b"9e999\\1\\1"]
 )
 def test_contour_data_that_is_no_points(written: Path, tmp_path: Path, value: bytes) -> None:
-    data = written.read_bytes()
-    file = rtstruct_read.open_rtstruct(written)
-    first = file.elements.items(file.elements.within(file.items(0x30060039)[0])[0x30060040])[0]
-    span = file.elements.within(first)[0x30060050]
-    broken = data[: span.first] + value.ljust(span.last - span.first) + data[span.last :]
-    path = tmp_path / "r.dcm"
-    path.write_bytes(broken)
+    """One contour of one structure costs that structure, and is the first that is said; where there is no other the file is refused."""
+    path = broken(written, value, tmp_path / "r.dcm")
+    before, after = read_structure_set(written), read_structure_set(path)
+    assert list(before.contours) == ["Parotid_L", "GTV1", "PTV_7000"]
+    assert list(after.contours) == ["GTV1", "PTV_7000"]
+    assert after.notes[0].startswith("'Parotid_L' cannot be read and is left out: ")
+    assert [len(after.contours[name]) for name in after.contours] == [len(before.contours[name]) for name in after.contours]
+
+    def alone(d: Dataset) -> None:
+        d.StructureSetROISequence, d.ROIContourSequence = d.StructureSetROISequence[:1], d.ROIContourSequence[:1]
+
+    path = broken(edited(written, alone, tmp_path / "one.dcm"), value, tmp_path / "r.dcm")
     with pytest.raises(StructureError, match="contour"):
         read_rtstruct(path)
+
+
+def broken(path: Path, value: bytes, out: Path) -> Path:
+    """The file with ``value`` as the ContourData of the first contour."""
+    data = path.read_bytes()
+    file = rtstruct_read.open_rtstruct(path)
+    first = file.elements.items(file.elements.within(file.items(0x30060039)[0])[0x30060040])[0]
+    span = file.elements.within(first)[0x30060050]
+    out.write_bytes(data[: span.first] + value.ljust(span.last - span.first) + data[span.last :])
+    return out
+
+
+def test_a_contour_cut_short_costs_its_structure(written: Path, tmp_path: Path) -> None:
+    """ContourData that says it is longer than its item."""
+    data = bytearray(written.read_bytes())
+    file = rtstruct_read.open_rtstruct(written)
+    first = file.elements.items(file.elements.within(file.items(0x30060039)[0])[0x30060040])[0]
+    at = file.elements.within(first)[0x30060050].start + 4
+    data[at : at + 4] = (2**20).to_bytes(4, "little")
+    (tmp_path / "r.dcm").write_bytes(data)
+    found = read_structure_set(tmp_path / "r.dcm")
+    assert list(found.contours) == ["GTV1", "PTV_7000"]
+    assert found.notes[0].startswith("'Parotid_L' cannot be read and is left out: element (3006,0050) says it has 1048576 bytes")
+
+
+def test_structures_that_share_a_number_or_have_none_cost_themselves(written: Path, tmp_path: Path) -> None:
+    def share(d: Dataset) -> None:
+        d.StructureSetROISequence[1].ROINumber = d.StructureSetROISequence[0].ROINumber
+
+    def unnumbered(d: Dataset) -> None:
+        del d.StructureSetROISequence[0].ROINumber
+
+    found = read_structure_set(edited(written, share, tmp_path / "a.dcm"))
+    assert list(found.contours) == ["PTV_7000"]
+    assert any("2 structures have ROINumber 1 ('Parotid_L' and 'GTV1')" in note for note in found.notes)
+    found = read_structure_set(edited(written, unnumbered, tmp_path / "b.dcm"))
+    assert list(found.contours) == ["GTV1", "PTV_7000"]
+    assert any("a structure ('Parotid_L') has no ROINumber" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("name", ["MAX_FILE_BYTES", "MAX_ROIS", "MAX_CONTOURS", "MAX_POINTS"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,8 @@ def convert(
     """Carry a patient, or every patient of a cohort, between DICOM and the NIfTI layout, and say what a format cannot hold.
 
     The NIfTI layout of a patient is a folder with ct.nii.gz, dose.nii.gz and masks/NAME.nii.gz. CT voxels, the grid and, there and back,
-    the voxels of every structure stay as they are; what changes (contours to voxels, dose to steps, identity) is printed.
+    the voxels of every structure stay as they are; what changes (contours to voxels, dose to steps, identity) is printed, and before it
+    is written where another program may read a structure otherwise.
     Each patient is written whole or not at all. When a patient of a cohort cannot be converted the others are, and the exit code is
     that of an error.
 
@@ -106,9 +108,16 @@ def _one(
 
     case = read(src, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid)
     target: Format = to or ("dicom" if case.source is None else "nifti")
+    if target == "dicom":
+        sys.stderr.writelines(f"{id}: {_printable(note)}\n" for note in patient.filled_by_others(case))
     written = write(case, dst, format=target)
     lost = (*patient.losses(case), *_changed_names(case), *_single_slice(case)) if target == "dicom" else layout.losses(case)
     return Conversion(id, dst, len(written), tuple(dict.fromkeys((*_remarks(case), *lost))))
+
+
+def _printable(text: str) -> str:
+    """The text without what commands a terminal."""
+    return "".join(c for c in text if c.isprintable())
 
 
 def _changed_names(case: Case) -> Iterable[str]:

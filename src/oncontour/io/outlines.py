@@ -111,8 +111,8 @@ def _enclosing(outlines: Outlines) -> Bools:
 
     if not len(outlines):
         return np.empty(0, bool)
-    enclosing = np.linalg.norm(area_vectors(outlines.points, outlines.starts), axis=1) > _LEAST_MM2
-    for n in np.flatnonzero(~enclosing & (outlines.lengths > 3)):
+    enclosing = np.asarray(np.linalg.norm(area_vectors(outlines.points, outlines.starts), axis=1) > _LEAST_MM2)
+    for n in np.flatnonzero(~enclosing & (outlines.lengths > 3)).tolist():
         enclosing[n] = _area(outlines[n]) > _LEAST_MM2
     return enclosing
 
@@ -158,7 +158,7 @@ def _doubles(outlines: Outlines, normal: Floats, number: Ints, name: str) -> tup
 
 
 def _features(outlines: Outlines, normal: Floats) -> Floats:
-    """(outlines, 9) mean, least and largest coordinates of each without its height: as far apart as the points of two doubles at the most."""
+    """(outlines, 9) mean, least and largest coordinates of each without its height: no farther apart than the points of two doubles."""
     height = outlines.points @ normal
     columns = []
     for axis in range(3):

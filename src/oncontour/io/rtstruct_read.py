@@ -6,6 +6,7 @@ Sources: DICOM PS3.3 C.8.8.5 (Structure Set), C.8.8.6 (ROI Contour), C.8.8.8 (RT
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -90,10 +91,11 @@ def read_structure_set(rtstruct: Path | str | Dataset, *, source: DicomSource | 
 
     Only closed planar contours are filled structures: points, open lines and contours of one or two points are left out and noted, as are
     doubles on one slice (XOR would erase both). A structure without contours is taken as not contoured and left out, unless the file
-    says that it was generated automatically: then it is empty, looked for and not found.
+    says that it was generated automatically: then it is empty, looked for and not found. A structure whose contours cannot be read is left
+    out and noted, and the others are read. Contours that we wrote are known by their mark (``io.alone``).
 
-    Raises FormatError where the file is not a readable RTSTRUCT, StructureError where its content makes no sense or its frame of reference
-    is not that of ``source``, LimitError beyond MAX_FILE_BYTES, MAX_ROIS, MAX_CONTOURS or MAX_POINTS.
+    Raises FormatError where the file is not a readable RTSTRUCT, StructureError where none of its structures makes sense or its frame of
+    reference is not that of ``source``, LimitError beyond MAX_FILE_BYTES, MAX_ROIS, MAX_CONTOURS, MAX_POINTS or ``outlines.MAX_ALIKE``.
     """
     where = "dataset" if isinstance(rtstruct, Dataset) else str(rtstruct)
     try:
@@ -202,7 +204,7 @@ def _structure_set(file: RtstructFile, source: DicomSource | None) -> StructureS
     rois = _in_frame(rois, frame, source, file.where, notes)
     slices = None if source is None else slices_of(source)
     shapes = _shapes(file, {roi.number for roi in rois}, notes)
-    drawn = {roi.number: _contours(file, roi, shapes.get(roi.number, _Shape()), slices, notes) for roi in rois}
+    drawn = _drawn(file, rois, shapes, slices, notes)
     unmapped: list[str] = []
     names = _names({roi.number: roi.original for roi in rois if drawn[roi.number] is not None}, unmapped, notes)
     text = file.elements.text
@@ -217,6 +219,28 @@ def _structure_set(file: RtstructFile, source: DicomSource | None) -> StructureS
     )
 
 
+def _drawn(
+    file: RtstructFile, rois: Sequence[Roi], shapes: Mapping[int, _Shape], slices: Slices | None, notes: list[str]
+) -> dict[int, Contours | None]:
+    """ROI number -> its contours, None where it was not contoured. One that cannot be read is left out and noted before all else; where no
+    other has contours its StructureError or FormatError is raised."""
+    drawn: dict[int, Contours | None] = {}
+    unread: list[OncontourError] = []
+    for roi in rois:
+        shape = shapes.get(roi.number, _Shape())
+        try:
+            if shape.damage is not None:
+                raise shape.damage
+            drawn[roi.number] = _contours(file, roi, shape, slices, notes)
+        except (StructureError, FormatError) as error:
+            drawn[roi.number] = None
+            notes.insert(len(unread), f"{roi.original!r} cannot be read and is left out: {error.what}")
+            unread.append(error)
+    if unread and not any(contours is not None and len(contours) for contours in drawn.values()):
+        raise unread[0]
+    return drawn
+
+
 def _rois(file: RtstructFile, notes: list[str]) -> list[Roi]:
     elements = file.elements
     kinds: dict[int, str] = {}
@@ -227,21 +251,29 @@ def _rois(file: RtstructFile, notes: list[str]) -> list[Roi]:
             kinds[number] = elements.text(inside.get(INTERPRETED))
     characters = elements.text(file.top.get(CHARACTER_SET)).split("\\")
     rois: list[Roi] = []
+    nameless: list[str] = []
     for item in file.items(STRUCTURES):
         inside = elements.within(item)
         number = whole(elements.text(inside.get(NUMBER)))
-        if number is None:
-            raise StructureError("a structure has no ROINumber", where=file.where)
-        if any(roi.number == number for roi in rois):
-            raise StructureError(f"two structures have ROINumber {number}", where=file.where)
         original = _decoded(elements.value(inside.get(NAME)), characters) or f"ROI {number}"
+        if number is None:
+            nameless.append(f"a structure ({original!r}) has no ROINumber, by which its contours would be known")
+            continue
         frame = elements.text(inside.get(FRAME_OF_ROI))
         description = _decoded(elements.value(inside.get(DESCRIPTION)), characters)
         algorithm = elements.text(inside.get(GENERATION))
         rois.append(Roi(number, original, "", algorithm, kinds.get(number, ""), frame, description=description))
-    if not rois:
+    numbers = Counter(roi.number for roi in rois)
+    for number in (number for number, count in numbers.items() if count > 1):
+        names = " and ".join(repr(roi.original) for roi in rois if roi.number == number)
+        nameless.append(f"{numbers[number]} structures have ROINumber {number} ({names}), and whose its contours are is not told")
+    single = [roi for roi in rois if numbers[roi.number] == 1]
+    if nameless and not single:
+        raise StructureError(nameless[0], where=file.where)
+    notes += [f"{what}: left out" for what in nameless]
+    if not single:
         notes.append("the structure set has no structures")
-    return rois
+    return single
 
 
 def whole(text: str) -> int | None:
@@ -317,13 +349,15 @@ def _free_name(original: str, taken: set[str], unmapped: list[str], notes: list[
 
 @dataclass(frozen=True)
 class _Shape:
-    """What one item of ROIContourSequence holds: spans of the contour data, their geometric types, and points as counted by the file."""
+    """What one item of ROIContourSequence holds: spans of the contour data, their geometric types, and points as counted by the file.
+    ``damage``: what is wrong where the item cannot be taken apart."""
 
     colour: tuple[int, int, int] | None = None
     kinds: tuple[str, ...] = ()
     starts: tuple[int, ...] = ()
     stops: tuple[int, ...] = ()
     counts: tuple[int, ...] = ()
+    damage: FormatError | None = None
 
 
 def _shapes(file: RtstructFile, wanted: set[int], notes: list[str]) -> dict[int, _Shape]:
@@ -336,18 +370,27 @@ def _shapes(file: RtstructFile, wanted: set[int], notes: list[str]) -> dict[int,
         if number is None or number not in wanted:
             notes.append(f"contours of ROI {number}, which the structure set does not list: left out")
             continue
-        found = elements.items(inside[CONTOURS], MAX_CONTOURS) if CONTOURS in inside else []
-        total += len(found)
+        colour = _colour(elements.text(inside.get(COLOUR)))
+        try:
+            found = elements.items(inside[CONTOURS], MAX_CONTOURS) if CONTOURS in inside else []
+            shape = _shape(elements, found, colour)
+        except FormatError as error:
+            shape = _Shape(colour, damage=error)
+        total += len(shape.kinds)
         if total > MAX_CONTOURS:
             raise LimitError(f"more than {MAX_CONTOURS} contours", where=file.where)
-        shape = _shape(elements, found, _colour(elements.text(inside.get(COLOUR))))
         out[number] = _joined(out[number], shape) if number in out else shape
     return out
 
 
 def _joined(one: _Shape, other: _Shape) -> _Shape:
     return _Shape(
-        one.colour or other.colour, one.kinds + other.kinds, one.starts + other.starts, one.stops + other.stops, one.counts + other.counts
+        one.colour or other.colour,
+        one.kinds + other.kinds,
+        one.starts + other.starts,
+        one.stops + other.stops,
+        one.counts + other.counts,
+        one.damage or other.damage,
     )
 
 

@@ -150,6 +150,44 @@ def drawn_on_other_slices(case: Case) -> tuple[str, ...]:
     )
 
 
+def left_empty_between(case: Case, slices: Slices) -> tuple[str, ...]:
+    """The structures that would be written on ``slices`` with one or two slices left empty between contours, or on one slice in so many
+    throughout. We know such contours as our own (``io.alone``); another reader may take them for a person's and fill what lies between."""
+    found = []
+    for name in case.structures:
+        held = _slices_held(case, name, slices)
+        if held is not None and _has_small_gap(held, slices.offsets_mm):
+            found.append(name)
+    return tuple(found)
+
+
+def _slices_held(case: Case, name: str, slices: Slices) -> Ints | None:
+    """Which slices the contours of a mask, or contours that stand for their slices alone, will lie on; None of what a person drew."""
+    from oncontour.raster.planes import nearest_of, slice_of_each, stands_alone
+
+    if name in case.masks:
+        mask = case.masks[name]
+        along = int(np.abs(mask.geometry.axes @ slices.normal).argmax())
+        held = np.flatnonzero(mask.binary().array.any(axis=tuple(axis for axis in range(3) if axis != along)))
+        centre = (np.array(mask.geometry.shape) - 1) / 2
+        voxels = np.tile(centre, (len(held), 1))
+        voxels[:, along] = held
+        return np.unique(nearest_of(mask.geometry.points(voxels) @ slices.normal, slices.offsets_mm))
+    contours = case.contours[name]
+    if not stands_alone(contours, slices):
+        return None
+    index = slice_of_each(np.array([polygon[0] for polygon in contours]) @ slices.normal, slices)
+    return None if index is None else np.unique(index)
+
+
+def _has_small_gap(held: Ints, offsets_mm: NDArray[np.float64]) -> bool:
+    from oncontour.raster.planes import MOST_APART, bridged, drawn_every
+
+    steps = np.diff(held)
+    filled = (steps <= MOST_APART) | bridged(steps, np.diff(offsets_mm[held]), drawn_every(held), True)
+    return bool(((steps > 1) & filled).any())
+
+
 def _same_planes(one: Slices | None, other: Slices, within_mm: float) -> bool:
     if one is None or len(one.offsets_mm) != len(other.offsets_mm) or 1 - abs(one.normal @ other.normal) > 1e-8:
         return False

@@ -1,8 +1,8 @@
 """The compiled loops of filling and tracing. Pixel (row, column) is the unit square centred on (row, column).
 
-Coverage: Heckbert-style area accumulation as font rasterisers do it (each edge adds its area to the pixels of its rows; a running sum along
-the row gives the covered area). Whether inside begins or ends at an edge is told by its place among the edges beside it, strip by strip from
-one end of an edge to the next, and changes where edges cross: even-odd, exact whatever crosses, touches or lies in what.
+Coverage: Heckbert-style area accumulation as font rasterisers do it (each edge adds its area to the pixels of its rows; a running sum
+along the row gives the covered area). Whether inside begins or ends at an edge is told by its place among the edges beside it, strip by
+strip from one end of an edge to the next, and changes where edges cross: even-odd, exact whatever crosses, touches or lies in what.
 Tracing: marching squares (Lorensen & Cline 1987 in two dimensions), 4-connected inside.
 """
 
@@ -101,12 +101,13 @@ def _edges(points: Floats, starts: Ints, row0: int, column0: int, height: int, w
 @njit(cache=True, nogil=True)
 def _x_at(piece: Floats, y: float) -> float:
     """Where a piece of an edge (x0, y0, x1, y1) is at ``y``; its ends are met to the last bit."""
-    if y <= piece[1]:
-        return piece[0]
-    if y >= piece[3]:
-        return piece[2]
-    x = piece[0] + (y - piece[1]) * ((piece[2] - piece[0]) / (piece[3] - piece[1]))
-    return min(max(x, min(piece[0], piece[2])), max(piece[0], piece[2]))
+    x0, y0, x1, y1 = float(piece[0]), float(piece[1]), float(piece[2]), float(piece[3])
+    if y <= y0:
+        return x0
+    if y >= y1:
+        return x1
+    x = x0 + (y - y0) * ((x1 - x0) / (y1 - y0))
+    return min(max(x, min(x0, x1)), max(x0, x1))
 
 
 @njit(cache=True, nogil=True)
