@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 MAX_ALIKE = 100_000
-"""Pairs of contours on one slice, of as many points and of the same extent, that are looked at to tell which are drawn twice, beyond one
+"""Pairs of contours on one slice, of as many points and of the same extent, that are looked at to tell which are drawn twice, beyond four
 for each contour; long contours count for more."""
 _SAME_MM = 0.01
 """Points nearer than this are the same but for rounding."""
@@ -127,34 +129,39 @@ def _area(points: Floats) -> float:
 
 
 def _doubles(outlines: Outlines, normal: Floats, number: Ints, name: str) -> tuple[Bools, Bools]:
-    """Which outlines are another one of the same ``number`` (plane) again, to the last bit, and which within _SAME_MM: wherever they begin
-    and whichever way they run. The one that comes first in the file stays."""
+    """Which outlines are one that comes before them in the file, with the same ``number`` (plane), again: to the last bit, or within _SAME_MM;
+    wherever they begin and whichever way they run."""
+    exact = _copies(outlines)
+    near = np.zeros(len(outlines), bool)
     features = _features(outlines, normal)
     place = features @ _WEIGHTS  # nearly the same for doubles, so that the pairs to look at are few
     reach = 1.1 * _SAME_MM * float(_WEIGHTS.sum())
     order = np.lexsort((place, outlines.lengths, number))
-    exact, near = np.zeros(len(outlines), bool), np.zeros(len(outlines), bool)
-    stay: list[int] = []
-    group, looks = (-1, -1), 0
-    for n in order.tolist():
-        if group != (this := (int(number[n]), int(outlines.lengths[n]))):
-            group, stay = this, []
-        while stay and place[n] - place[stay[0]] > reach:
-            stay.pop(0)
-        near_by = np.array(stay, dtype=np.int64)
-        alike = near_by[np.abs(features[near_by] - features[n]).max(axis=1) <= 1.1 * _SAME_MM].tolist()
-        looks += len(stay) // 64 + len(alike) * (1 + this[1] // 256)
-        if looks > MAX_ALIKE + len(outlines) + len(outlines.points) // 256:
-            raise LimitError(f"{name!r} has more than {MAX_ALIKE} pairs of contours on one slice that may be the same one drawn twice")
-        apart = {m: _apart(outlines[m], outlines[n], normal) for m in alike}
-        twin = next((m for m, mm in apart.items() if mm <= _SAME_MM), None)
-        if twin is None:
-            stay.append(n)
-            continue
-        (exact if apart[twin] == 0 else near)[max(twin, n)] = True
-        if n < twin:
-            stay[stay.index(twin)] = n
+    order = order[~exact[order]]
+    heads = np.flatnonzero(np.diff(number[order], prepend=-1) | np.diff(outlines.lengths[order], prepend=-1))
+    looks, most = 0, MAX_ALIKE + 4 * len(outlines) + len(outlines.points) // 64
+    for group in np.split(order, heads[1:]) if len(order) else []:
+        places = place[group]
+        first, end = np.searchsorted(places, places - reach), np.searchsorted(places, places + reach, "right")
+        crowded = np.flatnonzero(end - first > 1)
+        for n, low, high in sorted(zip(group[crowded].tolist(), first[crowded].tolist(), end[crowded].tolist(), strict=True)):
+            others = group[low:high]
+            others = others[(others < n) & ~exact[others] & ~near[others]]
+            alike = others[np.abs(features[others] - features[n]).max(axis=1) <= 1.1 * _SAME_MM].tolist()
+            looks += (high - low) // 64 + len(alike) * (1 + len(outlines[n]) // 256)
+            if looks > most:
+                raise LimitError(f"{name!r} has more than {MAX_ALIKE} pairs of contours on one slice that may be the same one drawn twice")
+            apart = min((_apart(outlines[m], outlines[n], normal) for m in alike), default=np.inf)
+            exact[n], near[n] = apart == 0, 0 < apart <= _SAME_MM
     return exact, near
+
+
+def _copies(outlines: Outlines) -> Bools:
+    """Which outlines are one that comes before, point for point."""
+    before: dict[bytes, int] = {}
+    ends = outlines.starts.tolist()
+    digests = (sha256(outlines.points[first:end].tobytes()).digest() for first, end in pairwise(ends))
+    return np.array([before.setdefault(digest, n) != n for n, digest in enumerate(digests)], bool)
 
 
 def _features(outlines: Outlines, normal: Floats) -> Floats:
