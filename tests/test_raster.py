@@ -44,6 +44,10 @@ def square(z: float, half: float = 5.0, x: float = 0.0, y: float = 0.0) -> Float
     return np.array([[x - half, y - half, z], [x + half, y - half, z], [x + half, y + half, z], [x - half, y + half, z]])
 
 
+def moved(polygon: Floats, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Floats:
+    return polygon + np.array([x, y, z])
+
+
 def turned(degrees: tuple[float, float, float]) -> Floats:
     """Rotation about x, then y, then z."""
     out = np.eye(3)
@@ -200,8 +204,8 @@ def test_what_crosses_is_exact_however_coarse_the_voxels(step: float) -> None:
     def area(*polygons: Floats) -> float:
         return float(rasterise(Contours(polygons), grid).array.sum(dtype=np.float64)) * step**2
 
-    assert area(diamond, diamond + [6, 0, 0]) == pytest.approx(108, rel=1e-5)
-    assert area(diamond, (diamond + [6, 0, 0])[::-1]) == pytest.approx(108, rel=1e-5)
+    assert area(diamond, moved(diamond, 6, 0)) == pytest.approx(108, rel=1e-5)
+    assert area(diamond, moved(diamond, 6, 0)[::-1]) == pytest.approx(108, rel=1e-5)
     turn = np.pi / 2 + 4 * np.pi * np.arange(5) / 5
     star = np.stack([5 * np.cos(turn), 5 * np.sin(turn), 0 * turn], axis=1)
     inner, outer = 5 * np.cos(2 * np.pi / 5) / np.cos(np.pi / 5), 5.0
@@ -210,7 +214,7 @@ def test_what_crosses_is_exact_however_coarse_the_voxels(step: float) -> None:
     eight = np.array([[-4.0, -3, 0], [4, 3, 0], [4, -3, 0], [-4, 3, 0]])
     assert area(eight) == pytest.approx(24, rel=1e-5)
     hole = np.array([[-3.5, -1, 0], [-2.5, -1, 0], [-2.5, 1, 0], [-3.5, 1, 0]])  # of 2 mm2, in the left lobe
-    assert area(eight, hole, eight[::-1] + [0, 6, 0]) == pytest.approx(24 - 2 + 24, rel=1e-5)
+    assert area(eight, hole, moved(eight[::-1], 0, 6)) == pytest.approx(24 - 2 + 24, rel=1e-5)
 
 
 def test_a_stack_of_equal_figures_of_eight_on_oblique_slices_has_both_lobes() -> None:

@@ -29,7 +29,7 @@ from oncontour.phantom.shapes import Box, HollowSphere, Sphere, keyhole
 from oncontour.raster import fill, rasterise, trace
 from oncontour.volume import Volume
 from tests.dicom_cases import PATIENT_POSITIONS, make_series
-from tests.test_raster import dice, volume_mm3
+from tests.test_raster import dice, moved, volume_mm3
 
 Floats = NDArray[np.float64]
 EVEN = tuple(np.arange(-12.0, 13.0))
@@ -608,7 +608,7 @@ def test_a_figure_of_eight_with_equal_lobes_is_a_structure(tmp_path: Path) -> No
     """16 x 8 mm crossed in the middle: two triangles of 32 mm2 on each of 5 slices, whose signed area is none; in a DVH, too."""
     case = make_case(tmp_path / "ct", {})
     eight = np.array([[-8.0, -4, 0], [8, 4, 0], [8, -4, 0], [-8, 4, 0]])
-    path = drawn_in(case, tuple(eight + [0, 0, z] for z in range(-2, 3)), tmp_path / "r.dcm")
+    path = drawn_in(case, tuple(moved(eight, z=z) for z in range(-2, 3)), tmp_path / "r.dcm")
     found, notes = read_rtstruct(path, source=case.source)
     assert notes == ()
     assert rasterise(found["GTV1"], case.geometry).volume_cc * 1000 == pytest.approx(64 * 5, rel=1e-5)
@@ -620,7 +620,7 @@ def test_crossing_outlines_are_xor_there_and_in_the_dvh(tmp_path: Path) -> None:
     """Squares of 10 mm, 4 mm apart, share 60 mm2: 2 x 100 - 2 x 60 = 80 mm2 a slice."""
     case = make_case(tmp_path / "ct", {})
     square = np.array([[-5.0, -5, 0], [5, -5, 0], [5, 5, 0], [-5, 5, 0]])
-    both = tuple(square + [x, 0, z] for z in range(-2, 3) for x in (0, 4))
+    both = tuple(moved(square, x, z=z) for z in range(-2, 3) for x in (0, 4))
     found, notes = read_rtstruct(drawn_in(case, both, tmp_path / "r.dcm"), source=case.source)
     assert notes == ()
     assert rasterise(found["GTV1"], case.geometry).volume_cc * 1000 == pytest.approx(80 * 5, rel=1e-5)

@@ -129,8 +129,8 @@ def _area(points: Floats) -> float:
 
 
 def _doubles(outlines: Outlines, normal: Floats, number: Ints, name: str) -> tuple[Bools, Bools]:
-    """Which outlines are one that comes before them in the file, with the same ``number`` (plane), again: to the last bit, or within _SAME_MM;
-    wherever they begin and whichever way they run."""
+    """Which outlines are one that comes before them in the file, with the same ``number`` (plane), again: to the last bit, or within
+    _SAME_MM; wherever they begin and whichever way they run."""
     exact = _copies(outlines)
     near = np.zeros(len(outlines), bool)
     features = _features(outlines, normal)
