@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.contours import Contours, Slices
-from oncontour.errors import StructureError
+from oncontour.errors import LimitError, StructureError
 from oncontour.geometry import Geometry
 
 Floats = NDArray[np.float64]
@@ -29,6 +29,8 @@ _ROUNDED = 0.06
 _THINNEST_WALL_MM = 1.0
 """An outline nearer than this to the one round it, on average, is that one drawn twice and not its hole."""
 _PROBES = 1000
+MAX_PAIRS = 10_000
+"""Contours of different heights over each other, of one structure: pairs that are looked at to tell which belong together."""
 _TELLING = 1e-4
 """Signed area, as part of the square of how far the polygons reach, below which rounding may have turned its direction."""
 _PARALLEL = np.cos(np.deg2rad(1.0))
@@ -66,7 +68,8 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
     (``stands_alone``), each stands for its own slice. Polygons
     that lie on one slice but for rounding are one plane where they are outline and hole, or apart; outlines drawn twice, or across each
     other, share the slab. Without slices the spacing is read off the contours; a single plane takes ``grid``'s step along the normal.
-    ``slab_mm`` gives every plane this thickness instead. Raises StructureError for polygons that are not planar or not parallel.
+    ``slab_mm`` gives every plane this thickness instead. Raises StructureError for polygons that are not planar or not parallel,
+    LimitError beyond MAX_PAIRS.
     """
     slices = slices or contours.slices
     points = np.concatenate(contours.polygons)
@@ -84,15 +87,16 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
 
     heads = _plane_heads(offset[order], on)
     planes = _middles(offset[order], heads)
+    meeting = _Meeting()
     if on is not None:
-        heads = _one_a_slice(heads, planes, on, flat, len(order))
+        heads = _one_a_slice(heads, planes, on, flat, len(order), meeting)
         planes = _middles(offset[order], heads)
     single = _step_along(normal, grid)
     ends = np.append(heads, len(order))
 
     def overlap(plane: int) -> bool:
         here, following = ([flat(n) for n in range(*ends[p : p + 2])] for p in (plane, plane + 1))
-        return any(_overlap(a, b) for a in here for b in following)
+        return any(_overlap(a, b) for a, b in meeting.pairs(here, following))
 
     alone = slices is not None and stands_alone(contours, slices)
     slabs = slabs_of(planes, on, slab_mm, single, overlap, alone=alone)
@@ -160,7 +164,7 @@ def _plane_heads(sorted_offsets: Floats, slices: Floats | None) -> Ints:
     return np.array(heads, dtype=np.int64)
 
 
-def _one_a_slice(heads: Ints, planes: Floats, slices: Floats, flat: Callable[[int], Floats], count: int) -> Ints:
+def _one_a_slice(heads: Ints, planes: Floats, slices: Floats, flat: Callable[[int], Floats], count: int, meeting: _Meeting) -> Ints:
     """``heads`` without those of planes that lie on the same slice as the plane before: outline and hole of one slice are one plane,
     however they were rounded, else each would take half of the slab and the hole be solid. Planes whose outlines are the same or cross stay
     apart: as one plane they would erase each other. What was drawn on other slices stays as it is: several of its planes may lie near one
@@ -174,7 +178,7 @@ def _one_a_slice(heads: Ints, planes: Floats, slices: Floats, flat: Callable[[in
     again_followed = zip(np.append(False, shared), np.append(shared, False), strict=True)
     for head, end, (again, followed) in zip(heads, np.append(heads[1:], count), again_followed, strict=True):
         here = [flat(n) for n in range(head, end)] if again or followed else []
-        if again and all(_hole_or_beside(a, b) for a in before for b in here):
+        if again and all(_hole_or_beside(a, b) for a, b in meeting.pairs(before, here)):
             before += here
         else:
             kept.append(int(head))
@@ -197,8 +201,6 @@ def together(offsets: Floats, slices: Floats | None) -> Ints:
 
 def _hole_or_beside(a: Floats, b: Floats) -> bool:
     """Whether XOR of two outlines (n, 2) is what was drawn: one is a hole of the other, or they have no more than edges in common."""
-    if _boxes_apart(a, b):
-        return True
     (a_in, a_out), (b_in, b_out) = _sides(a, b), _sides(b, a)
     if not a_in and not b_in:
         return a_out and b_out
@@ -209,14 +211,28 @@ def _hole_or_beside(a: Floats, b: Floats) -> bool:
 
 def _overlap(a: Floats, b: Floats) -> bool:
     """Whether two outlines (n, 2) have more than their edges in common."""
-    if _boxes_apart(a, b):
-        return False
     (a_in, a_out), (b_in, b_out) = _sides(a, b), _sides(b, a)
     return a_in or b_in or not (a_out and b_out)
 
 
-def _boxes_apart(a: Floats, b: Floats) -> bool:
-    return bool((a.min(axis=0) > b.max(axis=0)).any() or (b.min(axis=0) > a.max(axis=0)).any())
+class _Meeting:
+    """Pairs of outlines (n, 2) whose boxes meet, in all that is asked of one structure no more than MAX_PAIRS (else LimitError)."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def pairs(self, these: Sequence[Floats], those: Sequence[Floats]) -> Iterator[tuple[Floats, Floats]]:
+        """Each of these with each of those where the two may have points in common."""
+        low, high = (np.array([fold(polygon, axis=0) for polygon in those]) for fold in (np.min, np.max))
+        for one in these:
+            for n in np.flatnonzero(((one.min(axis=0) <= high) & (one.max(axis=0) >= low)).all(axis=1)).tolist():
+                self.seen += 1
+                if self.seen > MAX_PAIRS:
+                    raise LimitError(
+                        f"more than {MAX_PAIRS} pairs of contours lie over each other, {SAME_PLANE_MM} mm and more apart: "
+                        "which are outline and hole is not looked at"
+                    )
+                yield one, those[n]
 
 
 def _is_hole(inner: Floats, outer: Floats) -> bool:
