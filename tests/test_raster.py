@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from oncontour.contours import Contours, Slices
-from oncontour.errors import ConfigError, GeometryError, StructureError
+from oncontour.errors import ConfigError, GeometryError, LimitError, StructureError
 from oncontour.geometry import Geometry
 from oncontour.phantom.shapes import Box, Cylinder, Ellipsoid, HollowSphere, Solid, Sphere, Straw, Torus, keyhole
 from oncontour.raster import fill, rasterise, trace
@@ -42,6 +42,10 @@ def cube_of(size: int, spacing: float = 1.0) -> Geometry:
 
 def square(z: float, half: float = 5.0, x: float = 0.0, y: float = 0.0) -> Floats:
     return np.array([[x - half, y - half, z], [x + half, y - half, z], [x + half, y + half, z], [x - half, y + half, z]])
+
+
+def moved(polygon: Floats, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Floats:
+    return polygon + np.array([x, y, z])
 
 
 def turned(degrees: tuple[float, float, float]) -> Floats:
@@ -187,7 +191,60 @@ def test_overlapping_contours_combine_by_xor() -> None:
 def test_bow_tie_fills_both_wings() -> None:
     grid = Geometry.regular((1, 20, 20), (1, 1, 1), (-9.5, -9.5, 0))
     bow = np.array([[-8.0, -4, 0], [8, 4, 0], [8, -4, 0], [-8, 4, 0]])
-    assert rasterise(Contours((bow,)), grid).array.sum() == pytest.approx(2 * 0.5 * 8 * 8, rel=0.02)
+    assert rasterise(Contours((bow,)), grid).array.sum() == pytest.approx(2 * 0.5 * 8 * 8)
+
+
+@pytest.mark.parametrize("step", [0.5, 1.0, 4.0, 11.0])
+def test_what_crosses_is_exact_however_coarse_the_voxels(step: float) -> None:
+    """Two diamonds of half diagonal 6 whose centres are 6 apart share a square of area 18: 2 x 72 - 2 x 18. A pentagram drawn in one stroke
+    is inside in its five points alone, not in the pentagon between them (even-odd); a figure of eight in both of its lobes."""
+    grid = Geometry.regular((1, 60, 60), (1, step, step), (-29.5 * step + 0.13, -29.5 * step - 0.2, 0))
+    diamond = np.array([[6.0, 0, 0], [0, 6, 0], [-6, 0, 0], [0, -6, 0]])
+
+    def area(*polygons: Floats) -> float:
+        return float(rasterise(Contours(polygons), grid).array.sum(dtype=np.float64)) * step**2
+
+    assert area(diamond, moved(diamond, 6, 0)) == pytest.approx(108, rel=1e-5)
+    assert area(diamond, moved(diamond, 6, 0)[::-1]) == pytest.approx(108, rel=1e-5)
+    turn = np.pi / 2 + 4 * np.pi * np.arange(5) / 5
+    star = np.stack([5 * np.cos(turn), 5 * np.sin(turn), 0 * turn], axis=1)
+    inner, outer = 5 * np.cos(2 * np.pi / 5) / np.cos(np.pi / 5), 5.0
+    points = 5 * inner * outer * np.sin(np.pi / 5) - 2.5 * inner**2 * np.sin(2 * np.pi / 5)
+    assert area(star) == pytest.approx(points, rel=1e-5)
+    eight = np.array([[-4.0, -3, 0], [4, 3, 0], [4, -3, 0], [-4, 3, 0]])
+    assert area(eight) == pytest.approx(24, rel=1e-5)
+    hole = np.array([[-3.5, -1, 0], [-2.5, -1, 0], [-2.5, 1, 0], [-3.5, 1, 0]])  # of 2 mm2, in the left lobe
+    assert area(eight, hole, moved(eight[::-1], 0, 6)) == pytest.approx(24 - 2 + 24, rel=1e-5)
+
+
+def test_a_stack_of_equal_figures_of_eight_on_oblique_slices_has_both_lobes() -> None:
+    """The signed area of each is none, and so tells no plane that it lies in."""
+    slices = slices_along(np.arange(-4.0, 5), turned((20, 30, 40)))
+    eight = np.array([[-8.0, -4], [8, 4], [8, -4], [-8, 4]]) @ np.stack([slices.row, slices.column])
+    drawn = Contours(tuple(eight + at * slices.normal for at in slices.offsets_mm), None, slices)
+    grid = Geometry.regular((60, 60, 60), (0.5, 0.5, 0.5), (-14.75, -14.75, -14.75))
+    assert rasterise(drawn, grid).volume_cc == pytest.approx(64 * 9 / 1000, rel=0.01)
+
+
+def test_a_million_points_and_ten_thousand_outlines_in_each_other() -> None:
+    """Both are filled, by their area: a circle, and every second of the walls between squares."""
+    grid = Geometry.regular((1, 64, 64), (1, 8, 8), (-252, -252, 0))
+    turn = 2 * np.pi * np.arange(1_000_000) / 1_000_000
+    circle = np.stack([200 * np.cos(turn), 200 * np.sin(turn), 0 * turn], axis=1)
+    assert rasterise(Contours((circle,)), grid).array.sum(dtype=np.float64) * 64 == pytest.approx(np.pi * 200**2, rel=1e-6)
+    halves = 200 - 0.02 * np.arange(10_000)
+    nested = Contours(tuple(square(0, half) for half in halves))
+    walls = 4 * (halves[::2] ** 2 - halves[1::2] ** 2).sum()
+    assert rasterise(nested, grid).array.sum(dtype=np.float64) * 64 == pytest.approx(walls, rel=1e-4)
+
+
+def test_outlines_too_entangled_are_refused() -> None:
+    """Each of 4000 lines there and back, nearly flat, crosses most of the others within a voxel."""
+    rng = np.random.default_rng(5)
+    ends = rng.uniform(0, 1, (8000, 1))
+    scribble = np.concatenate([np.where(np.arange(8000)[:, None] % 2, -200.0, 200.0), ends, np.zeros((8000, 1))], axis=1)
+    with pytest.raises(LimitError, match="1 outlines of one plane, of 8000 points, lie so thick over each other"):
+        rasterise(Contours((scribble,)), Geometry.regular((1, 8, 8), (1, 50, 50), (-175, -175, 0)))
 
 
 # ---- how far a plane reaches
@@ -380,6 +437,16 @@ def test_empty_slices_stay_empty(gone: list[int], mirrored: bool) -> None:
     axes = np.eye(3)[::-1] * ([[-1.0], [1.0], [1.0]] if mirrored else 1.0)
     grid = Geometry.regular(voxels.shape, (3, 1.3, 0.9), (10, -20, 5.5), axes)
     np.testing.assert_array_equal(fill(trace(Volume(voxels, grid)), grid).array, voxels)
+
+
+@pytest.mark.parametrize("held", [[5, 7, 9], [5, 8, 11], [2, 4, 6, 8, 10, 12], [3], [0, 13]])
+def test_a_mask_on_every_second_or_third_slice_stays_there(held: list[int]) -> None:
+    voxels = np.zeros((14, 7, 7), bool)
+    voxels[held, 1:6, 1:6] = True
+    grid = Geometry.regular(voxels.shape, (3, 1.3, 0.9), (10, -20, 5.5))
+    back = fill(trace(Volume(voxels, grid)), grid)
+    assert back.array.sum() == 25 * len(held)
+    np.testing.assert_array_equal(back.array, voxels)
 
 
 def test_every_pattern_of_4_by_4_comes_back() -> None:

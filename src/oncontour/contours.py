@@ -81,12 +81,15 @@ class Contours:
 
     No polygon at all is an *empty* structure (contoured, found nothing); an *absent* one is a name that a case does not have.
     ``colour`` is RGB 0..255 or None; ``slices`` the image planes it was drawn on, where known: they tell how far each polygon reaches.
+    ``alone``: each polygon stands for its own one of these slices and a slice without is empty, as where a mask was traced; else a person
+    may have drawn on every second slice and meant those between as well.
     Raises StructureError for arrays of another shape or with values that are not finite.
     """
 
     polygons: tuple[Floats, ...] = field(default=())
     colour: tuple[int, int, int] | None = None
     slices: Slices | None = None
+    alone: bool = False
 
     def __post_init__(self) -> None:
         polygons = []
@@ -94,10 +97,10 @@ class Contours:
             points = np.array(polygon, dtype=np.float64)
             if points.ndim != 2 or points.shape[1] != 3 or len(points) < 3:
                 raise StructureError(f"contour {n} needs at least 3 points (x, y, z), not an array of {points.shape}")
+            if not np.isfinite(points).all():
+                raise StructureError("contours need finite coordinates", hint="drop the points that are NaN or infinite")
             points.setflags(write=False)
             polygons.append(points)
-        if polygons and not np.isfinite(np.concatenate(polygons)).all():
-            raise StructureError("contours need finite coordinates", hint="drop the points that are NaN or infinite")
         object.__setattr__(self, "polygons", tuple(polygons))
 
     def __len__(self) -> int:

@@ -184,6 +184,7 @@ def run(
     told["warnings"][:0] = [*([banner] if banner else []), *doubts]
     told |= {"banner": banner} if banner else {}
     _complete(told, dosed, ct_folder, failed)
+    told["warnings"] += _empty_between(dosed.case, [row.name for row in rows])
     _write(dosed.case, rows, told, out, page=page, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
     return Result(dosed.case, rows, told, out, dosed.plan)
 
@@ -590,6 +591,19 @@ def _write(
             if "assess" in case.scores:
                 written.append(report.write_scores(case, folder / SCORES))
         finish(folder, told, *page, written, clock, figures)
+
+
+def _empty_between(case: Case, names: Sequence[str]) -> list[str]:
+    """What another program may make of the RTSTRUCT where slices between contours are empty: one sentence, or none."""
+    from oncontour.io.patient import OTHERS_MAY_FILL
+    from oncontour.io.rtstruct import slices_of
+    from oncontour.io.rtstruct_write import left_empty_between
+    from oncontour.io.source import DicomSource
+
+    if not isinstance(case.source, DicomSource):
+        return []
+    found = [name for name in left_empty_between(case, slices_of(case.source)) if name in names]
+    return [f"{OTHERS_MAY_FILL}: {', '.join(found)}"] if found else []
 
 
 def _write_contours(case: Case, rows: list[report.Row], told: dict[str, Any], folder: Path, add_to: Path | None) -> list[Path]:

@@ -1,6 +1,7 @@
 """Fuzz for as long as one likes: ``python -m tests.fuzz.long --group series --minutes 10 --seed 1 --keep findings``.
 
 Each finding is kept once (by its signature) as a folder with the spoiled input and ``finding.txt``. Exit status 1 where there are any.
+``--group differential`` compares random valid input with what something of its own makes of it, and says each difference.
 """
 
 from __future__ import annotations
@@ -12,22 +13,30 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+from tests.fuzz import differential_masks
 from tests.fuzz.judge import Verdict, judge
 from tests.fuzz.seeds import GROUPS, Kind
+
+DIFFERENTIAL = {"masks": differential_masks.check}
+"""Name -> ``check(seed, n)``, which gives what went wrong with n random inputs, one line each."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--group", choices=[*GROUPS, "all"], default="all")
+    parser.add_argument("--group", choices=[*GROUPS, "differential", "all"], default="all")
     parser.add_argument("--kind", default="", help="only this kind within the group")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "oncontour-findings")
     chosen = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
+    if chosen.group == "differential":
+        checks = {name: check for name, check in DIFFERENTIAL.items() if chosen.kind in ("", name)}
+        return 1 if compare(checks, chosen.minutes * 60, chosen.seed) else 0
     groups = GROUPS if chosen.group == "all" else {chosen.group: GROUPS[chosen.group]}
     kinds = [kind for group in groups.values() for kind in group if chosen.kind in ("", kind.name)]
     found = run(kinds, chosen.minutes * 60, chosen.seed, chosen.keep)
@@ -54,6 +63,20 @@ def run(kinds: list[Kind], seconds: float, seed: int, keep: Path) -> int:
         _say(f"{name:14s} {sum(counts.values()):7d} tries, slowest {slowest[name]:5.2f} s: {dict(counts)}")
     _say(f"{len(found)} different findings" + (f" in {keep}" if found else ""))
     return len(found)
+
+
+def compare(checks: dict[str, Callable[[int, int], list[str]]], seconds: float, seed: int) -> int:
+    """Rounds of 100 inputs over all checks until time is up, each round with the next seed; how many failures there were."""
+    end, number, failures = time.monotonic() + seconds, 0, 0
+    while time.monotonic() < end:
+        for name, check in checks.items():
+            found = check(seed + number, 100)
+            failures += len(found)
+            for what in found:
+                _say(f"{name}: {what}")
+        number += 1
+    _say(f"{failures} failures in {100 * number} inputs of each of {', '.join(checks)}")
+    return failures
 
 
 def prepared(kind: Kind, folder: Path) -> tuple[Path, list[Path]]:

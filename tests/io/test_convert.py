@@ -365,3 +365,29 @@ def test_contours_on_an_image_finer_than_their_slices_keep_their_voxels(tmp_path
     for name in drawn:
         assert np.array_equal(after.mask(name).array, case.mask(name).array), name
     assert any("traced" in note and "Liver" in note for note in losses(case))
+
+
+@pytest.mark.parametrize("held", [[5, 7, 9], [5, 8, 11], [4, 5, 7]])
+def test_masks_on_some_slices_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str], held: list[int]) -> None:
+    """NIfTI to DICOM to NIfTI, and from that DICOM to DICOM by way of contours: 25 voxels a slice all the way. Before it is written it is
+    said that other programs may fill what lies between; of a body without gaps nothing is said."""
+    grid = Geometry.regular((14, 9, 10), (3, 1.5, 1), (-9, -8, -7))
+    sparse, whole = np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
+    sparse[held, 2:7, 3:8] = True
+    whole[3:9, 2:7, 3:8] = True
+    case = Case("one", {"ct": Volume(np.zeros(grid.shape, np.int16), grid)}, {"Lens_L": Volume(sparse, grid), "Brain": Volume(whole, grid)})
+    write(case, tmp_path / "one", format="nifti")
+    there = convert(tmp_path / "one", tmp_path / "dicom").done[0]
+    expected = (
+        "slices between contours are left empty, which an RTSTRUCT cannot say but in words: oncontour reads them as they are, "
+        "other programs may fill them: Lens_L"
+    )
+    assert expected in there.notes
+    assert capsys.readouterr().err == f"one: {expected}\n"
+    convert(tmp_path / "dicom", tmp_path / "nifti")
+    write(read(tmp_path / "dicom"), tmp_path / "again", format="dicom")
+    for place in ("dicom", "nifti", "again"):
+        back = read(tmp_path / place)
+        assert np.array_equal(back.mask("Lens_L").array, sparse)
+        assert np.array_equal(back.mask("Brain").array, whole)
+        assert not any("drawn on one slice" in note for note in back.facts.get("notes", ()))

@@ -18,17 +18,18 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from oncontour.case import Case
 from oncontour.contours import Contours
+from oncontour.dose.dvh import dvh
 from oncontour.errors import FormatError, InputError, LimitError, OncontourError, StructureError
 from oncontour.geometry import Geometry
-from oncontour.io import decimals, elements, rtstruct_read
+from oncontour.io import decimals, elements, outlines, rtstruct_read
 from oncontour.io.elements import Elements, element, item
 from oncontour.io.rtstruct import read_rtstruct, read_structure_set, slices_of, write_rtstruct
 from oncontour.io.series import read_series
 from oncontour.phantom.shapes import Box, HollowSphere, Sphere, keyhole
-from oncontour.raster import fill, rasterise
+from oncontour.raster import fill, rasterise, trace
 from oncontour.volume import Volume
 from tests.dicom_cases import PATIENT_POSITIONS, make_series
-from tests.test_raster import dice, volume_mm3
+from tests.test_raster import dice, moved, volume_mm3
 
 Floats = NDArray[np.float64]
 EVEN = tuple(np.arange(-12.0, 13.0))
@@ -523,6 +524,148 @@ def test_contours_too_far_apart_for_one_thing_are_said(tmp_path: Path) -> None:
     assert fill(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(len(found["PTV_7000"]) * 30 * 20 * 3 / 1000, rel=0.02)
 
 
+# ---- contours that we wrote are known, and those of a person are not taken for ours
+
+
+SPARSE = {"every second": [5, 7, 9], "every third": [5, 8, 11], "a gap": [3, 4, 6, 7], "one": [9], "far apart": [2, 20]}
+"""Slices that a mask lies on."""
+
+
+def sparse(folder: Path, held: list[int], **series: object) -> Case:
+    """A CT of 25 slices with a mask of 5 x 5 pixels on some of them."""
+    bare = make_case(folder, {}, **series)
+    voxels = np.zeros(bare.geometry.shape, bool)
+    voxels[held, 10:15, 20:25] = True
+    return bare.with_masks({"GTV1": Volume(voxels, bare.geometry)})
+
+
+@pytest.mark.parametrize("name", ["HFS", "FFDL", "oblique", "tilted", "far from the origin"])
+@pytest.mark.parametrize("held", SPARSE.values(), ids=SPARSE)
+def test_a_mask_on_some_slices_comes_back_as_it_was(name: str, held: list[int], tmp_path: Path) -> None:
+    case = sparse(tmp_path / "ct", held, **VARIATIONS[name])
+    found, notes = read_rtstruct(write_rtstruct(case, tmp_path / "r.dcm"), source=case.source)
+    np.testing.assert_array_equal(fill(found["GTV1"], case.geometry).array, case.masks["GTV1"].array)
+    assert fill(found["GTV1"], case.geometry).array.sum() == 25 * len(held)
+    assert notes == ()
+
+
+def test_the_mark_lasts_when_what_was_read_is_written_again(tmp_path: Path) -> None:
+    case = sparse(tmp_path / "ct", [5, 7, 9])
+    found, _ = read_rtstruct(write_rtstruct(case, tmp_path / "a.dcm"), source=case.source)
+    drawn = Case("again", case.images, contours=found, source=case.source)
+    again, notes = read_rtstruct(write_rtstruct(drawn, tmp_path / "b.dcm"), source=case.source)
+    np.testing.assert_array_equal(fill(again["GTV1"], case.geometry).array, case.masks["GTV1"].array)
+    assert notes == ()
+
+
+def test_only_our_own_contours_are_known_in_a_set_of_another(tmp_path: Path) -> None:
+    """A person's square on slices 5, 7, 9 fills 5 to 9 and half a slice of each end; ours, added to that file, stays on three slices."""
+    case = sparse(tmp_path / "ct", [5, 7, 9])
+    theirs = Contours(trace(case.masks["GTV1"]).polygons)
+    by_hand = Case("by hand", case.images, contours={"PTV_7000": theirs}, source=case.source)
+    base = write_rtstruct(by_hand, tmp_path / "theirs.dcm", algorithm="MANUAL")
+    found, notes = read_rtstruct(write_rtstruct(case, tmp_path / "both.dcm", existing=base), source=case.source)
+    np.testing.assert_array_equal(fill(found["GTV1"], case.geometry).array, case.masks["GTV1"].array)
+    filled = rasterise(found["PTV_7000"], case.geometry).array
+    assert filled[:, 12, 22].tolist() == [0.0] * 4 + [0.5] + [1.0] * 5 + [0.5] + [0.0] * 14
+    assert len(notes) == 1
+    assert "'PTV_7000' is drawn on one slice in 2" in notes[0]
+
+
+def test_ours_that_somebody_changed_are_theirs(tmp_path: Path) -> None:
+    case = sparse(tmp_path / "ct", [5, 7, 9])
+
+    def shift(d: Dataset) -> None:
+        contour = d.ROIContourSequence[0].ContourSequence[1]
+        contour.ContourData = [f"{v + 0.01:.4f}" if n % 3 == 0 else f"{v:.4f}" for n, v in enumerate(map(float, contour.ContourData))]
+
+    written = write_rtstruct(case, tmp_path / "a.dcm")
+    assert pydicom.dcmread(written).StructureSetROISequence[0].ROIDescription.startswith("Each contour stands for its own slice alone")
+    found, notes = read_rtstruct(edited(written, shift, tmp_path / "b.dcm"), source=case.source)
+    assert fill(found["GTV1"], case.geometry).array.sum() == 5 * 25 + 2 * 21  # of the half slices at both ends all but the cut corners
+    assert any("'GTV1' is drawn on one slice in 2" in note for note in notes)
+
+
+def test_ours_on_thinner_slices_reach_as_far_as_they_did(tmp_path: Path) -> None:
+    """Written on slices of 3 mm and read onto those of 1 mm of the same frame of reference: 3 contours on neighbours are 9 mm still."""
+    thick = make_case(tmp_path / "thick", {}, offsets=tuple(np.arange(-12.0, 13, 3)))
+    voxels = np.zeros(thick.geometry.shape, bool)
+    voxels[2:5, 10:15, 20:25] = True
+    thick = thick.with_masks({"GTV1": Volume(voxels, thick.geometry)})
+    thin = make_case(tmp_path / "thin", {}, offsets=tuple(np.arange(-12.0, 13)))
+    source = replace(thin.source, frame_of_reference_uid=thick.source.frame_of_reference_uid)
+    found, _ = read_rtstruct(write_rtstruct(thick, tmp_path / "r.dcm"), source=source)
+    assert fill(found["GTV1"], thin.geometry).array.sum() == 25 * 9
+
+
+# ---- outlines that cross
+
+
+def drawn_in(case: Case, polygons: tuple[Floats, ...], path: Path) -> Path:
+    return write_rtstruct(Case("drawn", case.images, contours={"GTV1": Contours(polygons)}, source=case.source), path)
+
+
+def test_a_figure_of_eight_with_equal_lobes_is_a_structure(tmp_path: Path) -> None:
+    """16 x 8 mm crossed in the middle: two triangles of 32 mm2 on each of 5 slices, whose signed area is none; in a DVH, too."""
+    case = make_case(tmp_path / "ct", {})
+    eight = np.array([[-8.0, -4, 0], [8, 4, 0], [8, -4, 0], [-8, 4, 0]])
+    path = drawn_in(case, tuple(moved(eight, z=z) for z in range(-2, 3)), tmp_path / "r.dcm")
+    found, notes = read_rtstruct(path, source=case.source)
+    assert notes == ()
+    assert rasterise(found["GTV1"], case.geometry).volume_cc * 1000 == pytest.approx(64 * 5, rel=1e-5)
+    dose = Volume(np.full(case.geometry.shape, 20, np.float32), case.geometry)
+    assert dvh(dose, found["GTV1"]).volume_cc * 1000 == pytest.approx(64 * 5, rel=1e-4)
+
+
+def test_crossing_outlines_are_xor_there_and_in_the_dvh(tmp_path: Path) -> None:
+    """Squares of 10 mm, 4 mm apart, share 60 mm2: 2 x 100 - 2 x 60 = 80 mm2 a slice."""
+    case = make_case(tmp_path / "ct", {})
+    square = np.array([[-5.0, -5, 0], [5, -5, 0], [5, 5, 0], [-5, 5, 0]])
+    both = tuple(moved(square, x, z=z) for z in range(-2, 3) for x in (0, 4))
+    found, notes = read_rtstruct(drawn_in(case, both, tmp_path / "r.dcm"), source=case.source)
+    assert notes == ()
+    assert rasterise(found["GTV1"], case.geometry).volume_cc * 1000 == pytest.approx(80 * 5, rel=1e-5)
+    dose = Volume(np.full(case.geometry.shape, 20, np.float32), case.geometry)
+    assert dvh(dose, found["GTV1"]).volume_cc * 1000 == pytest.approx(80 * 5, rel=1e-4)
+
+
+def test_the_same_points_in_another_order_are_another_outline(tmp_path: Path) -> None:
+    """A square and the figure of eight through its corners: XOR leaves the two triangles that the eight leaves out."""
+    case = make_case(tmp_path / "ct", {})
+    square = np.array([[-5.0, -5, 0], [5, -5, 0], [5, 5, 0], [-5, 5, 0]])
+    found, notes = read_rtstruct(drawn_in(case, (square, square[[0, 2, 1, 3]]), tmp_path / "r.dcm"), source=case.source)
+    assert notes == ()
+    assert rasterise(found["GTV1"], case.geometry).array[12].sum() == pytest.approx(50, rel=1e-5)
+
+
+# ---- many points, many contours
+
+
+def test_thousands_of_contours_in_each_other_are_read_and_filled(tmp_path: Path) -> None:
+    """Of one centre and length, which told none of them apart; every second wall between 4000 squares is inside."""
+    case = make_case(tmp_path / "ct", {}, rows=64, columns=64)
+    halves = 25 - 0.006 * np.arange(4000)
+    corner = np.array([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    path = drawn_in(case, tuple(half * corner for half in halves), tmp_path / "r.dcm")
+    found, _ = read_rtstruct(path, source=case.source)
+    kept = np.array([polygon[:, 0].max() for polygon in found["GTV1"]])
+    walls = 4 * (kept[::2] ** 2 - kept[1::2] ** 2).sum()
+    assert rasterise(found["GTV1"], case.geometry).array[12].sum(dtype=np.float64) == pytest.approx(walls, rel=1e-3)
+
+
+def test_contours_too_much_alike_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same extent and mean, but none the same as another: one ring of points begun with a step that differs."""
+    monkeypatch.setattr(outlines, "MAX_ALIKE", 100)  # and four for each of 40: 260 of 780 pairs are looked at
+    case = make_case(tmp_path / "ct", {})
+    rng, corner = np.random.default_rng(2), np.array([[-9.0, -9, 0], [9, -9, 0], [9, 9, 0], [-9, 9, 0]])
+    rings = []
+    for _ in range(40):
+        within = rng.uniform(-8, 8, (6, 3)) * [1, 1, 0]
+        rings.append(np.concatenate([corner, within, -within]))
+    with pytest.raises(LimitError, match="'GTV1' has more than 100 pairs of contours on one slice that may be the same one drawn twice"):
+        read_rtstruct(drawn_in(case, tuple(rings), tmp_path / "r.dcm"), source=case.source)
+
+
 # ---- damage
 
 
@@ -542,15 +685,58 @@ def test_not_an_rtstruct(tmp_path: Path, case: Case) -> None:
     "value", [b"1\\2\\x", b"1\\2\\", b"1\\2", b"nan\\1\\2", b"1e9\\0\\0", b"1..2\\0\\0", b"--1\\0\\0", b"1 2\\0\\0", b"9e999\\1\\1"]
 )
 def test_contour_data_that_is_no_points(written: Path, tmp_path: Path, value: bytes) -> None:
-    data = written.read_bytes()
-    file = rtstruct_read.open_rtstruct(written)
-    first = file.elements.items(file.elements.within(file.items(0x30060039)[0])[0x30060040])[0]
-    span = file.elements.within(first)[0x30060050]
-    broken = data[: span.first] + value.ljust(span.last - span.first) + data[span.last :]
-    path = tmp_path / "r.dcm"
-    path.write_bytes(broken)
+    """One contour of one structure costs that structure, and is the first that is said; where there is no other the file is refused."""
+    path = broken(written, value, tmp_path / "r.dcm")
+    before, after = read_structure_set(written), read_structure_set(path)
+    assert list(before.contours) == ["Parotid_L", "GTV1", "PTV_7000"]
+    assert list(after.contours) == ["GTV1", "PTV_7000"]
+    assert after.notes[0].startswith("'Parotid_L' cannot be read and is left out: ")
+    assert [len(after.contours[name]) for name in after.contours] == [len(before.contours[name]) for name in after.contours]
+
+    def alone(d: Dataset) -> None:
+        d.StructureSetROISequence, d.ROIContourSequence = d.StructureSetROISequence[:1], d.ROIContourSequence[:1]
+
+    path = broken(edited(written, alone, tmp_path / "one.dcm"), value, tmp_path / "r.dcm")
     with pytest.raises(StructureError, match="contour"):
         read_rtstruct(path)
+
+
+def broken(path: Path, value: bytes, out: Path) -> Path:
+    """The file with ``value`` as the ContourData of the first contour."""
+    data = path.read_bytes()
+    file = rtstruct_read.open_rtstruct(path)
+    first = file.elements.items(file.elements.within(file.items(0x30060039)[0])[0x30060040])[0]
+    span = file.elements.within(first)[0x30060050]
+    out.write_bytes(data[: span.first] + value.ljust(span.last - span.first) + data[span.last :])
+    return out
+
+
+def test_a_contour_cut_short_costs_its_structure(written: Path, tmp_path: Path) -> None:
+    """ContourData that says it is longer than its item."""
+    data = bytearray(written.read_bytes())
+    file = rtstruct_read.open_rtstruct(written)
+    first = file.elements.items(file.elements.within(file.items(0x30060039)[0])[0x30060040])[0]
+    at = file.elements.within(first)[0x30060050].start + 4
+    data[at : at + 4] = (2**20).to_bytes(4, "little")
+    (tmp_path / "r.dcm").write_bytes(data)
+    found = read_structure_set(tmp_path / "r.dcm")
+    assert list(found.contours) == ["GTV1", "PTV_7000"]
+    assert found.notes[0].startswith("'Parotid_L' cannot be read and is left out: element (3006,0050) says it has 1048576 bytes")
+
+
+def test_structures_that_share_a_number_or_have_none_cost_themselves(written: Path, tmp_path: Path) -> None:
+    def share(d: Dataset) -> None:
+        d.StructureSetROISequence[1].ROINumber = d.StructureSetROISequence[0].ROINumber
+
+    def unnumbered(d: Dataset) -> None:
+        del d.StructureSetROISequence[0].ROINumber
+
+    found = read_structure_set(edited(written, share, tmp_path / "a.dcm"))
+    assert list(found.contours) == ["PTV_7000"]
+    assert any("2 structures have ROINumber 1 ('Parotid_L' and 'GTV1')" in note for note in found.notes)
+    found = read_structure_set(edited(written, unnumbered, tmp_path / "b.dcm"))
+    assert list(found.contours) == ["GTV1", "PTV_7000"]
+    assert any("a structure ('Parotid_L') has no ROINumber" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("name", ["MAX_FILE_BYTES", "MAX_ROIS", "MAX_CONTOURS", "MAX_POINTS"])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.contours import Contours, Slices
-from oncontour.errors import DoseError, LimitError, StructureError
+from oncontour.errors import DoseError, StructureError
 from oncontour.geometry import Geometry
 from oncontour.volume import Volume
 
@@ -159,14 +159,15 @@ def _of_contours(
     """The planes as blocks of one voxel across, and points along all outlines on both faces of their slabs."""
     if not len(contours):
         return iter(()), np.empty((0, 3))
-    from oncontour.raster.planes import area_vectors, sort_into_planes
+    from oncontour.raster.fill import plane_area
+    from oncontour.raster.planes import sort_into_planes
 
     planes = sort_into_planes(contours, grid, slices, slab_mm)
     thickness = np.diff(planes.slabs_mm, axis=1)[:, 0]
-    polygons = np.linalg.norm(area_vectors(planes.points, planes.starts), axis=1)
-    area = np.add.reduceat(polygons, planes.first[:-1])
-    step = _step(float(area @ thickness), grid, count)
     upright = _in_plane(planes.normal, grid)
+    pieces = (planes.pieces(plane) for plane in range(len(planes)))
+    area = np.array([plane_area(planes.points[where] @ upright.T, starts) for where, starts in pieces])
+    step = _step(float(area @ thickness), grid, count)
     outline = np.ptp(planes.points @ upright.T, axis=0)
     step = max(step, float(np.sqrt(outline.prod() / MOST_PIXELS)))
     boundary = []
@@ -180,16 +181,13 @@ def _of_contours(
 
 def _plane_block(planes: Any, plane: int, upright: Floats, step: float) -> Block:
     """One slab as a layer of pixels with their exact coverage, cut into layers about as thick as the pixels are wide."""
-    from oncontour.raster import kernels
-    from oncontour.raster.fill import MAX_POLYGONS_A_PLANE
+    from oncontour.raster.fill import plane_coverage
 
     where, starts = planes.pieces(plane)
-    if len(starts) > MAX_POLYGONS_A_PLANE:
-        raise LimitError(f"{len(starts) - 1} polygons in one plane, at most {MAX_POLYGONS_A_PLANE} are filled")
     flat = planes.points[where] @ upright.T / step
     corner = np.floor(flat.min(axis=0) + 0.5)
     height, width = (int(n) for n in np.floor(flat.max(axis=0) + 0.5) - corner + 1)
-    coverage = kernels.coverage(flat - corner, starts, 0, 0, height, width)
+    coverage = plane_coverage(flat - corner, starts, (0, 0), (height, width))
     low, high = planes.slabs_mm[plane]
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = planes.normal * (high - low), upright[0] * step, upright[1] * step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -56,7 +57,8 @@ def convert(
     """Carry a patient, or every patient of a cohort, between DICOM and the NIfTI layout, and say what a format cannot hold.
 
     The NIfTI layout of a patient is a folder with ct.nii.gz, dose.nii.gz and masks/NAME.nii.gz. CT voxels, the grid and, there and back,
-    the voxels of every structure stay as they are; what changes (contours to voxels, dose to steps, identity) is printed.
+    the voxels of every structure stay as they are; what changes (contours to voxels, dose to steps, identity) is printed, and before it
+    is written where another program may read a structure otherwise.
     Each patient is written whole or not at all. When a patient of a cohort cannot be converted the others are, and the exit code is
     that of an error.
 
@@ -113,9 +115,16 @@ def _one(src: Path, dst: Path, id: str, to: Format | None, read_as: Callable[...
 
     case = read_as(src, id=id)
     target: Format = to or ("dicom" if case.source is None else "nifti")
+    if target == "dicom":
+        sys.stderr.writelines(f"{id}: {_printable(note)}\n" for note in patient.filled_by_others(case))
     written = write(case, dst, format=target)
     lost = (*patient.losses(case), *_changed_names(case), *_single_slice(case)) if target == "dicom" else layout.losses(case)
     return Conversion(id, dst, len(written), tuple(dict.fromkeys((*_remarks(case), *lost))))
+
+
+def _printable(text: str) -> str:
+    """The text without what commands a terminal."""
+    return "".join(c for c in text if c.isprintable())
 
 
 def _changed_names(case: Case) -> Iterable[str]:

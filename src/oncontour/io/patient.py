@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from oncontour.io.seg import Segments
 
 _MODALITIES = {"ct": "CT", "mr": "MR"}
+OTHERS_MAY_FILL = (
+    "slices between contours are left empty, which an RTSTRUCT cannot say but in words: oncontour reads them as they are, "
+    "other programs may fill them"
+)
 _OURS = {"CT", "MR", "masks", "RTDOSE.dcm", "RTSTRUCT.dcm"}
 
 
@@ -176,14 +180,25 @@ def losses(case: Case) -> tuple[str, ...]:
                 notes.append("dose: written as physical, which its file does not tell")
             notes.append("dose: the plan that it refers to is not written, nor its prescription and fractions")
     if case.masks:
-        notes.append(f"masks became contours, which give the same voxels when filled: {', '.join(case.masks)}")
-    notes += _note_of_retraced(case)
+        notes.append(f"masks became contours, which give the same voxels when oncontour fills them: {', '.join(case.masks)}")
+    notes += (*_note_of_retraced(case), *filled_by_others(case))
     without = [name for name in case.images if name not in (*_MODALITIES, "dose")]
     if without:
         notes.append(f"images without a place in DICOM were left out: {', '.join(without)}")
     if case.source is None:
         notes.append("patient, study and frame of reference are new")
     return tuple(notes)
+
+
+def filled_by_others(case: Case) -> tuple[str, ...]:
+    """What others may make of structures with empty slices between contours, as ``write_dicom`` writes them: one sentence, or none."""
+    from oncontour.contours import Slices
+    from oncontour.io.rtstruct_write import left_empty_between
+
+    grid = case.geometry
+    origins = grid.points([(k, 0, 0) for k in range(grid.shape[0])])
+    names = left_empty_between(case, Slices(origins, grid.axes[2], grid.axes[1], grid.spacing_mm[1:], grid.shape[1:]))
+    return (f"{OTHERS_MAY_FILL}: {', '.join(names)}",) if names else ()
 
 
 def check_replaceable(folder: Path) -> None:

@@ -24,6 +24,7 @@ from oncontour.contours import Contours, Slices
 from oncontour.errors import InputError, StructureError
 from oncontour.files import writing
 from oncontour.geometry import rounding_mm
+from oncontour.io.alone import mark
 from oncontour.io.attributes import fitted, set_attributes
 from oncontour.io.dicomfile import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from oncontour.io.elements import element, item, replaced
@@ -73,7 +74,9 @@ class _Structure:
     kind: str
     colour: Colour
     contours: Contours
+    texts: tuple[bytes, ...]
     observation: str = ""
+    description: str = ""
 
 
 def write_rtstruct(
@@ -94,7 +97,8 @@ def write_rtstruct(
     """Write ``structures`` of ``case`` (default: all) as one RTSTRUCT that refers to the case's DICOM series; gives ``path``.
 
     Masks are traced on the series' own slices so that area x slab is the mask's volume; contours without a mask are written as drawn.
-    Every contour refers to its image. The structure set is UNAPPROVED. ``label`` (16 characters) and ``description`` name it,
+    Every contour refers to its image. Of contours that stand for their slices alone, as those of a mask do, ROIDescription says so, and
+    ``read_rtstruct`` knows them by it. The structure set is UNAPPROVED. ``label`` (16 characters) and ``description`` name it,
     ``generation`` (64 characters) says of each structure what drew it (model, version), ``algorithm`` how; ``names`` and ``colours``
     override the ROI's name and colour by structure. ``holes``: "xor" writes a hole as a contour of its own, as planning systems read it;
     "keyhole" joins it to its outline. ``observations``: a text (1024 characters) by structure, such as what was predicted of its quality,
@@ -146,6 +150,44 @@ def drawn_on_other_slices(case: Case) -> tuple[str, ...]:
     )
 
 
+def left_empty_between(case: Case, slices: Slices) -> tuple[str, ...]:
+    """The structures that would be written on ``slices`` with one or two slices left empty between contours, or on one slice in so many
+    throughout. We know such contours as our own (``io.alone``); another reader may take them for a person's and fill what lies between."""
+    found = []
+    for name in case.structures:
+        held = _slices_held(case, name, slices)
+        if held is not None and _has_small_gap(held, slices.offsets_mm):
+            found.append(name)
+    return tuple(found)
+
+
+def _slices_held(case: Case, name: str, slices: Slices) -> Ints | None:
+    """Which slices the contours of a mask, or contours that stand for their slices alone, will lie on; None of what a person drew."""
+    from oncontour.raster.planes import nearest_of, slice_of_each, stands_alone
+
+    if name in case.masks:
+        mask = case.masks[name]
+        along = int(np.abs(mask.geometry.axes @ slices.normal).argmax())
+        held = np.flatnonzero(mask.binary().array.any(axis=tuple(axis for axis in range(3) if axis != along)))
+        centre = (np.array(mask.geometry.shape) - 1) / 2
+        voxels = np.tile(centre, (len(held), 1))
+        voxels[:, along] = held
+        return np.unique(nearest_of(mask.geometry.points(voxels) @ slices.normal, slices.offsets_mm))
+    contours = case.contours[name]
+    if not stands_alone(contours, slices):
+        return None
+    index = slice_of_each(np.array([polygon[0] for polygon in contours]) @ slices.normal, slices)
+    return None if index is None else np.unique(index)
+
+
+def _has_small_gap(held: Ints, offsets_mm: NDArray[np.float64]) -> bool:
+    from oncontour.raster.planes import MOST_APART, bridged, drawn_every
+
+    steps = np.diff(held)
+    filled = (steps <= MOST_APART) | bridged(steps, np.diff(offsets_mm[held]), drawn_every(held), True)
+    return bool(((steps > 1) & filled).any())
+
+
 def _same_planes(one: Slices | None, other: Slices, within_mm: float) -> bool:
     if one is None or len(one.offsets_mm) != len(other.offsets_mm) or 1 - abs(one.normal @ other.normal) > 1e-8:
         return False
@@ -172,8 +214,19 @@ def _structures(
     for n, (key, name) in enumerate(zip(chosen, written, strict=True)):
         contours = _contours(case, key, slices, holes)
         colour = colours.get(key) or contours.colour or colour_of(n)
-        out.append(_Structure(max(numbers, default=0) + 1 + n, name, interpreted_type(key), colour, contours, observations.get(key, "")))
+        texts = tuple(_texts(contours, slices)) if len(contours) else ()
+        number, kind, description = max(numbers, default=0) + 1 + n, interpreted_type(key), _alone(contours, texts, slices)
+        out.append(_Structure(number, name, kind, colour, contours, texts, observations.get(key, ""), description))
     return out
+
+
+def _alone(contours: Contours, texts: Sequence[bytes], slices: Slices) -> str:
+    """What says that each contour stands for its slice alone (``io.alone``), "" where that is not so."""
+    from oncontour.raster.planes import stands_alone
+
+    if not stands_alone(contours, slices):
+        return ""
+    return mark(texts, np.array([polygon[0] for polygon in contours]) @ slices.normal, slices)
 
 
 def _contours(case: Case, name: str, slices: Slices, holes: Literal["xor", "keyhole"]) -> Contours:
@@ -351,6 +404,8 @@ class _Encoder:
             d = Dataset()
             d.ROINumber, d.ReferencedFrameOfReferenceUID = one.number, self.source.frame_of_reference_uid
             d.ROIName, d.ROIGenerationAlgorithm = one.name, self.algorithm
+            if one.description:
+                set_attributes(d, {"ROIDescription": one.description})
             if self.generation:
                 set_attributes(d, {"ROIGenerationDescription": self.generation})
             out.append(d)
@@ -375,7 +430,7 @@ class _Encoder:
         for one in self.structures:
             content = element(0x3006002A, b"IS", "\\".join(str(c) for c in one.colour).encode(), explicit)
             if len(one.contours):
-                content += _sequence(0x30060040, _contour_items(one.contours, self.slices, images, explicit), explicit)
+                content += _sequence(0x30060040, _contour_items(one, self.slices, images, explicit), explicit)
             content += element(0x30060084, b"IS", str(one.number).encode(), explicit)
             out.append(item(content))
         return out
@@ -428,12 +483,11 @@ def _meta(sop_instance_uid: str, syntax: str) -> bytes:
 # ---- contours
 
 
-def _contour_items(contours: Contours, slices: Slices, images: Sequence[bytes], explicit: bool) -> list[bytes]:
-    texts = _texts(contours, slices)
-    nearest, near = _slice_of_each(contours, slices)
+def _contour_items(one: _Structure, slices: Slices, images: Sequence[bytes], explicit: bool) -> list[bytes]:
+    nearest, near = _slice_of_each(one.contours, slices)
     kind = element(0x30060042, b"CS", b"CLOSED_PLANAR", explicit)
     out = []
-    for n, (polygon, text) in enumerate(zip(contours, texts, strict=True)):
+    for n, (polygon, text) in enumerate(zip(one.contours, one.texts, strict=True)):
         content = images[nearest[n]] if near[n] else b""
         content += kind + element(0x30060046, b"IS", str(len(polygon)).encode(), explicit)
         content += element(0x30060048, b"IS", str(n + 1).encode(), explicit) + element(0x30060050, b"DS", text, explicit)

@@ -14,12 +14,12 @@ from oncontour.raster.planes import Planes, sort_into_planes
 from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Coverage = NDArray[np.float32]
 _NOTHING = 1e-4
 """Share of a voxel's thickness below which a slab does not reach it, and above one minus which it fills it."""
 _MOST_FINE = 6
-MAX_POLYGONS_A_PLANE = 100_000
-"""Which of them lie in which is found by looking at all pairs."""
+_MOST_ROWS = 4096
 
 
 def rasterise(contours: Contours, geometry: Geometry, *, slices: Slices | None = None, slab_mm: float | None = None) -> Volume:
@@ -29,8 +29,8 @@ def rasterise(contours: Contours, geometry: Geometry, *, slices: Slices | None =
     contours a slice. Across it each plane fills a slab half-way to its neighbours (``raster.planes`` says how far at ends and gaps);
     ``slices`` are the true image planes where the contours do not carry them, ``slab_mm`` sets the thickness outright. The grid may be
     finer, coarser, or oblique to the planes. Empty contours give zeros.
-    Raises StructureError for polygons that are not planar or parallel, ConfigError for a slab that is not positive, LimitError beyond
-    MAX_POLYGONS_A_PLANE.
+    Raises StructureError for polygons that are not planar or parallel, ConfigError for a slab that is not positive, LimitError where
+    the outlines of a plane are too entangled (``plane_coverage``).
     """
     out = np.zeros(geometry.shape, np.float32)
     for (low, high), part in _boxes(contours, geometry, slices, slab_mm):
@@ -44,6 +44,35 @@ def fill(contours: Contours, geometry: Geometry, *, slices: Slices | None = None
     for (low, high), part in _boxes(contours, geometry, slices, slab_mm):
         out[low[0] : high[0], low[1] : high[1], low[2] : high[2]] = part >= 0.5
     return Volume(out, geometry)
+
+
+def plane_coverage(points: Floats, starts: Ints, first: tuple[int, int], shape: tuple[int, int]) -> Coverage:
+    """Share of each pixel inside the polygons of one plane, points (n, 2) as (row, column), by even-odd: exact whatever crosses what.
+
+    The pixels are ``shape`` from ``first`` (row, column) on. Raises LimitError where so many outlines cross or crowd within a pixel that
+    filling would take more than ``kernels.MOST_STEPS`` and MOST_STEPS_A_PIECE for each piece of outline in a row of pixels.
+    """
+    from oncontour.raster import kernels
+
+    image, done = kernels.coverage(np.ascontiguousarray(points), starts, *first, *shape)
+    if not done:
+        raise LimitError(
+            f"the {len(starts) - 1} outlines of one plane, of {len(points)} points, lie so thick over each other that filling them takes"
+            f" more than {kernels.MOST_STEPS} steps",
+            hint="leave the structure out, or draw it again with fewer outlines over each other",
+        )
+    return image
+
+
+def plane_area(points: Floats, starts: Ints) -> float:
+    """What polygons of one plane, points (n, 2), enclose by even-odd: of a figure of eight both lobes, of outline and hole the wall."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    extent = high - low
+    if not extent.min() > 0:
+        return 0.0
+    rows = int(np.clip(len(points) // 4, 1, _MOST_ROWS))
+    scaled = (points - low) / extent * [rows, 1] - 0.5
+    return float(plane_coverage(scaled, starts, (0, 0), (rows, 1)).sum(dtype=np.float64) * extent.prod() / rows)
 
 
 Box = tuple[tuple[int, ...], tuple[int, ...]]
@@ -97,8 +126,6 @@ def _aligned_box(planes: Planes, geometry: Geometry, across: int) -> Box | None:
 
 def _aligned(planes: Planes, geometry: Geometry, across: int, box: Box) -> Coverage:
     """Each plane's area coverage, weighted into the voxels that its slab overlaps."""
-    from oncontour.raster import kernels
-
     row, column = (axis for axis in range(3) if axis != across)
     flat = np.ascontiguousarray(geometry.voxels(planes.points)[:, [row, column]])
     slabs = _slabs_in_voxels(planes, geometry, across)
@@ -109,19 +136,12 @@ def _aligned(planes: Planes, geometry: Geometry, across: int, box: Box) -> Cover
         first, weights = _weights(slabs[plane, 0], slabs[plane, 1], low[across], high[across])
         if not len(weights):
             continue
-        where, starts = _pieces(planes, plane)
-        image = kernels.coverage(flat[where], starts, low[row], low[column], *size)
+        where, starts = planes.pieces(plane)
+        image = plane_coverage(flat[where], starts, (low[row], low[column]), size)
         for n, weight in enumerate(weights):
             out[first - low[across] + n] += image if weight == 1 else np.float32(weight) * image
     np.clip(out, 0, 1, out=out)
     return np.ascontiguousarray(np.moveaxis(out, 0, across))
-
-
-def _pieces(planes: Planes, plane: int) -> tuple[slice, NDArray[np.int64]]:
-    where, starts = planes.pieces(plane)
-    if len(starts) > MAX_POLYGONS_A_PLANE:
-        raise LimitError(f"{len(starts) - 1} polygons in one plane, at most {MAX_POLYGONS_A_PLANE} are filled")
-    return where, starts
 
 
 def _weights(low: float, high: float, first: int, last: int) -> tuple[int, Floats]:
@@ -166,11 +186,11 @@ def _oblique(planes: Planes, geometry: Geometry, box: Box) -> Coverage:
         reach = _clipped(*_span(cropped.voxels(_corners(planes, plane))), cropped)
         if reach is None:
             continue
-        where, starts = _pieces(planes, plane)
+        where, starts = planes.pieces(plane)
         flat = planes.points[where] @ upright.T / pixel
         corner = np.floor(np.maximum(flat.min(axis=0), seen.min(axis=0))) - 2
         height, width = (int(n) for n in np.ceil(np.minimum(flat.max(axis=0), seen.max(axis=0))) + 3 - corner)
-        image = kernels.coverage(flat - corner, starts, 0, 0, height, width)
+        image = plane_coverage(flat - corner, starts, (0, 0), (height, width))
         to_image = np.concatenate([upright @ cropped.affine[:3, :3], (upright @ cropped.affine[:3, 3])[:, None]], axis=1) / pixel
         to_image[:, 3] -= corner
         slab = planes.slabs_mm[plane]

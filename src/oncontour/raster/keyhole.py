@@ -12,17 +12,15 @@ Ints = NDArray[np.int64]
 
 
 def join_holes(points: Floats, starts: Ints) -> tuple[Floats, Ints]:
-    """The loops of one plane, points (n, 2) and starts, with every hole spliced into the loop that it lies in.
+    """The loops of one plane, points (n, 2) and starts, with every hole spliced into the loop that it lies in. Holes run the other way
+    round than outlines, as ``kernels.marching_squares`` leaves them.
 
     From the hole's last column a channel runs along its row to the nearest edge beyond: that of its outline, or of a hole already joined
     to it. Loops within holes stay loops of their own.
     """
-    from oncontour.raster import kernels
-
-    depth = kernels.depths(points, starts)
     loops = [points[a:b] for a, b in pairwise(starts)]
-    outlines = [loop for loop, d in zip(loops, depth, strict=True) if d % 2 == 0]
-    holes = [loop for loop, d in zip(loops, depth, strict=True) if d % 2 == 1]
+    outlines = [loop for loop in loops if _area(loop) < 0]
+    holes = [loop for loop in loops if _area(loop) >= 0]
     for hole in sorted(holes, key=lambda loop: -loop[:, 1].max()):
         n = int(hole[:, 1].argmax())
         target, edge, at = _nearest_edge(outlines, hole[n])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.contours import Contours, Slices
-from oncontour.errors import StructureError
+from oncontour.errors import LimitError, StructureError
 from oncontour.geometry import ON_GRID_MM, Geometry
 
 Floats = NDArray[np.float64]
@@ -29,6 +29,10 @@ _ROUNDED = 0.06
 _THINNEST_WALL_MM = 1.0
 """An outline nearer than this to the one round it, on average, is that one drawn twice and not its hole."""
 _PROBES = 1000
+MAX_PAIRS = 10_000
+"""Contours of different heights over each other, of one structure: pairs that are looked at to tell which belong together."""
+_TELLING = 1e-4
+"""Signed area, as part of the square of how far the polygons reach, below which rounding may have turned its direction."""
 _PARALLEL = np.cos(np.deg2rad(1.0))
 
 
@@ -60,10 +64,12 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
 
     ``slices`` (default: those the contours carry) are the image planes they were drawn on. A slab reaches half-way to the next plane that
     has contours; where none follows, or slices lie between that were left without contours, half a slice spacing. Contours drawn on every
-    second, third .. slice throughout bridge those between, as far as ``bridged`` says; beyond it each stands for its own slice. Polygons
+    second, third .. slice throughout bridge those between, as far as ``bridged`` says; beyond it, and where the contours say so
+    (``stands_alone``), each stands for its own slice. Polygons
     that lie on one slice but for rounding are one plane where they are outline and hole, or apart; outlines drawn twice, or across each
     other, share the slab. Without slices the spacing is read off the contours; a single plane takes ``grid``'s step along the normal.
-    ``slab_mm`` gives every plane this thickness instead. Raises StructureError for polygons that are not planar or not parallel.
+    ``slab_mm`` gives every plane this thickness instead. Raises StructureError for polygons that are not planar or not parallel,
+    LimitError beyond MAX_PAIRS.
     """
     slices = slices or contours.slices
     points = np.concatenate(contours.polygons)
@@ -81,29 +87,29 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
 
     heads = _plane_heads(offset[order], on)
     planes = _middles(offset[order], heads)
+    meeting = _Meeting()
     if on is not None:
-        heads = _one_a_slice(heads, planes, on, flat, len(order))
+        heads = _one_a_slice(heads, planes, on, flat, len(order), meeting)
         planes = _middles(offset[order], heads)
     single = _step_along(normal, grid)
     ends = np.append(heads, len(order))
 
     def overlap(plane: int) -> bool:
         here, following = ([flat(n) for n in range(*ends[p : p + 2])] for p in (plane, plane + 1))
-        return any(_overlap(a, b) for a in here for b in following)
+        return any(_overlap(a, b) for a, b in meeting.pairs(here, following))
 
-    slabs = slabs_of(planes, on, slab_mm, single, overlap)
+    alone = slices is not None and stands_alone(contours, slices)
+    slabs = slabs_of(planes, on, slab_mm, single, overlap, alone=alone)
     sorted_points = np.concatenate([contours.polygons[p] for p in order])
     sorted_starts = np.concatenate([[0], np.cumsum(np.diff(starts)[order])]).astype(np.int64)
     return Planes(sorted_points, sorted_starts, np.append(heads, len(order)).astype(np.int64), normal, slabs)
 
 
 def area_vectors(points: Floats, starts: Ints) -> Floats:
-    """(polygons, 3) normal of each polygon times its area (Newell 1972)."""
-    count = np.diff(starts)
-    centred = points - np.repeat(points[starts[:-1]], count, axis=0)
-    following = np.arange(1, len(points) + 1)
-    following[starts[1:] - 1] = starts[:-1]
-    return np.asarray(np.add.reduceat(np.cross(centred, centred[following]), starts[:-1], axis=0) / 2)
+    """(polygons, 3) normal of each polygon times its signed area (Newell 1972): lobes that run the other way round count against it."""
+    from oncontour.raster import kernels
+
+    return kernels.area_vectors(np.ascontiguousarray(points, np.float64), starts)
 
 
 def offsets_along(points: Floats, starts: Ints, normal: Floats) -> tuple[Floats, Floats]:
@@ -115,20 +121,26 @@ def offsets_along(points: Floats, starts: Ints, normal: Floats) -> tuple[Floats,
 
 
 def common_normal(points: Floats, starts: Ints, likely: list[Floats]) -> Floats:
-    """The unit normal of the planes: the first of the ``likely`` directions that all polygons lie in planes across, else their own mean."""
+    """The unit normal of the planes: the first of the ``likely`` directions that all polygons lie in planes across, else their own mean;
+    that across their points where they have hardly any signed area, as figures of eight."""
     vectors = area_vectors(points, starts)
     areas = np.linalg.norm(vectors, axis=1)
     largest = vectors[areas.argmax()]
     mean = (vectors * np.where(vectors @ largest < 0, -1.0, 1.0)[:, None]).sum(axis=0)
     length = float(np.linalg.norm(mean))
-    if length < 1e-12:  # lines and dots: nothing to fill, any direction that they lie across will do
-        mean, length = likely[0], 1.0
-    mean = mean / length
+    reach = np.maximum.reduceat(points, starts[:-1]) - np.minimum.reduceat(points, starts[:-1])
+    telling = length > _TELLING * float((reach**2).sum())
     for axis in likely:
-        aligned = abs(axis @ mean) > _PARALLEL
+        aligned = not telling or abs(axis @ mean) > _PARALLEL * length
         if aligned and offsets_along(points, starts, axis)[1].max() <= 2 * SAME_PLANE_MM:
             return np.asarray(axis)
-    return np.asarray(mean)
+    return np.asarray(mean / length) if telling else _across(points, starts)
+
+
+def _across(points: Floats, starts: Ints) -> Floats:
+    """The direction in which the points of each polygon are least apart."""
+    centred = points - np.repeat(np.add.reduceat(points, starts[:-1]) / np.diff(starts)[:, None], np.diff(starts), axis=0)
+    return np.asarray(np.linalg.eigh(centred.T @ centred)[1][:, 0])
 
 
 def _refuse_tilted(spread: Floats, contours: Contours) -> None:
@@ -152,7 +164,7 @@ def _plane_heads(sorted_offsets: Floats, slices: Floats | None) -> Ints:
     return np.array(heads, dtype=np.int64)
 
 
-def _one_a_slice(heads: Ints, planes: Floats, slices: Floats, flat: Callable[[int], Floats], count: int) -> Ints:
+def _one_a_slice(heads: Ints, planes: Floats, slices: Floats, flat: Callable[[int], Floats], count: int, meeting: _Meeting) -> Ints:
     """``heads`` without those of planes that lie on the same slice as the plane before: outline and hole of one slice are one plane,
     however they were rounded, else each would take half of the slab and the hole be solid. Planes whose outlines are the same or cross stay
     apart: as one plane they would erase each other. What was drawn on other slices stays as it is: several of its planes may lie near one
@@ -166,7 +178,7 @@ def _one_a_slice(heads: Ints, planes: Floats, slices: Floats, flat: Callable[[in
     again_followed = zip(np.append(False, shared), np.append(shared, False), strict=True)
     for head, end, (again, followed) in zip(heads, np.append(heads[1:], count), again_followed, strict=True):
         here = [flat(n) for n in range(head, end)] if again or followed else []
-        if again and all(_hole_or_beside(a, b) for a in before for b in here):
+        if again and all(_hole_or_beside(a, b) for a, b in meeting.pairs(before, here)):
             before += here
         else:
             kept.append(int(head))
@@ -189,8 +201,6 @@ def together(offsets: Floats, slices: Floats | None) -> Ints:
 
 def _hole_or_beside(a: Floats, b: Floats) -> bool:
     """Whether XOR of two outlines (n, 2) is what was drawn: one is a hole of the other, or they have no more than edges in common."""
-    if _boxes_apart(a, b):
-        return True
     (a_in, a_out), (b_in, b_out) = _sides(a, b), _sides(b, a)
     if not a_in and not b_in:
         return a_out and b_out
@@ -201,26 +211,37 @@ def _hole_or_beside(a: Floats, b: Floats) -> bool:
 
 def _overlap(a: Floats, b: Floats) -> bool:
     """Whether two outlines (n, 2) have more than their edges in common."""
-    if _boxes_apart(a, b):
-        return False
     (a_in, a_out), (b_in, b_out) = _sides(a, b), _sides(b, a)
     return a_in or b_in or not (a_out and b_out)
 
 
-def _boxes_apart(a: Floats, b: Floats) -> bool:
-    return bool((a.min(axis=0) > b.max(axis=0)).any() or (b.min(axis=0) > a.max(axis=0)).any())
+class _Meeting:
+    """Pairs of outlines (n, 2) whose boxes meet, in all that is asked of one structure no more than MAX_PAIRS (else LimitError)."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def pairs(self, these: Sequence[Floats], those: Sequence[Floats]) -> Iterator[tuple[Floats, Floats]]:
+        """Each of these with each of those where the two may have points in common."""
+        low, high = (np.array([fold(polygon, axis=0) for polygon in those]) for fold in (np.min, np.max))
+        for one in these:
+            for n in np.flatnonzero(((one.min(axis=0) <= high) & (one.max(axis=0) >= low)).all(axis=1)).tolist():
+                self.seen += 1
+                if self.seen > MAX_PAIRS:
+                    raise LimitError(
+                        f"more than {MAX_PAIRS} pairs of contours lie over each other, {SAME_PLANE_MM} mm and more apart: "
+                        "which are outline and hole is not looked at"
+                    )
+                yield one, those[n]
 
 
 def _is_hole(inner: Floats, outer: Floats) -> bool:
     """Whether what lies between the two is a wall: half of the whole, or _THINNEST_WALL_MM thick on average."""
-    within, whole = _area(inner), _area(outer)
+    from oncontour.raster.fill import plane_area
+
+    within, whole = (plane_area(polygon, np.array([0, len(polygon)])) for polygon in (inner, outer))
     length = float(np.linalg.norm(np.roll(outer, -1, axis=0) - outer, axis=1).sum())
     return within <= whole / 2 or whole - within >= _THINNEST_WALL_MM * length
-
-
-def _area(polygon: Floats) -> float:
-    x, y = (polygon - polygon[0]).T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def _sides(outline: Floats, polygon: Floats) -> tuple[bool, bool]:
@@ -259,15 +280,46 @@ def _step_along(normal: Floats, grid: Geometry) -> float:
     return grid.spacing_mm[int(np.abs(grid.axes @ normal).argmax())]
 
 
-def slabs_of(planes: Floats, slices: Floats | None, slab_mm: float | None, single_mm: float, overlap: Callable[[int], bool]) -> Floats:
+def slice_of_each(offsets_mm: Floats, slices: Slices) -> Ints | None:
+    """Which slice each contour at ``offsets_mm`` along the normal lies on; None where one lies on none, or there is but one slice."""
+    if len(slices.offsets_mm) == 1:
+        return None
+    index = _on_slices(offsets_mm, slices.offsets_mm)
+    return None if (index < 0).any() else index
+
+
+def stands_alone(contours: Contours, slices: Slices) -> bool:
+    """Whether each contour stands for its own one of ``slices``: it says so of the slices that it was drawn on, and on these the contours
+    lie as many slices apart."""
+    if not contours.alone or not len(contours) or contours.slices is None:
+        return False
+    if contours.slices is slices:
+        return True
+    heads = np.array([polygon[0] for polygon in contours])
+    here, there = (slice_of_each(heads @ one.normal, one) for one in (slices, contours.slices))
+    if here is None or there is None:
+        return False
+    here, there = here - here.min(), there - there.min()
+    return bool((here == there).all() or (here == there.max() - there).all())
+
+
+def slabs_of(
+    planes: Floats,
+    slices: Floats | None,
+    slab_mm: float | None,
+    single_mm: float,
+    overlap: Callable[[int], bool],
+    *,
+    alone: bool = False,
+) -> Floats:
     """(planes, 2) from where to where each of the growing ``planes`` reaches; ``slices`` are the growing image planes, where known;
-    ``overlap(n)`` whether outlines of plane n and the next lie over each other."""
+    ``overlap(n)`` whether outlines of plane n and the next lie over each other; ``alone`` whether each plane stands for its own slice."""
     if slab_mm is not None:
         return np.stack([planes - slab_mm / 2, planes + slab_mm / 2], axis=1)
     index = _on_slices(planes, slices) if slices is not None else None
     if slices is not None and index is not None and _drawn_on(index):
         planes = np.where(index >= 0, slices[np.maximum(index, 0)], planes)
-        below, above, joined = _steps_on_slices(planes, index, slices, overlap)
+        below, above, joined = _steps_on_slices(planes, index, slices, overlap, 1 if alone else drawn_every(index))
     else:
         if slices is not None:
             single_mm = float(np.median(np.diff(slices)))
@@ -302,16 +354,16 @@ def _drawn_on(index: Ints) -> bool:
 
 
 def _steps_on_slices(
-    planes: Floats, index: Ints, slices: Floats, overlap: Callable[[int], bool]
+    planes: Floats, index: Ints, slices: Floats, overlap: Callable[[int], bool], every: int
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Step below and above each plane where nothing joins, and which planes join the next: no slice left out between (``bridged``)."""
+    """Step below and above each plane where nothing joins, and which planes join the next: no slice left out between (``bridged``), of
+    planes drawn on one slice in ``every``."""
     gap = np.diff(slices)
     up = np.searchsorted(slices, planes + SAME_PLANE_MM, "right") - 1
     down = np.searchsorted(slices, planes - SAME_PLANE_MM, "left") - 1
     above = gap[np.clip(up, 0, len(gap) - 1)]
     below = gap[np.clip(down, 0, len(gap) - 1)]
     between = np.searchsorted(slices, planes[1:] - SAME_PLANE_MM, "left") - np.searchsorted(slices, planes[:-1] + SAME_PLANE_MM, "right")
-    every = drawn_every(index)
     both = (index[1:] >= 0) & (index[:-1] >= 0)
     far = both & (every <= MOST_APART) & (between >= 1) & (between < every) & (np.diff(planes) > WIDEST_SPACING_MM)
     over = np.array([bool(is_far) and overlap(n) for n, is_far in enumerate(far)], dtype=bool)

@@ -41,7 +41,8 @@ def trace(mask: Volume, *, slices: Slices | None = None, holes: Holes = "xor", c
     the series) polygons lie exactly on those planes, and their area in a plane is the mean area of the mask over the slab that its slice
     stands for: the sum of area x slab is the mask's volume. Where a slice stands for one plane of voxels, reading the contours back
     (``fill``) gives the same voxels, diagonal neighbours and single pixels included. Holes are polygons of their own (XOR);
-    ``holes="keyhole"`` joins each to the outline round it by a channel without width. An empty mask gives no polygons.
+    ``holes="keyhole"`` joins each to the outline round it by a channel without width. An empty mask gives no polygons. Each polygon stands
+    for its own slice alone (``Contours.alone``): a slice on which the mask is empty is not filled from those beside it.
     Raises GeometryError where the mask has channels.
     """
     voxels = mask.binary().array
@@ -53,7 +54,7 @@ def trace(mask: Volume, *, slices: Slices | None = None, holes: Holes = "xor", c
         polygons = _on_slices(_holes(_loops_oblique(pixels, mask.geometry, slices), holes), slices)
     else:
         polygons = _on_grid(pixels, mask.geometry, across or 0, slices, holes)
-    return Contours(tuple(polygons), colour, slices or _own_slices(mask.geometry))
+    return Contours(tuple(polygons), colour, slices or _own_slices(mask.geometry), alone=True)
 
 
 def _own_slices(grid: Geometry) -> Slices:
