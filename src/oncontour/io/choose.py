@@ -46,7 +46,7 @@ def _narrowed(series: list[SeriesFiles], found: Sequence[SeriesFiles], prefer_re
     referenced = {uid for s in found if s.kind == "RTSTRUCT" for uid in s.referenced_series}
     rules: list[Callable[[SeriesFiles], bool]] = [
         lambda s: prefer_referenced and s.series_uid in referenced,
-        lambda s: not _is_derived(s.files[0]),
+        lambda s: _holds_originals(s.files),
         lambda s: sum(f.whole("NumberOfFrames") or 1 for f in usable(s)[0]) > 1,
     ]
     for rule in rules:
@@ -80,7 +80,7 @@ def _left_out(found: Sequence[SeriesFiles], chosen: SeriesFiles) -> tuple[str, .
 def usable(series: SeriesFiles) -> tuple[list[DicomFile], tuple[str, ...]]:
     """The files of an image series that are slices, and notes on localizers, colour images and derived images among originals left out."""
     kept, dropped = [], dict.fromkeys(("localizer", "colour", "derived"), 0)
-    original = any(not _is_derived(file) for file in series.files if not _is_localizer(file))
+    original = _holds_originals(series.files)
     for file in series.files:
         if _is_localizer(file):
             dropped["localizer"] += 1
@@ -91,6 +91,10 @@ def usable(series: SeriesFiles) -> tuple[list[DicomFile], tuple[str, ...]]:
         else:
             kept.append(file)
     return kept, tuple(f"left out {count} {name} image(s) of series {series.series_uid}" for name, count in dropped.items() if count)
+
+
+def _holds_originals(files: Sequence[DicomFile]) -> bool:
+    return any(not _is_derived(file) for file in files if not _is_localizer(file))
 
 
 def _is_localizer(file: DicomFile) -> bool:

@@ -107,7 +107,8 @@ class SeriesFiles:
 def scan(folder: Path | str) -> list[SeriesFiles]:
     """Every image series and RT, SEG or REG object below ``folder`` (or in one file), headers only.
 
-    Files that are not DICOM, DICOMDIRs, and anything whose name begins with a dot are passed over. Sorted by modality and series UID.
+    Files that are not DICOM, DICOMDIRs, and anything whose name begins with a dot are passed over. Sorted by modality, series UID and
+    SOPInstanceUID, so that no file's name or number has a say in what comes first; only copies of one instance follow their paths.
     Empty where nothing is DICOM. Raises InputError where the folder does not exist, FormatError where a DICOM file cannot be parsed
     or an image is cut short before its pixels, LimitError beyond MAX_FILES files.
     """
@@ -125,8 +126,8 @@ def scan(folder: Path | str) -> list[SeriesFiles]:
             raise FormatError("an image without pixel data: cut short", where=file.where, hint=hint)
         alone = kind not in ("image", "other")
         groups.setdefault((kind, f"{path}" if alone else file.plain("SeriesInstanceUID")), []).append(file)
-    found = [_series(kind, tuple(files)) for (kind, _), files in groups.items()]
-    return sorted(found, key=lambda s: (s.kind != "image", s.modality, s.series_uid, str(s.path)))
+    found = [_series(kind, tuple(sorted(files, key=_identity))) for (kind, _), files in groups.items()]
+    return sorted(found, key=lambda s: (s.kind != "image", s.modality, s.series_uid, *_identity(s.files[0])))
 
 
 def passed_over(folder: Path | str, found: Sequence[SeriesFiles]) -> tuple[str, ...]:
@@ -169,6 +170,10 @@ def _unreadable(error: OSError) -> NoReturn:
     raise InputError(
         f"a folder cannot be read ({error.strerror or error})", where=str(error.filename), hint="ask whoever owns it"
     ) from error
+
+
+def _identity(file: DicomFile) -> tuple[str, str]:
+    return file.plain("SOPInstanceUID"), str(file.path)
 
 
 def _kind(file: DicomFile) -> str:
