@@ -18,7 +18,6 @@ from oncontour.case import Case
 from oncontour.contours import Contours
 from oncontour.errors import DoseError, InputError, OncontourError, OutputError, StructureError
 from oncontour.files import writing_folder
-from oncontour.io.dicomparse import read_header
 from oncontour.io.nifti import is_image
 from oncontour.io.scan import SeriesFiles, passed_over, scan
 from oncontour.io.source import DicomSource
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from oncontour.io.rtdose import DoseKind
 
 _MODALITIES = {"ct": "CT", "mr": "MR"}
-_DATES = ("StructureSetDate", "StructureSetTime", "InstanceCreationDate", "InstanceCreationTime", "SOPClassUID", "SOPInstanceUID")
 _OURS = {"CT", "MR", "masks", "RTDOSE.dcm", "RTSTRUCT.dcm"}
 
 
@@ -275,21 +273,16 @@ def _add_structures(found: _Found, files: Sequence[SeriesFiles], source: DicomSo
 
 
 def _newest(different: list[SeriesFiles], notes: list[str]) -> SeriesFiles:
+    from oncontour.io.doses import date_of
+
     if len(different) == 1:
         return different[0]
-    dated = sorted(((_date(f), n) for n, f in enumerate(different)), reverse=True)
+    dated = sorted(((date_of(f), n) for n, f in enumerate(different)), reverse=True)
     listed = "; ".join(f"{different[n].path.name} ({date or 'no date'}, {different[n].sop_instance_uid})" for date, n in dated)
     if dated[0][0] == dated[1][0]:
         raise StructureError(f"{len(different)} structure sets and none is the newest: {listed}", hint="choose one by structure_set_uid")
     notes.append(f"the newest of {len(different)} structure sets is read: {listed}")
     return different[dated[0][1]]
-
-
-def _date(file: SeriesFiles) -> str:
-    header = read_header(file.path, _DATES)
-    if header is None:
-        return ""
-    return "".join(header.plain(key) for key in _DATES[:2]) or "".join(header.plain(key) for key in _DATES[2:4])
 
 
 def _add_segments(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, volume: Volume) -> None:
@@ -312,14 +305,16 @@ def _add_segments(found: _Found, files: Sequence[SeriesFiles], source: DicomSour
 
 def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, wanted: Sequence[str | Path]) -> dict[str, Any]:
     """Add the dose, where it is clear which; gives what it is, and what its plan tells."""
-    from oncontour.io.doses import one_of_each, plan_facts, plan_uids, plans_of, read_doses
+    from oncontour.io.doses import has_grid, one_of_each, plan_facts, plan_uids, plans_of, read_doses
     from oncontour.io.rtdose import WHOLE, dose_kind, read_rtdose
 
     if wanted:
         found.images["dose"], notes, planned = read_doses(wanted, files, source)
         found.notes += notes
         return planned
-    doses = [f for f in files if f.kind == "RTDOSE"]
+    doses = [f for f in files if f.kind == "RTDOSE" and has_grid(f)]
+    bare = ", ".join(f.path.name for f in files if f.kind == "RTDOSE" and f not in doses)
+    found.notes += [f"RTDOSE without a dose grid (DVHs alone) left out: {bare}"] if bare else []
     found.notes += _of_others((f for f in doses if f.frame_of_reference_uid != source.frame_of_reference_uid), "RTDOSE")
     mine = one_of_each([f for f in doses if f.frame_of_reference_uid == source.frame_of_reference_uid], DoseError)
     if not mine:

@@ -57,7 +57,7 @@ _IMAGE_KEYWORDS = (
 )
 _REFERENCE_KEYWORDS = (
     *("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "ReferencedRTPlanSequence", "ReferencedStructureSetSequence"),
-    *("RegistrationSequence", "StructureSetLabel", "DoseSummationType"),
+    *("RegistrationSequence", "StructureSetLabel", "DoseSummationType", "GridFrameOffsetVector"),
 )
 SCAN_KEYWORDS = tuple(
     dict.fromkeys((*_IMAGE_KEYWORDS, *_REFERENCE_KEYWORDS, *PATIENT_KEYWORDS, *STUDY_KEYWORDS, *SERIES_KEYWORDS, *DISTINGUISHING_KEYWORDS))

@@ -60,6 +60,7 @@ def read_series(
     if not files:
         raise SeriesError(f"no image of the series is a slice ({'; '.join(dropped)})", where=where)
     planes, numbers, doubles = _planes(files, where)
+    numbers += [file.whole("InstanceNumber") for file in series.files if file not in files]
     laid = stack(planes, numbers, where)
     if laid.geometry.size > MAX_VOXELS:
         raise LimitError(f"{laid.geometry.size} voxels, at most {MAX_VOXELS} are read", where=where)

@@ -86,8 +86,8 @@ def _unlike(what: str, a: object, b: object, one: Plane, other: Plane, where: st
 def stack(planes: Sequence[Plane], numbers: Sequence[int | None], where: str) -> Stack:
     """The grid for ``planes``, which are alike and sorted along their normal without two in one place.
 
-    ``numbers``: the InstanceNumbers of the series, those of doubles that were left out too. They are taken as a set: which numbers there
-    are may tell that slices are missing, never which image has which number.
+    ``numbers``: the InstanceNumbers of the whole series, those of images that were left out too. They are taken as a set: which numbers
+    there are may tell that slices are missing, never which image has which number.
     Raises SeriesError for fewer than two planes, a missing slice, and positions on which no grid of FINEST_MM or more can lie.
     """
     if len(planes) < 2:
@@ -121,18 +121,18 @@ def _geometry(one: Plane, origin: Floats, shape: tuple[int, int, int], step: flo
 
 @dataclass(frozen=True)
 class _Numbers:
-    """The InstanceNumbers of a series as a set: different ones, ascending; ``complete``: every image has one; ``repeated``: how many more
-    images than doubles bear one that another has."""
+    """The InstanceNumbers of a series as a set: different ones, ascending; ``complete``: every image has one; ``repeated``: how many bear
+    one that another has, beyond as many as were left out."""
 
     known: Ints
     complete: bool
     repeated: int
 
     @classmethod
-    def of(cls, numbers: Sequence[int | None], doubles: int) -> _Numbers:
+    def of(cls, numbers: Sequence[int | None], left_out: int) -> _Numbers:
         given = [n for n in numbers if n is not None and abs(n) < 2**31]  # what an IS may hold (PS3.5 6.2)
         known = np.unique(np.array(given, dtype=np.int64))
-        return cls(known, len(given) == len(numbers), max(0, len(given) - len(known) - doubles))
+        return cls(known, len(given) == len(numbers), max(0, len(given) - len(known) - left_out))
 
     @property
     def tell(self) -> bool:
@@ -145,13 +145,9 @@ class _Numbers:
         return int(np.gcd.reduce(np.diff(self.known)))
 
     @property
-    def span(self) -> int:
-        """How many steps lie between the least and the greatest."""
-        return int(self.known[-1] - self.known[0]) // self.every
-
-    @property
     def lacking(self) -> int:
-        return self.span + 1 - len(self.known)
+        """How many are not there between the least and the greatest."""
+        return int(self.known[-1] - self.known[0]) // self.every + 1 - len(self.known)
 
     def __str__(self) -> str:
         """Which are lacking, in words."""
@@ -228,7 +224,7 @@ def _refuse_wide(planes: Sequence[Plane], offsets: Floats, where: str) -> None:
 
 
 def _refuse_missing(planes: Sequence[Plane], offsets: Floats, numbers: _Numbers, where: str) -> None:
-    """Raise SeriesError where InstanceNumbers are lacking and a gap shows where, or, where they say nothing, an even series has a lone hole."""
+    """Raise SeriesError where InstanceNumbers are lacking and gaps show where; where they say nothing, where an even series has a hole."""
     gaps = np.diff(offsets)
     if numbers.tell:
         holes, usual = _holes(offsets, numbers) if numbers.lacking else (np.flatnonzero(gaps < 0), 0.0)
@@ -247,13 +243,11 @@ def _refuse_missing(planes: Sequence[Plane], offsets: Floats, numbers: _Numbers,
 
 
 def _holes(offsets: Floats, numbers: _Numbers) -> tuple[Ints, float]:
-    """(gaps in which slices are missing, the usual gap), where numbers are lacking: all that are wider than a step where the slices and the
-    lacking ones together would lie evenly, else those wider than the gaps on both sides."""
-    gaps = np.diff(offsets)
-    step = float(offsets[-1] - offsets[0]) / numbers.span
-    places = (offsets - offsets[0]) / step
-    if len(numbers.known) == len(offsets) and np.abs(places - np.rint(places)).max() * step <= rounding_mm(step):
-        return np.flatnonzero(np.rint(gaps / step) > 1), step
+    """(gaps in which slices are missing, the usual gap), where numbers are lacking: all that are wider than a step where on an even grid as
+    many places are empty as numbers are lacking, else those wider than the gaps on both sides."""
+    gaps, found = np.diff(offsets), common_step(offsets)
+    if found is not None and int(found[1][-1]) + 1 - len(offsets) == numbers.lacking:
+        return np.flatnonzero(np.diff(found[1]) > 1), found[0]
     sides = np.maximum(np.concatenate([[0], gaps[:-1]]), np.concatenate([gaps[1:], [0]]))
     return np.flatnonzero(gaps > 1.5 * sides), float(np.median(gaps))
 
