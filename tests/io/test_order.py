@@ -160,7 +160,7 @@ def test_names_and_numbers_of_images_change_nothing(kind: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("offsets", "says"), [(EVEN, None), (UNEVEN, "1 mm grid"), ((0.0, 2.0, 4.0, 8.0, 10.0), "slices are missing: 4 mm")]
+    ("offsets", "says"), [(EVEN, "()"), (UNEVEN, "1 mm grid"), ((0.0, 2.0, 4.0, 8.0, 10.0), "slices are missing: 4 mm")]
 )
 def test_the_order_of_frames_changes_nothing(tmp_path: Path, offsets: Sequence[float], says: str) -> None:
     """A frame's place in the file is no number that could be lacking: a hole among frames is one all the same."""
