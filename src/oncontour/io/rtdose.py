@@ -21,6 +21,7 @@ from oncontour.geometry import Floats, Geometry
 from oncontour.io.attributes import set_attributes
 from oncontour.io.dicomfile import MAX_VOXELS, DicomFile
 from oncontour.io.dicomparse import read_header
+from oncontour.io.encapsulated import check_shrunk
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import Plane, frames_of
 from oncontour.io.source import DicomSource
@@ -329,6 +330,7 @@ def _gy(frames: Sequence[Plane], scaling: float, where: str, sole: bool) -> tupl
     one = frames[0]
     if len(frames) * one.rows * one.columns > MAX_VOXELS:
         raise LimitError(f"{len(frames)} x {one.rows} x {one.columns} voxels, at most {MAX_VOXELS} are read", where=where)
+    check_shrunk([one.file], where)
     gy = np.empty((len(frames), one.rows, one.columns), np.float32)
     for n, frame in enumerate(frames):
         with np.errstate(over="ignore"):

@@ -24,6 +24,7 @@ from oncontour.geometry import Floats, Geometry
 from oncontour.io.attributes import set_attributes
 from oncontour.io.dicomfile import EXPLICIT_BIG, MAX_VOXELS, NATIVE, DicomFile, Header
 from oncontour.io.dicomparse import opening, read_header
+from oncontour.io.encapsulated import check_shrunk
 from oncontour.io.layout import map_names
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import PixelFormat, Plane
@@ -402,6 +403,7 @@ def _pixels(file: DicomFile, frames: _Frames, rows: int, columns: int, kind: str
         return _bits(file, count, rows, columns)
     if allocated != 8:
         raise FormatError(f"BitsAllocated is {allocated}; 1 and 8 are read", where=file.where)
+    check_shrunk([file], file.where)
     half = (file.binary("MaximumFractionalValue") or 255) / 2 if kind == "FRACTIONAL" else 0.5
 
     def frame(n: int) -> NDArray[np.bool_]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from oncontour.errors import LimitError, SeriesError
 from oncontour.io.choose import choose, usable
 from oncontour.io.dicomfile import MAX_SLICES, MAX_VOXELS, DicomFile
+from oncontour.io.encapsulated import check_shrunk
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import Plane, planes_of
 from oncontour.io.scan import DISTINGUISHING_KEYWORDS, PATIENT_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS, SeriesFiles, scan
@@ -85,6 +86,7 @@ def _planes(files: Sequence[DicomFile], where: str) -> tuple[list[Plane], list[i
         if len(planes) > MAX_SLICES:
             raise LimitError(f"more than {MAX_SLICES} slices", where=where)
     check_alike(planes, where)
+    check_shrunk(files, where)
     offsets = offsets_mm(planes)
     order = np.argsort(offsets, kind="stable")
     kept, notes = _one_in_each_place([planes[n] for n in order], offsets[order], where)
