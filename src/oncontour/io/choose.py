@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from oncontour.errors import SeriesError
@@ -59,8 +60,17 @@ def _none(found: Sequence[SeriesFiles], where: str) -> SeriesError:
     hint = "point at the folder that holds the CT or MR images"
     if not found:
         return SeriesError("no DICOM file here", where=where, hint=hint)
-    kinds = sorted({s.modality or s.kind for s in found})
-    return SeriesError(f"no CT or MR series here, only {', '.join(kinds)}", where=where, hint=hint)
+    if any(s.kind == "other" for s in found):
+        hint += "; pictures made of them (screenshots, reports, fusions) have no place in the patient"
+    return SeriesError(f"no CT or MR images here, only {_counted(found)}", where=where, hint=hint)
+
+
+def _counted(found: Sequence[SeriesFiles]) -> str:
+    """How many files there are of each kind of object."""
+    counts: Counter[str] = Counter()
+    for one in found:
+        counts[one.what] += len(one.files)
+    return ", ".join(f"{count} {'file' if count == 1 else 'files'} of {what}" for what, count in sorted(counts.items()))
 
 
 def _listed(series: Sequence[SeriesFiles]) -> str:
@@ -72,8 +82,7 @@ def _left_out(found: Sequence[SeriesFiles], chosen: SeriesFiles) -> tuple[str, .
     notes = [f"left out: {s}" for s in found if s.kind == "image" and s is not chosen]
     others = [s for s in found if s.kind == "other"]
     if others:
-        kinds = ", ".join(sorted({s.modality or "unknown" for s in others}))
-        notes.append(f"left out: {sum(len(s.files) for s in others)} file(s) that are no CT or MR slices ({kinds})")
+        notes.append(f"left out, as they are no CT or MR slices: {_counted(others)}")
     return tuple(notes)
 
 

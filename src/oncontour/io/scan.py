@@ -46,7 +46,7 @@ DISTINGUISHING_KEYWORDS = (
     *("AcquisitionNumber", "AcquisitionTime", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "TriggerTime"),
     *("DiffusionBValue", "ConvolutionKernel", "ImageType"),
 )
-"""Attributes that tell apart several images of one place in one series (phases, echoes, kernels)."""
+"""Attributes that put several images of one place in one series in order (phases, echoes, kernels)."""
 _IMAGE_KEYWORDS = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientPosition"),
     *("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "InstanceNumber", "ImagesInAcquisition"),
@@ -99,6 +99,16 @@ class SeriesFiles:
     def sop_instance_uid(self) -> str:
         """Of the (first) file."""
         return self.files[0].plain("SOPInstanceUID")
+
+    @property
+    def what(self) -> str:
+        """What kind of object it is, as PS3.6 names its SOP class, with the modality that an image of no SOP class read here claims."""
+        from pydicom.uid import UID
+
+        name = UID(self.files[0].sop_class_uid).name.removesuffix(" Storage")
+        claimed = [f"Modality {self.modality}"] if self.kind == "other" and self.modality else []
+        colour = ["in colour"] if self.files[0].binary("SamplesPerPixel") not in (None, 1) else []
+        return name + (f" ({', '.join(claimed + colour)})" if claimed + colour else "")
 
     def __str__(self) -> str:
         return f"{self.modality} series {self.series_uid} ({self.description or 'no description'}, {len(self.files)} files)"

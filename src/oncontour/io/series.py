@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from oncontour.errors import LimitError, SeriesError
 from oncontour.io.choose import choose, usable
+from oncontour.io.cohort import natural
 from oncontour.io.dicomfile import MAX_SLICES, MAX_VOXELS, DicomFile
+from oncontour.io.differences import differences
 from oncontour.io.encapsulated import check_shrunk
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import Plane, planes_of
@@ -59,7 +61,8 @@ def read_series(
     where = f"{series.modality} series {series.series_uid} in {series.path.parent}"
     files, dropped = usable(series)
     if not files:
-        raise SeriesError(f"no image of the series is a slice ({'; '.join(dropped)})", where=where)
+        hint = "give the folder of the original CT or MR images: pictures made of them have no HU, or no place in the patient"
+        raise SeriesError(f"no image of the series is a slice ({'; '.join(dropped)})", where=where, hint=hint)
     planes, numbers, doubles = _planes(files, where)
     numbers += [file.whole("InstanceNumber") for file in series.files if file not in files]
     laid = stack(planes, numbers, where)
@@ -108,20 +111,19 @@ def _one_in_each_place(planes: list[Plane], offsets: Array, where: str) -> tuple
 
 def _check_double(one: Plane, other: Plane, where: str) -> None:
     """Raise SeriesError unless both images of one place are the same image."""
-    one, other = sorted((one, other), key=lambda plane: [plane.file.plain(keyword) for keyword in DISTINGUISHING_KEYWORDS])
+    one, other = sorted((one, other), key=lambda plane: [natural(plane.file.text(keyword)) for keyword in DISTINGUISHING_KEYWORDS])
     names = (
         f"{one.file.path.name} and {other.file.path.name}" if one.file is not other.file else f"frames {one.frame + 1}, {other.frame + 1}"
     )
     position = ", ".join(f"{v:.2f}" for v in other.position_mm)
     if np.abs(one.position_mm - other.position_mm).max() > ON_GRID_MM:
-        raise SeriesError(f"two images lie side by side in one plane ({names}, at {position} mm)", where=where)
+        raise SeriesError(f"two images lie side by side in one plane ({names}, ImagePositionPatient {position})", where=where)
     same_scale = (one.slope, one.intercept, one.pixel.padding) == (other.slope, other.intercept, other.pixel.padding)
     if same_scale and np.array_equal(stored_values(one), stored_values(other)):
         return
-    differ = [k for k in DISTINGUISHING_KEYWORDS if one.file.plain(k) != other.file.plain(k)]
-    told = "; ".join(f"{k} {one.file.plain(k) or 'none'} and {other.file.plain(k) or 'none'}" for k in differ)
+    told = "; ".join(differences(one, other))
     raise SeriesError(
-        f"two different images in one place ({names}, at {position} mm)" + (f": {told}" if told else ""),
+        f"two different images in one place ({names}, ImagePositionPatient {position})" + (f": {told}" if told else ""),
         where=where,
         hint="keep one image for each place (one phase, echo or reconstruction) in the folder",
     )
