@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 import sys
 import time
@@ -26,6 +25,7 @@ from oncontour import report
 from oncontour.case import Case
 from oncontour.errors import InputError, OutputError
 from oncontour.files import at_end_of_link, check_not_here, check_writable, readable, sweep, writing_folder
+from oncontour.io.folders import walk
 
 PAGE, RECORD, SCORES, MASKS = "report.html", "report.json", "scores.csv", "masks"
 """Names inside a result folder; ``scores.csv`` holds the quality of each slice, ``masks`` NIfTI files where a CT came without DICOM."""
@@ -156,7 +156,7 @@ def anonymous(note: str, source: Path, case: Case) -> str:
 def _telling_names(note: str, folder: Path) -> list[str]:
     """Names of files and folders below ``folder`` that ``note`` repeats and that say more than what kind of file it is: many are called
     by patients."""
-    found = {name for _, folders, files in os.walk(folder) for name in (*folders, *files)}
+    found = {name for _, folders, files in walk(folder) for name in (*folders, *files)}
     there = {shown for name in found for shown in (name, readable(name)) if shown in note}
     names = [name for name in there if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", note)]
     return [name for name in names if not {word.lower() for word in re.findall(r"[^\W\d_]+", name)} <= _SAFE_WORDS]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError
+from oncontour.errors import ConfigError
 
 FORMATS = ("dicom", "nifti")
 
@@ -31,14 +31,14 @@ def read(
     wants the images in any case. Raises InputError (or one of its kinds) in one sentence.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError("no such file or folder", where=str(path))
+    from oncontour.io.folders import check_patient
     from oncontour.io.layout import check_not_both, is_layout, read_layout
     from oncontour.io.nifti import is_image
     from oncontour.io.openkbp import is_openkbp, read_openkbp
     from oncontour.io.patient import read_dicom
     from oncontour.io.scan import holds_dicom
 
+    check_patient(path)
     picked = {"a series": series_uid, "a structure set": structure_set_uid, "a dose": ", ".join(map(str, doses))}
     if path.is_file() and is_image(path):
         _check_unpicked(path, picked)

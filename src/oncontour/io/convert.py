@@ -72,11 +72,12 @@ def convert(
         progress: called with the fraction done
     """
     from oncontour.io.cohort import Cohort, is_cohort
+    from oncontour.io.folders import name_of
 
     src, dst = Path(src), Path(dst)
     _check_places(src, dst, overwrite)
     if not is_cohort(src):
-        return Conversions((_one(src, dst, readable(src.resolve().name), to, series_uid, structure_set_uid),))
+        return Conversions((_one(src, dst, readable(name_of(src)), to, series_uid, structure_set_uid),))
     if series_uid or structure_set_uid:
         raise InputError("a series or structure set can be chosen for one patient, not for a cohort", where=str(src))
     cohort = Cohort.open(src)

@@ -18,6 +18,7 @@ from oncontour.case import Case
 from oncontour.contours import Contours
 from oncontour.errors import DoseError, InputError, OncontourError, OutputError, StructureError
 from oncontour.files import writing_folder
+from oncontour.io.folders import archives_in, name_of
 from oncontour.io.nifti import is_image
 from oncontour.io.scan import SeriesFiles, passed_over, scan
 from oncontour.io.source import DicomSource
@@ -67,6 +68,8 @@ def read_dicom(
 
     folder = Path(folder)
     files = scan(folder)
+    if not files and (packed := archives_in(folder)):
+        raise InputError(f"no DICOM file here, but archives: {', '.join(packed[:3])}", where=str(folder), hint="unpack them first")
     series, left_out = choose(files, str(folder), series_uid=series_uid, prefer_referenced=True)
     volume, source, remarks = read_series(series)
     found = _Found({series.modality.lower(): volume}, notes=[*left_out, *passed_over(folder, files), *remarks])
@@ -79,7 +82,7 @@ def read_dicom(
     with _bearing(found, "the dose", lenient):
         planned = _add_dose(found, files, source, doses)
     facts: dict[str, Any] = {**planned, "names": found.names, "unmapped": tuple(found.unmapped), "notes": tuple(dict.fromkeys(found.notes))}
-    return Case(id or folder.resolve().name, found.images, found.masks, found.contours, facts=facts, source=source)
+    return Case(id or name_of(folder), found.images, found.masks, found.contours, facts=facts, source=source)
 
 
 def read_onto(path: Path | str, case: Case, *, id: str | None = None) -> Case:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import NoReturn
 from oncontour.errors import FormatError, InputError, LimitError
 from oncontour.io.dicomfile import DicomFile, Header
 from oncontour.io.dicomparse import read_header
+from oncontour.io.folders import walk
 
 MAX_FILES = 200_000
 
@@ -126,7 +126,7 @@ def scan(folder: Path | str) -> list[SeriesFiles]:
     if not folder.exists():
         raise InputError("no such file or folder", where=str(folder))
     groups: dict[tuple[str, str], list[DicomFile]] = {}
-    for path in _files(folder):
+    for path in files_below(folder):
         file = read_header(path, SCAN_KEYWORDS)
         if file is None:
             continue
@@ -141,14 +141,18 @@ def scan(folder: Path | str) -> list[SeriesFiles]:
 
 
 def passed_over(folder: Path | str, found: Sequence[SeriesFiles]) -> tuple[str, ...]:
-    """A note on how many files below ``folder`` are none of those that ``scan`` found there: they may be slices that were damaged."""
-    count = sum(1 for _ in _files(Path(folder))) - sum(len(series.files) for series in found)
-    return (f"passed over: {count} file(s) that are no DICOM",) if count else ()
+    """Notes on how many files below ``folder`` are none of those that ``scan`` found there, and how many links lead nowhere: they may be
+    slices that were damaged, or are no longer where they were."""
+    folder = Path(folder)
+    count = sum(1 for _ in files_below(folder)) - sum(len(series.files) for series in found)
+    lost = sum(path.is_symlink() and not path.exists() for parent, _, names in walk(folder) for path in (parent / name for name in names))
+    notes = [f"passed over: {count} file(s) that are no DICOM"] if count else []
+    return (*notes, *([f"passed over: {lost} link(s) that lead nowhere"] if lost else []))
 
 
-def holds_dicom(folder: Path, looks: int = 200) -> bool:
-    """Whether one of the first files below ``folder`` bears the mark of DICOM (PS3.10 7.1); quick, where ``scan`` is thorough."""
-    for _, path in zip(range(looks), _files(folder), strict=False):
+def holds_dicom(folder: Path) -> bool:
+    """Whether a file below ``folder`` bears the mark of DICOM (PS3.10 7.1); quick, where ``scan`` is thorough."""
+    for path in files_below(folder):
         try:
             with path.open("rb") as stream:
                 if stream.read(132)[128:] == b"DICM":
@@ -158,15 +162,16 @@ def holds_dicom(folder: Path, looks: int = 200) -> bool:
     return False
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
+    """Files below ``folder`` (or it, if it is one), links followed, none whose name or folder begins with a dot. Raises InputError where a
+    folder cannot be looked into, LimitError beyond MAX_FILES."""
     if folder.is_file():
         yield folder
         return
     count = 0
-    for parent, folders, names in os.walk(folder, onerror=_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
+    for parent, _, names in walk(folder, _unreadable):
+        for name in names:
+            path = parent / name
             if name.startswith(".") or not path.is_file():
                 continue
             count += 1
