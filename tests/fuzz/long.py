@@ -1,6 +1,8 @@
 """Fuzz for as long as one likes: ``python -m tests.fuzz.long --group series --minutes 10 --seed 1 --keep findings``.
 
 Each finding is kept once (by its signature) as a folder with the spoiled input and ``finding.txt``. Exit status 1 where there are any.
+``--group differential`` reads random valid input and compares with what is right about it, seed after seed; ``all`` does both, half the
+time each.
 """
 
 from __future__ import annotations
@@ -12,26 +14,52 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+from tests.fuzz import differential_series
 from tests.fuzz.judge import Verdict, judge
 from tests.fuzz.seeds import GROUPS, Kind
+
+DIFFERENTIAL: dict[str, Callable[[int, int], list[str]]] = {"series": differential_series.check}
+"""Name -> check(seed, n): the failures among n random inputs."""
+_BATCH = 40
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--group", choices=[*GROUPS, "all"], default="all")
+    parser.add_argument("--group", choices=[*GROUPS, "differential", "all"], default="all")
     parser.add_argument("--kind", default="", help="only this kind within the group")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "oncontour-findings")
     chosen = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
-    groups = GROUPS if chosen.group == "all" else {chosen.group: GROUPS[chosen.group]}
-    kinds = [kind for group in groups.values() for kind in group if chosen.kind in ("", kind.name)]
-    found = run(kinds, chosen.minutes * 60, chosen.seed, chosen.keep)
+    seconds, found = chosen.minutes * 60 / (2 if chosen.group == "all" else 1), 0
+    if chosen.group in ("differential", "all"):
+        found += compare([name for name in DIFFERENTIAL if chosen.kind in ("", name)], seconds, chosen.seed)
+    if chosen.group != "differential":
+        groups = GROUPS if chosen.group == "all" else {chosen.group: GROUPS[chosen.group]}
+        found += run(
+            [kind for group in groups.values() for kind in group if chosen.kind in ("", kind.name)], seconds, chosen.seed, chosen.keep
+        )
     return 1 if found else 0
+
+
+def compare(names: list[str], seconds: float, seed: int) -> int:
+    """Each check with seed after seed until time is up; prints what fails, and how many were tried; the number of failures."""
+    end, tried, failed = time.monotonic() + seconds, dict.fromkeys(names, 0), 0
+    while names and time.monotonic() < end:
+        for name in names:
+            failures = DIFFERENTIAL[name](seed, _BATCH)
+            tried[name] += _BATCH
+            failed += len(failures)
+            for failure in failures:
+                _say(f"{name}: {failure}")
+        seed += 1
+    _say(f"compared: {', '.join(f'{count} {name}' for name, count in tried.items())}; {failed} failures")
+    return failed
 
 
 def run(kinds: list[Kind], seconds: float, seed: int, keep: Path) -> int:
