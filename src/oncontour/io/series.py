@@ -64,7 +64,8 @@ def read_series(
         hint = "give the folder of the original CT or MR images: pictures made of them have no HU, or no place in the patient"
         raise SeriesError(f"no image of the series is a slice ({'; '.join(dropped)})", where=where, hint=hint)
     planes, numbers, doubles = _planes(files, where)
-    numbers += [file.whole("InstanceNumber") for file in series.files if file not in files]
+    kept = set(files)
+    numbers += [file.whole("InstanceNumber") for file in series.files if file not in kept]
     laid = stack(planes, numbers, where)
     if laid.geometry.size > MAX_VOXELS:
         raise LimitError(f"{laid.geometry.size} voxels, at most {MAX_VOXELS} are read", where=where)
