@@ -192,7 +192,7 @@ def test_a_link_that_leads_nowhere_is_called_so(tmp_path: Path) -> None:
     (tmp_path / "p1").symlink_to(tmp_path / "gone")
     with pytest.raises(InputError, match=rf"a link that leads nowhere \[{tmp_path}/p1 -> {tmp_path}/gone\]"):
         read(tmp_path / "p1")
-    with pytest.raises(CohortError, match="a link that leads nowhere, where a folder or CSV of patients should be"):
+    with pytest.raises(CohortError, match="a link that leads nowhere, not a folder or CSV of patients"):
         Cohort.open(tmp_path / "p1")
 
 

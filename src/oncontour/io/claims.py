@@ -28,7 +28,8 @@ def sources(roots: Sequence[Path | str]) -> dict[str, Cohort]:
     found: dict[str, Cohort] = {}
     for root in map(Path, roots):
         if not root.is_dir():
-            check_cohort(root)
+            if root.exists():
+                check_cohort(root)
             raise CohortError("no such folder of segmenters' contours", where=str(root))
         folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         if not folders:

@@ -70,8 +70,10 @@ def check_patient(path: Path) -> None:
 
 def check_cohort(path: Path) -> None:
     """Raise CohortError, with what to give, where ``path`` is not there, or a file that is no table of patients."""
+    if path.is_symlink() and not path.exists():
+        raise CohortError("a link that leads nowhere, not a folder or CSV of patients", where=_absent(path).where, hint=_absent(path).hint)
     if not path.exists():
-        raise CohortError(_absent(path).what + ", where a folder or CSV of patients should be", where=str(path), hint="check the path")
+        raise CohortError("no such folder or CSV of patients", where=str(path))
     if not path.is_file():
         return
     hint = "give a folder of patient folders, or a CSV with the columns patient,path"
