@@ -380,7 +380,10 @@ def _place(parts: Path, id: str) -> Path:
 
 def _made_of(path: Path, plan: Plan) -> str:
     """Changes with the plan and with the name, size or date of any file of the patient."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    from oncontour.files import walk
+
+    below = (parent / name for parent, _, names in walk(path) for name in names)
+    files = [path] if path.is_file() else sorted(file for file in below if file.is_file())
     told = [(file.relative_to(path.parent).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(json.dumps([plan.describe(), told]).encode()).hexdigest()
 

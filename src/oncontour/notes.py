@@ -8,13 +8,12 @@ A remark without a code of its own is a plain string, or a Note of NoteCode.REMA
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from oncontour.files import readable
+from oncontour.files import readable, walk
 
 
 class NoteCode(StrEnum):
@@ -167,7 +166,7 @@ def _concealed(note: str, told: Iterable[str]) -> str:
 
 
 def _names_below(folder: Path) -> set[str]:
-    return {name for _, folders, files in os.walk(folder) for name in (*folders, *files)}
+    return {name for _, folders, files in walk(folder) for name in (*folders, *files)}
 
 
 def _telling(note: str, found: Iterable[str]) -> list[str]:

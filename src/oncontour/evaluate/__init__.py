@@ -170,10 +170,13 @@ def _write_overlays(evaluation: Evaluation, folder: Path, which: Literal["none",
 def _patients(path: Path) -> tuple[Cohort, bool]:
     """The patients at ``path`` and whether it is a cohort (else it is one patient)."""
     from oncontour.io.cohort import Cohort, is_cohort
+    from oncontour.io.folders import check_patient
 
     if not path.exists():
         raise InputError("there is no such file or folder", where=str(path), hint="check the path of the cohort")
     several = is_cohort(path)
+    if not several:
+        check_patient(path)
     return (Cohort.open(path) if several else Cohort({path.resolve().name: path}, str(path))), several
 
 

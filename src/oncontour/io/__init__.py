@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError
+from oncontour.errors import ConfigError
 
 FORMATS = ("dicom", "nifti")
 
@@ -34,14 +34,14 @@ def read(
     wants the images in any case. Raises InputError (or one of its kinds) in one sentence.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError("no such file or folder", where=str(path))
+    from oncontour.io.folders import check_patient
     from oncontour.io.layout import check_not_both, is_layout, read_layout
     from oncontour.io.nifti import is_image
     from oncontour.io.openkbp import is_openkbp, read_openkbp
     from oncontour.io.patient import read_dicom
     from oncontour.io.scan import holds_dicom
 
+    check_patient(path)
     picked: dict[str, Any] = {"series_uid": series_uid, "structure_set_uid": structure_set_uid, "same_frame": same_frame, "doses": doses}
     if path.is_file() and is_image(path):
         check_unpicked(path, **picked)

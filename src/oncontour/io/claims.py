@@ -19,6 +19,7 @@ from oncontour.case import Case
 from oncontour.errors import CohortError, FormatError, GeometryError, OncontourError
 from oncontour.files import writing_folder
 from oncontour.io.cohort import Cohort
+from oncontour.io.folders import check_cohort
 from oncontour.io.layout import CHANCES, read_named, write_named
 from oncontour.volume import Volume
 
@@ -28,6 +29,8 @@ def sources(roots: Sequence[Path | str]) -> dict[str, Cohort]:
     found: dict[str, Cohort] = {}
     for root in map(Path, roots):
         if not root.is_dir():
+            if root.exists():
+                check_cohort(root)
             raise CohortError("no such folder of segmenters' contours", where=str(root))
         folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         if not folders:

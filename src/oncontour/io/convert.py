@@ -81,12 +81,13 @@ def convert(
     """
     from oncontour.io import read
     from oncontour.io.cohort import Cohort, is_cohort
+    from oncontour.io.folders import name_of
 
     src, dst = Path(src), Path(dst)
     _check_places(src, dst, overwrite)
     if not is_cohort(src):
         read_as = partial(read, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=dose or ())
-        return Conversions((_one(src, dst, readable(src.resolve().name), to, read_as),))
+        return Conversions((_one(src, dst, readable(name_of(src)), to, read_as),))
     if series_uid or structure_set_uid or same_frame or dose:
         what = "a series, structure set, frame of reference or dose can be chosen for one patient, not for a cohort"
         raise InputError(what, where=str(src), hint="convert that patient alone")

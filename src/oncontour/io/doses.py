@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from oncontour.errors import DoseError, InputError, OncontourError
-from oncontour.io.dicomfile import Header, quiet
+from oncontour.io.dicomfile import EXPLICIT_BIG, Header, quiet
 from oncontour.io.dicomparse import read_header
 from oncontour.io.rtdose import dose_kind, doses_of_groups, groups_that_treat, read_rtdose, what_is_read
 from oncontour.io.scan import SeriesFiles, scan
@@ -23,6 +23,7 @@ from oncontour.volume import Volume
 
 _ROUNDED = 0.005
 """Part of the maximum by which doses of fraction groups may miss that of their plan when added up: each is rounded on its own."""
+_DATES = ("StructureSetDate", "StructureSetTime", "InstanceCreationDate", "InstanceCreationTime", "SOPClassUID", "SOPInstanceUID")
 _PLAN = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -44,7 +45,11 @@ def read_doses(
     Raises DoseError for a name that is no dose here or that of several, two different files of one UID, a dose in another frame of
     reference than the images, a plan that would be counted twice, and plans on different grids.
     """
-    chosen = one_of_each([_found(name, files) for name in wanted], DoseError)
+    picked = one_of_each(sorted((_found(name, files) for name in wanted), key=lambda dose: dose.sop_instance_uid), DoseError)
+    chosen = [dose for dose in picked if has_grid(dose)]
+    if len(chosen) < len(picked):
+        bare = next(dose for dose in picked if not has_grid(dose))
+        raise DoseError("no dose grid in the file, DVHs alone", where=bare.path.name, hint=f"choose one of {listed(_grids(files))}")
     names = ", ".join(d.path.name for d in chosen)
     for dose in chosen:
         if dose.frame_of_reference_uid != source.frame_of_reference_uid:
@@ -79,7 +84,7 @@ def read_doses(
 
 
 def one_of_each(files: Sequence[SeriesFiles], error: type[InputError]) -> list[SeriesFiles]:
-    """``files`` with the first of those that are copies of one instance.
+    """``files`` with one of those that are copies of one instance: the newest, and of equally new ones the same whatever they are called.
 
     A UID names one instance (PS3.5 9), yet who edits a file may leave it as it was: raises ``error`` where of two files of one
     SOPInstanceUID something differs that is read here. Of an RTSTRUCT that is its structures (numbers, names, frames of reference) and
@@ -99,17 +104,57 @@ def _first_of_each(files: Sequence[SeriesFiles]) -> tuple[list[SeriesFiles], lis
     """The first file of each SOPInstanceUID, and each that is not the same as the first of its UID, after that one."""
     kept: dict[str, SeriesFiles] = {}
     different = []
-    for file in files:
+    for file in _copies_in_order(files):
         first = kept.setdefault(file.sop_instance_uid, file)
         if first.path != file.path and not _same(first, file):
             different.append((first, file))
     return list(kept.values()), different
 
 
+def _copies_in_order(files: Sequence[SeriesFiles]) -> list[SeriesFiles]:
+    """``files``, of which copies of one instance stand where its first did: the newest first, big endian last; among equally new ones the
+    content decides, not the name."""
+    groups: dict[str, list[SeriesFiles]] = {}
+    for file in files:
+        groups.setdefault(file.sop_instance_uid, []).append(file)
+    for group in groups.values():
+        if len(group) > 1:
+            group.sort(key=lambda file: (_is_plain(file), date_of(file), _digest(file.path)), reverse=True)
+    return [file for group in groups.values() for file in group]
+
+
+def _is_plain(file: SeriesFiles) -> bool:
+    """Not big endian, in which some objects are compared and not read."""
+    return file.files[0].transfer_syntax_uid != EXPLICIT_BIG
+
+
+def date_of(file: SeriesFiles) -> str:
+    """Date and time of a structure set, else of the instance, as digits; "" where the file has none."""
+    header = read_header(file.path, _DATES)
+    if header is None:
+        return ""
+    return "".join(header.plain(key) for key in _DATES[:2]) or "".join(header.plain(key) for key in _DATES[2:4])
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError:  # whoever compares the copies finds them different
+        return b""
+
+
 def _pair(one: SeriesFiles, other: SeriesFiles) -> str:
     """Two files by name, by path where the names are the same."""
     names = (one.path.name, other.path.name) if one.path.name != other.path.name else (str(one.path), str(other.path))
-    return " and ".join(names)
+    return " and ".join(sorted(names))
+
+
+def has_grid(dose: SeriesFiles) -> bool:
+    """Whether an RTDOSE is a dose grid, whole or cut short: one without pixels, and without the attributes that tell how they lie, holds
+    DVHs or isodoses alone (PS3.3 A.18.3: the image modules are there where the dose is a grid)."""
+    file = dose.files[0]
+    return file.pixels is not None or file.binary("Rows") is not None or bool(file.plain("GridFrameOffsetVector"))
 
 
 def plan_uids(dose: SeriesFiles) -> tuple[str, ...]:
@@ -152,12 +197,9 @@ def plans_of(doses: Sequence[SeriesFiles], files: Sequence[SeriesFiles]) -> Plan
 
 def _same(one: SeriesFiles, other: SeriesFiles) -> bool:
     """Whether two files are the same to the byte, or in all that is read of them; what cannot be compared is not."""
-    digests = []
     try:
-        for file in (one, other):
-            with file.path.open("rb") as stream:
-                digests.append(hashlib.file_digest(stream, "sha256").digest())
-        return digests[0] == digests[1] or _content(one) == _content(other)
+        first, second = (_digest(file.path) for file in (one, other))
+        return (first == second != b"") or _content(one) == _content(other)
     except Exception:
         return False
 
@@ -258,7 +300,11 @@ def _found(name: str | Path, files: Sequence[SeriesFiles]) -> SeriesFiles:
         if elsewhere:
             return elsewhere[0]
         raise DoseError("not an RTDOSE file", where=str(path))
-    raise DoseError(f"there is no dose {name}; there are {listed(doses)}", hint="name one by its SOPInstanceUID or its file")
+    raise DoseError(f"there is no dose {name}; there are {listed(_grids(files))}", hint="name one by its SOPInstanceUID or its file")
+
+
+def _grids(files: Sequence[SeriesFiles]) -> list[SeriesFiles]:
+    return [file for file in files if file.kind == "RTDOSE" and has_grid(file)]
 
 
 def listed(doses: Sequence[SeriesFiles]) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from oncontour.case import Case, LabelMasks
 from oncontour.errors import FormatError, InputError, OncontourError, StructureError
 from oncontour.files import readable, writing_folder
+from oncontour.io.folders import name_of
 from oncontour.io.labelmap import is_label_map, mask_of_one, read_label_names, split_labels, split_segments
 from oncontour.io.names import to_tg263
 from oncontour.io.nifti import SUFFIXES, is_image, read_image, read_image_file, write_image
@@ -73,7 +74,7 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
             if not lenient or image_name(name) != "dose":
                 raise
             said.append(Note(NoteCode.DOSE_LEFT_OUT, f"the dose cannot be used: {error.what} [{path.name}]"))
-    return _with_masks(_by_name(folder / MASKS), id or readable(folder.resolve().name), images, said, lenient)
+    return _with_masks(_by_name(folder / MASKS), id or readable(name_of(folder)), images, said, lenient)
 
 
 def _passed_over(folder: Path) -> list[str]:
@@ -96,7 +97,7 @@ def _called(folder: Path) -> list[Path]:
 def read_masks(folder: Path | str, *, id: str | None = None) -> Case:
     """The masks in ``folder`` itself, as ``read_layout`` reads those in ``masks/``: NAME.nii.gz and the like."""
     folder = Path(folder)
-    return _with_masks(_by_name(folder), id or readable(folder.resolve().name), {}, [], lenient=False)
+    return _with_masks(_by_name(folder), id or readable(name_of(folder)), {}, [], lenient=False)
 
 
 def read_mask_file(path: Path | str, *, id: str | None = None) -> Case:

@@ -19,6 +19,7 @@ from oncontour.case import Case
 from oncontour.contours import Contours
 from oncontour.errors import DoseError, InputError, OncontourError, OutputError, StructureError
 from oncontour.files import writing_folder
+from oncontour.io.folders import archives_in, name_of
 from oncontour.io.nifti import is_image
 from oncontour.io.scan import SeriesFiles, passed_over, scan
 from oncontour.io.source import SAME_FRAME_WAY, DicomSource
@@ -80,6 +81,8 @@ def read_dicom(
 
     folder = Path(folder)
     files = scan(folder)
+    if not files and (packed := archives_in(folder)):
+        raise InputError(f"no DICOM file here, but archives: {', '.join(packed[:3])}", where=str(folder), hint="unpack them first")
     series, left_out = choose(files, str(folder), series_uid=series_uid, prefer_referenced=True)
     volume, source, remarks = read_series(series)
     found = _Found({series.modality.lower(): volume}, notes=[*left_out, *passed_over(folder, files), *remarks])
@@ -95,7 +98,7 @@ def read_dicom(
     with _bearing(found, "the dose", code=NoteCode.DOSE_LEFT_OUT, lenient=lenient and not doses):
         planned = _add_dose(found, files, source, doses)
     facts: dict[str, Any] = {**planned, "names": found.names, "unmapped": tuple(found.unmapped), "notes": tuple(dict.fromkeys(found.notes))}
-    return Case(id or folder.resolve().name, found.images, found.masks, found.contours, facts=facts, source=source)
+    return Case(id or name_of(folder), found.images, found.masks, found.contours, facts=facts, source=source)
 
 
 def read_onto(
@@ -342,14 +345,16 @@ def _add_segments(found: _Found, file: SeriesFiles, segments: Segments) -> None:
 
 def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, wanted: Sequence[str | Path]) -> dict[str, Any]:
     """Add the dose, where it is clear which; gives what it is, and what its plan tells."""
-    from oncontour.io.doses import one_of_each, plan_facts, plan_uids, plans_of, read_doses
+    from oncontour.io.doses import has_grid, one_of_each, plan_facts, plan_uids, plans_of, read_doses
     from oncontour.io.rtdose import WHOLE, dose_kind, read_rtdose
 
     if wanted:
         found.images["dose"], notes, planned = read_doses(wanted, files, source)
         found.notes += notes
         return planned
-    doses = [f for f in files if f.kind == "RTDOSE"]
+    doses = [f for f in files if f.kind == "RTDOSE" and has_grid(f)]
+    bare = ", ".join(f.path.name for f in files if f.kind == "RTDOSE" and f not in doses)
+    found.notes += [Note(NoteCode.DOSE_LEFT_OUT, f"RTDOSE without a dose grid (DVHs alone) left out: {bare}")] if bare else []
     found.notes += _of_others(f for f in doses if f.frame_of_reference_uid != source.frame_of_reference_uid)
     mine = one_of_each([f for f in doses if f.frame_of_reference_uid == source.frame_of_reference_uid], DoseError)
     if not mine:

@@ -21,6 +21,7 @@ from oncontour.geometry import Floats, Geometry
 from oncontour.io.attributes import set_attributes
 from oncontour.io.dicomfile import MAX_VOXELS, DicomFile, Header
 from oncontour.io.dicomparse import read_header
+from oncontour.io.encapsulated import check_shrunk
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import Plane, frames_of
 from oncontour.io.source import DicomSource
@@ -97,10 +98,7 @@ def read_rtdose(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Pat
     Raises DoseError for units other than GY, a scaling that is not positive, negative or no dose, a grid that cannot be placed, several
     plans, and missing, double or differently gridded parts; FormatError and LimitError as the series reader.
     """
-    listed = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
-    doses = [_open(path) for path in listed]
-    if not doses:
-        raise InputError("no RTDOSE file was given")
+    doses = _opened(paths)
     uids = sorted({d.plan_uid for d in doses})
     if len(uids) > 1:
         raise DoseError(
@@ -122,9 +120,7 @@ def read_rtdose(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Pat
 
 def dose_kind(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Path | str] = ()) -> DoseKind:
     """What the dose is that ``read_rtdose`` gives of the same arguments: to be written with it. Raises what it raises of headers."""
-    doses = [_open(Path(p)) for p in ([paths] if isinstance(paths, str | Path) else paths)]
-    if not doses:
-        raise InputError("no RTDOSE file was given")
+    doses = _opened(paths)
     whole = next((d for d in doses if d.summation in WHOLE), None)
     if whole is not None:
         several = len(whole.plan_uids) > 1
@@ -214,6 +210,14 @@ def write_rtdose(
 
 
 # ---- reading
+
+
+def _opened(paths: Path | str | Iterable[Path | str]) -> list[_Dose]:
+    """The doses, by fraction group, beam and SOPInstanceUID: the order of the files changes no digit of their sum."""
+    doses = [_open(Path(p)) for p in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not doses:
+        raise InputError("no RTDOSE file was given")
+    return sorted(doses, key=lambda d: (d.groups, d.part, d.file.plain("SOPInstanceUID")))
 
 
 def _open(path: Path) -> _Dose:
@@ -344,6 +348,8 @@ def _summed(doses: Sequence[_Dose], plan: dict[str, int]) -> tuple[Volume, tuple
 
 def _read(file: DicomFile, *, sole: bool = True) -> tuple[Volume, tuple[str, ...]]:
     """Gy of one file; ``sole``: it must not be 0 everywhere."""
+    if file.pixels is None:
+        raise DoseError("no dose grid in the file", where=file.where, hint="export the dose with its grid, not only its DVHs")
     units, kind = file.plain("DoseUnits"), file.plain("DoseType")
     if units != "GY":
         raise DoseError(f"DoseUnits is {units or 'missing'}, only GY can be read", where=file.where, hint="export the absolute dose")
@@ -356,8 +362,6 @@ def _read(file: DicomFile, *, sole: bool = True) -> tuple[Volume, tuple[str, ...
         frames = frames_of(file)
     except SeriesError as error:
         raise DoseError(error.what, where=error.where, hint="export the dose again") from error
-    if file.pixels is None:
-        raise DoseError("no dose grid in the file", where=file.where, hint="export the dose with its grid, not only its DVHs")
     offsets, notes = _offsets(file, frames[0], len(frames))
     gy, remarks = _gy(frames, scaling, file.where, sole)
     volume, more = _placed(gy, offsets, frames[0], file.where)
@@ -389,6 +393,7 @@ def _gy(frames: Sequence[Plane], scaling: float, where: str, sole: bool) -> tupl
     one = frames[0]
     if len(frames) * one.rows * one.columns > MAX_VOXELS:
         raise LimitError(f"{len(frames)} x {one.rows} x {one.columns} voxels, at most {MAX_VOXELS} are read", where=where)
+    check_shrunk([one.file], where)
     gy = np.empty((len(frames), one.rows, one.columns), np.float32)
     for n, frame in enumerate(frames):
         with np.errstate(over="ignore"):

@@ -24,7 +24,7 @@ from oncontour.geometry import ON_GRID_MM, Floats, Geometry, rounding_mm
 from oncontour.io.attributes import set_attributes
 from oncontour.io.dicomfile import EXPLICIT_BIG, MAX_VOXELS, NATIVE, DicomFile, Header
 from oncontour.io.dicomparse import opening, read_header
-from oncontour.io.encapsulated import LOSSY
+from oncontour.io.encapsulated import LOSSY, check_shrunk
 from oncontour.io.layout import map_names
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import PixelFormat, Plane
@@ -469,6 +469,7 @@ def _pixels(file: DicomFile, frames: _Frames, rows: int, columns: int, kind: str
         return _bits(file, count, rows, columns)
     if allocated != 8:
         raise FormatError(f"BitsAllocated is {allocated}; 1 and 8 are read", where=file.where)
+    check_shrunk([file], file.where)
     half = (file.binary("MaximumFractionalValue") or 255) / 2 if kind == "FRACTIONAL" else 0.5
 
     def frame(n: int) -> NDArray[np.bool_]:

@@ -16,7 +16,6 @@ import numpy as np
 from oncontour.contours import Contours
 from oncontour.errors import StructureError
 from oncontour.geometry import Geometry
-from oncontour.io.dicomparse import read_header
 from oncontour.io.scan import SeriesFiles
 from oncontour.io.source import SAME_FRAME_WAY, DicomSource
 from oncontour.notes import Note, NoteCode
@@ -31,7 +30,6 @@ PICK_ONE = (
     "choose one with --structure_set_uid (oncontour assess, convert, dvh, risk, run; a patient of a cohort: convert it first),"
     " or leave only the one that is meant there"
 )
-_DATES = ("StructureSetDate", "StructureSetTime", "InstanceCreationDate", "InstanceCreationTime", "SOPClassUID", "SOPInstanceUID")
 
 
 class Standing(IntEnum):
@@ -214,18 +212,13 @@ def _check_of_one_series(files: Sequence[SeriesFiles]) -> None:
 def _newest(different: list[SeriesFiles]) -> tuple[tuple[SeriesFiles, ...], list[str]]:
     if len(different) < 2:
         return tuple(different), []
-    dated = sorted(((_date(f), n) for n, f in enumerate(different)), reverse=True)
+    from oncontour.io.doses import date_of
+
+    dated = sorted(((date_of(f), n) for n, f in enumerate(different)), reverse=True)
     told = "; ".join(f"{different[n].path.name} ({date or 'no date'}, {different[n].sop_instance_uid})" for date, n in dated)
     if dated[0][0] == dated[1][0]:
         raise StructureError(f"{len(different)} structure sets and none is the newest: {told}", hint=PICK_ONE)
     return (different[dated[0][1]],), [f"the newest of {len(different)} structure sets is read: {told}"]
-
-
-def _date(file: SeriesFiles) -> str:
-    header = read_header(file.path, _DATES)
-    if header is None:
-        return ""
-    return "".join(header.plain(key) for key in _DATES[:2]) or "".join(header.plain(key) for key in _DATES[2:4])
 
 
 def _of_another_series(file: SeriesFiles, source: DicomSource) -> Note | None:
