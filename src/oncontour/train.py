@@ -39,6 +39,7 @@ from oncontour.case import Case
 from oncontour.dose.select import Selection
 from oncontour.errors import ConfigError, GeometryError, InputError, ModelError, OncontourError, OutputError, TrainingError
 from oncontour.files import check_writable, write_text
+from oncontour.libraries import is_out_of_memory, memory_told, why
 from oncontour.nets.grow import grow
 from oncontour.nets.unet import UNet3d
 from oncontour.tasks.assess import AssessSettings, AssessTask
@@ -254,6 +255,13 @@ class SaveEpoch(ModelCheckpoint):
             dirpath=folder, filename="last", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: Lightning would keep where the files lie on this machine, and there is only one of them."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Checkpoints of earlier versions hold paths, of a machine that may be another."""
+
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
         part = Path(filepath + ".part")
         try:
@@ -264,8 +272,10 @@ class SaveEpoch(ModelCheckpoint):
                 part.replace(filepath)
         except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError of its own
             part.unlink(missing_ok=True)
+            if is_out_of_memory(error):
+                raise
             raise OutputError(
-                f"the checkpoint of epoch {trainer.current_epoch + 1} cannot be written ({str(error).splitlines()[0]})",
+                f"the checkpoint of epoch {trainer.current_epoch + 1} cannot be written ({why(error)})",
                 where=filepath,
                 hint="is the disk full? Started again, the training goes on from the epoch before",
             ) from error
@@ -321,11 +331,11 @@ def fit(
     when another training is at work there. A case that cannot be read is named in the outcome's notes and left out. After each epoch of
     ``snapshots`` the model of that moment is kept as OUT/NAME-epochN.safetensors. Raises TrainingError when nothing is left to learn
     from, or when a structure to contour is in no patient to learn from (with ``start`` that is a note), ModelError when ``start`` does
-    not fit, ConfigError for what this machine cannot do.
+    not fit, ConfigError for what this machine cannot do, MemoryError where memory runs out, whichever library says so.
     """
     out = Path(out)
     words: dict[str, Any] = {"name": name, "data": data, "licence": licence, "limits": limits, "region": region}
-    with _alone(out):
+    with _alone(out), memory_told():
         return _fit(task, cases, out, settings, words, start, snapshots)
 
 
@@ -428,7 +438,7 @@ def _resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path
     check_writable(out)
     settings, last = out / "settings.json", out / "checkpoints" / "last.ckpt"
     if settings.exists():
-        held = json.loads(settings.read_text(encoding="utf-8"))
+        held = _held_settings(settings)
         held.pop("patients", None)  # they are compared once they were read
         held |= {key: _completed(held[key], made_of[key]) for key in made_of if key in held}
         differs = sorted(_differences(_as_made(held), _as_made(record)))
@@ -436,9 +446,39 @@ def _resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path
             raise OutputError(
                 f"the folder holds another run (different: {', '.join(differs)})", where=str(out), hint="choose another --out"
             )
-    if last.exists() and not zipfile.is_zipfile(last):
-        raise OutputError("the checkpoint is damaged", where=str(last), hint="delete it to begin anew, or choose another --out")
-    return last if last.exists() else None
+    if not last.exists():
+        return None
+    _check_checkpoint(last)
+    return last
+
+
+def _held_settings(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote into settings.json. Raises OutputError where it is damaged."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise OutputError("the settings of the run are damaged", where=str(path), hint="choose another --out") from error
+    if not isinstance(held, dict):
+        raise OutputError("the settings of the run are damaged", where=str(path), hint="choose another --out")
+    return held
+
+
+def _check_checkpoint(path: Path) -> None:
+    """Raise OutputError where a checkpoint is damaged or holds more than tensors and plain values, before anything is done."""
+    hint = "delete it to begin anew, or choose another --out"
+    if not zipfile.is_zipfile(path):
+        raise OutputError("the checkpoint is damaged", where=str(path), hint=hint)
+    try:
+        with memory_told():
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of whatever kind: it is not one that a training wrote
+        raise OutputError(
+            "the checkpoint is damaged, or holds more than tensors and plain values, which is not loaded", where=str(path), hint=hint
+        ) from error
+    if not isinstance(held, dict) or not {"state_dict", "loops", "epoch"} <= set(held):
+        raise OutputError("the checkpoint is damaged: it is not of a training", where=str(path), hint=hint)
 
 
 def _as_made(record: dict[str, Any]) -> dict[str, Any]:
@@ -521,7 +561,7 @@ def _trainer(out: Path, settings: TrainSettings, more: Sequence[Callback] = ()) 
         )
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(
-            f"{settings.devices} x {settings.accelerator!r} cannot train here ({str(error).splitlines()[0]})",
+            f"{settings.devices} x {settings.accelerator!r} cannot train here ({why(error)})",
             hint="set training.accelerator to cpu, gpu or auto, and training.devices to what there is",
         ) from error
     if settings.precision == "16-mixed" and isinstance(trainer.accelerator, CPUAccelerator):
@@ -544,7 +584,7 @@ def _saved(task: Task[Any], model: Path, card: Card) -> Card:
 def _check_same_patients(out: Path, patients: Sequence[str]) -> None:
     """Raise OutputError where the run in OUT has learned from others: who was held back would not be the same, and some that were learned
     from would count as strangers. A run that was begun before this was written down is taken at its word."""
-    held = json.loads((out / "settings.json").read_text(encoding="utf-8")).get("patients")
+    held = _held_settings(out / "settings.json").get("patients")
     if held is None or held == list(patients):
         return
     more, gone = sorted(set(patients) - set(held)), sorted(set(held) - set(patients))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from oncontour.card import Card
 from oncontour.case import Case
 from oncontour.errors import FormatError, ModelError
 from oncontour.geometry import Geometry
+from oncontour.libraries import asks, memory_told, why
 from oncontour.ops.tidy import Tidy, tidy
 from oncontour.ops.windows import Blend, Predict, stitch_labels
 from oncontour.tasks.task import Progress
@@ -192,9 +194,12 @@ def load_tensors(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(numbers + [type(kind) for kind in kinds]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on the pickle's protocol: what counts is whether it is refused
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            with memory_told():
+                held = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
+    except MemoryError:
+        raise
     except Exception as error:  # the reader raises many kinds; all mean that this is no file of tensors
         raise ModelError(f"this file holds more than tensors, or is damaged: {_reason(error)}", where=str(path), hint=CONVERT) from error
     if not isinstance(held, dict):
@@ -206,11 +211,9 @@ _SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
 
 
 def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in lines:
-        if "Unsupported" in line or "rror:" in line:
-            return line.split(" was not an allowed")[0][:200]
-    return (lines[0] if lines else type(error).__name__)[:200]
+    """What torch's reader says of the thing that it refuses, without its advice to switch the guard off or to write to torch."""
+    refused = re.search(r"(?:Unsupported|rror:)\s*(.*?)(?: was not an allowed|\n|$)", str(error))
+    return refused.group(1)[:200] if refused and refused.group(1) and not asks(refused.group(1)) else why(error)
 
 
 def tensors_in(held: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
