@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -172,6 +173,26 @@ def with_card(data: bytes, card: Card) -> tuple[Card, bytes]:
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return card, struct.pack("<Q", len(text)) + text + data[header.offset :]
+
+
+def portable(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """``settings`` as a file in ``folder`` is to hold them: the model that is asked for an opinion, where it is a file and no shipped name,
+    by its way from ``folder``, so that nothing says where that lay on this machine, and both can be moved together."""
+    asked = settings.get("opinion")
+    if not isinstance(asked, str) or not asked or asked in shipped() or not Path(asked).is_file():
+        return dict(settings)
+    try:
+        return {**settings, "opinion": Path(os.path.relpath(Path(asked).resolve(), folder.resolve())).as_posix()}
+    except ValueError:  # on another drive
+        return {**settings, "opinion": Path(asked).name}
+
+
+def at_home(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings of a file in ``folder``, to work with: a way that ``portable`` made is a path again, if it leads to a file."""
+    asked = settings.get("opinion")
+    if not isinstance(asked, str) or not asked or asked in shipped() or not (folder / asked).is_file():
+        return dict(settings)
+    return {**settings, "opinion": str((folder / asked).resolve())}
 
 
 def _seal(card: Card, tensors: Mapping[str, Any]) -> str:

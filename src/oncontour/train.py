@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from oncontour import __version__
-from oncontour.card import Card, checked_card, find, read_card
+from oncontour.card import Card, checked_card, find, portable, read_card
 from oncontour.case import Case
 from oncontour.dose.select import Selection
 from oncontour.errors import ConfigError, GeometryError, InputError, ModelError, OncontourError, OutputError, TrainingError
@@ -351,7 +351,7 @@ def _fit(
     """``fit`` in a folder that is held; ``words`` go into the card."""
     began, name = time.monotonic(), words["name"]
     started = None if start is None else _starting(task, start)
-    record = _record(task, settings, started)
+    record = _record(task, settings, started, out)
     resume = _resumed(out, record, {"task_settings": getattr(task, "settings", None), "training": settings})
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     kept = Snapshots(task, out, name, snapshots, {})
@@ -424,9 +424,9 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _record(task: Task[Any], settings: TrainSettings, started: dict[str, str] | None) -> dict[str, Any]:
-    """What settings.json holds: everything that makes this run what it is."""
-    wanted = {"task": task.name, "task_settings": task.card().settings, "training": asdict(settings)}
+def _record(task: Task[Any], settings: TrainSettings, started: dict[str, str] | None, out: Path) -> dict[str, Any]:
+    """What settings.json holds: everything that makes this run what it is, and no place on this machine."""
+    wanted = {"task": task.name, "task_settings": portable(task.card().settings, out), "training": asdict(settings)}
     return dict(_plain(wanted | ({"started_from": started} if started else {})))
 
 
@@ -441,6 +441,8 @@ def _resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path
         held = _held_settings(settings)
         held.pop("patients", None)  # they are compared once they were read
         held |= {key: _completed(held[key], made_of[key]) for key in made_of if key in held}
+        if isinstance(held.get("task_settings"), dict):
+            held["task_settings"] = portable(held["task_settings"], out)  # earlier versions wrote a path
         differs = sorted(_differences(_as_made(held), _as_made(record)))
         if differs:
             raise OutputError(

@@ -27,7 +27,7 @@ def stamp(model: str, evaluation: Path, *, out: Path, tested_on: str, limits: st
         tested_on: who the patients were, in a line
         limits: what the model is not for, instead of what its card says
     """
-    from oncontour.card import checked_card, find, with_card
+    from oncontour.card import at_home, checked_card, find, portable, with_card
     from oncontour.files import writing
 
     path = find(model)
@@ -35,7 +35,8 @@ def stamp(model: str, evaluation: Path, *, out: Path, tested_on: str, limits: st
         raise ConfigError("figures without the patients they come from mean nothing: --tested_on is empty")
     card = checked_card(path)
     metrics = {"tested_on": tested_on, "DSC": figures(evaluation / "summary.csv", _judged_as(evaluation, path.stem, card.sha256))}
-    card = replace(card, metrics=metrics, limits=card.limits if limits is None else limits)
+    settings = portable(at_home(card.settings, path.parent), out.parent)
+    card = replace(card, metrics=metrics, limits=card.limits if limits is None else limits, settings=settings)
     written, data = with_card(path.read_bytes(), card)
     with writing(out) as temporary:
         temporary.write_bytes(data)

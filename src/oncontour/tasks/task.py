@@ -16,14 +16,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
-from oncontour.card import Card, checked_card, find, shapes, with_card
+from oncontour.card import Card, at_home, checked_card, find, portable, shapes, with_card
 from oncontour.case import Case
 from oncontour.errors import ConfigError, ModelError, TrainingError
 from oncontour.libraries import memory_told, why
@@ -123,7 +123,8 @@ def save_model(task: Task[Any], path: Path | str, card: Card | None = None, *, h
     from oncontour.files import writing
 
     tensors = {name: _stored(name, value, half).contiguous().clone() for name, value in task.net.state_dict().items()}
-    card, data = with_card(save(tensors), card or task.card())
+    card = card or task.card()
+    card, data = with_card(save(tensors), replace(card, settings=portable(card.settings, Path(path).parent)))
     with writing(path) as temporary:
         temporary.write_bytes(data)
     return card
@@ -165,7 +166,8 @@ def load_task(model: str | Path) -> Task[Any]:
     from oncontour.tasks.build import built
 
     path = find(model)
-    task = built(checked_card(path), shapes(path), path)
+    card = checked_card(path)
+    task = built(replace(card, settings=at_home(card.settings, path.parent)), shapes(path), path)
     load_weights(task.net, path)
     return task.eval()
 
