@@ -1,29 +1,20 @@
-"""From a model's card to a task, with no trust in the card: its settings are checked, and the net is first built without memory.
-
-A card can ask for a net of any size. On torch's ``meta`` device a net has shapes and no numbers; there it is built first, by no more
-numbers than the file holds, and compared with the file. Only a net that fits is built in earnest.
-"""
+"""From a model's card to a task, with no trust in the card: its settings are checked one by one, and its net is built within the bounds of
+the file (``nets/bounded.py``) and compared with what the file holds."""
 
 from __future__ import annotations
 
-import math
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import torch
-from torch import Tensor, nn
-from torch.nn.modules import module as hooks
 
 from oncontour.card import Card, Shapes, is_number, refuse
 from oncontour.classes import check
 from oncontour.errors import ModelError, OncontourError
 from oncontour.libraries import is_out_of_memory, why
 from oncontour.nets import NETS
+from oncontour.nets.bounded import at_most
 from oncontour.tasks import TASKS, task_class
 from oncontour.tasks.task import Task
 
@@ -133,16 +124,12 @@ def built(card: Card, held: Shapes, where: Path) -> Task[Any]:
     """The task that ``card`` describes, its net still without weights, for a file that holds tensors of the shapes ``held``.
 
     Raises ModelError where the card is wrong, or its net is not the one that the file holds. Outside classes, which the user named, are
-    built at once.
+    built as they are.
     """
-
-    def make() -> Task[Any]:
-        made: Task[Any] = task_class(card.task).from_card(card)  # type: ignore[attr-defined]
-        return made
-
-    if card.task not in TASKS or (":" in str(card.settings.get("net", ""))):
-        return _told(make, where)
-    needed = {name: tuple(value.shape) for name, value in _told(lambda: _planned(make, held), where).net.state_dict().items()}
+    if card.task not in TASKS or ":" in str(card.settings.get("net", "")):
+        return _told(lambda: _made(card), where)
+    task = _told(lambda: _made_within(card, held), where)
+    needed = {name: tuple(value.shape) for name, value in task.net.state_dict().items()}
     differs = [name for name in sorted({*needed, *held}) if needed.get(name) != held.get(name)]
     if differs:
         name = differs[0]
@@ -151,16 +138,21 @@ def built(card: Card, held: Shapes, where: Path) -> Task[Any]:
             where=str(where),
             hint=_WAY_OUT,
         )
-    return _told(make, where)
+    return task
+
+
+def _made(card: Card) -> Task[Any]:
+    made: Task[Any] = task_class(card.task).from_card(card)  # type: ignore[attr-defined]
+    return made
+
+
+def _made_within(card: Card, held: Shapes) -> Task[Any]:
+    with at_most(held):
+        return _made(card)
 
 
 def _shape(shapes: Shapes, name: str) -> str:
     return str(shapes[name]) if name in shapes else "missing"
-
-
-def _planned(make: Callable[[], Task[Any]], held: Shapes) -> Task[Any]:
-    with torch.device("meta"), at_most(sum(map(math.prod, held.values())), len(held)):
-        return make()
 
 
 def _told(make: Callable[[], T], where: Path) -> T:
@@ -177,32 +169,3 @@ def _told(make: Callable[[], T], where: Path) -> T:
         raise ModelError(
             f"the model's card describes no net that can be built ({type(error).__name__}: {why(error)})", where=str(where), hint=_WAY_OUT
         ) from error
-
-
-@contextmanager
-def at_most(numbers: int, tensors: int) -> Iterator[None]:
-    """Nets built within have at most so many numbers in so many tensors, counting twice what is put in place of another, and modules
-    in proportion. Raises ModelError as soon as one is larger."""
-    me, count = threading.get_ident(), [0, 0, 0]
-    limits = (2 * numbers + 1024, 2 * tensors + 64, 32 * tensors + 1024)
-
-    def counted(_: nn.Module, __: str, value: Tensor | nn.Module | None) -> None:
-        if value is None or threading.get_ident() != me:
-            return
-        if isinstance(value, Tensor):
-            count[0], count[1] = count[0] + value.numel(), count[1] + 1
-        else:
-            count[2] += 1
-        if any(n > limit for n, limit in zip(count, limits, strict=True)):
-            raise ModelError(f"the net described is larger than the {numbers} numbers in {tensors} tensors that the file holds")
-
-    ours = [
-        hooks.register_module_parameter_registration_hook(counted),
-        hooks.register_module_buffer_registration_hook(counted),
-        hooks.register_module_module_registration_hook(counted),
-    ]
-    try:
-        yield
-    finally:
-        for one in ours:
-            one.remove()

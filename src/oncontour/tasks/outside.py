@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,12 +25,13 @@ from oncontour.geometry import Geometry
 from oncontour.libraries import asks, memory_told, why
 from oncontour.ops.tidy import Tidy, tidy
 from oncontour.ops.windows import Blend, Predict, stitch_labels
-from oncontour.tasks.task import Progress
+from oncontour.tasks.task import MAX_WINDOW, Progress
 from oncontour.volume import Volume
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 CONVERT = (
     "if you trust where the file comes from, keep its tensors alone, on a machine that holds no patients: "
     "python -c \"import sys, torch; d = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
@@ -227,6 +229,20 @@ def tensors_in(held: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     if not held or not all(isinstance(value, torch.Tensor) for value in held.values()):
         raise ModelError(f"no named tensors here, only {sorted(map(str, held))[:5]}", where=str(path))
     return dict(held)
+
+
+def check_window(window: Sequence[int], where: str) -> None:
+    """Raise ModelError for a window that no net can see."""
+    if min(window) < 1 or math.prod(window) > MAX_WINDOW:
+        raise ModelError(f"a net sees windows of 1 to {MAX_WINDOW} voxels, not {list(window)}", where=where)
+
+
+def sized(make: Callable[[], T], weights: Mapping[str, Tensor]) -> T:
+    """The net that ``make`` builds by what somebody's files say, never larger than its ``weights``. Raises ModelError where it would be."""
+    from oncontour.nets.bounded import at_most
+
+    with memory_told(), at_most({name: tuple(value.shape) for name, value in weights.items()}):
+        return make()
 
 
 def fit(net: Any, weights: Mapping[str, Tensor], path: Path) -> None:

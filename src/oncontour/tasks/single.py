@@ -32,7 +32,7 @@ from oncontour.case import Case
 from oncontour.engine import Backend, Engine
 from oncontour.errors import ModelError
 from oncontour.libraries import memory_told, why
-from oncontour.tasks.outside import Outside, axes_of, card_of, image_of, read_json
+from oncontour.tasks.outside import Outside, axes_of, card_of, check_window, image_of, read_json
 from oncontour.volume import Volume
 
 Map = Callable[[NDArray[Any]], NDArray[Any]]
@@ -53,6 +53,7 @@ def read_single(path: Path, *, backend: Backend = "auto", threads: int | None = 
             "nothing says what this net contours", where=str(path), hint=f"write {beside.name} beside it: see oncontour.tasks.single"
         )
     said = _Said.of(read_json(beside), beside)
+    check_window(said.window, str(beside))
     if path.suffix.lower() == ".onnx":
         engine = Engine.load_onnx(path, threads=threads)
     else:
