@@ -140,8 +140,9 @@ def checked_card(path: Path | str) -> Card:
 
 
 def notes(card: Card) -> list[str]:
-    """What is to be known wherever a model of ours is used: whether a hash covers its card. Of a model that was never saved: nothing."""
-    return [NOT_COVERED] if card.sha256 and not card.file_sha256 else []
+    """What is to be known wherever a model is used: whether a hash covers its card. Nothing of a model that was never saved, and of somebody
+    else's, whose card is made when its files are read (``tasks/outside.py``)."""
+    return [NOT_COVERED] if card.sha256 and not card.file_sha256 and "kind" not in card.settings else []
 
 
 def info(model: str) -> str:

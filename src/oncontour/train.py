@@ -35,6 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from oncontour import __version__
 from oncontour.card import Card, checked_card, find, portable, read_card
+from oncontour.card import notes as notes_of
 from oncontour.case import Case
 from oncontour.dose.select import Selection
 from oncontour.errors import ConfigError, GeometryError, InputError, ModelError, OncontourError, OutputError, TrainingError
@@ -368,6 +369,7 @@ def _fit(
     taught_by = [s for s in samples if s.case_id not in watched]
     missing = _unlearned(task, taught_by)
     notes += _told_of_missing(task, missing, taught_by, started)
+    notes += [] if start is None else [f"{start}: {note}" for note in notes_of(read_card(find(start)))]
     if watched & known:
         notes.append(f"{len(watched & known)} of the patients held back taught the model this one starts from: they tell too good a tale")
     write_text(out / "settings.json", json.dumps(record | {"patients": patients}, indent=1))
