@@ -140,8 +140,8 @@ def checked_card(path: Path | str) -> Card:
 
 
 def notes(card: Card) -> list[str]:
-    """What is to be known wherever a model is used: whether a hash covers its card. Nothing of a model that was never saved, and of somebody
-    else's, whose card is made when its files are read (``tasks/outside.py``)."""
+    """What is to be known wherever a model is used: whether a hash covers its card. Nothing of a model that was never saved, and of
+    somebody else's, whose card is made when its files are read (``tasks/outside.py``)."""
     return [NOT_COVERED] if card.sha256 and not card.file_sha256 and "kind" not in card.settings else []
 
 
