@@ -431,3 +431,48 @@ def test_a_full_disk_costs_one_epoch_and_a_damaged_checkpoint_is_told(cases, tmp
     last.write_bytes(before[: len(before) // 2])
     with pytest.raises(OutputError, match="checkpoint is damaged"):
         fit(ContourTask(SETTINGS), cases, tmp_path, QUICK)
+
+
+class Writes:
+    """What a hostile checkpoint holds: unpickling it would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_checkpoint_that_holds_code_or_is_none_is_refused_before_any_work(cases, tmp_path):
+    fit(ContourTask(SETTINGS), cases, tmp_path / "run", replace(QUICK, epochs=1))
+    last, trace = tmp_path / "run" / "checkpoints" / "last.ckpt", tmp_path / "executed"
+    held = torch.load(last, weights_only=True)
+    assert held["callbacks"] == {}, "what callbacks keep would say where files lie"
+    model = (tmp_path / "run" / "model.safetensors").read_bytes()
+    for wrong in ({**held, "callbacks": Writes(trace)}, {"state_dict": {}}, [1, 2]):
+        torch.save(wrong, last)
+        with pytest.raises(OutputError, match="the checkpoint is damaged"):
+            fit(ContourTask(SETTINGS), iter(()), tmp_path / "run", replace(QUICK, epochs=1))
+    assert not trace.exists()
+    torch.save(held, last)
+    (tmp_path / "run" / "settings.json").write_text("{")
+    with pytest.raises(OutputError, match="settings of the run"):
+        fit(ContourTask(SETTINGS), iter(()), tmp_path / "run", replace(QUICK, epochs=1))
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == model
+
+
+def test_a_checkpoint_of_an_earlier_version_that_knows_its_folder_goes_on(cases, tmp_path, monkeypatch):
+    recipe = replace(QUICK, epochs=2)
+    killed_after_an_epoch(monkeypatch, ContourTask(SETTINGS), cases, tmp_path / "a", recipe)
+    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    held = torch.load(last, weights_only=True)
+    held["callbacks"][SaveEpoch(last.parent).state_key] = {
+        "dirpath": "/somebody/else",
+        "best_model_path": "/somebody/else/last.ckpt",
+        "monitor": None,
+    }
+    torch.save(held, last)
+    fit(ContourTask(SETTINGS), cases, tmp_path / "a", recipe)
+    fit(ContourTask(SETTINGS), cases, tmp_path / "b", recipe)
+    assert curve(tmp_path / "a") == curve(tmp_path / "b")
+    assert b"/somebody" not in last.read_bytes()

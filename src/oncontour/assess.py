@@ -179,6 +179,7 @@ def calibrate(
         threads: CPU threads for the nets
         progress: called with the fraction done
     """
+    from oncontour.card import notes as notes_of
     from oncontour.io.cohort import Cohort
     from oncontour.tasks.assessing import load_assessor
     from oncontour.tasks.calibrating import recalibrated
@@ -199,6 +200,7 @@ def calibrate(
         if seen:
             raise InputError(f"{who} learned from {len(seen)} of these patients ({', '.join(sorted(seen)[:3])})", where=str(cohort))
     observed, notes = observe_cohort(assessor, patients, claims or [], contourer or ([] if claims else [DEFAULT_CONTOURER]), progress)
+    notes = [*notes_of(assessor.card), *notes]
     data = f"{len({s.patient for s in observed.scored()})} patients of one clinic"
     card, told = recalibrated(assessor, observed, coverage=coverage, method=method, by=by, data=data)
     card = save_model(assessor.task, out, replace(card, name=name or f"{card.name}-calibrated"))

@@ -17,7 +17,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from oncontour.classes import allow
 from oncontour.errors import ConfigError, IncompleteError, OncontourError, nearest
+from oncontour.libraries import is_out_of_memory
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -43,6 +45,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """command -> ("module:function", what it gives in a line)."""
 
+LOADS_MODELS = ("run", "assess", "train contour", "train assess", "train risk", "predict", "calibrate", "evaluate", "reproduce", "risk")
+"""Commands that build nets from model files, and so have ``--allow_class``."""
 _COMMANDS_OF_TERMINALS = {code: "?" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 """What is written holds names that anybody may have given: none of them moves the cursor or hides a warning."""
 UNEXPECTED, NO_MEMORY, INTERRUPTED, BROKEN_PIPE, TERMINATED = 70, 71, 130, 141, 143
@@ -85,7 +89,7 @@ def verdict(error: BaseException, words: Sequence[str] = ()) -> tuple[int, str]:
         return INTERRUPTED, "oncontour: stopped by Ctrl-C; nothing half-written was left and what was there before is untouched"
     if isinstance(error, _Terminated):
         return TERMINATED, "oncontour: stopped by SIGTERM; nothing half-written was left and what was there before is untouched"
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return (
             NO_MEMORY,
             "oncontour: this needs more memory than there is; nothing was written. Way out: close other programs or use a larger machine",
@@ -100,8 +104,7 @@ def verdict(error: BaseException, words: Sequence[str] = ()) -> tuple[int, str]:
         return known.exit_code, f"oncontour: {known}"
     if isinstance(error, OSError) and error.filename:
         return 2, f"oncontour: {error.strerror or error} [{error.filename}]. Way out: check the path"
-    kind = type(error).__name__
-    return UNEXPECTED, f"oncontour: an error nobody expected ({kind}: {_first_line(error)}); {_logged(error, words)}"
+    return UNEXPECTED, f"oncontour: an error nobody expected ({_surprise(error)}); {_logged(error, words)}"
 
 
 # ---- from words to an answer
@@ -203,6 +206,9 @@ def make_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
     parser = jsonargparse.ArgumentParser(prog=f"oncontour {name}", description=text, exit_on_error=False, formatter_class=Help)
     parser.add_argument("--config", action="config", help="YAML file with the names below; the command line wins over it")
     parser.add_function_arguments(function, as_positional=True, as_group=False, skip={"progress"}, fail_untyped="all")
+    if name in LOADS_MODELS:
+        told = "outside net or task (module:Class) that a model file names and that you trust to run; again for several"
+        parser.add_argument("--allow_class", type=list[str] | None, help=told)
     for action in parser._actions:
         if action.dest == "print_config":
             action.help = "show all settings as YAML, to be changed and given as --config, and exit"
@@ -288,8 +294,10 @@ def parse(parser: ArgumentParser, words: Sequence[str], name: str) -> dict[str, 
         raise ConfigError(f"there is an empty word after {after}", hint="is a variable of the shell not set?")
     _check_configs(words)
     try:
-        parsed = parser.instantiate(parser.parse_args(spread(words, parser)))
-        return {key: _at_home(value) for key, value in vars(parsed).items() if key != "config" and not key.startswith("__")}
+        parsed = vars(parser.instantiate(parser.parse_args(spread(words, parser))))
+        for one in parsed.pop("allow_class", None) or ():
+            allow(one)
+        return {key: _at_home(value) for key, value in parsed.items() if key != "config" and not key.startswith("__")}
     except ArgumentError as error:
         raise ConfigError(_plain(str(error), parser), hint=f"oncontour {name} --help shows the arguments") from error
 
@@ -375,8 +383,16 @@ def _show_traceback() -> None:
     traceback.print_exc()
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "no message")[:300]
+def _surprise(error: BaseException) -> str:
+    """What happened, in the error's own words; of one that a library raised its name and the library's alone: what libraries say is
+    written for developers, and asks them to write to others."""
+    import traceback
+
+    kind, places = type(error).__name__, [Path(place.filename) for place in traceback.extract_tb(error.__traceback__)]
+    parts = places[-1].parts if places and Path(__file__).parent not in places[-1].parents else ()
+    if "site-packages" in parts[:-1]:
+        return f"{kind} in {Path(parts[parts.index('site-packages') + 1]).stem}"
+    return f"{kind}: {next(iter(str(error).splitlines()), 'no message')[:300]}"
 
 
 def _logged(error: BaseException, words: Sequence[str]) -> str:

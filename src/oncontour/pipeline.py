@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from oncontour import report, scoring
 from oncontour.case import Case
 from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, did_you_mean
+from oncontour.libraries import is_out_of_memory, why
 from oncontour.notes import DOSE_DOUBTS, NoteCode, about, except_about
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
@@ -498,10 +499,13 @@ def _of_dose(case: Case) -> list[str]:
 
 
 def _because(what: str, error: Exception) -> str:
-    """Why ``what``: in our own words, or by the name of an error that nobody foresaw."""
+    """Why ``what``: in our own words, or by the name of an error that nobody foresaw and what is fit to be shown of it."""
     if isinstance(error, OncontourError):
         return _sentence(f"{what}: {error.what}", error.hint)
-    return _sentence(f"{what}: {type(error).__name__} {' '.join(str(error).split())[:200]}".rstrip())
+    if is_out_of_memory(error):
+        return _sentence(f"{what}: it needs more memory than there is", "close other programs or use a larger machine")
+    kind, told = type(error).__name__, why(error)
+    return _sentence(f"{what}: {kind}" + (f" {told}" if told != kind else ""))
 
 
 def _sentence(what: str, hint: str = "") -> str:

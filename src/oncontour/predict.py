@@ -77,6 +77,7 @@ def predict(
         threads: CPU threads for the nets
         progress: called with the fraction done
     """
+    from oncontour.card import notes as notes_of
     from oncontour.io.cohort import Cohort
 
     patients = Cohort.open(cohort)
@@ -93,6 +94,7 @@ def predict(
         drawn = draw(segmenter, patients, strangers, out / segmenter.name, step, chances=chances, failed=failed)
         known = len(patients) - len(strangers)
         lines.append(f"{segmenter.name}: {drawn} of {len(patients)} patients drawn, {known} left out as it learned from them")
+        lines += [f"{segmenter.name}: {note}" for note in notes_of(segmenter.contourer.card)]
     if failed:
         raise IncompleteError(f"not drawn: {'; '.join(failed)}; the others are in {out}", where=str(cohort), done="\n".join(lines))
     return "\n".join(lines)

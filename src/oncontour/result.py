@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from oncontour import notes, report
+from oncontour.card import Card
+from oncontour.card import notes as notes_of
 from oncontour.case import Case
 from oncontour.errors import InputError, OutputError
 from oncontour.files import at_end_of_link, check_not_here, check_writable, sweep, writing_folder
@@ -119,9 +121,9 @@ def finish(
 
 
 def card_words(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a model's card what a record keeps."""
-    kept = ("name", "task", "structures", "spacing_mm", "region", "data", "licence", "metrics", "limits", "sha256")
-    return {key: card[key] for key in kept}
+    """Of a model's card what a record keeps, and ``notes``: what is to be known of the file."""
+    kept = ("name", "task", "structures", "spacing_mm", "region", "data", "licence", "metrics", "limits", "sha256", "file_sha256")
+    return {key: card[key] for key in kept} | {"notes": notes_of(Card(**card))}
 
 
 def pseudonym(case: Case) -> str:

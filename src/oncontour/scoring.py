@@ -96,7 +96,8 @@ def score(
     elif "calibrated_with" in opinion:
         reasons.append((NO_BOUND, opinion["model"]))
     notes = [] if scored.scores["assess"]["refused"] else [reason.format(of, assessor.card.name) for reason, of in reasons]
-    return without_drawers(scored), [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
+    told = result.card_words(asdict(assessor.card))
+    return without_drawers(scored), [{**told, "backend": assessor.backend, "notes": [*told["notes"], *notes]}]
 
 
 def without_opinion(assessor: Assessor) -> str:

@@ -34,12 +34,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from oncontour import __version__
-from oncontour.card import Card, checked_card, find, read_card
+from oncontour.card import Card, checked_card, find, portable, read_card
+from oncontour.card import notes as notes_of
 from oncontour.case import Case
 from oncontour.documents import read_json
 from oncontour.dose.select import Selection
 from oncontour.errors import ConfigError, GeometryError, InputError, ModelError, OncontourError, OutputError, TrainingError
 from oncontour.files import check_writable, write_text
+from oncontour.libraries import is_out_of_memory, memory_told, why
 from oncontour.nets.grow import grow
 from oncontour.nets.unet import UNet3d
 from oncontour.notes import grouped
@@ -256,6 +258,13 @@ class SaveEpoch(ModelCheckpoint):
             dirpath=folder, filename="last", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: Lightning would keep where the files lie on this machine, and there is only one of them."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Checkpoints of earlier versions hold paths, of a machine that may be another."""
+
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
         part = Path(filepath + ".part")
         try:
@@ -266,8 +275,10 @@ class SaveEpoch(ModelCheckpoint):
                 part.replace(filepath)
         except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError of its own
             part.unlink(missing_ok=True)
+            if is_out_of_memory(error):
+                raise
             raise OutputError(
-                f"the checkpoint of epoch {trainer.current_epoch + 1} cannot be written ({str(error).splitlines()[0]})",
+                f"the checkpoint of epoch {trainer.current_epoch + 1} cannot be written ({why(error)})",
                 where=filepath,
                 hint="is the disk full? Started again, the training goes on from the epoch before",
             ) from error
@@ -323,11 +334,11 @@ def fit(
     when another training is at work there. A case that cannot be read is named in the outcome's notes and left out. After each epoch of
     ``snapshots`` the model of that moment is kept as OUT/NAME-epochN.safetensors. Raises TrainingError when nothing is left to learn
     from, or when a structure to contour is in no patient to learn from (with ``start`` that is a note), ModelError when ``start`` does
-    not fit, ConfigError for what this machine cannot do.
+    not fit, ConfigError for what this machine cannot do, MemoryError where memory runs out, whichever library says so.
     """
     out = Path(out)
     words: dict[str, Any] = {"name": name, "data": data, "licence": licence, "limits": limits, "region": region}
-    with _alone(out):
+    with _alone(out), memory_told():
         return _fit(task, cases, out, settings, words, start, snapshots)
 
 
@@ -343,7 +354,7 @@ def _fit(
     """``fit`` in a folder that is held; ``words`` go into the card."""
     began, name = time.monotonic(), words["name"]
     started = None if start is None else _starting(task, start)
-    record = _record(task, settings, started)
+    record = _record(task, settings, started, out)
     resume = _resumed(out, record, {"task_settings": getattr(task, "settings", None), "training": settings})
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     kept = Snapshots(task, out, name, snapshots, {})
@@ -360,6 +371,7 @@ def _fit(
     taught_by = [s for s in samples if s.case_id not in watched]
     missing = _unlearned(task, taught_by)
     notes += _told_of_missing(task, missing, taught_by, started)
+    notes += [] if start is None else [f"{start}: {note}" for note in notes_of(read_card(find(start)))]
     if watched & known:
         notes.append(f"{len(watched & known)} of the patients held back taught the model this one starts from: they tell too good a tale")
     write_text(out / "settings.json", json.dumps(record | {"patients": patients, "notes": grouped(remarks, most=None)}, indent=1))
@@ -416,9 +428,9 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _record(task: Task[Any], settings: TrainSettings, started: dict[str, str] | None) -> dict[str, Any]:
-    """What settings.json holds: everything that makes this run what it is."""
-    wanted = {"task": task.name, "task_settings": task.card().settings, "training": asdict(settings)}
+def _record(task: Task[Any], settings: TrainSettings, started: dict[str, str] | None, out: Path) -> dict[str, Any]:
+    """What settings.json holds: everything that makes this run what it is, and no place on this machine."""
+    wanted = {"task": task.name, "task_settings": portable(task.card().settings, out), "training": asdict(settings)}
     return dict(_plain(wanted | ({"started_from": started} if started else {})))
 
 
@@ -434,14 +446,35 @@ def _resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path
         held.pop("patients", None)  # they are compared once they were read
         held.pop("notes", None)
         held |= {key: _completed(held[key], made_of[key]) for key in made_of if key in held}
+        if isinstance(held.get("task_settings"), dict):
+            held["task_settings"] = portable(held["task_settings"], out)  # earlier versions wrote a path
         differs = sorted(_differences(_as_made(held), _as_made(record)))
         if differs:
             raise OutputError(
                 f"the folder holds another run (different: {', '.join(differs)})", where=str(out), hint="choose another --out"
             )
-    if last.exists() and not zipfile.is_zipfile(last):
-        raise OutputError("the checkpoint is damaged", where=str(last), hint="delete it to begin anew, or choose another --out")
-    return last if last.exists() else None
+    if not last.exists():
+        return None
+    _check_checkpoint(last)
+    return last
+
+
+def _check_checkpoint(path: Path) -> None:
+    """Raise OutputError where a checkpoint is damaged or holds more than tensors and plain values, before anything is done."""
+    hint = "delete it to begin anew, or choose another --out"
+    if not zipfile.is_zipfile(path):
+        raise OutputError("the checkpoint is damaged", where=str(path), hint=hint)
+    try:
+        with memory_told():
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of whatever kind: it is not one that a training wrote
+        raise OutputError(
+            "the checkpoint is damaged, or holds more than tensors and plain values, which is not loaded", where=str(path), hint=hint
+        ) from error
+    if not isinstance(held, dict) or not {"state_dict", "loops", "epoch"} <= set(held):
+        raise OutputError("the checkpoint is damaged: it is not of a training", where=str(path), hint=hint)
 
 
 def _held(settings: Path) -> dict[str, Any]:
@@ -545,7 +578,7 @@ def _trainer(out: Path, settings: TrainSettings, more: Sequence[Callback] = ()) 
         )
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(
-            f"{settings.devices} x {settings.accelerator!r} cannot train here ({str(error).splitlines()[0]})",
+            f"{settings.devices} x {settings.accelerator!r} cannot train here ({why(error)})",
             hint="set training.accelerator to cpu, gpu or auto, and training.devices to what there is",
         ) from error
     if settings.precision == "16-mixed" and isinstance(trainer.accelerator, CPUAccelerator):

@@ -99,6 +99,15 @@ def read_cohort(folder: Path) -> object:
     return cohort.split((0.5, 0.5), 0), [cohort[one].id for one in cohort.ids[:3]]
 
 
+def read_model(folder: Path) -> object:
+    """A model as it is loaded to be used, and what ``oncontour info`` says of it."""
+    from oncontour.card import info
+    from oncontour.tasks.task import load_task
+
+    (path,) = folder.glob("*.safetensors")
+    return info(str(path)), load_task(path).card()
+
+
 # ---- images
 
 
@@ -333,6 +342,29 @@ def _enhanced(folder: Path) -> list[Path]:
     return [folder / "enhanced.dcm"]
 
 
+def _model(kind: str) -> Callable[[Path], list[Path]]:
+    def make(folder: Path) -> list[Path]:
+        from oncontour.tasks.assess import AssessSettings, AssessTask
+        from oncontour.tasks.contour import ContourSettings, ContourTask
+        from oncontour.tasks.risk import RiskSettings, RiskTask
+        from oncontour.tasks.task import save_model
+
+        names = ("Parotid_L", "Parotid_R")
+        if kind == "contour":
+            options: dict[str, object] = {"widths": (4, 8, 8)}
+            save_model(ContourTask(ContourSettings(names, net_options=options, window=(16, 16, 16))), folder / "m.safetensors")
+        elif kind == "assess":
+            options = {"width": 8, "depth": 1, "stem": (4, 4, 8)}
+            save_model(AssessTask(AssessSettings(names, net_options=options, window=(16, 16))), folder / "m.safetensors")
+        else:
+            options = {"widths": (4, 4, 4, 4), "embedding": 4}
+            settings = RiskSettings(("xerostomia",), net_options=options, window=(8, 8, 8), members=1)
+            save_model(RiskTask(settings), folder / "m.safetensors")
+        return [folder / "m.safetensors"]
+
+    return make
+
+
 IMAGES = (
     Kind("nifti", _image("a.nii"), read_single_image, (damage.nifti, damage.bytewise)),
     Kind("nifti.gz", _image("a.nii.gz"), read_single_image, (damage.nifti, damage.nifti, damage.bytewise)),
@@ -361,4 +393,5 @@ OBJECTS = (
     Kind("seg-labels", _label_map_seg, read_segments, (damage.dicom,)),
     Kind("plan", _plan, read_plan, (damage.dicom,)),
 )
-GROUPS = {"images": IMAGES, "tables": TABLES, "series": SERIES, "objects": OBJECTS}
+MODELS = tuple(Kind(kind, _model(kind), read_model, (damage.model,)) for kind in ("contour", "assess", "risk"))
+GROUPS = {"images": IMAGES, "tables": TABLES, "series": SERIES, "objects": OBJECTS, "models": MODELS}

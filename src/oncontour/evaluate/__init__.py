@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour.case import Case
 from oncontour.errors import ConfigError, IncompleteError, InputError, OutputError
@@ -93,6 +93,7 @@ def evaluate(
     _check_out(out)
     found = judge(patients, methods, structures=structures or (), tolerance_mm=tolerance_mm, look=overlays != "none", progress=progress)
     said = write(found, out, overlays=overlays, weights={name: _weights(one) for name, one in methods.items()})
+    said = "\n".join([*(f"{name}: {note}" for name, one in methods.items() for note in _notes(one)), said])
     failed = list(dict.fromkeys(failure.patient for failure in found.failures))
     if failed:
         raise IncompleteError(
@@ -182,9 +183,20 @@ def _patients(path: Path) -> tuple[Cohort, bool]:
 
 def _weights(predictor: Predictor) -> str:
     """SHA-256 of the weights of a model, "" where there is none."""
+    return str(getattr(_card(predictor), "sha256", ""))
+
+
+def _notes(predictor: Predictor) -> list[str]:
+    """What is to be known of a model's file; nothing where there is no model."""
+    from oncontour.card import notes
+
+    card = _card(predictor)
+    return [] if card is None else notes(card)
+
+
+def _card(predictor: Predictor) -> Any:
     card = getattr(predictor, "card", None)
-    card = card() if callable(card) else card
-    return str(getattr(card, "sha256", ""))
+    return card() if callable(card) else card
 
 
 def _methods(models: list[str], predictions: list[Path], several: bool, any_region: bool) -> dict[str, Predictor]:

@@ -24,8 +24,21 @@ from oncontour.case import Case
 from oncontour.documents import MAX_VALUES, read_yaml
 from oncontour.engine import Backend, Engine
 from oncontour.errors import FormatError, LimitError, ModelError
+from oncontour.libraries import why
 from oncontour.ops.windows import Blend
-from oncontour.tasks.outside import Outside, axes_of, card_of, fit, image_of, load_tensors, permuted, read_json, tensors_in
+from oncontour.tasks.outside import (
+    Outside,
+    axes_of,
+    card_of,
+    check_window,
+    fit,
+    image_of,
+    load_tensors,
+    permuted,
+    read_json,
+    sized,
+    tensors_in,
+)
 from oncontour.tasks.single import load_torchscript
 from oncontour.volume import Volume
 
@@ -64,6 +77,7 @@ def read_bundle(folder: Path, *, backend: Backend = "auto", threads: int | None 
         raise ModelError(f"one channel ({labels[0]}) and no sigmoid: there is nothing to choose from", where=config.where)
     image = _image(metadata, str(folder / "configs" / "metadata.json"))
     window = config.window()
+    check_window(window, config.where)
     steps, spacing = config.steps()
     net, weights = _net(folder, config, trust)
     compiled: Backend = "torch" if weights.suffix == ".ts" else backend
@@ -131,8 +145,9 @@ def _image(metadata: Mapping[str, Any], where: str) -> str:
 def _net(folder: Path, config: _Config, trust: bool) -> tuple[Any, Path]:
     tensors, script = folder / "models" / "model.pt", folder / "models" / "model.ts"
     if tensors.is_file():
-        net = config.net()
-        fit(net, tensors_in(load_tensors(tensors), tensors), tensors)
+        weights = tensors_in(load_tensors(tensors), tensors)
+        net = sized(config.net, weights)
+        fit(net, weights, tensors)
         return net, tensors
     if script.is_file():
         return load_torchscript(script, trust=trust), script
@@ -233,8 +248,10 @@ class _Config:
 
         try:
             return getattr(nets, kind)(**{key: value for key, value in arguments.items() if not key.startswith("_")})
-        except (TypeError, ValueError, AssertionError) as error:
-            raise ModelError(f"{kind} does not take these settings ({error})", where=self.where) from error
+        except (ModelError, MemoryError):
+            raise
+        except Exception as error:  # MONAI and torch raise many kinds for settings that make no net
+            raise ModelError(f"{kind} does not take these settings ({why(error)})", where=self.where) from error
 
     # ---- before the net
 
