@@ -148,7 +148,7 @@ def anonymous(note: str, source: Path, case: Case) -> str:
     told = [str(attributes.get(keyword, "")) for keyword in ("PatientName", "PatientID", "PatientBirthDate")]
     told += [part for value in told for part in re.split(r"[\^= ,]+", value)]
     told += [str(source.resolve()), str(source), *([source.name] if source.is_file() else _telling_names(note, source))]
-    for word in sorted({word for word in told if len(word) > 2 or not word.isascii()}, key=len, reverse=True):
+    for word in sorted({word for word in told if len(word) > 2 or not word.isascii()}, key=lambda word: (-len(word), word)):
         note = re.sub(re.escape(word), "[...]", note, flags=re.IGNORECASE)
     return readable(note)
 

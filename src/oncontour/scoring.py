@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncontour import report, result
 from oncontour.case import Case
-from oncontour.engine import Backend
+from oncontour.engine import Backend, computed_with
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def score(
     elif "calibrated_with" in opinion:
         reasons.append((NO_BOUND, opinion["model"]))
     notes = [] if scored.scores["assess"]["refused"] else [reason.format(of, assessor.card.name) for reason, of in reasons]
-    return without_drawers(scored), [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
+    judge = {**result.card_words(asdict(assessor.card)), **computed_with(assessor.backend, assessor.threads), "notes": notes}
+    return without_drawers(scored), [judge]
 
 
 def without_opinion(assessor: Assessor) -> str:
