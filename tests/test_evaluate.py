@@ -20,6 +20,7 @@ from oncontour.evaluate.tables import ALL, compare, summarise, text
 from oncontour.geometry import Geometry
 from oncontour.io import write
 from oncontour.io.cohort import Cohort
+from oncontour.io.nifti import write_image
 from oncontour.metrics.overlap import overlap
 from oncontour.volume import Volume
 from tests.phantoms import patient as write_patient
@@ -35,6 +36,7 @@ def block(j: int, i: int, size: int = 6, k: tuple[int, int] = (2, 8)) -> Volume:
     return Volume(array, GRID)
 
 
+CORNER = block(0, 0)
 DISTANCES = ("ASD", "HD", "HD95", "MSD", "surface_DSC", "APL")
 TRUTH = {
     "p1": {"Cord": block(9, 9), "Gland_L": block(2, 15), "Gland_R": block(2, 2)},
@@ -432,6 +434,91 @@ def test_command_refuses_what_makes_no_sense(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         evaluate(tmp_path / "nowhere", out=tmp_path / "out", predictions=[tmp_path / "truth"])
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_in_common_is_told_with_the_names_of_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, other = ({p: {name: block(9, 9)} for p in TRUTH} for name in ("Heart", "Liver"))
+    with pytest.raises(CohortError, match="truth has Cord, Gland_L, Gland_R, Tumour; net draws Heart; other draws Liver"):
+        judge(People(TRUTH), {"net": Draws(net), "other": Draws(other)}, threads=1)
+    with pytest.raises(CohortError, match="net draws nothing"):
+        judge(People(TRUTH), {"net": Draws({p: {} for p in TRUTH})}, threads=1)
+    write_patient(tmp_path / "truth" / "p1", Case("p1", {"ct": CT}, {"Heart": block(9, 9)}))
+    write_patient(tmp_path / "drawn" / "p1", Case("p1", {"ct": CT}, {"Liver": block(9, 9)}))
+    words = ["evaluate", str(tmp_path / "truth"), "--predictions", str(tmp_path / "drawn"), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "no structure in common; the truth has Heart; drawn draws Liver" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_method_that_shares_nothing_beside_one_that_does(tmp_path: Path) -> None:
+    found = judge(People(TRUTH), {"net": Draws(moved(TRUTH, 1)), "other": Draws({p: {"Heart": CORNER} for p in TRUTH})}, threads=1)
+    said = write_results(found, tmp_path / "out")
+    assert "other never draws Cord, Gland_L, Gland_R" in said
+    assert "0.833" in said
+
+
+def test_label_maps_one_a_patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Blocks 6 wide moved by one voxel: DSC 5/6. p10 has no map, the map of p9 no patient, and number 4 no name."""
+    for name in TRUTH:
+        write_patient(tmp_path / "truth" / name, Case(name, {"ct": CT}, TRUTH[name]))
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for name, ending in {"p1": "nii.gz", "p2": "mha", "p9": "nrrd"}.items():
+        array = np.zeros(GRID.shape, np.uint8)
+        for number, structure in enumerate(("Cord", "Gland_L", "Gland_R"), 1):
+            for mask in filter(None, [moved(TRUTH, 1).get(name, {}).get(structure)]):
+                array[mask.array] = number
+        array[9, 23, 23] = 4
+        write_image(Volume(array, GRID), maps / f"{name}.{ending}")
+    words = ["evaluate", str(tmp_path / "truth"), "--predictions", str(maps), "--out", str(tmp_path / "out"), "--overlays", "none"]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert "image files lie here side by side (p1.nii.gz, p2.mha, p9.nrrd)" in told
+    assert "--labels" in told
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "Cord": 1, "Gland_L": 2, "Gland_R": 3}, "file_ending": ".nii.gz"}')
+    assert main([*words, "--labels", str(tmp_path / "dataset.json")]) == 2
+    told_out, told_err = capsys.readouterr()
+    assert "1 of 3 patients could not be judged (p10)" in told_err
+    assert "p10 (maps): no label map is called p10" in told_out
+    assert f"maps: label maps of no case here, not looked at: p9 [{maps}]" in told_out
+    assert f"maps: label 4 has no name in {tmp_path / 'dataset.json'} and is left out; it is in p1, p2" in told_out
+    with (tmp_path / "out" / "metrics.csv").open() as file:
+        dsc = {(r["patient"], r["structure"]): float(r["value"]) for r in csv.DictReader(file) if r["metric"] == "DSC"}
+    judged = {"p1": ("SpinalCord", "Gland_L", "Gland_R"), "p2": ("SpinalCord", "Gland_L")}
+    assert dsc == {(patient, name): 0.833333 for patient, names in judged.items() for name in names}
+
+
+def test_one_patient_and_its_label_map(tmp_path: Path) -> None:
+    write_patient(tmp_path / "p1", Case("p1", {"ct": CT}, TRUTH["p1"]))
+    path = write_image(Volume(TRUTH["p1"]["Cord"].array.astype(np.uint8) * 3, GRID), tmp_path / "segmentation.nii.gz")
+    (tmp_path / "labels.json").write_text('{"3": "Cord"}')
+    said = evaluate(tmp_path / "p1", out=tmp_path / "out", predictions=[path], labels=tmp_path / "labels.json", overlays="none")
+    assert "segmentation: mean" in said
+    assert "1.000" in said
+
+
+def test_predictions_of_nobody_are_told_before_anything_is_read(tmp_path: Path) -> None:
+    write_patient(tmp_path / "truth" / "p1", Case("p1", {"ct": CT}, TRUTH["p1"]))
+    (tmp_path / "truth" / "p1" / "ct.nii.gz").write_bytes(b"never read")
+    write_patient(tmp_path / "drawn" / "q1", Case("q1", {"ct": CT}, TRUTH["p1"]))
+    with pytest.raises(CohortError, match="the patients are p1; predicted are q1"):
+        evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"])
+
+
+def test_predictions_of_others_are_told(tmp_path: Path) -> None:
+    write_patient(tmp_path / "truth" / "p1", Case("p1", {"ct": CT}, TRUTH["p1"]))
+    for name in ("p1", "q1"):
+        write_patient(tmp_path / "drawn" / name, Case(name, {"ct": CT}, TRUTH["p1"]))
+    said = evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none")
+    assert f"drawn: predictions of no patient here, not looked at: q1 [{tmp_path / 'drawn'}]" in said
+
+
+def test_names_for_label_maps_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    write_patient(tmp_path / "truth" / "p1", Case("p1", {"ct": CT}, TRUTH["p1"]))
+    (tmp_path / "labels.json").write_text('{"Cord": 1}')
+    with pytest.raises(ConfigError, match="no --predictions holds label maps"):
+        evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "truth"], labels=tmp_path / "labels.json")
 
 
 def test_real_patients_against_themselves(data: Path) -> None:

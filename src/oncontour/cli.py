@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
+        _sum_in_one_order()
         _terminate_politely()
         _write_anything()
         text = _answer(words, quiet=not debug)
@@ -332,6 +333,12 @@ def _as_typed(names: str, options: Sequence[str]) -> str:
 
 class _Terminated(BaseException):
     """SIGTERM, raised where the program stands so that temporary files go."""
+
+
+def _sum_in_one_order() -> None:
+    """One thread for the linear algebra of numpy and scipy, whose sums are cut into as many pieces as there are threads: a mean dose would
+    differ in its last digits. Counts where numpy is imported after this, as in every command; nets have threads of their own."""
+    os.environ.update(dict.fromkeys(("OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"))
 
 
 def _terminate_politely() -> None:

@@ -5,7 +5,7 @@
 
 Torch is the reference; OpenVINO is what makes a CPU worth using and is tested against it. Both run in float32: OpenVINO is told so,
 because left alone it drops to bfloat16 on CPUs that have it, and results would change with the machine. The same input gives the
-same bits on every call.
+same bits on every call with one backend and one number of threads; either changes the order of sums, and so the last digits.
 
 Nothing leaves the host: ``import openvino`` reports its use to a web service unless its telemetry package is out of reach, so it
 is put out of reach first.
@@ -71,6 +71,11 @@ class Engine:
         with memory_told():
             model = _read_onnx(Path(path))
         return cls(_Compiled(lambda shape: _reshaped(model, shape, Path(path)), count), "openvino", count)
+
+
+def computed_with(backend: Backend, threads: int | None) -> dict[str, Any]:
+    """What a record says of who computes a net: ``backend`` and ``threads``, as ``Engine.load`` chooses them. Raises what it raises."""
+    return {"backend": _choose(backend), "threads": _threads(threads)}
 
 
 def openvino() -> Any:

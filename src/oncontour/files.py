@@ -245,7 +245,7 @@ def as_output_error(error: OSError, path: Path) -> OutputError:
 
 
 def _means_full(error: Exception) -> bool:
-    """Whether a library (safetensors, SimpleITK) reports a full disk in an error of its own."""
+    """Whether a library (safetensors) reports a full disk in an error of its own."""
     return "No space left on device" in str(error) and not isinstance(error, OutputError)
 
 

@@ -159,7 +159,7 @@ def all_anonymous(notes: Sequence[str], source: Path, attributes: Mapping[str, s
 
 def _concealed(note: str, told: Iterable[str]) -> str:
     shown = note
-    for word in sorted({word for word in told if len(word) > 2 or not word.isascii()}, key=len, reverse=True):
+    for word in sorted({word for word in told if len(word) > 2 or not word.isascii()}, key=lambda word: (-len(word), word)):
         shown = re.sub(re.escape(word), "[...]", shown, flags=re.IGNORECASE)
     shown = readable(shown)
     return Note(note.code, shown) if isinstance(note, Note) else shown

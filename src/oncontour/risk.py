@@ -127,11 +127,12 @@ def check_facts(given: Mapping[str, bool | float | str], known: Sequence[str], m
 
 
 def record(case: Case) -> dict[str, Any]:
-    """``scores["risk"]`` for programs, titled as simulated where it is; without maps and the patient's name."""
+    """``scores["risk"]`` for programs, titled as simulated where it is, and who computed it; without maps and the patient's name."""
+    from oncontour.engine import computed_with
     from oncontour.report.risk import headline
 
     scores = {key: value for key, value in case.scores["risk"].items() if key not in ("sensitivity", "region")}
-    return {"schema": SCHEMA, "title": headline(case), **scores}
+    return {"schema": SCHEMA, "title": headline(case), **scores, **computed_with("torch", None)}
 
 
 def write(found: Found, out: Path, *, overwrite: bool = False) -> Found:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncontour import report, result
 from oncontour.case import Case
-from oncontour.engine import Backend
+from oncontour.engine import Backend, computed_with
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def score(
         reasons.append((NO_BOUND, opinion["model"]))
     notes = [] if scored.scores["assess"]["refused"] else [reason.format(of, assessor.card.name) for reason, of in reasons]
     told = result.card_words(asdict(assessor.card))
-    return without_drawers(scored), [{**told, "backend": assessor.backend, "notes": [*told["notes"], *notes]}]
+    judge = {**told, **computed_with(assessor.backend, assessor.threads), "notes": [*told["notes"], *notes]}
+    return without_drawers(scored), [judge]
 
 
 def without_opinion(assessor: Assessor) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -68,15 +70,45 @@ def test_reads_what_simpleitk_writes(tmp_path: Path, suffix: str, compress: bool
         assert volume.geometry.same_grid(GRID, 1e-6)
 
 
-@pytest.mark.parametrize("suffix", ["nrrd", "mha"])
-def test_simpleitk_reads_what_we_write_and_so_do_we(tmp_path: Path, suffix: str) -> None:
-    path = write_image(Volume(ARRAY.astype(np.int16), GRID), tmp_path / f"a.{suffix}")
-    image = sitk.ReadImage(str(path))
-    assert np.array_equal(sitk.GetArrayFromImage(image), ARRAY)
-    assert np.allclose(image.TransformContinuousIndexToPhysicalPoint((5.0, 4.0, 3.0)), GRID.points((3, 4, 5)), atol=1e-6)
+@pytest.mark.parametrize(("suffix", "image_io"), [("nrrd", "NrrdImageIO"), ("mha", "MetaImageIO")])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_simpleitk_reads_what_we_write_and_so_do_we(tmp_path: Path, suffix: str, image_io: str, mirrored: bool, dtype: str) -> None:
+    """On an oblique grid, mirrored too; the ends of the range of every data type come back as they were."""
+    grid = Geometry.regular(GRID.shape, GRID.spacing_mm, GRID.origin_mm, GRID.axes * ([[-1.0], [1.0], [1.0]] if mirrored else 1.0))
+    ends = np.iinfo(dtype) if dtype[0] in "iu" else np.finfo(dtype)
+    array = ARRAY.astype(dtype)
+    array[0, 0, :2] = ends.min, ends.max
+    path = write_image(Volume(array, grid), tmp_path / f"a.{suffix}")
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(image_io)
+    reader.SetFileName(str(path))
+    image = reader.Execute()
+    assert sitk.GetArrayFromImage(image).dtype == np.dtype(dtype)
+    assert np.array_equal(sitk.GetArrayFromImage(image), array)
+    for k, j, i in ((0, 0, 0), (3, 0, 0), (0, 4, 0), (0, 0, 5), (3, 4, 5)):
+        at = image.TransformContinuousIndexToPhysicalPoint((float(i), float(j), float(k)))
+        assert np.allclose(at, grid.points((k, j, i)), atol=1e-9)
     back = read_image(path)
-    assert np.array_equal(back.array, ARRAY)
-    assert back.geometry.same_grid(GRID, 1e-6)
+    assert back.array.dtype == np.dtype(dtype)
+    assert np.array_equal(back.array, array)
+    exact = 0 if suffix == "nrrd" else 1e-12
+    assert np.abs(back.geometry.affine - grid.affine).max() <= exact
+
+
+def test_simpleitk_is_not_needed_to_write(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['SimpleITK'] = None\n"
+        "import numpy as np\n"
+        "from oncontour.geometry import Geometry\n"
+        "from oncontour.io.nifti import read_image, write_image\n"
+        "from oncontour.volume import Volume\n"
+        "grid = Geometry.regular((2, 3, 4))\n"
+        "for ending in ('nrrd', 'mha'):\n"
+        "    print(int(read_image(write_image(Volume(np.full(grid.shape, 7), grid), sys.argv[1] + '/a.' + ending)).array.sum()))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (ended.stdout.split(), ended.stderr) == (["168", "168"], "")  # 24 voxels of 7
 
 
 def nrrd(path: Path, header: str = NRRD, data: bytes | None = None) -> Volume:

@@ -7,19 +7,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour.case import Case
-from oncontour.errors import ConfigError, IncompleteError, InputError, OutputError
+from oncontour.errors import CohortError, ConfigError, IncompleteError, InputError, OutputError
 from oncontour.notes import all_anonymous
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
     from oncontour.evaluate.judge import Evaluation, Predictor
     from oncontour.io.cohort import Cohort
+    from oncontour.io.labelmaps import LabelMaps, Labels
 
 __all__ = ["Predictions", "evaluate", "write"]
 
@@ -44,6 +45,37 @@ class Predictions:
         notes = all_anonymous(drawn.facts.get("notes", ()), path, getattr(drawn.source, "patient", {}))
         return replace(drawn, facts={**drawn.facts, "notes": notes})
 
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Who is predicted."""
+        return self.cohort.ids
+
+    def remarks(self, ids: Sequence[str]) -> list[str]:
+        """What lies there and was not looked at, as nobody of ``ids`` is called so."""
+        others = [] if self.only else [id for id in self.cases if id not in ids]
+        return [f"predictions of no patient here, not looked at: {_some(others)} [{self.cohort.where}]"] if others else []
+
+
+@dataclass(frozen=True)
+class MapPredictions:
+    """A folder of label maps as a predictor: the file that is called as the patient is (or the one it holds, where both hold one)."""
+
+    maps: LabelMaps
+    only: bool = False
+
+    def predict(self, case: Case) -> Case:
+        """The structures of the label map of ``case``. Raises what ``LabelMaps.read`` raises."""
+        return self.maps.read(self.cases[0] if self.only else case.id)
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Who is predicted."""
+        return tuple(self.maps.paths)
+
+    def remarks(self, ids: Sequence[str]) -> list[str]:
+        """What lies there and was not used: label maps of nobody of ``ids``, and numbers without a name."""
+        return self.maps.remarks(self.cases if self.only else ids)
+
 
 def evaluate(
     cohort: Path,
@@ -51,6 +83,7 @@ def evaluate(
     out: Path,
     model: list[str] | None = None,
     predictions: list[Path] | None = None,
+    labels: Path | None = None,
     structures: list[str] | None = None,
     tolerance_mm: float = 2.0,
     overlays: Literal["none", "three", "all"] = "three",
@@ -65,19 +98,25 @@ def evaluate(
     others: it is named, everything is written, and the exit code is that of an error. OUT is a new folder or holds an earlier evaluation,
     which is replaced.
 
+    Where FOLDER holds label maps, one file a patient (PATIENT.nii.gz), as nnU-Net and TotalSegmentator write them, --labels says what
+    their numbers mean: {"Parotid_L": 1, ...}, {"1": "Parotid_L", ...} or nnU-Net's dataset.json.
+
     A missed structure counts: DSC 0 and an infinite distance. One that was not contoured in the truth does not. Empty in both is nothing
     to judge. Intervals resample patients; p-values are never printed below what the number of patients allows.
 
     Examples:
         oncontour evaluate COHORT --model hn-organs --out OUT
         oncontour evaluate COHORT --predictions FOLDER --out OUT --structures Parotid_L,Parotid_R
+        oncontour evaluate COHORT --predictions LABEL_MAPS --labels dataset.json --out OUT
         oncontour evaluate COHORT --model new.safetensors --model old.safetensors --out OUT --tolerance_mm 3
 
     Args:
         cohort: folder (or CSV) of patients with a CT and contours, or one such patient
         out: folder for the results
         model: name of a shipped model or path of a model file
-        predictions: folder with one folder of contours a patient (masks or RTSTRUCT), named as in COHORT
+        predictions: folder with one folder of contours a patient (masks or RTSTRUCT), named as in COHORT; with --labels also a folder with
+            one label map a patient
+        labels: JSON file with the names of a label map's numbers
         structures: only these structures (TG-263 names, separated by commas); one that is never predicted then counts as missed
         tolerance_mm: what surface DSC and added path length forgive
         overlays: pictures of the best, median and worst patient, of all, or none
@@ -87,13 +126,14 @@ def evaluate(
     from oncontour.evaluate.judge import judge
 
     patients, several = _patients(cohort)
-    methods = _methods(model or [], predictions or [], several, any_region)
+    methods = _methods(model or [], predictions or [], several, any_region, labels)
+    _check_anybody(patients, methods)
     if not (tolerance_mm >= 0):
         raise ConfigError(f"a tolerance is 0 mm or more, not {tolerance_mm}")
     _check_out(out)
     found = judge(patients, methods, structures=structures or (), tolerance_mm=tolerance_mm, look=overlays != "none", progress=progress)
-    said = write(found, out, overlays=overlays, weights={name: _weights(one) for name, one in methods.items()})
-    said = "\n".join([*(f"{name}: {note}" for name, one in methods.items() for note in _notes(one)), said])
+    remarks = [f"{name}: {line}" for name, one in methods.items() for line in (*_notes(one), *_remarks(one, patients.ids))]
+    said = write(found, out, overlays=overlays, weights={name: _weights(one) for name, one in methods.items()}, remarks=remarks)
     failed = list(dict.fromkeys(failure.patient for failure in found.failures))
     if failed:
         raise IncompleteError(
@@ -124,17 +164,19 @@ def write(
     *,
     overlays: Literal["none", "three", "all"] = "three",
     weights: Mapping[str, str] | None = None,
+    remarks: Sequence[str] = (),
 ) -> str:
     """Write tables and figures to folder ``out``, each file whole or not at all, and give the tables as text.
 
-    ``weights``: method -> SHA-256 of its model's weights, "" for contours that came as they are; ``stamp`` goes by them.
+    ``weights``: method -> SHA-256 of its model's weights, "" for contours that came as they are; ``stamp`` goes by them. ``remarks``: what
+    else is told below the tables.
     """
     from oncontour.evaluate import figures, tables
-    from oncontour.evaluate.judge import Failure
+    from oncontour.evaluate.judge import Failure, Row
     from oncontour.files import write_text
 
     summaries, comparisons = tables.summarise(evaluation), tables.compare(evaluation)
-    write_text(out / "metrics.csv", tables.as_csv(evaluation.rows))
+    write_text(out / "metrics.csv", tables.as_csv(evaluation.rows, Row))
     write_text(out / "summary.csv", tables.as_csv(summaries, tables.Summary))
     write_text(out / "failures.csv", tables.as_csv(evaluation.failures, Failure))
     if comparisons:
@@ -148,7 +190,7 @@ def write(
     figures.box_plots(evaluation, out / "boxplots")
     figures.box_plots(evaluation, out / "boxplots-more", ("surface_DSC", "HD95", "MSD", "APL"))
     _write_overlays(evaluation, out / "overlays", overlays)
-    said = "\n".join([tables.text(evaluation, summaries, comparisons), *(f"note: {note}" for note in evaluation.notes)])
+    said = "\n".join([tables.text(evaluation, summaries, comparisons), *(f"note: {note}" for note in (*evaluation.notes, *remarks))])
     write_text(out / "summary.txt", said + "\n")
     return f"{said}\n\nmetrics.csv, summary.csv and figures in {out}"
 
@@ -199,25 +241,86 @@ def _card(predictor: Predictor) -> Any:
     return card() if callable(card) else card
 
 
-def _methods(models: list[str], predictions: list[Path], several: bool, any_region: bool) -> dict[str, Predictor]:
+def _methods(models: list[str], predictions: list[Path], several: bool, any_region: bool, labels: Path | None) -> dict[str, Predictor]:
     """Name -> predictor; files that are called the same get a number. ``several``: predictions are a cohort as the truth is."""
-    from oncontour.io.cohort import Cohort
-
     if not models and not predictions:
         raise ConfigError("nothing to judge: neither --model nor --predictions was given")
+    drawn = _predictions(predictions, several, labels)
     named: list[tuple[str, Predictor]] = []
     for model in models:
         from oncontour.tasks.contouring import anywhere, load_contourer
 
         named.append((Path(model).stem, anywhere(load_contourer(model), any_region)))
-    for folder in predictions:
-        cohort = Cohort.open(folder) if several else _patients(folder)[0]
-        named.append((folder.resolve().name, Predictions(cohort, only=not several and len(cohort) == 1)))
     out: dict[str, Predictor] = {}
-    for name, predictor in named:
+    for name, predictor in [*named, *drawn]:
         number = 2
         unique = name
         while unique in out:
             unique, number = f"{name}-{number}", number + 1
         out[unique] = predictor
     return out
+
+
+def _predictions(folders: list[Path], several: bool, labels: Path | None) -> list[tuple[str, Predictor]]:
+    """(name, predictor) of each folder: label maps where ``labels`` are given and image files lie in it, else contours by patient.
+
+    Raises ConfigError for labels that name nothing, and for label maps whose numbers nobody names.
+    """
+    from oncontour.io.cohort import Cohort
+    from oncontour.io.labelmaps import flat_folder, read_labels
+
+    names = None if labels is None else read_labels(labels)
+    named: list[tuple[str, Predictor]] = []
+    for folder in folders:
+        flat = folder.is_file() or flat_folder(folder)
+        if names is not None and flat:
+            named.append((_called(folder), _maps(folder, names, several)))
+            continue
+        if several and flat and folder.is_dir():
+            raise ConfigError(
+                f"image files lie here side by side ({flat}), and no folders of patients",
+                where=str(folder),
+                hint="where each is the label map of a patient, name its numbers: --labels labels.json, or nnU-Net's dataset.json",
+            )
+        cohort = Cohort.open(folder) if several else _patients(folder)[0]
+        named.append((_called(folder), Predictions(cohort, only=not several and len(cohort) == 1)))
+    if names is not None and not any(isinstance(one, MapPredictions) for _, one in named):
+        raise ConfigError(
+            "the numbers of label maps are named, and no --predictions holds label maps",
+            where=names.where,
+            hint="give --predictions a folder with one image file a patient, or leave out --labels",
+        )
+    return named
+
+
+def _maps(folder: Path, labels: Labels, several: bool) -> MapPredictions:
+    from oncontour.io.labelmaps import LabelMaps
+
+    maps = LabelMaps.open(folder, labels)
+    return MapPredictions(maps, only=not several and len(maps.paths) == 1)
+
+
+def _called(path: Path) -> str:
+    """What a folder or file of predictions is called in the tables."""
+    from oncontour.io.layout import stem
+
+    return stem(path) if path.is_file() else path.resolve().name
+
+
+def _check_anybody(patients: Cohort, methods: Mapping[str, Predictor]) -> None:
+    """Raise CohortError, before anything is read, for predictions of nobody who is to be judged."""
+    for name, one in methods.items():
+        if isinstance(one, Predictions | MapPredictions) and not one.only and not set(one.cases) & set(patients.ids):
+            raise CohortError(
+                f"nobody of the cohort is predicted: the patients are {_some(patients.ids)}; predicted are {_some(one.cases)}",
+                where=name,
+                hint="name the folders or files of the predictions as the patients are named",
+            )
+
+
+def _remarks(predictor: Predictor, ids: Sequence[str]) -> list[str]:
+    return predictor.remarks(ids) if isinstance(predictor, Predictions | MapPredictions) else []
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

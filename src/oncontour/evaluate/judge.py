@@ -12,7 +12,7 @@ What counts, and what does not:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -150,7 +150,7 @@ def judge(
 
     ``structures``: only these, by a patient's own names or others of the same meaning (default: all that the truth has and the method
     predicts); ``look`` keeps panels for figures; ``threads`` for the measuring, 0 for one a core. Raises ConfigError without methods,
-    CohortError when no patient could be judged.
+    CohortError when no patient could be judged, or where the truth and the methods have no structure in common.
     """
     if not methods:
         raise ConfigError("nothing to judge", hint="give a model or a folder of predictions")
@@ -167,7 +167,21 @@ def judge(
             f"none of {len(patients.ids)} patients{wanted} could be judged{first}",
             hint="the patients need contours of their own as the truth, under the names that the method predicts",
         )
-    return found.finished(len(patients.ids))
+    evaluation = found.finished(len(patients.ids))
+    if not evaluation.rows:
+        raise CohortError(
+            f"the truth and the predictions have no structure in common; the truth has {_listed({row.structure for row in found.rows})}; "
+            + "; ".join(f"{method} draws {_listed(found.drawn.get(method, set()))}" for method in methods),
+            hint="call the structures alike on both sides (TG-263 names); "
+            "where the predictions are label maps, name their numbers with --labels",
+        )
+    return evaluation
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The names in the order of the alphabet, "nothing" where there is none."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:20]) + (f" and {len(ordered) - 20} more" if len(ordered) > 20 else "") if ordered else "nothing"
 
 
 # ---- one patient

@@ -165,6 +165,14 @@ def _cohorts(folders: Sequence[Path]) -> bool:
 
 
 def _from_folder(path: Path) -> Cohort:
+    from oncontour.io.labelmaps import flat_folder
+
+    if flat := flat_folder(path):
+        raise CohortError(
+            f"image files lie here side by side ({flat}), and no folders of patients",
+            where=str(path),
+            hint="give a folder with a folder a patient (ct.nii.gz, masks/NAME.nii.gz) or a CSV with the columns patient,path",
+        )
     if _is_patient(path):
         raise CohortError("this is one patient, not a folder of patients", where=str(path), hint="give the folder above it")
     folders = _folders(path)

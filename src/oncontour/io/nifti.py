@@ -1,7 +1,7 @@
 """Single-file images: NIfTI (.nii, .nii.gz), NRRD (.nrrd) and MetaImage (.mha) to and from Volume.
 
 The only place where axes are flipped between conventions. NIfTI places voxels (i, j, k) in RAS+ millimetres (NIfTI-1.1, nifti1.h), we
-place (k, j, i) in LPS; NRRD and MetaImage are read in ``io/textheader.py`` and written by ITK, in LPS.
+place (k, j, i) in LPS; NRRD and MetaImage are read in ``io/textheader.py`` and written in ``io/textheader_write.py``, in LPS.
 
 *Differs:* NIfTI is read here and not by ITK, because nifti_clib picks between sform and qform by its own rules, drops precision of a
 double header and believes the sizes in a header before it has seen the bytes.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -22,6 +21,7 @@ from oncontour.errors import FormatError, GeometryError, InputError, LimitError
 from oncontour.files import writing
 from oncontour.geometry import Floats, Geometry, rounding_mm
 from oncontour.io.textheader import read_metaimage, read_nrrd
+from oncontour.io.textheader_write import write_metaimage, write_nrrd
 from oncontour.io.voxels import ORIENT, ImageFile, check_size, check_there, fill
 from oncontour.volume import Volume
 
@@ -122,8 +122,10 @@ def write_image(volume: Volume, path: Path | str) -> Path:
     if array.ndim != 3 or array.dtype.newbyteorder("=") not in _CODES:
         raise InputError(f"cannot write an array of {array.shape} {array.dtype}; three axes of real numbers are needed", where=str(path))
     with writing(path) as temporary:
-        if path.name.lower().endswith((".nrrd", ".mha")):
-            _write_itk(array, volume.geometry, temporary, path.suffix.lower())
+        if path.name.lower().endswith(".nrrd"):
+            write_nrrd(array, volume.geometry, temporary)
+        elif path.name.lower().endswith(".mha"):
+            write_metaimage(array, volume.geometry, temporary)
         else:
             _write_nifti(array, volume.geometry, temporary, compress=path.name.lower().endswith(".gz"))
     return path
@@ -353,21 +355,3 @@ def _quaternion(rotation: Floats) -> tuple[float, Floats]:
     qfac = 1.0 if np.linalg.det(rotation) > 0 else -1.0
     x, y, z, w = Rotation.from_matrix(rotation * [1.0, 1.0, qfac]).as_quat()
     return qfac, np.array([x, y, z]) * (1.0 if w >= 0 else -1.0)
-
-
-# ---- NRRD and MetaImage (read in io/textheader.py)
-
-
-def _write_itk(array: NDArray[Any], geometry: Geometry, path: Path, suffix: str) -> None:
-    sitk: Any = import_module("SimpleITK")
-    affine = geometry.affine @ _XYZ_TO_KJI
-    spacing = np.asarray(geometry.spacing_mm[::-1])
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(geometry.origin_mm)
-    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    writer = sitk.ImageFileWriter()
-    writer.SetImageIO("NrrdImageIO" if suffix == ".nrrd" else "MetaImageIO")
-    writer.SetFileName(str(path))
-    writer.UseCompressionOn()
-    writer.Execute(image)

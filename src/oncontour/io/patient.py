@@ -210,9 +210,9 @@ def check_replaceable(folder: Path) -> None:
         raise OutputError("a file is in the way of the folder", where=str(folder), hint="name another folder")
     if not folder.exists():
         return
-    foreign = [p for p in folder.iterdir() if not (p.name in _OURS or is_image(p))]
-    foreign += [p for name in ("CT", "MR") for p in (folder / name).glob("*") if not re.fullmatch(rf"{name}\d{{4,}}\.dcm", p.name)]
-    foreign += [p for p in (folder / "masks").glob("*") if not is_image(p)]
+    foreign = [p for p in sorted(folder.iterdir()) if not (p.name in _OURS or is_image(p))]
+    foreign += [p for name in ("CT", "MR") for p in sorted((folder / name).glob("*")) if not re.fullmatch(rf"{name}\d{{4,}}\.dcm", p.name)]
+    foreign += [p for p in sorted((folder / "masks").glob("*")) if not is_image(p)]
     if foreign:
         raise OutputError(
             f"the folder holds other things ({foreign[0].name}) and is not replaced", where=str(folder), hint="name another folder"

@@ -51,6 +51,7 @@ _MODEL_WORDS = (
     ("version", "Version"),
     ("sha256", "SHA-256 of the weights"),
     ("backend", "Computed with"),
+    ("threads", "Threads"),
     ("structures", "Structures"),
     ("spacing_mm", "Working grid (k, j, i), mm"),
     ("data", "Learned from"),

@@ -32,6 +32,7 @@ from oncontour.metrics.overlap import overlap
 from oncontour.ops.augment import Ranges
 from oncontour.ops.flaws import FAMILIES, Flaw, Scene, spoil
 from oncontour.predict import Segmenter, confidences, draw, load
+from oncontour.reproduce import quality_in_run
 from oncontour.reproduce.quality_tables import Row, simple_predictors, tables
 from oncontour.sides import other_side
 from oncontour.tasks.assess import AssessSettings, AssessTask
@@ -130,16 +131,24 @@ class Plan:
     seed: int = 0
     threads: int | None = None
     patients: int | None = None
+    in_a_run: bool = False
+    """instead of all that: how right the shipped quality models are about ``held_out`` in a run"""
 
 
 def reproduce(cohort: Path, out: Path, **settings: Any) -> str:
-    """All five steps; writes OUT/measured.csv and OUT/table.md and gives the tables.
+    """All five steps; writes OUT/measured.csv and OUT/table.md and gives the tables. With ``in_a_run`` OUT/in-run.csv alone.
 
     ``settings`` are the fields of ``Plan``; ``patients`` takes the first so many of each part (for a trial), ``arms`` some of the rows.
     Raises ConfigError for unknown settings or arms, CohortError when the cohort has no two parts.
     """
     plan = planned(settings)
     train, test = parts(cohort, plan.patients)
+    if plan.in_a_run:
+        figures = quality_in_run.in_a_run(
+            judged_models(plan, train, out / "segmenters"), test, [s for s in plan.structures if s != plan.target], threads=plan.threads
+        )
+        write_text(out / "in-run.csv", as_csv(figures))
+        return quality_in_run.text(figures)
     models = segmenters(plan, train, out / "segmenters")
     claims(plan, train, test, models, out / "claims")
     trained = arms(plan, train, out)

@@ -99,6 +99,7 @@ def read_bundle(folder: Path, *, backend: Backend = "auto", threads: int | None 
         predict=engine,
         window=window,
         backend=engine.backend,
+        threads=engine.threads,
         overlap=config.overlap(),
         mode=mode,
         threshold=threshold,

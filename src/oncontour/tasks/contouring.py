@@ -175,6 +175,7 @@ class Contourer:
             "structures": list(card.structures),
             "grid": str(grid),
             "backend": self.engine.backend,
+            "threads": self.engine.threads,
             "blend": blend,
             "mirror": self.task.settings.mirror,
             "tidy": asdict(self.rules),

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oncontour.case import Case
-from oncontour.engine import Backend, Engine
+from oncontour.engine import Backend, Engine, computed_with
 from oncontour.errors import ModelError
 from oncontour.geometry import Geometry
 from oncontour.libraries import why
@@ -104,7 +104,7 @@ def read_nnunet(
         prepare=recipe.prepare,
         predict=_mirrored(_averaged(runs), axes) if mirror else _averaged(runs),
         window=(1, recipe.patch[0], recipe.patch[1]) if recipe.flat else (recipe.patch[0], recipe.patch[1], recipe.patch[2]),
-        backend=runs[0].backend if isinstance(runs[0], Engine) else backend,
+        **computed_with(backend, threads),
         mode="softmax_logits",
         dims=2 if recipe.flat else 3,
         pad=0.0,

@@ -57,6 +57,7 @@ class Outside:
     predict: Predict
     window: tuple[int, int, int]
     backend: str
+    threads: int | None = None
     overlap: float = 0.5
     mode: str = "softmax"
     threshold: float = 0.5
@@ -121,6 +122,7 @@ class Foreign:
             "structures": list(m.card.structures),
             "grid": str(grid),
             "backend": m.backend,
+            "threads": m.threads,
             "blend": blend,
             "tidy": asdict(self.rules),
             "tidied": [change.text for change in tidied],

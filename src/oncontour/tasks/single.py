@@ -65,6 +65,7 @@ def read_single(path: Path, *, backend: Backend = "auto", threads: int | None = 
         predict=engine,
         window=said.window,
         backend=engine.backend,
+        threads=engine.threads,
         overlap=said.overlap,
         mode=said.activation,
         threshold=said.threshold,

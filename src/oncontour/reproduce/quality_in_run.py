@@ -1,0 +1,127 @@
+"""How right the shipped quality models are in a run: contours drawn, tidied and judged as ``oncontour run`` does, against the truth.
+
+A step of ``quality_2026`` by itself (``in_a_run``); what came out is ``papers/quality-2026/in-run.csv``, from which README's rows are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from oncontour.card import shipped
+from oncontour.case import Case
+from oncontour.io.cohort import Cohort
+from oncontour.metrics.calibration import agreement
+from oncontour.metrics.classify import auc
+from oncontour.metrics.conformal import covered
+from oncontour.metrics.stats import Interval, bootstrap, bootstrap_mean
+from oncontour.pipeline import contour
+from oncontour.reproduce.quality_tables import HELD_OUT, Column, Row, select
+from oncontour.scoring import BOTH_MODEL, DEFAULT_MODEL, OPINION_MODEL, OWN_MODEL
+from oncontour.tasks.assessing import Assessor, load_assessor
+from oncontour.tasks.calibrating import Observed, observe
+from oncontour.tasks.contouring import load_contourer
+from oncontour.volume import Volume
+
+UNTAUGHT = ("Esophagus",)
+"""Left out, as none of the nets that the judges learned from drew it."""
+SURE = "mean probability"
+"""The judge that needs no model: how likely the drawing model thought its own contour, on average over a slice."""
+BAD = 0.7
+DRAWS = 300
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number about one judge of one model's contours, with its 95 % interval over patients.
+
+    ``number``: "MAE", "MAE of the best constant" (the median of the slices judged), "AUC" (of slices with a DSC below 0.7), "covered"
+    (slices whose DSC is not below the bound), each of ``judge`` alone; or "MAE" and "AUC" of ``judge`` less those of ``against``.
+    """
+
+    model: str
+    judge: str
+    against: str
+    number: str
+    value: float
+    low: float
+    high: float
+    slices: int
+    patients: int
+
+
+def in_a_run(models: Sequence[str], test: Cohort, structures: Sequence[str], *, threads: int | None = None) -> list[Figure]:
+    """The figures of every judge of each of ``models`` (shipped names or model files) about ``structures`` of the patients ``test``."""
+    wanted = [name for name in structures if name not in UNTAUGHT]
+    figures: list[Figure] = []
+    for model in models:
+        names = (DEFAULT_MODEL, OWN_MODEL) if model in shipped() else (OPINION_MODEL, BOTH_MODEL)
+        judges = {name: load_assessor(name, threads=threads) for name in names}
+        segmenter = load_contourer(model, threads=threads)
+        rows = [row for id in test.ids for row in _rows(test[id], model, segmenter, judges)]
+        figures += figures_of(rows, model.rsplit("/", 1)[-1].removesuffix(".safetensors"), names, wanted)
+    return figures
+
+
+def _rows(case: Case, model: str, segmenter: Any, judges: Mapping[str, Assessor]) -> Iterator[Row]:
+    drawn, _ = contour(case, [segmenter], chances=True)
+    masks, thought = dict(drawn.masks), drawn.scores["chances"]
+    for name, judge in judges.items():
+        seen = Observed()
+        observe(judge, case, {model: masks}, seen, {model: thought}, as_predict=True)
+        yield from (Row.of(name, s, HELD_OUT) for s in seen.scored())
+    sure = {name: _sure(masks[name], thought[name]) for name in masks}
+    yield from (Row.of(SURE, s, HELD_OUT, dsc=sure[s.structure][s.k]) for s in seen.scored())
+
+
+def _sure(mask: Volume, chances: Volume) -> dict[int, float]:
+    """Slice -> mean probability over the mask's voxels in it."""
+    likely = Volume(chances.array.astype(np.float32) / 255, chances.geometry).to(mask.geometry).array
+    return {int(k): float(likely[k][mask.array[k]].mean()) for k in np.flatnonzero(mask.array.any(axis=(1, 2)))}
+
+
+def figures_of(rows: Sequence[Row], model: str, judges: Sequence[str], structures: Sequence[str]) -> list[Figure]:
+    """What these rows come to. ``judges`` in order: the second is compared with the first, and with the mean probability."""
+    columns = {judge: select(rows, judge, kind=HELD_OUT, structures=structures) for judge in (*judges, SURE)}
+    figures: list[Figure] = []
+
+    def add(judge: str, number: str, within: Interval, against: str = "") -> None:
+        slices = len(columns[judge].true)
+        figures.append(Figure(model, judge, against, number, within.mean, within.low, within.high, slices, within.clusters))
+
+    for judge, c in columns.items():
+        if judge != SURE:
+            add(judge, "MAE", bootstrap_mean(np.abs(c.dsc - c.true), c.patients, draws=2000))
+            best = agreement(c.dsc, c.true).constant_mae
+            add(judge, "MAE of the best constant", Interval(best, np.nan, np.nan, len(set(c.patients))))
+            add(judge, "covered", covered(c.true, c.lower, c.patients))
+        add(judge, "AUC", bootstrap(_area(c), c.patients, draws=DRAWS))
+    last = columns[judges[-1]]
+    for against in (judges[0], SURE):
+        other = columns[against]
+        if last.keys == other.keys and against != SURE:
+            more = bootstrap_mean(np.abs(last.dsc - last.true) - np.abs(other.dsc - other.true), last.patients, draws=2000)
+            add(judges[-1], "MAE", more, against)
+        if last.keys == other.keys:
+            add(judges[-1], "AUC", bootstrap(_more_area(last, other), last.patients, draws=DRAWS), against)
+    return figures
+
+
+def _area(c: Column) -> Callable[[Any], float]:
+    return lambda which: auc(-c.dsc[which], c.true[which] < BAD)
+
+
+def _more_area(c: Column, other: Column) -> Callable[[Any], float]:
+    return lambda which: auc(-c.dsc[which], c.true[which] < BAD) - auc(-other.dsc[which], other.true[which] < BAD)
+
+
+def text(figures: Sequence[Figure]) -> str:
+    """The figures as a table for the screen."""
+    lines = ["| model | judge | less | number | | 95 % | slices |", "|---|---|---|---|---|---|---|"]
+    for f in figures:
+        within = "" if np.isnan(f.low) else f"{f.low:.3f} to {f.high:.3f}"
+        lines.append(f"| {f.model} | {f.judge} | {f.against} | {f.number} | {f.value:.3f} | {within} | {f.slices} |")
+    return "\n".join(lines)
