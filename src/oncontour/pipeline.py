@@ -80,6 +80,7 @@ def run(
     threads: int | None = None,
     tidy: Tidy = Tidy(),  # noqa: B008  (frozen: one value for all calls; its fields become --tidy.NAME)
     trust: bool = False,
+    banner: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Result:
@@ -119,6 +120,7 @@ def run(
         threads: CPU threads for the nets; all by default
         tidy: what is cleaned up after the net, each switchable
         trust: let a TorchScript model run, which is a program; nothing else that could run code is ever loaded
+        banner: a sentence that must be read first, as "A phantom, not a patient."; on top of the page and in report.json
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
@@ -166,7 +168,7 @@ def run(
     notes += [anonymous(note, ct_folder, case) for note in _other_structures(case, drawn, dosed.plan)]
     rows = report.rows(dosed.case, truth=known)
     page = _page(dosed, case, rows, failed)
-    told = record(dosed.case, rows, models, settings, notes)
+    told = record(dosed.case, rows, models, settings, notes) | ({"banner": banner} if banner else {})
     _complete(told, dosed, ct_folder, failed)
     _write(dosed.case, rows, told, out, page=page, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
     return Result(dosed.case, rows, told, out, dosed.plan)
