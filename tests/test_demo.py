@@ -45,9 +45,9 @@ def test_it_ends_with_the_report_of_a_real_patient_and_says_where(shown: demo.Sh
 
 def test_the_page_says_that_the_models_never_saw_this_patient(shown: demo.Shown) -> None:
     page, record = ((shown.result.out / name).read_text(encoding="utf-8") for name in ("report.html", "report.json"))
-    banner = json.loads(record)["banner"]
-    assert banner == f"A public patient, {demo.REAL} of the validation set of OpenKBP: the models used here never learned from it."
-    assert page.split("<body>")[1].lstrip().startswith(f'<p class="banner" role="note">{banner}</p>')
+    about = json.loads(record)["about"]
+    assert about == f"A public patient, {demo.REAL} of the validation set of OpenKBP: the models used here never learned from it."
+    assert page.split("<body>")[1].lstrip().startswith(f'<p class="about" role="note">{about}</p>')
 
 
 def test_the_real_patient_is_near_the_median_and_has_usual_voxels() -> None:
@@ -122,13 +122,13 @@ def test_without_data_it_shows_the_mean_patient(without_data: tuple[Path, str]) 
     scores = [row["dsc"] for row in record["structures"]]
     assert [row["name"] for row in record["structures"]] == list(demo.ORGANS)
     assert sum(scores) / len(scores) >= 0.78
-    assert record["banner"] == (
+    assert record["about"] == (
         "This is not a person: it is the mean of 24 public head-and-neck patients (OpenKBP). The models used here learned from "
         "these patients, so the DSC measures nothing but that the demo works."
     )
-    assert record["banner"] in said
+    assert record["about"] in said
     page = (out / "result" / "report.html").read_text(encoding="utf-8")
-    assert page.split("<body>")[1].lstrip().startswith(f'<p class="banner" role="note">{record["banner"]}</p>')
+    assert page.split("<body>")[1].lstrip().startswith(f'<p class="about" role="note">{record["about"]}</p>')
 
 
 def test_without_data_it_shows_dose_and_risk_too(without_data: tuple[Path, str]) -> None:
@@ -158,7 +158,7 @@ def test_a_seed_asks_for_the_mean_patient() -> None:
     shown = demo.patient(seed=3)
     assert shown.case.id == "mean-patient-003"
     assert shown.who.endswith(", bent at random (seed 3)")
-    assert "(OpenKBP), bent at random (seed 3). " in shown.banner
+    assert "(OpenKBP), bent at random (seed 3). " in shown.about
     with pytest.raises(ConfigError, match="a seed is for the mean patient"):
         demo.patient("data", 3)
 

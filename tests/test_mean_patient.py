@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oncontour import demo, pipeline
+from oncontour import demo
 from oncontour.errors import ConfigError
 from oncontour.metrics import dsc
 from oncontour.phantom import mean
 from oncontour.phantom.mean import mean_patient
+from oncontour.tasks.contouring import load_contourer
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "src/oncontour/phantom/mean_patient"
@@ -71,9 +73,9 @@ def test_its_origin_is_told_in_full() -> None:
     assert (FOLDER / "LICENSE").read_text(encoding="utf-8").startswith("MIT License\n\nCopyright (c) 2021 Aaron Babier")
 
 
-def test_hn_organs_finds_the_organs(tmp_path: Path) -> None:
+def test_hn_organs_finds_the_organs() -> None:
     case = mean_patient()
-    drawn, _ = pipeline.contour(case.without_structures(), ["hn-organs"], settings={"threads": 1})
+    drawn = load_contourer("hn-organs", threads=1).predict(case.without_structures())
     scores = {name: dsc(drawn.mask(name), case.mask(name)) for name in demo.ORGANS}
     assert sum(scores.values()) / len(scores) >= 0.78, scores
     assert min(scores.values()) > 0.6, scores

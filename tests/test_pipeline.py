@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,21 @@ import pytest
 import torch
 from pydicom.dataset import Dataset
 
-from oncontour import files, pipeline, result
+from oncontour import files, pipeline, report, result
 from oncontour.card import read_card
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError, ModelError, OutputError, StructureError
+from oncontour.errors import ConfigError, IncompleteError, InputError, ModelError, OutputError, StructureError
+from oncontour.evaluate.judge import judge
 from oncontour.files import sweep, writing_folder
 from oncontour.geometry import Geometry
 from oncontour.io import read, write
+from oncontour.io.cohort import Cohort
 from oncontour.io.nifti import write_image
 from oncontour.io.rtstruct import read_rtstruct
-from oncontour.phantom import head_neck
+from oncontour.phantom import head_neck, pelvis
+from oncontour.predict import predict
 from oncontour.tasks.contour import ContourSettings, ContourTask
+from oncontour.tasks.contouring import anywhere, load_contourer
 from oncontour.tasks.task import save_model
 from oncontour.volume import Volume
 from tests.dicom_cases import make_series
@@ -172,6 +177,125 @@ def test_what_was_remarked_of_the_truth_is_told(nifti: Path, model: Path, tmp_pa
     notes = run(nifti, tmp_path / "out", model, truth=truth).record["input"]["notes"]
     (told,) = (note for note in notes if "to compare with" in note)
     assert "the file of Parotid_L has" in told
+
+
+# ---- what a model was made for
+
+
+def head_model(path: Path) -> Path:
+    """An untrained model whose card says that it is for heads and necks."""
+    torch.manual_seed(1)
+    settings = ContourSettings(NAMES, net_options={"widths": (8, 16, 16)}, spacing_mm=(6.0, 5.0, 5.0), window=(16, 32, 32))
+    task = ContourTask(settings)
+    save_model(task, path, replace(task.card(), name="heads", region="head and neck"))
+    return path
+
+
+def test_a_ct_of_another_part_of_the_body_is_refused_unless_any_will_do(tmp_path: Path) -> None:
+    heads = head_model(tmp_path / "heads.safetensors")
+    here = patient(tmp_path / "someone", pelvis(1, (6, 5, 5), 1.0))
+    with pytest.raises(InputError, match=r"this CT shows abdomen and pelvis .*heads was made for head and neck.*--any_region") as refused:
+        run(here, tmp_path / "out", heads)
+    assert refused.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
+    done = run(here, tmp_path / "out", heads, any_region=True)
+    words = "Drawn on a CT that the model was not made for: it shows abdomen and pelvis, and heads is for head and neck."
+    assert done.record["warnings"][0] == words
+    assert done.record["banner"] == words
+    assert str(done).startswith(words + "\n")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert page.split("<body>")[1].lstrip().startswith(f'<p class="banner" role="alert">{words}</p>')
+    assert page.count(words) == 1
+    assert "structures were found" not in page
+
+
+def test_other_commands_leave_out_who_shows_another_part_of_the_body(tmp_path: Path) -> None:
+    """evaluate and predict go on with the others, name the one, and draw all the same where they are told to."""
+    heads = head_model(tmp_path / "heads.safetensors")
+    cohort = tmp_path / "cohort"
+    patient(cohort / "head", head_neck(0, (6, 5, 5), 1.0, (32, 48, 48)))
+    patient(cohort / "pelvis", replace(pelvis(1, (6, 5, 5), 1.0), id="pelvis"))
+    (failed,) = judge(Cohort.open(cohort), {"heads": load_contourer(heads)}, look=False).failures
+    assert failed.patient == "pelvis"
+    assert "this CT shows abdomen and pelvis" in failed.reason
+    assert not judge(Cohort.open(cohort), {"heads": anywhere(load_contourer(heads))}, look=False).failures
+    with pytest.raises(IncompleteError, match="not drawn: pelvis by heads"):
+        predict(cohort, model=[str(heads)], out=tmp_path / "out", seen=True)
+    assert [path.name for path in (tmp_path / "out" / "heads").iterdir() if path.is_dir()] == ["head"]
+    assert "2 of 2 patients drawn" in predict(cohort, model=[str(heads)], out=tmp_path / "all", seen=True, any_region=True)
+
+
+def test_where_the_region_cannot_be_told_the_first_warning_says_so(tmp_path: Path) -> None:
+    heads = head_model(tmp_path / "heads.safetensors")
+    grid = Geometry.regular((16, 32, 32), (6, 5, 5))
+    water = np.full(grid.shape, -1000, np.int16)
+    water[:, 8:24, 8:24] = 0
+    write_image(Volume(water, grid), tmp_path / "water" / "ct.nii.gz")
+    done = run(tmp_path / "water", tmp_path / "out", heads)
+    assert done.record["warnings"][0] == (
+        "Which part of the body the CT shows cannot be told (hardly any bone); heads is for head and neck."
+    )
+    assert "banner" not in done.record
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"model": ["hn-organ"]}, ModelError, r"no model 'hn-organ'.*did you mean hn-organs\?.*shipped: hn-organs$"),
+        ({"structures": ["parotid_left"]}, ConfigError, r"no model draws parotid_left.*did you mean Parotid_L\?"),
+        ({"model": ["hn-organs"], "structures": ["Brainstm"]}, ConfigError, r"no model draws Brainstm.*did you mean Brainstem\?"),
+        (
+            {"quality": "hn-qualty"},
+            ModelError,
+            r"no model 'hn-qualty'.*did you mean hn-quality\?.*shipped: hn-quality, hn-quality-both, hn-quality-opinion, hn-quality-own$",
+        ),
+        (
+            {"risk": "esophagitis"},
+            ModelError,
+            r"no model 'esophagitis'.*did you mean esophagitis-simulated\?.*shipped: esophagitis-simulated$",
+        ),
+        ({"model": ["hn-quality"]}, ModelError, "this model does 'assess', not contours"),
+    ],
+)
+def test_what_was_mistyped_is_told_before_anything_is_read(
+    tmp_path: Path, wrong: dict[str, object], error: type[Exception], words: str
+) -> None:
+    """What lies in the folder is no CT at all: nobody has looked yet."""
+    (tmp_path / "ct").mkdir()
+    (tmp_path / "ct" / "1.dcm").write_bytes(b"no CT")
+    with pytest.raises(error, match=words):
+        pipeline.run(tmp_path / "ct", out=tmp_path / "out", backend="torch", threads=1, **wrong)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_models_to_choose_from_draw_contours(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"shows: abdomen and pelvis .*shipped models: hn-organs \["):
+        pipeline.default_model(pelvis(1))
+
+
+def test_a_structure_that_was_not_found_comes_first(nifti: Path, model: Path, tmp_path: Path) -> None:
+    """In a box of water the untrained net draws what it draws; one that it does not find is named before what it drew."""
+    rows = [
+        {"name": "Larynx", "slices": 0, "volume_cc": 0.0},
+        {"name": "Brainstem", "slices": 9, "volume_cc": 20.0},
+    ]
+    told = {"structures": rows, "models": [{"task": "contour"}], "input": {"modality": "CT"}}
+    assert report._sentence(told) == "Not found on this CT by one model: Larynx. 1 of 2 structures were contoured."
+    assert report._sentence({**told, "structures": rows[1:]}) == "1 structure was contoured on this CT by one model."
+
+
+def test_a_wrong_side_stands_first_among_the_warnings(nifti: Path, tmp_path: Path) -> None:
+    """Masks of the two parotids changed for each other: twice told by the rules, and not once more by the table."""
+    came = read(nifti)
+    swapped = {"Parotid_L": came.mask("Parotid_R"), "Parotid_R": came.mask("Parotid_L"), "Bone_Mandible": came.mask("Bone_Mandible")}
+    case = came.without_structures().with_masks(swapped)
+    judged, models = pipeline.judge(case, None, [])
+    models = [{"name": "theirs", "sha256": "0", "structures": [], "notes": ["says nothing of axes"]}, *models]
+    warnings = result.record(judged, report.rows(judged), models, {}, [])["warnings"]
+    assert [text.split(" lies ")[0] for text in warnings[:2]] == ["Parotid_L", "Parotid_R"]
+    assert all("by its name it belongs to the" in text for text in warnings[:2])
+    assert warnings.index("theirs: says nothing of axes") >= 2
+    assert not any("may be swapped" in text for text in warnings)
 
 
 # ---- what was there

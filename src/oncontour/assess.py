@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour import report, result, scoring
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError, OutputError
+from oncontour.errors import ConfigError, InputError, OutputError, did_you_mean
 from oncontour.files import check_writable
 from oncontour.progress import Progress
 from oncontour.result import PAGE, RECORD, SCORES
@@ -79,10 +79,11 @@ def assess(
     """
     clock = result.Clock()
     result.check_out(out, (ct, contours), FILES, overwrite=overwrite, of="what it is made from")
+    assessor = scoring.load(model, first=scoring.OPINION_MODEL, backend=backend, threads=threads)
     with clock("read"):
         case = pick(read(ct, contours, series_uid), structures)
     with clock("assess"):
-        scored, models = scoring.score(case, scoring.load(model, first=scoring.OPINION_MODEL, backend=backend, threads=threads), progress)
+        scored, models = scoring.score(case, assessor, progress)
     rows = report.rows(scored)
     notes = [result.anonymous(result.anonymous(note, ct, scored), contours, scored) for note in scored.facts.get("notes", ())]
     record = result.record(scored, rows, models, {"structures": structures, "backend": backend, "threads": threads}, notes)
@@ -114,7 +115,9 @@ def pick(case: Case, structures: Sequence[str] | None) -> Case:
         return case
     missing = [name for name in structures if name not in case.structures]
     if missing:
-        raise ConfigError(f"there is no contour of {', '.join(missing)}", hint=f"choose among {', '.join(case.structures)}")
+        there = list(case.structures)
+        hint = f"{did_you_mean(missing[0], there)}choose among {', '.join(there)}"
+        raise ConfigError(f"there is no contour of {', '.join(missing)}", hint=hint)
     return replace(
         case,
         masks={name: case.masks[name] for name in structures if name in case.masks},

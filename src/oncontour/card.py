@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from oncontour.errors import ModelError
+from oncontour.errors import ModelError, did_you_mean
 
 _MAX_HEADER = 32 * 1024 * 1024
 WEIGHTS = Path(__file__).parent / "weights"
@@ -51,20 +51,36 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(WEIGHTS.glob("*.safetensors"))}
 
 
+def offered(task: str = "") -> list[str]:
+    """Names of the shipped models for ``task``, a row of TASKS; of all by default."""
+    return sorted(name for name, path in shipped().items() if not task or _task_of(path) == task)
+
+
+def _task_of(path: Path) -> str:
+    """The task of a model file, "" where it cannot be read."""
+    try:
+        return read_card(path).task
+    except ModelError:
+        return ""
+
+
 def is_ours(model: str | Path) -> bool:
     """Whether a model's file is called as one of ours is; anything else is somebody else's (``tasks/foreign.py``)."""
     return Path(model).suffix == ".safetensors"
 
 
-def find(model: str | Path) -> Path:
-    """The file of a model given by path or by the name of a shipped one. Raises ModelError when there is none."""
+def find(model: str | Path, task: str = "") -> Path:
+    """The file of a model given by path or by the name of a shipped one. Raises ModelError when there is none, naming those that are
+    shipped for ``task``."""
     path = Path(model)
     # A folder of the name (of contours that the model drew, say) hides no shipped model; a file does.
     if path.is_file() or (path.exists() and str(model) not in shipped()):
         return path
     if str(model) in shipped():
         return shipped()[str(model)]
-    raise ModelError(f"no model {str(model)!r}", hint=f"give the path of a model file, or one of the shipped {sorted(shipped())}")
+    names = offered(task)
+    way = "give the path of a model file" + (f", or the name of one that is shipped: {', '.join(names)}" if names else "")
+    raise ModelError(f"no model {str(model)!r}", hint=did_you_mean(str(model), names) + way)
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:

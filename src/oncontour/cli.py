@@ -16,7 +16,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from oncontour.errors import ConfigError, IncompleteError, OncontourError
+from oncontour.errors import ConfigError, IncompleteError, OncontourError, nearest
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -150,7 +150,7 @@ def find_command(words: Sequence[str]) -> str | None:
     group = [name for name in COMMANDS if name.split()[0] == words[0]]
     if group and (len(words) < 2 or words[1] in ("-h", "--help")):
         return None
-    near = _nearest(two if group else words[0], list(COMMANDS))
+    near = nearest(two if group else words[0], list(COMMANDS))
     hint = f"did you mean 'oncontour {near}'?" if near else "oncontour --help lists the commands"
     raise ConfigError(f"there is no command {two if group else words[0]!r}", hint=hint)
 
@@ -279,19 +279,13 @@ def _plain(message: str, parser: ArgumentParser) -> str:
     flat = re.sub(r'^Parser key "(\w+)": ', r"\1: ", flat)
     flat = re.sub(r"(?<=arguments are required: ).*", lambda names: _as_typed(names.group(), options), flat)
     unknown = re.match(r"unrecognized arguments: (--[\w-]+)", flat)
-    near = _nearest(unknown.group(1), options) if unknown else None
+    near = nearest(unknown.group(1), options) if unknown else None
     return flat + (f" (did you mean {near}?)" if near else "")
 
 
 def _as_typed(names: str, options: Sequence[str]) -> str:
     """``ct_folder, out`` as they are typed: ``ct_folder, --out``."""
     return ", ".join(f"--{name}" if f"--{name}" in options else name for name in names.split(", "))
-
-
-def _nearest(word: str, known: Sequence[str]) -> str | None:
-    from difflib import get_close_matches
-
-    return next(iter(get_close_matches(word, known, n=1, cutoff=0.5)), None)
 
 
 # ---- manners

@@ -44,7 +44,7 @@ class Patient:
 
     case: Case
     who: str
-    banner: str
+    about: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +93,9 @@ def demo(
     write_patient(shown.case, dicom, truth)
     _say(f"Written as DICOM: {dicom}. What a clinic would type: oncontour run {dicom} --out {result}")
     pipeline.guard(result, dicom, overwrite=True)
-    done = pipeline.run(dicom, out=result, truth=truth, risk=risk, banner=shown.banner, overwrite=True, progress=progress)
+    done = pipeline.run(dicom, out=result, truth=truth, risk=risk, about=shown.about, overwrite=True, progress=progress)
     last = f"Open this in a browser, and press N for the next place to look at: {result / PAGE}"
-    return Shown(done, (shown.banner, *((RISK,) if risk == RISK_MODEL else ()), last))
+    return Shown(done, (*((RISK,) if risk == RISK_MODEL else ()), last))
 
 
 def patient(source: Source = "auto", seed: int | None = None) -> Patient:

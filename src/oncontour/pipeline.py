@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour import report, scoring
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError
+from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, did_you_mean
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
 from oncontour.result import MASKS, PAGE, RECORD, SCORES, Clock, anonymous, card_words, check_out, finish, pseudonym, record, result_folder
@@ -47,7 +47,7 @@ class Result:
     plan: Plan | None = None
 
     def __str__(self) -> str:
-        blocks = [report.table(self.rows)]
+        blocks = [*(self.record[key] for key in ("banner", "about") if self.record.get(key)), report.table(self.rows)]
         if "assess" in self.case.scores:
             blocks.append("\n".join(report.worst(self.case, WORST)))
         if self.plan is not None:
@@ -79,8 +79,9 @@ def run(
     backend: Literal["auto", "torch", "openvino"] = "auto",
     threads: int | None = None,
     tidy: Tidy = Tidy(),  # noqa: B008  (frozen: one value for all calls; its fields become --tidy.NAME)
+    any_region: bool = False,
     trust: bool = False,
-    banner: str | None = None,
+    about: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Result:
@@ -119,8 +120,9 @@ def run(
         backend: what computes the nets
         threads: CPU threads for the nets; all by default
         tidy: what is cleaned up after the net, each switchable
+        any_region: draw on a CT of another part of the body than the models were made for, which is refused otherwise; every result says it
         trust: let a TorchScript model run, which is a program; nothing else that could run code is ever loaded
-        banner: a sentence that must be read first, as "A phantom, not a patient."; on top of the page and in report.json
+        about: a sentence to be read before anything else, as "A phantom, not a patient."; on top of screen and page, and in report.json
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
@@ -128,29 +130,36 @@ def run(
         raise ConfigError("a quality model is named, and --assess false leaves it out", hint="leave out one of the two")
     if facts and risk is None:
         raise ConfigError("facts of the patient are for a risk model, and none is named", hint="name one with --risk, or leave out --facts")
+    from oncontour.tasks.contouring import anywhere
+
     clock = Clock()
     guard(out, ct_folder, overwrite, truth=truth, add_to=add_to)
+    # What was mistyped is told before anything is read.
+    loaded = [_load(name, {"backend": backend, "rules": tidy, "threads": threads}, trust) for name in model or []]
+    _assign([list(one.card.structures) for one in loaded] or _offered_unasked(), structures)
+    assessor = scoring.load(quality, backend=backend, threads=threads) if quality else None
+    risk_model = None if risk is None else _load_risk(risk, facts)
     with clock("read"):
         case = _in_gy(_read(ct_folder, series_uid, dose), unit)
         known = None if truth is None else _read_truth(truth, case)
     failed: list[str] = []
     with clock("choose"):
         chosen = model or [default_model(case)]
-    judge_of = scoring.first_for(chosen, DEFAULT_MODELS.values())
-    assessor = _load_assessor(quality, failed, first=judge_of, backend=backend, threads=threads) if assess else None
-    risk_model = None if risk is None else _load_risk(risk, facts)
+    loaded = loaded or [_load(name, {"backend": backend, "rules": tidy, "threads": threads}, trust) for name in chosen]
+    banner, doubts = _region_words(case, loaded, any_region)
+    if assess and assessor is None:
+        judge_of = scoring.first_for(chosen, DEFAULT_MODELS.values())
+        assessor = _load_shipped_assessor(failed, first=judge_of, backend=backend, threads=threads)
     settings: dict[str, Any] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
-    settings |= {"facts": facts, "unit": unit}
+    settings |= {"facts": facts, "unit": unit, "any_region": any_region}
     notes = _read_notes(case, ct_folder, known, truth)
     with clock("contour"):
         if not model:
             notes.append(f"{chosen[0]} was chosen because of the region that the CT shows.")
         drawn, models = contour(
             case,
-            chosen,
+            [anywhere(one, any_region) for one in loaded],
             structures,
-            settings={"backend": backend, "rules": tidy, "threads": threads},
-            trust=trust,
             chances=assessor is not None and assessor.task.settings.own,
             progress=_part(progress, 0.0, 0.8 if assess else 1.0),
         )
@@ -168,7 +177,9 @@ def run(
     notes += [anonymous(note, ct_folder, case) for note in _other_structures(case, drawn, dosed.plan)]
     rows = report.rows(dosed.case, truth=known)
     page = _page(dosed, case, rows, failed)
-    told = record(dosed.case, rows, models, settings, notes) | ({"banner": banner} if banner else {})
+    told = record(dosed.case, rows, models, settings, notes)
+    told["warnings"][:0] = [*([banner] if banner else []), *doubts]
+    told |= {key: words for key, words in (("banner", banner), ("about", about)) if words}
     _complete(told, dosed, ct_folder, failed)
     _write(dosed.case, rows, told, out, page=page, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
     return Result(dosed.case, rows, told, out, dosed.plan)
@@ -211,14 +222,14 @@ def _is_flat(path: Path) -> bool:
 
 def default_model(case: Case) -> str:
     """The shipped model for the region that the CT shows. Raises ModelError, naming what there is, where none fits."""
-    from oncontour.card import shipped
-    from oncontour.ops.body import region
+    from oncontour.card import offered
+    from oncontour.ops.body import in_words, region
 
-    seen = region(case.ct)
+    seen, contourers = region(case.ct), offered("contour")
     name = DEFAULT_MODELS.get(seen.name, "")
-    if name in shipped():
+    if name in contourers:
         return name
-    there, what = ", ".join(shipped()) or "none", seen.name.replace("_", " ")
+    there, what = ", ".join(contourers) or "none", in_words(seen.name)
     raise ModelError(
         f"no shipped model is made for this CT, which shows: {what} ({'; '.join(seen.reasons)}); shipped models: {there}",
         where=f"case {pseudonym(case)}",
@@ -228,30 +239,27 @@ def default_model(case: Case) -> str:
 
 def contour(
     case: Case,
-    chosen: Sequence[str],
+    drawers: Sequence[Any],
     structures: Sequence[str] | None = None,
     *,
-    settings: Mapping[str, Any] | None = None,
-    trust: bool = False,
     chances: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Case, list[dict[str, Any]]]:
-    """The case with what the ``chosen`` models draw (and none of the contours it came with), and what is recorded of each model.
+    """The case with what the ``drawers`` (of ``load``) draw (and none of the contours it came with), and what is recorded of each model.
 
     ``scores["drawers"]`` has the hashes of those that drew. ``chances`` keeps what our own models thought before they decided, as
     ``scores["chances"]``: structure -> probability times 255. Where two models offer one structure the first has it. Raises ModelError
-    for a structure that none offers.
+    for a structure that none offers, InputError for a CT of another part of the body than one of ours was made for.
     """
     from oncontour.tasks.contouring import keeping_chances
 
-    loaded = [_load(name, settings or {}, trust) for name in chosen]
-    wanted = _assign([list(one.card.structures) for one in loaded], structures)
+    wanted = _assign([list(one.card.structures) for one in drawers], structures)
     bare = scoring.without_drawers(case.without_structures())
     drawn, records = bare, list[dict[str, Any]]()
-    for n, (one, names) in enumerate(zip(loaded, wanted, strict=True)):
+    for n, (one, names) in enumerate(zip(drawers, wanted, strict=True)):
         if not names:
             continue
-        predicted = keeping_chances(one, chances).predict(bare, progress=_share(progress, n, len(loaded)))
+        predicted = keeping_chances(one, chances).predict(bare, progress=_share(progress, n, len(drawers)))
         whole = len(names) == len(predicted.masks)
         drawn = drawn.with_masks(predicted.masks if whole else {name: predicted.masks[name] for name in names})
         if "chances" in predicted.scores:
@@ -311,12 +319,39 @@ def _load(name: str, settings: Mapping[str, Any], trust: bool) -> Any:
     return load_contourer(name, **settings)
 
 
+def _offered_unasked() -> list[list[str]]:
+    """What the models draw that may be chosen for a CT."""
+    from oncontour.card import offered, read_card, shipped
+
+    return [list(read_card(shipped()[name]).structures) for name in DEFAULT_MODELS.values() if name in offered("contour")]
+
+
+def _region_words(case: Case, drawers: Sequence[Any], any_region: bool) -> tuple[str, list[str]]:
+    """(what the page says first where a model draws on another part of the body than it was made for, "" where none does; doubts). Raises
+    InputError for such a model without ``any_region``, before any has drawn."""
+    from oncontour.ops.body import check_shown, in_words, region, region_of
+
+    cards = [one.card for one in drawers if region_of(one.card.region)]
+    if not any_region:
+        for card in cards:
+            check_shown(case.ct, card.region, card.name)
+    seen = region(case.ct) if cards else None
+    strangers = [card for card in cards if seen is not None and seen.excludes(region_of(card.region))]
+    if seen is not None and strangers:
+        models = " and ".join(f"{card.name} is for {card.region}" for card in strangers)
+        return f"Drawn on a CT that the model was not made for: it shows {in_words(seen.name)}, and {models}.", []
+    if seen is not None and seen.name == "unknown":
+        models = " and ".join(f"{card.name} is for {card.region}" for card in cards)
+        return "", [f"Which part of the body the CT shows cannot be told ({seen.reasons[0]}); {models}."]
+    return "", []
+
+
 def _assign(offered: Sequence[Sequence[str]], wanted: Sequence[str] | None) -> list[list[str]]:
     """Which structures each model draws."""
     every = list(dict.fromkeys(name for names in offered for name in names))
     missing = [name for name in wanted or () if name not in every]
     if missing:
-        raise ConfigError(f"no model draws {', '.join(missing)}", hint=f"choose among {', '.join(every)}")
+        raise ConfigError(f"no model draws {', '.join(missing)}", hint=f"{did_you_mean(missing[0], every)}choose among {', '.join(every)}")
     left = [name for name in every if wanted is None or name in wanted]
     out = []
     for names in offered:
@@ -358,15 +393,11 @@ def _targets(case: Case, drawn: Case) -> list[str]:
 # ---- quality
 
 
-def _load_assessor(
-    quality: str | None, failed: list[str], *, first: str, backend: Literal["auto", "torch", "openvino"], threads: int | None
-) -> Any:
-    """The quality model. One that was named has to be right; without the shipped one the rules look alone, and ``failed`` gets why."""
+def _load_shipped_assessor(failed: list[str], *, first: str, backend: Literal["auto", "torch", "openvino"], threads: int | None) -> Any:
+    """The shipped quality model; where it cannot be used the rules look alone, and ``failed`` gets why."""
     try:
-        return scoring.load(quality, first=first, backend=backend, threads=threads)
+        return scoring.load(first=first, backend=backend, threads=threads)
     except Exception as error:
-        if quality is not None:
-            raise
         failed.append(_because("The shipped quality model could not be used, only the rules have looked", error))
         return None
 

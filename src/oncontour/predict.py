@@ -45,6 +45,7 @@ def predict(
     seen: bool = False,
     overlap: float = 0.25,
     chances: bool = False,
+    any_region: bool = False,
     backend: Literal["auto", "torch", "openvino"] = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -69,6 +70,7 @@ def predict(
         hu_shift: also draw with the model's grey-value window moved by so many HU (a wrong window makes other mistakes)
         seen: patients that the model learned from as well (then nothing may be concluded from them)
         overlap: of the windows that the net sees
+        any_region: draw on CTs of another part of the body than the models were made for; such patients are not drawn otherwise
         chances: keep how likely the model thought each voxel, as quality models learn from it that know how sure a drawer was
         backend: what computes the nets
         threads: CPU threads for the nets
@@ -78,6 +80,8 @@ def predict(
 
     patients = Cohort.open(cohort)
     segmenters = [s for name in model for s in load(name, hu_shift or [0.0], seen=seen, overlap=overlap, backend=backend, threads=threads)]
+    for segmenter in segmenters:
+        segmenter.contourer.any_region = any_region
     if len({s.name for s in segmenters}) != len(segmenters):
         raise ConfigError(f"two models have one name among {[s.name for s in segmenters]}", hint="rename one of the files")
     _check_folders(patients.ids, str(cohort))
@@ -181,11 +185,15 @@ def claim(
     contourer: Contourer, case: Case, *, chances: bool = False
 ) -> tuple[Case, list[tuple[str, str, int, float]], Mapping[str, Volume]]:
     """(a case of the drawn masks alone, rows of confidence: patient, structure, slice, mean probability over the contour; and, with
-    ``chances``, structure -> probability times 255 on the grid the net works on, one half where the line is drawn)."""
+    ``chances``, structure -> probability times 255 on the grid the net works on, one half where the line is drawn). Raises InputError for
+    a CT of another part of the body than the model was made for, unless it may draw anywhere."""
+    from oncontour.ops.body import check_shown
     from oncontour.ops.windows import stitch_labels
     from oncontour.tasks.opinion import by_structure
 
     s, bare = contourer.task.settings, case.without_structures()
+    if not contourer.any_region:
+        check_shown(case.ct, contourer.card.region, contourer.card.name)
     if chances:
         contourer.check_small(contourer.task.working_grid(case.geometry))
     stitched = stitch_labels(

@@ -89,7 +89,7 @@ def load(model: str | Path) -> Any:
     from oncontour.card import find, read_card
     from oncontour.tasks.task import load_task
 
-    path = find(model)
+    path = find(model, "risk")
     task = read_card(path).task
     if task != "risk":
         raise ModelError(f"this model is made to {task}, not to tell a risk", where=str(path), hint="give one from 'oncontour train risk'")

@@ -78,3 +78,9 @@ def _fitting(fill: float, dtype: np.dtype[Any]) -> Any:
     if np.issubdtype(dtype, np.integer) and not (np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max and float(fill).is_integer()):
         raise GeometryError(f"fill {fill} is no value of {dtype}", hint="give a fill that fits, or turn the volume to float32 first")
     return np.asarray(fill).astype(dtype)[()]
+
+
+def written_cc(volume_cc: float) -> str:
+    """Cubic centimetres as people write them, without the unit: "910", "3.1", "0.38"."""
+    digits = 0 if volume_cc >= 99.95 else 1 if volume_cc >= 0.995 else 2 if volume_cc >= 0.0095 else 4
+    return f"{volume_cc:.{digits}f}"

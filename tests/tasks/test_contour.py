@@ -358,7 +358,7 @@ def test_what_is_learned_from_overlapping_structures_must_be_said(tmp_path):
     cases = [nested(n) for n in range(3)]
     settings = ContourSettings(NESTED, net_options={"widths": (4, 8)}, spacing_mm=(3, 4, 4), window=(8, 16, 16), draws=2)
     training = TrainSettings(epochs=1, batch=2, threads=1, validation=0.34)
-    with pytest.raises(TrainingError, match=r"GTV \(16\.1 cc\) and PTV \(53 cc\) share 16\.1 cc.*patient p\d.*settings\.overlap true"):
+    with pytest.raises(TrainingError, match=r"GTV \(16\.1 cc\) and PTV \(53\.0 cc\) share 16\.1 cc.*patient p\d.*settings\.overlap true"):
         fit(ContourTask(settings), cases, tmp_path / "refused", training)
     assert not list((tmp_path / "refused").rglob("*.safetensors"))
     outcome = fit(ContourTask(replace(settings, overlap=True)), cases, tmp_path / "whole", training)

@@ -132,13 +132,13 @@ def test_the_main_job_hands_on_how_sure_the_drawer_of_each_structure_was(case, d
     torch.manual_seed(5)
     s = ContourSettings(("Parotid_R", "Brainstem"), net="unet3d", net_options={"widths": (4, 8)}, spacing_mm=(6, 5, 5), window=(16, 24, 24))
     save_model(ContourTask(s), other)
-    found, _ = contour(case, [str(drawer), str(other)], settings={"backend": "torch", "threads": 1}, chances=True)
+    found, _ = contour(case, [load_contourer(one, backend="torch", threads=1) for one in (drawer, other)], chances=True)
     kept = found.scores["chances"]
     assert tuple(kept) == (*NAMES, "Brainstem")
     theirs = [load_contourer(path, backend="torch", threads=1).opinion(case) for path in (drawer, other)]
     assert (kept["Parotid_R"].array == theirs[0].of("Parotid_R").array).all()
     assert (kept["Brainstem"].array == theirs[1].of("Brainstem").array).all()
-    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1})
+    found, _ = contour(case, [load_contourer(drawer, backend="torch", threads=1)])
     assert "chances" not in found.scores
 
 

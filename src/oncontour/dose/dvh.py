@@ -22,7 +22,7 @@ from oncontour.contours import Contours, Slices
 from oncontour.dose.cells import cells
 from oncontour.dose.figures import Figure, parse
 from oncontour.errors import ConfigError, DoseError
-from oncontour.volume import Volume
+from oncontour.volume import Volume, written_cc
 
 Floats = NDArray[np.float64]
 BINS = 4096
@@ -84,8 +84,8 @@ class DVH:
             return None
         name = self.name or "the structure"
         if not self.dosed_cc:
-            return f"{name} lies outside the dose grid, all of its {self.volume_cc:.3g} cc: it has no dose figures"
-        return f"{100 * share:.3g} % of {name} ({self.missing_cc:.3g} cc) lies outside the dose grid: the figures are of the rest"
+            return f"{name} lies outside the dose grid, all of its {written_cc(self.volume_cc)} cc: it has no dose figures"
+        return f"{100 * share:.3g} % of {name} ({written_cc(self.missing_cc)} cc) lies outside the dose grid: the figures are of the rest"
 
     # ---- figures at a dose or a volume
 

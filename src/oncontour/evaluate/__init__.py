@@ -50,6 +50,7 @@ def evaluate(
     structures: list[str] | None = None,
     tolerance_mm: float = 2.0,
     overlays: Literal["none", "three", "all"] = "three",
+    any_region: bool = False,
     progress: Progress | None = None,
 ) -> str:
     """Judge contours against the truth of a cohort: tables with intervals and tests, box plots, overlays.
@@ -76,12 +77,13 @@ def evaluate(
         structures: only these structures (TG-263 names, separated by commas); one that is never predicted then counts as missed
         tolerance_mm: what surface DSC and added path length forgive
         overlays: pictures of the best, median and worst patient, of all, or none
+        any_region: let models draw on CTs of another part of the body than they were made for; such patients fail otherwise
         progress: called with the fraction done
     """
     from oncontour.evaluate.judge import judge
 
     patients, several = _patients(cohort)
-    methods = _methods(model or [], predictions or [], several)
+    methods = _methods(model or [], predictions or [], several, any_region)
     if not (tolerance_mm >= 0):
         raise ConfigError(f"a tolerance is 0 mm or more, not {tolerance_mm}")
     _check_out(out)
@@ -178,7 +180,7 @@ def _weights(predictor: Predictor) -> str:
     return str(getattr(card, "sha256", ""))
 
 
-def _methods(models: list[str], predictions: list[Path], several: bool) -> dict[str, Predictor]:
+def _methods(models: list[str], predictions: list[Path], several: bool, any_region: bool) -> dict[str, Predictor]:
     """Name -> predictor; files that are called the same get a number. ``several``: predictions are a cohort as the truth is."""
     from oncontour.io.cohort import Cohort
 
@@ -186,9 +188,9 @@ def _methods(models: list[str], predictions: list[Path], several: bool) -> dict[
         raise ConfigError("nothing to judge: neither --model nor --predictions was given")
     named: list[tuple[str, Predictor]] = []
     for model in models:
-        from oncontour.tasks.contouring import load_contourer
+        from oncontour.tasks.contouring import anywhere, load_contourer
 
-        named.append((Path(model).stem, load_contourer(model)))
+        named.append((Path(model).stem, anywhere(load_contourer(model), any_region)))
     for folder in predictions:
         cohort = Cohort.open(folder) if several else _patients(folder)[0]
         named.append((folder.resolve().name, Predictions(cohort, only=not several and len(cohort) == 1)))

@@ -28,6 +28,7 @@ from oncontour.nets import make_net
 from oncontour.ops.augment import Move, Ranges, mirrored
 from oncontour.ops.intensity import AIR_HU, window
 from oncontour.tasks.task import Batch, Draw, Progress, Task, first_card, seeded, settings_in
+from oncontour.volume import written_cc
 
 Triple = tuple[float, float, float]
 
@@ -105,7 +106,7 @@ class Clash:
 
     def __str__(self) -> str:
         (a, b), (one, other) = self.structures, self.volumes_cc
-        return f"{a} ({one:.3g} cc) and {b} ({other:.3g} cc) share {self.shared_cc:.3g} cc"
+        return f"{a} ({written_cc(one)} cc) and {b} ({written_cc(other)} cc) share {written_cc(self.shared_cc)} cc"
 
 
 @dataclass(frozen=True, eq=False)

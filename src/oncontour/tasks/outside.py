@@ -20,7 +20,7 @@ from oncontour.card import Card
 from oncontour.case import Case
 from oncontour.errors import FormatError, ModelError
 from oncontour.geometry import Geometry
-from oncontour.ops.tidy import Tidy, tidy
+from oncontour.ops.tidy import Change, Tidy, tidy
 from oncontour.ops.windows import Blend, Predict, stitch_labels
 from oncontour.tasks.task import Progress
 from oncontour.volume import Volume
@@ -110,7 +110,7 @@ class Foreign:
         masks, tidied = tidy(stitched.masks(m.card.structures), self.rules)
         return case.with_masks(masks).with_scores({"contour": self._record(image.geometry, stitched.blend, tidied)})
 
-    def _record(self, grid: Geometry, blend: str, tidied: tuple[str, ...]) -> dict[str, Any]:
+    def _record(self, grid: Geometry, blend: str, tidied: tuple[Change, ...]) -> dict[str, Any]:
         m = self.model
         return {
             "model": m.card.name,
@@ -120,10 +120,10 @@ class Foreign:
             "backend": m.backend,
             "blend": blend,
             "tidy": asdict(self.rules),
-            "tidied": list(tidied),
+            "tidied": [change.text for change in tidied],
             "kind": m.card.settings["kind"],
             "original_names": dict(zip(m.card.structures, m.labels, strict=True)),
-            "notes": list(m.notes),
+            "notes": [*m.notes, *(change.text for change in tidied if change.warns)],
         }
 
 
