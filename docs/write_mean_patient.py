@@ -65,6 +65,8 @@ CORRELATION, SQUARES, OVERLAP = 1.0, 2.0, 1.0
 WINDOW_HU = (-300.0, 500.0)
 BOX = 5
 """Local correlation is that of cubes of so many voxels."""
+TISSUE_HU = -500.0
+"""Above this is tissue, in the comparison of the mean with one patient."""
 RIGID_STEPS, RATE_RIGID = 60, 0.5
 """Steps of Adam of a rigid alignment, and their size: mm, and hundredths of a radian."""
 
@@ -284,7 +286,7 @@ def dsc(a: Tensor, b: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Distance:
-    """How far the mean is from one patient after a rigid alignment: RMS of HU and correlation, in the body of both."""
+    """How far the mean is from one patient after a rigid alignment: RMS of HU and correlation, in the patient's tissue."""
 
     id: str
     rms_hu: float
@@ -302,9 +304,15 @@ def turned(angles: Tensor, shift_mm: Tensor, by: int = 1) -> Tensor:
     return ((torch.einsum("ab,bkji->akji", total, from_middle) - from_middle + shift_mm[:, None, None, None]) / step_mm)[None]
 
 
+def deep(patient: Placed) -> Tensor:
+    """(1, 1, k, j, i): 1 in published tissue, a voxel away from its edge: what lies outside may be air, or only not published."""
+    return -functional.max_pool3d(-(patient.ct > TISSUE_HU).float()[None, None], 3, stride=1, padding=1)
+
+
 def distance(mean: Placed, patient: Placed) -> Distance:
-    """Rigidly aligned by the squared difference of the windowed CT, then compared where both were scanned and either is body."""
-    here, there = (coarser(torch.stack([windowed(p.ct), p.scanned])[None], 2) for p in (mean, patient))
+    """Rigidly aligned by the squared difference of the windowed CT in the patient's tissue, then compared there."""
+    here = coarser(torch.stack([windowed(mean.ct), mean.scanned])[None], 2)
+    there = coarser(torch.cat([windowed(patient.ct)[None, None], deep(patient)], dim=1), 2)
     pose = torch.zeros(6, requires_grad=True)
     adam = torch.optim.Adam([pose], lr=RATE_RIGID)
     for _ in range(RIGID_STEPS):
@@ -314,8 +322,8 @@ def distance(mean: Placed, patient: Placed) -> Distance:
         (((here - moved)[:, 0] ** 2 * weight).sum() / weight.sum()).backward()
         adam.step()
     with torch.no_grad():
-        hu, scanned = warped(torch.stack([patient.ct, patient.scanned])[None], turned(pose[:3] / 100, pose[3:]))[0]
-    both = (scanned > 0.5) & (mean.scanned > 0.5) & ((mean.ct > -500) | (hu > -500))
+        hu, tissue = warped(torch.cat([patient.ct[None, None], deep(patient)], dim=1), turned(pose[:3] / 100, pose[3:]))[0]
+    both = (tissue > 0.5) & (mean.scanned > 0.5)
     one, two = (values[both].clamp(-1000, 1000).double() for values in (mean.ct, hu))
     return Distance(patient.id, float(((one - two) ** 2).mean().sqrt()), float(torch.corrcoef(torch.stack([one, two]))[0, 1]))
 
@@ -328,7 +336,7 @@ def distances(mean: Placed, cohort: Cohort, ids: Sequence[str]) -> list[Distance
     for id in ids:
         case = cohort[id]
         have = [name for name in ORGANS if name in case.structures]
-        centre = np.mean([centre_mm(case, name) - places[name][::-1] for name in have], axis=0)
+        centre = np.median([centre_mm(case, name) - places[name][::-1] for name in have], axis=0)
         found.append(distance(mean, placed(case, centre)))
         say(f"{id}: RMS {found[-1].rms_hu:.1f} HU, correlation {found[-1].correlation:.4f}")
     return sorted(found, key=lambda one: one.rms_hu)
@@ -377,8 +385,7 @@ Not a person. The mean of {patients} public head-and-neck patients: what most of
 - **Learned from**: `hn-organs` and the quality models learned from these patients too. How well they do here measures nothing.
 - **Nobody in particular**: after a rigid alignment the nearest of its patients is {train}; the nearest of the
   {others} validation patients, of whom it holds nothing, is {validation}. Root mean square of the difference in HU, between -1000
-  and 1000 HU, where both were scanned and either has tissue; the median of all is {train_median} for its patients, {validation_median} for
-  the others.
+  and 1000 HU, in the tissue of that patient; the median of all is {train_median} for its patients, {validation_median} for the others.
 - **Not for**: training, evaluation, dosimetry, or a figure about any patient.
 """
 
