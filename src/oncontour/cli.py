@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "risk": ("oncontour.risk:risk", "the risk of a toxicity from a plan, and where it comes from"),
     "simulate outcomes": ("oncontour.simulate:outcomes", "virtual patients with a known, made-up risk, from real doses"),
     "features": ("oncontour.features:features", "IBSI features of a cohort, on dose and CT: one table, with robustness"),
-    "demo": ("oncontour.demo:demo", "the main job on one real patient, with the truth beside it"),
+    "demo": ("oncontour.demo:demo", "the main job on one patient whose truth is known"),
 }
 """command -> ("module:function", what it gives in a line)."""
 

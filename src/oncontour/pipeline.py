@@ -47,7 +47,7 @@ class Result:
     plan: Plan | None = None
 
     def __str__(self) -> str:
-        blocks = [*([self.record["banner"]] if self.record.get("banner") else []), report.table(self.rows)]
+        blocks = [*(self.record[key] for key in ("banner", "about") if self.record.get(key)), report.table(self.rows)]
         if "assess" in self.case.scores:
             blocks.append("\n".join(report.worst(self.case, WORST)))
         if self.plan is not None:
@@ -83,6 +83,7 @@ def run(
     tidy: Tidy = Tidy(),  # noqa: B008  (frozen: one value for all calls; its fields become --tidy.NAME)
     any_region: bool = False,
     trust: bool = False,
+    about: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Result:
@@ -126,6 +127,7 @@ def run(
         tidy: what is cleaned up after the net, each switchable
         any_region: draw on a CT of another part of the body than the models were made for, which is refused otherwise; every result says it
         trust: let a TorchScript model run, which is a program; nothing else that could run code is ever loaded
+        about: a sentence to be read before anything else, as "A phantom, not a patient."; on top of screen and page, and in report.json
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
@@ -183,7 +185,7 @@ def run(
     page = _page(dosed, case, rows, failed)
     told = record(dosed.case, rows, models, settings, notes)
     told["warnings"][:0] = [*([banner] if banner else []), *doubts]
-    told |= {"banner": banner} if banner else {}
+    told |= {key: words for key, words in (("banner", banner), ("about", about)) if words}
     _complete(told, dosed, ct_folder, failed)
     told["warnings"] += _empty_between(dosed.case, [row.name for row in rows])
     _write(dosed.case, rows, told, out, page=page, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
