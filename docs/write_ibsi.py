@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,15 +92,20 @@ def compare(data: Path, name: str) -> list[Comparison]:
     configuration = CONFIGURATIONS[name]
     with (data / "ibsi" / "reference-values" / configuration.values).open(encoding="utf-8-sig", newline="") as stream:
         rows = [row for row in csv.DictReader(stream, delimiter=";") if row["tag"]]
-    ours = compute(data, configuration)
+    image, mask = (read_image(data / "ibsi" / name) for name in (configuration.image, configuration.mask))
+    ours = compute(image, mask.binary(), configuration.settings)
     return [Comparison(r["tag"], r["reference value"], float(r["tolerance"] or 0), ours[r["tag"]]) for r in rows]
 
 
-def compute(data: Path, configuration: Configuration) -> dict[str, float]:
-    """Our features of a configuration, and the figures by which IBSI follows the image on its way to them."""
-    image = read_image(data / "ibsi" / configuration.image)
-    mask = read_image(data / "ibsi" / configuration.mask).binary()
-    settings = configuration.settings
+def printed(title: str) -> list[tuple[str, str, float]]:
+    """(column, consensus value, its tolerance) of every row that docs/ibsi.md prints below the heading ``title``."""
+    section = PAGE.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| ([^|]*?) *\| ([^|]+) \|", section, re.MULTILINE)
+    return [(name, reference, float(tolerance)) for name, reference, tolerance in rows]
+
+
+def compute(image: Volume, mask: Volume, settings: Settings) -> dict[str, float]:
+    """Our features of an image in a mask, and the figures by which IBSI follows the image on its way to them."""
     region = prepare(image, mask, settings.processing)
     return measure(region, settings) | on_the_way(image, mask, settings.processing, region)
 

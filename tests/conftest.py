@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import lacking
+
 for _name, _value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MPLBACKEND": "Agg"}.items():
     os.environ.setdefault(_name, _value)  # before torch, numba or matplotlib are imported: one thread, no window
 
@@ -23,10 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of real patients: ``$ONCONTOUR_DATA``, else ``../shared/data`` beside the repository. Skips where there is none."""
+    """The folder of real patients: ``$ONCONTOUR_DATA``, else ``../shared/data`` beside the repository. Skips where there is none, fails
+    there where CI is true."""
     folder = Path(os.environ.get("ONCONTOUR_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
-        pytest.skip(f"no real patients at {folder}: set ONCONTOUR_DATA to their folder")
+        lacking(f"no real patients at {folder}: set ONCONTOUR_DATA to their folder")
     return folder
 
 
@@ -35,10 +38,7 @@ def dciodvfy() -> Callable[[Path], list[str]]:
     """A function that gives the errors ``dciodvfy`` finds in a file. Skips where it is not installed, fails there where CI is true."""
     tool = shutil.which("dciodvfy")
     if tool is None:
-        message = "dciodvfy is not installed (Debian package dicom3tools)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        lacking("dciodvfy is not installed (Debian package dicom3tools)")
 
     def errors(path: Path) -> list[str]:
         done = subprocess.run([tool, "-new", str(path)], capture_output=True, text=True, check=False)

@@ -181,10 +181,12 @@ def test_calibrate_writes_a_model_with_a_new_bound(folder, tmp_path, capsys):
         for name in NAMES:
             off = case.mask(name).map(lambda m: np.roll(m, 1, axis=2))
             write_image(off, tmp_path / "claims" / "clinic" / id / "masks" / f"{name}.nii.gz")
+        write_image(off, tmp_path / "claims" / "clinic" / id / "masks" / "LeftParotid.nii.gz")
     words = ["calibrate", model(folder), str(folder / "new"), "--claims", str(tmp_path / "claims"), "--out", str(out), "--coverage", "0.6"]
     assert cli.main([*words, "--method", "pooled", "--backend", "torch"]) == 0
     told = capsys.readouterr().out
     assert "2 patients" in told
+    assert "of 2 patients: contours of clinic: 'LeftParotid' and 'Parotid_L' both mean Parotid_L" in told
     made = read_card(out).made["calibration"]
     assert (made["patients"], made["coverage"], made["method"]) == (2, 0.6, "pooled")
     assert read_card(out).name == "quality-calibrated"

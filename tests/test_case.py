@@ -62,10 +62,32 @@ def test_the_grid_is_that_of_the_ct_then_of_the_mr() -> None:
 
 def test_refuses_masks_from_another_grid() -> None:
     for masks in ({"A": mask(grid=OTHER)}, LabelMasks(Volume(np.zeros(OTHER.shape, np.uint8), OTHER), ["A"])):
-        with pytest.raises(GeometryError, match=r"mask 'A' lies on .* \[case p\]. Way out: bring it over"):
+        with pytest.raises(GeometryError, match=r"mask 'A' lies on another grid .* \[case p\]. Way out: export the mask again"):
             Case("p", {"ct": CT}, masks)
         with pytest.raises(GeometryError):
             Case("p", {"ct": CT}, {"B": mask()}).with_masks(masks)
+
+
+@pytest.mark.parametrize("kind", ["plain", "labels", "bits"])
+@pytest.mark.parametrize("turned", [np.diag([-1.0, -1.0, 1.0]) @ np.eye(3)[::-1], np.eye(3)], ids=["flipped", "permuted"])
+def test_the_same_voxels_stored_in_another_order_are_brought_over_exactly(kind: str, turned: np.ndarray) -> None:
+    """Each voxel's centre in LPS mm says where it belongs: (x, y, z) = (i, j, 3 k) here."""
+    grid = Geometry.regular((4, 5, 6), (3, 1, 1))
+    inside = np.random.default_rng(3).random(grid.shape) < 0.4
+    other, aside = grid.reorient(turned), np.array([[0, 0, 0, 3e-5], [0] * 4, [0, 0, 0, 0.04], [0] * 4])
+    other = Geometry(other.shape, other.affine + aside)
+    k, j, i = np.indices(other.shape)
+    x, y, z = np.moveaxis(other.points(np.stack([k, j, i], axis=-1)), -1, 0)
+    stored = inside[np.rint(z / 3).astype(int), np.rint(y).astype(int), np.rint(x).astype(int)]
+    masks = {
+        "plain": {"A": Volume(stored, other)},
+        "labels": LabelMasks(Volume(stored.astype(np.uint8), other), ["A"]),
+        "bits": BitMasks(Volume(stored.astype(np.uint8)[None], other), ["A"]),
+    }[kind]
+    case = Case("p", {"ct": Volume(np.zeros(grid.shape), grid)}, masks)
+    assert np.array_equal(case.masks["A"].array, inside)
+    assert case.masks["A"].geometry == grid
+    assert np.array_equal(Case("p", masks={"B": Volume(inside, grid)}).with_masks(masks).masks["A"].array, inside)
 
 
 def test_refuses_masks_that_are_not_bool() -> None:

@@ -38,8 +38,8 @@ def test_it_ends_with_the_report_of_a_real_patient_and_says_where(shown: demo.Sh
 def test_flagged_slices_stand_first(shown: demo.Shown) -> None:
     case = shown.result.case
     found = spots(strips(case))
-    risks = [spot.risk for spot in found]
-    assert risks == sorted(risks)
+    ranks = [spot.rank for spot in found]
+    assert ranks == sorted(ranks, reverse=True)
     lines = [line for line in str(shown).splitlines() if line.startswith("  1. ")]
     assert len(lines) == 1
     assert found[0].name in lines[0]

@@ -49,12 +49,25 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+SHOWN = re.compile(r"(?:^ *(?:\$ )?|(?<=`))(oncontour [^\n`]+(?:\n[^\n`]+(?=`))?)", re.MULTILINE)
+"""A command in a line of its own, or between backticks, which may go on in the next line."""
+
+
+def shown(page: Path) -> list[str]:
+    return [" ".join(command.split()) for command in SHOWN.findall(page.read_text(encoding="utf-8"))]
+
+
+def test_pages_show_commands() -> None:
+    """As many at least as there are commands: else the pattern finds nothing, and the next test looks at nothing."""
+    assert sum(len(shown(page)) for page in PAGES) >= len(COMMANDS)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_shown_commands_exist(page: Path) -> None:
     """Every ``oncontour ...`` that a page shows names a command, and options that it has."""
     from oncontour import cli
 
-    for line in re.findall(r"^ *(?:\$ )?(oncontour .+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+    for line in shown(page):
         words = line.split("#")[0].split()[1:]
         if words[0].isupper() or words[0].startswith("-"):
             continue

@@ -6,11 +6,10 @@ import textwrap
 
 import numpy as np
 import pytest
+import torch
 
 from oncontour.engine import Engine
 from oncontour.errors import ConfigError, ModelError
-
-torch = pytest.importorskip("torch")
 
 
 def small_net(dims: int, classes: int = 3) -> "torch.nn.Module":
@@ -89,7 +88,7 @@ def test_what_cannot_be_used_is_said():
 
 
 def test_onnx_runs_and_other_files_are_refused(tmp_path):
-    onnx = pytest.importorskip("onnx")
+    import onnx
     from onnx import TensorProto, helper
 
     weight = helper.make_tensor("w", TensorProto.FLOAT, (2, 1, 1, 1), [2.0, -1.0])
@@ -111,7 +110,6 @@ def test_onnx_runs_and_other_files_are_refused(tmp_path):
 
 def test_nothing_leaves_the_host():
     """``import openvino`` phones home by default: in a fresh process no connection is tried and no name looked up."""
-    pytest.importorskip("openvino")
     script = """
         import sys
         def watch(event, arguments):
@@ -127,3 +125,138 @@ def test_nothing_leaves_the_host():
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split("\n")[0] == "telemetry False"
     assert "PHONED" not in done.stdout
+
+
+# ---- memory that runs out
+
+STARVED = """
+    import resource, sys
+    from pathlib import Path
+    import numpy, torch
+    from oncontour.engine import Engine, openvino
+
+    def leave(mebibytes):
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (mebibytes << 20),) * 2)
+
+    def told(work):
+        from oncontour import cli
+        code, sentence = 0, "done"
+        try:
+            work()
+        except BaseException as error:
+            code, sentence = cli.verdict(error)
+            sentence = type(error).__name__ + " " + sentence
+        print(code, sentence, flush=True)
+"""
+
+
+def starved(script: str, *words: object) -> str:
+    """What ``script`` prints in a process of its own, whose address space it limits."""
+    code = textwrap.dedent(STARVED) + textwrap.dedent(script)
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_a_window_too_large_for_the_memory_ends_as_such(backend):
+    """A first convolution of 32 channels on 128^3 voxels takes 256 MiB; 150 are left."""
+    script = """
+        net = torch.nn.Sequential(torch.nn.Conv3d(1, 32, 3, padding=1), torch.nn.Conv3d(32, 1, 1))
+        run = Engine.load(net, (1, 1, 16, 16, 16), backend=sys.argv[1], threads=1)
+        run(numpy.zeros((1, 1, 16, 16, 16)))
+        leave(150)
+        told(lambda: run(numpy.zeros((1, 1, 128, 128, 128))))
+        told(lambda: run(numpy.zeros((1, 1, 16, 16, 16))))
+    """
+    first, second = starved(script, backend).splitlines()
+    assert first.startswith("71 MemoryError oncontour: this needs more memory than there is"), first
+    assert second == "0 done", "what fits goes on"
+
+
+def test_openvino_s_own_memory_ends_as_such(tmp_path):
+    """An ONNX file goes past torch: what runs out of memory is OpenVINO's compiler (no byte for another thread) and its tensors."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    weights = [helper.make_tensor(name, TensorProto.FLOAT, shape, np.ones(shape).ravel()) for name, shape in ONNX_WEIGHTS.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["y"], kernel_shape=[1] * 3),
+        helper.make_node("Conv", ["y", "b"], ["s"], kernel_shape=[1] * 3),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ["n", 1, "k", "j", "i"]), ("s", None))]
+    graph = helper.make_graph(nodes, "scores", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "net.onnx")
+    script = """
+        run = Engine.load_onnx(sys.argv[1], threads=1)
+        run(numpy.zeros((1, 1, 16, 16, 16)))
+        images = numpy.zeros((1, 1, 192, 192, 192), numpy.float32)
+        leave(int(sys.argv[2]))
+        told(lambda: run(images))
+    """
+    for left in (1, 300):
+        assert starved(script, tmp_path / "net.onnx", left).startswith("71 MemoryError oncontour: this needs more memory than there is")
+
+
+ONNX_WEIGHTS = {"a": (64, 1, 1, 1, 1), "b": (1, 64, 1, 1, 1)}
+
+
+def test_a_training_that_runs_out_of_memory_ends_as_such(tmp_path):
+    script = """
+        from oncontour.phantom import head_neck
+        from oncontour.tasks.contour import ContourSettings, ContourTask
+        from oncontour.train import TrainSettings, fit
+        cases = [head_neck(0, (6, 5, 5), 1.0, (32, 48, 48))]
+        settings = ContourSettings(("Parotid_L", "Parotid_R"), net_options={"widths": (64, 64)}, window=(96, 96, 96), draws=2)
+        leave(300)
+        told(lambda: fit(ContourTask(settings), cases, sys.argv[1], TrainSettings(epochs=1, validation=0, threads=1)))
+    """
+    told = starved(script, tmp_path / "run").splitlines()[-1]
+    assert told.startswith("71 MemoryError oncontour: this needs more memory than there is"), told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+        ),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+        RuntimeError("Exception from src/inference/src/cpp/core.cpp:117:\nstd::bad_alloc"),
+        OSError(12, "Cannot allocate memory"),
+        ImportError("libtorch.so: failed to map segment from shared object: Cannot allocate memory"),
+    ],
+    ids=lambda error: str(error)[:30],
+)
+def test_every_way_of_saying_that_memory_ran_out(error):
+    from oncontour import cli
+    from oncontour.libraries import memory_told
+
+    with pytest.raises(MemoryError), memory_told():
+        raise error
+    assert cli.verdict(error)[0] == cli.NO_MEMORY
+    with pytest.raises(ModelError), memory_told():
+        raise ModelError("a net of another shape")
+
+
+def test_no_sentence_of_another_project_reaches_the_user():
+    from oncontour.libraries import why
+
+    torch_says = "Weights only load failed. Please file an issue with the following: WeightsUnpickler error:\nUnsupported operand 149"
+    assert why(RuntimeError(torch_says)) == "Weights only load failed."
+    assert why(RuntimeError("INTERNAL ASSERT FAILED at x.cpp:1, please report a bug to PyTorch.")) == "RuntimeError"
+    assert why(RuntimeError("Exception from src/a.cpp:1:\nCheck 'p' failed:\nshapes differ\n")) == "shapes differ"
+    assert why(KeyError(101)) == "KeyError"
+
+
+def test_a_surprise_within_a_library_is_told_by_its_name(capsys):
+    from oncontour import cli
+
+    try:
+        torch.nn.Linear(2, 2)(torch.zeros(3))
+    except RuntimeError as error:
+        code, sentence = cli.verdict(error, ["run"])
+    assert code == cli.UNEXPECTED
+    assert "(RuntimeError in torch);" in sentence
+    assert "mat" not in sentence

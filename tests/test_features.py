@@ -256,7 +256,7 @@ def doubled(id: str) -> str:
 
 def test_a_killed_process_loses_one_patient_only() -> None:
     got = dict(spread(doubled, ["a", "killer", "b"], 2))
-    assert got["a"], got["b"] == ("aa", "bb")
+    assert (got["a"], got["b"]) == ("aa", "bb")
     assert "was killed" in got["killer"]
 
 

@@ -112,15 +112,64 @@ def test_is_axial_sees_obliqueness() -> None:
 
 
 def test_equality_hash_and_tolerance() -> None:
-    one = Geometry.regular((3, 3, 3))
+    one, aside = Geometry.regular((3, 3, 3)), Geometry.regular((3, 3, 3), origin_mm=(0, 0.051, 0))
     same, near = Geometry.regular((3, 3, 3)), Geometry.regular((3, 3, 3), origin_mm=(0, 0, 5e-4))
     assert one == same
     assert hash(one) == hash(same)
     assert one != near
     assert one.same_grid(near)
     assert not one.same_grid(near, 1e-4)
+    assert not one.same_grid(aside)
+    assert one.same_grid(Geometry.regular((3, 3, 3), origin_mm=(0, 0.049, 0)))
+    assert not Geometry.regular((3, 3, 3), (0.2, 1, 1)).same_grid(Geometry.regular((3, 3, 3), (0.2, 1, 1), (0, 0.021, 0)))  # a tenth of 0.2
     assert not one.same_grid(Geometry.regular((3, 3, 4)))
     assert one != "grid"
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (Geometry.regular((20, 64, 63), (3, 1, 1)), "20x64x63 voxels (k, j, i) instead of 20x64x64"),
+        (
+            Geometry.regular((20, 64, 64), (3, 1, 1), (0, 0.0512, 7)),
+            "voxels lie up to 7 mm apart, at most 0.05 mm count as rounding; the first at (0, 0.0512, 7) mm instead of (0, 0, 0)",
+        ),
+        (
+            Geometry.regular((20, 64, 64), (3, 1, 1.000001 + 1e-3)),
+            "voxels lie up to 0.06306 mm apart, at most 0.05 mm count as rounding; of 3 x 1 x 1.001 mm instead of 3 x 1 x 1",
+        ),
+        (
+            Geometry.regular((20, 64, 64), (3, 1, 1), axes=np.eye(3)[::-1] @ rotation((0, 0, np.pi / 180))),
+            "voxels lie up to 1.555 mm apart, at most 0.05 mm count as rounding; turned by 1 degrees",
+        ),
+        (
+            Geometry.regular((20, 64, 64), (3, 1, 1), (0, 0, 57), np.eye(3)[::-1] * [[-1], [1], [1]]),
+            "the same voxels, stored in another order",
+        ),
+        (Geometry.regular((20, 64, 64), (3, 1, 1), (3e-5, 0, 0)), ""),
+    ],
+    ids=["size", "place", "step", "turned", "order", "none"],
+)
+def test_what_differs_is_said_in_both_values(other: Geometry, says: str) -> None:
+    """By pencil: the corner (63, 63) mm turned by 1 degree moves 63 sqrt 2 x 2 sin 0.5 degrees = 1.555 mm."""
+    assert Geometry.regular((20, 64, 64), (3, 1, 1)).difference(other) == says
+
+
+def test_voxels_of_a_grid_that_a_file_has_rounded_are_put_in_place() -> None:
+    grid = Geometry.regular((20, 64, 64), (3, 1, 1))
+    part = Geometry.regular((4, 10, 10), (3, 1, 1), (7.03, 5, 2.98))
+    assert grid.in_place(part) == grid.crop((1, 5, 7), (5, 15, 17))
+    assert grid.in_place(part.reorient(np.eye(3))) == grid.crop((1, 5, 7), (5, 15, 17)).reorient(np.eye(3))
+    assert grid.in_place(Geometry.regular((4, 10, 10), (3, 1, 1), (7.06, 5, 3))) is None
+    assert grid.in_place(Geometry.regular((4, 10, 10), (3, 1, 0.99), (7, 5, 3))) is None
+    assert grid.in_place(Geometry.regular((4, 10, 10), (6, 1, 1), (7, 5, 3))) is None
+    assert grid.in_place(Geometry.regular((4, 10, 10), (3, 1, 0.4), (7, 5, 3))) is None
+
+
+def test_values_that_differ_late_are_printed_so_far() -> None:
+    far = Geometry.regular((2, 2, 2), origin_mm=(1234.567, 0, 0))
+    near = Geometry.regular((2, 2, 2), origin_mm=(1234.627, 0, 0))
+    assert far.difference(near).endswith("the first at (1234.63, 0, 0) mm instead of (1234.57, 0, 0)")
 
 
 def test_pickles_and_prints() -> None:

@@ -132,7 +132,8 @@ def test_patients_have_every_organ_of_plausible_size(make, organs) -> None:  # t
         body = case.ct.array > -500
         for organ, mask in case.masks.items():
             assert 3 < mask.volume_cc < 400, organ
-            assert (mask.array & body).sum() > 0.8 * mask.array.sum() or organ in ("Larynx", "Rectum"), organ
+            least = 0.2 if organ in ("Larynx", "Rectum") else 0.8  # these two hold air
+            assert (mask.array & body).sum() > least * mask.array.sum(), organ
         assert case.ct.array.dtype == np.float32
         assert -1024 <= case.ct.array.min() < -900
         assert 200 < case.ct.array.max() <= 3071

@@ -84,7 +84,7 @@ def test_a_run_judges_every_slice(whole: pipeline.Result) -> None:
     assert all("Predicted by" in text or "not scored" in text for text in said)
     page = (whole.out / "report.html").read_text(encoding="utf-8")
     assert 'id="review"' in page
-    assert "were found on this CT by one model" in page, "the one that judged drew nothing"
+    assert "on this CT by one model" in page, "the one that judged drew nothing"
     assert "to look at" in str(whole)
     assert "  1. " in str(whole), "the worst place, in words"
 

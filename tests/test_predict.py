@@ -25,7 +25,11 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in "abc":
         patient(folder / "cohort" / name, head_neck(0, (9, 7, 7), 1.0, (16, 32, 32)))
     elsewhere = Geometry.regular((4, 4, 4))
-    write_image(Volume(np.zeros(elsewhere.shape, np.uint8), elsewhere), folder / "cohort" / "b" / "masks" / "Larynx.nii.gz")
+    other = Volume(np.zeros(elsewhere.shape, np.uint8), elsewhere)
+    write_image(other, folder / "cohort" / "a" / "masks" / "Larynx.nii.gz")  # of no concern: the CT alone is looked at
+    (folder / "cohort" / "b" / "ct.nii.gz").write_bytes(b"no image")
+    for name in "ac":
+        write_image(other, folder / "cohort" / name / "segmented" / "x.nii.gz")
     return folder
 
 
@@ -44,7 +48,9 @@ def test_a_patient_that_cannot_be_drawn_is_named_and_no_success(cohort: Path, tm
     assert main(words) == IncompleteError.exit_code == InputError.exit_code
     told = capsys.readouterr()
     assert told.out.startswith("net: 2 of 3 patients drawn")
-    assert "b was left out: mask 'Larynx' lies on 4x4x4" in told.err
+    assert "b was left out: not a NIfTI file" in told.err
+    assert "of 2 patients: passed over: image files in [...]" in told.err
+    assert "Larynx" not in told.err
     assert "not drawn: b by net" in told.err
     assert sorted(path.name for path in (tmp_path / "net").iterdir()) == ["a", "c", "confidence.csv"]
 

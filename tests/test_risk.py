@@ -15,12 +15,17 @@ from oncontour.phantom import head_neck
 from oncontour.simulate import simulate
 from oncontour.tasks.people import cases, gather
 from oncontour.tasks.risk_patient import View
-from tests.phantoms import cohort
+from tests.phantoms import cohort, patient
+
+PASSED_OVER = "passed over: image files in [...]; those of structures are read from masks alone"
 
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory):
-    return cohort(tmp_path_factory.mktemp("cohort"), 5)
+    folder = cohort(tmp_path_factory.mktemp("cohort"), 5)
+    for one in folder.iterdir():
+        patient(one / "more", head_neck(0, (6, 5, 5), 1.0, (4, 4, 4)).without_structures())  # image files that nobody reads
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +60,7 @@ def test_the_table_is_told_as_simulated_and_splits_by_original(made, capsys):
     assert (len(by_place["home"]), len(by_place["second"])) == (3, 2)
     told = json.loads((made / "simulation.json").read_text())
     assert told["title"] == "simulated outcomes"
+    assert [note for note in told["notes"] if "passed over" in note] == [f"of 5 patients: {PASSED_OVER}"]
     risks = np.array([p.risks["esophagitis_g2"] for p in table.of("home").people])
     assert risks.mean() == pytest.approx(0.4, abs=1e-3)
     assert 0.5 < told["bayes_auc"]["esophagitis_g2"]["home"] <= 1
@@ -134,7 +140,8 @@ def test_virtual_patients_are_made_again_as_the_table_says(patients, made):
     view = View("Esophagus", (6.0, 4.0, 4.0), (8, 16, 16))
     found, skipped = gather(table.of("second"), whole, view, features=False)
     assert len(found) == len(table.of("second").people)
-    assert not skipped
+    whose = {person.source for person in table.of("second").people}
+    assert skipped == [f"of {len(whose)} patients: {PASSED_OVER}"]
 
 
 def test_one_patient_that_cannot_be_used_does_not_stop_the_others(patients, made):
@@ -143,8 +150,8 @@ def test_one_patient_that_cannot_be_used_does_not_stop_the_others(patients, made
     here = table.of("home").people[0].source
     found, skipped = gather(table, Cohort.open(patients).subset([here]), view, features=False)
     assert {p.original for p in found} == {here}
-    assert len(skipped) == 4
-    assert all("no patient" in sentence for sentence in skipped)
+    assert [sentence for sentence in skipped if "no patient" not in sentence] == [f"of {here}: {PASSED_OVER}"]
+    assert len(skipped) == 5
     with pytest.raises(CohortError, match="no patient of the table can be used"):
         gather(table.of("second"), Cohort.open(patients).subset([here]), view, features=False)
 
@@ -169,6 +176,8 @@ def test_one_patient_s_risk_with_its_files(patients, model, tmp_path, capsys):
     assert "Not known of the patient: age" in told
     record = json.loads((out / "risk.json").read_text())
     assert record["title"].startswith("SIMULATED OUTCOMES")
+    assert record["notes"][0] == PASSED_OVER
+    assert f"note: {PASSED_OVER}" in told
     one = record["toxicities"]["esophagitis_g2"]
     assert 0 <= one["low"] <= one["probability"] <= one["high"] <= 1
     assert {file.name for file in out.iterdir()} == {"risk.json", "risk.png", "dvh.png"}

@@ -20,7 +20,7 @@ from oncontour.ops.augment import Ranges
 from oncontour.phantom import head_neck
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.task import load_task
-from oncontour.train import SaveEpoch, TrainSettings, fit, held_back
+from oncontour.train import Lesson, SaveEpoch, TrainSettings, fit, held_back
 from oncontour.train import _resumed as resumed
 from oncontour.volume import Volume
 from tests.phantoms import cohort
@@ -103,16 +103,17 @@ def test_two_processes_train_together(patients, tmp_path):
 
 
 def test_the_paper_recipe_lowers_the_rate_by_a_fifth_after_five_epochs_without_gain():
+    """What training itself steps: the first epoch is a gain, five more are not, and the seventh falls (Xue et al. 2020, section 2.3)."""
     s = TrainSettings.paper()
-    assert (s.learning_rate, s.batch, s.epochs, s.schedule) == (0.005, 8, 200, "plateau")
-    weight = torch.nn.Parameter(torch.zeros(1))
-    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(torch.optim.Adam([weight], lr=s.learning_rate), factor=0.8, patience=5)
+    assert (s.learning_rate, s.batch, s.epochs, s.schedule, s.weight_decay) == (0.005, 8, 200, "plateau", 0.0)
+    lesson = Lesson(ContourTask(SETTINGS), s, [], [])
+    adam = lesson.configure_optimizers()
+    assert type(adam) is torch.optim.Adam
     rates = []
     for _ in range(8):
-        schedule.step(1.0)
-        rates.append(schedule.optimizer.param_groups[0]["lr"])
-    assert rates[5] == 0.005
-    assert rates[6] == pytest.approx(0.004)
+        lesson.plateau.step(1.0)
+        rates.append(adam.param_groups[0]["lr"])
+    assert rates == [0.005] * 6 + [pytest.approx(0.004)] * 2
 
 
 def test_another_run_in_the_folder_is_refused_and_left_alone(cases, tmp_path):
@@ -257,6 +258,13 @@ def test_a_run_begun_without_saying_whether_structures_overlap_goes_on_when_it_i
         assert goes_on_with(tmp_path, {"task_settings": whole}) == goes_on
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 5000])
+def test_settings_of_a_run_that_cannot_be_read_are_told(tmp_path, text):
+    (tmp_path / "settings.json").write_text(text, encoding="utf-8")
+    with pytest.raises(OutputError, match="the settings of the run"):
+        resumed(tmp_path, {"task_settings": {}}, {"task_settings": ContourSettings(("GTV",))})
+
+
 def goes_on_with(out, record):
     try:
         resumed(out, record, {"task_settings": ContourSettings(("GTV",))})
@@ -298,6 +306,7 @@ def test_a_resumed_run_keeps_its_whole_curve_and_its_plateau(cases, tmp_path, mo
     fit(ContourTask(small), cases, tmp_path / "killed", recipe)
     states = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("whole", "killed")]
     assert states[0]["plateau"] == states[1]["plateau"]
+    assert states[0]["plateau"]["_last_lr"] == [pytest.approx(0.8e-12)], "it fell once"
     assert [s["optimizer_states"][0]["param_groups"][0]["lr"] for s in states] == [pytest.approx(0.8e-12)] * 2
     assert (tmp_path / "whole" / "metrics.csv").read_text() == (tmp_path / "killed" / "metrics.csv").read_text()
     assert [row[0] for row in curve(tmp_path / "killed") if row[1] == "train_loss"] == [str(n) for n in range(8)]
@@ -422,3 +431,48 @@ def test_a_full_disk_costs_one_epoch_and_a_damaged_checkpoint_is_told(cases, tmp
     last.write_bytes(before[: len(before) // 2])
     with pytest.raises(OutputError, match="checkpoint is damaged"):
         fit(ContourTask(SETTINGS), cases, tmp_path, QUICK)
+
+
+class Writes:
+    """What a hostile checkpoint holds: unpickling it would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_checkpoint_that_holds_code_or_is_none_is_refused_before_any_work(cases, tmp_path):
+    fit(ContourTask(SETTINGS), cases, tmp_path / "run", replace(QUICK, epochs=1))
+    last, trace = tmp_path / "run" / "checkpoints" / "last.ckpt", tmp_path / "executed"
+    held = torch.load(last, weights_only=True)
+    assert held["callbacks"] == {}, "what callbacks keep would say where files lie"
+    model = (tmp_path / "run" / "model.safetensors").read_bytes()
+    for wrong in ({**held, "callbacks": Writes(trace)}, {"state_dict": {}}, [1, 2]):
+        torch.save(wrong, last)
+        with pytest.raises(OutputError, match="the checkpoint is damaged"):
+            fit(ContourTask(SETTINGS), iter(()), tmp_path / "run", replace(QUICK, epochs=1))
+    assert not trace.exists()
+    torch.save(held, last)
+    (tmp_path / "run" / "settings.json").write_text("{")
+    with pytest.raises(OutputError, match="settings of the run"):
+        fit(ContourTask(SETTINGS), iter(()), tmp_path / "run", replace(QUICK, epochs=1))
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == model
+
+
+def test_a_checkpoint_of_an_earlier_version_that_knows_its_folder_goes_on(cases, tmp_path, monkeypatch):
+    recipe = replace(QUICK, epochs=2)
+    killed_after_an_epoch(monkeypatch, ContourTask(SETTINGS), cases, tmp_path / "a", recipe)
+    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    held = torch.load(last, weights_only=True)
+    held["callbacks"][SaveEpoch(last.parent).state_key] = {
+        "dirpath": "/somebody/else",
+        "best_model_path": "/somebody/else/last.ckpt",
+        "monitor": None,
+    }
+    torch.save(held, last)
+    fit(ContourTask(SETTINGS), cases, tmp_path / "a", recipe)
+    fit(ContourTask(SETTINGS), cases, tmp_path / "b", recipe)
+    assert curve(tmp_path / "a") == curve(tmp_path / "b")
+    assert b"/somebody" not in last.read_bytes()

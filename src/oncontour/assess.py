@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour import report, result, scoring
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError, OutputError
+from oncontour.errors import ConfigError, InputError, OutputError, did_you_mean
 from oncontour.files import check_writable
+from oncontour.notes import grouped
 from oncontour.progress import Progress
 from oncontour.result import PAGE, RECORD, SCORES
 from oncontour.volume import Volume
@@ -47,6 +48,8 @@ def assess(
     model: str | None = None,
     structures: list[str] | None = None,
     series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    same_frame: bool = False,
     backend: Literal["auto", "torch", "openvino"] = "auto",
     threads: int | None = None,
     overwrite: bool = False,
@@ -72,6 +75,9 @@ def assess(
         model: name of a shipped quality model or path of a model file; hn-quality-opinion by default
         structures: only these of the contours (TG-263 names, separated by commas)
         series_uid: SeriesInstanceUID of the CT, where the folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG, where the folder of the contours holds several
+        same_frame: take structures that name another frame of reference than the images, where an export rewrote the UIDs: PatientID and
+            every plane must agree with the images, and it is recorded
         backend: what computes the net
         threads: CPU threads for the net; all by default
         overwrite: replace OUT where it is an earlier result
@@ -79,27 +85,32 @@ def assess(
     """
     clock = result.Clock()
     result.check_out(out, (ct, contours), FILES, overwrite=overwrite, of="what it is made from")
+    assessor = scoring.load(model, first=scoring.OPINION_MODEL, backend=backend, threads=threads)
     with clock("read"):
-        case = pick(read(ct, contours, series_uid), structures)
+        case = pick(read(ct, contours, series_uid, structure_set_uid, same_frame), structures)
     with clock("assess"):
-        scored, models = scoring.score(case, scoring.load(model, first=scoring.OPINION_MODEL, backend=backend, threads=threads), progress)
+        scored, models = scoring.score(case, assessor, progress)
     rows = report.rows(scored)
     notes = [result.anonymous(result.anonymous(note, ct, scored), contours, scored) for note in scored.facts.get("notes", ())]
-    record = result.record(scored, rows, models, {"structures": structures, "backend": backend, "threads": threads}, notes)
+    settings = {"structures": structures, "backend": backend, "threads": threads, "same_frame": same_frame}
+    record = result.record(scored, rows, models, settings, notes)
     with result.result_folder(out, FILES, overwrite=overwrite) as folder:
         result.finish(folder, record, scored, rows, [report.write_scores(scored, folder / SCORES)], clock)
     return Assessment(scored, record, out)
 
 
-def read(ct: Path, contours: Path, series_uid: str | None = None) -> Case:
-    """The CT with the contours at the other path. Raises InputError where either is missing, GeometryError for masks on another grid."""
+def read(ct: Path, contours: Path, series_uid: str | None = None, structure_set_uid: str | None = None, same_frame: bool = False) -> Case:
+    """The CT with the contours at the other path; other structures and doses beside the CT do not matter.
+
+    Raises InputError where either is missing, GeometryError for masks on another grid, and what ``read_onto`` raises.
+    """
     from oncontour.io import read as read_case
     from oncontour.io.patient import read_onto
 
-    case = read_case(ct, series_uid=series_uid) if series_uid else read_case(ct)
+    case = read_case(ct, series_uid=series_uid, lenient=True)
     if not case.images:
         raise InputError("there is no image here, only contours", where=str(ct), hint="give the folder of a CT series first")
-    drawn = read_onto(contours, case)
+    drawn = read_onto(contours, case, structure_set_uid=structure_set_uid, same_frame=same_frame)
     if not drawn.structures:
         raise InputError("there are no contours to assess", where=str(contours), hint="give an RTSTRUCT or a folder of masks")
     bare = case.without_structures()
@@ -114,7 +125,9 @@ def pick(case: Case, structures: Sequence[str] | None) -> Case:
         return case
     missing = [name for name in structures if name not in case.structures]
     if missing:
-        raise ConfigError(f"there is no contour of {', '.join(missing)}", hint=f"choose among {', '.join(case.structures)}")
+        there = list(case.structures)
+        hint = f"{did_you_mean(missing[0], there)}choose among {', '.join(there)}"
+        raise ConfigError(f"there is no contour of {', '.join(missing)}", hint=hint)
     return replace(
         case,
         masks={name: case.masks[name] for name in structures if name in case.masks},
@@ -166,6 +179,7 @@ def calibrate(
         threads: CPU threads for the nets
         progress: called with the fraction done
     """
+    from oncontour.card import notes as notes_of
     from oncontour.io.cohort import Cohort
     from oncontour.tasks.assessing import load_assessor
     from oncontour.tasks.calibrating import recalibrated
@@ -186,6 +200,7 @@ def calibrate(
         if seen:
             raise InputError(f"{who} learned from {len(seen)} of these patients ({', '.join(sorted(seen)[:3])})", where=str(cohort))
     observed, notes = observe_cohort(assessor, patients, claims or [], contourer or ([] if claims else [DEFAULT_CONTOURER]), progress)
+    notes = [*notes_of(assessor.card), *notes]
     data = f"{len({s.patient for s in observed.scored()})} patients of one clinic"
     card, told = recalibrated(assessor, observed, coverage=coverage, method=method, by=by, data=data)
     card = save_model(assessor.task, out, replace(card, name=name or f"{card.name}-calibrated"))
@@ -214,7 +229,8 @@ def observe_cohort(
     contourers: Sequence[str],
     progress: Progress | None = None,
 ) -> tuple[Observed, list[str]]:
-    """What the model says of the claims about every patient of a cohort, and a line for every patient left out."""
+    """What the model says of the claims about every patient of a cohort, a line for every patient left out, and what was remarked on
+    reading the others."""
     from oncontour.errors import OncontourError
     from oncontour.io.claims import chances_about, claims_about, sources
     from oncontour.tasks.calibrating import Observed, check_scored, observe
@@ -224,12 +240,14 @@ def observe_cohort(
     own = assessor.task.settings.own
     drawers = {name: keeping_chances(load_contourer(name), own) for name in contourers}
     _check_strangers(assessor, drawers)
-    observed, notes = Observed(), []
+    observed, notes, remarks = Observed(), list[str](), dict[str, tuple[str, ...]]()
     for n, id in enumerate(patients.ids):
         try:
             case = patients[id]
             check_scored(assessor, case)
-            found: dict[str, Mapping[str, Volume]] = claims_about(case, segmenters)
+            said = list(case.facts.get("notes", ()))
+            found: dict[str, Mapping[str, Volume]] = claims_about(case, segmenters, said)
+            remarks[id] = tuple(said)
             chances = chances_about(case, segmenters) if own else {}
             for name, drawer in drawers.items():
                 drawn = drawer.predict(case.without_structures())
@@ -244,7 +262,7 @@ def observe_cohort(
         silent = own and any(not isinstance(drawer, Contourer) for drawer in drawers.values())
         hint = _way_out(own and bool(claims), silent)
         raise InputError("no slice with both a contour in question and a truth", hint="; ".join(notes[:3]) or hint)
-    return observed, notes
+    return observed, [*notes, *grouped(remarks)]
 
 
 def _way_out(claimed: bool, silent: bool) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from oncontour.contours import Contours
 from oncontour.errors import GeometryError, InputError
-from oncontour.geometry import Geometry
+from oncontour.geometry import AS_REFERENCE, Geometry
 from oncontour.volume import Volume
 
 
@@ -136,7 +136,9 @@ def _check_bool(masks: Mapping[str, Volume], where: str) -> None:
         for name, mask in () if isinstance(layer, LabelMasks | BitMasks) else layer.items():
             if mask.array.dtype != bool or mask.array.ndim != 3:
                 shown = f"{mask.array.dtype} of {mask.array.ndim} axes"
-                raise InputError(f"mask {name!r} must be bool of three axes, not {shown}", where=where, hint="mask.binary()")
+                raise InputError(
+                    f"mask {name!r} must be bool of three axes, not {shown}", where=where, hint="give what is inside and what is not"
+                )
 
 
 def _grid_of(masks: Mapping[str, Volume]) -> Iterator[tuple[str, Geometry]]:
@@ -150,12 +152,34 @@ def _grid_of(masks: Mapping[str, Volume]) -> Iterator[tuple[str, Geometry]]:
             yield name, mask.geometry
 
 
+def _stored_on(masks: Mapping[str, Volume], grid: Geometry, where: str) -> Mapping[str, Volume]:
+    """``masks`` with every voxel where ``grid`` has it. Raises GeometryError for a mask of other voxels."""
+
+    def placed(name: str, volume: Volume) -> Volume:
+        found = volume.stored_on(grid)
+        if found is None:
+            difference = grid.difference(volume.geometry)
+            raise GeometryError(f"mask {name!r} lies on another grid than its image: {difference}", where=where, hint=AS_REFERENCE)
+        return found
+
+    if isinstance(masks, _Layered):
+        return _Layered(*(_stored_on(layer, grid, where) for layer in masks._layers))
+    if isinstance(masks, LabelMasks):
+        labels = placed(next(iter(masks), "labels"), masks.labels)
+        return masks if labels is masks.labels else LabelMasks(labels, list(masks))
+    if isinstance(masks, BitMasks):
+        planes = placed(next(iter(masks), "labels"), masks.planes)
+        return masks if planes is masks.planes else BitMasks(planes, list(masks))
+    return {name: placed(name, mask) for name, mask in masks.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One patient at one time.
 
     ``images``    "ct", "mr" (HU or scanner units), "dose" (Gy), ...: each a Volume, on its own grid;
-    ``masks``     TG-263 name -> bool Volume on the case's grid;
+    ``masks``     TG-263 name -> bool Volume on the case's grid; one whose voxels are stored in another order (axes that run another way),
+                  or lie aside by rounding in a file, is brought onto it voxel by voxel;
     ``contours``  TG-263 name -> Contours in LPS mm, as drawn; a name may have both (the mask is then what counts);
     ``facts``     known of the patient (age, prescription_gy); ``scores`` what was predicted;
     ``prior``     the earlier visit, a Case on its own grid; ``source`` what ``io`` needs to write DICOM back, opaque to everyone else.
@@ -178,17 +202,12 @@ class Case:
         for name in ("images", "contours", "facts", "scores"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         masks = _kept(self.masks)
-        object.__setattr__(self, "masks", MappingProxyType(masks) if isinstance(masks, dict) else masks)
+        object.__setattr__(self, "masks", masks)
         if not self.images and not self.masks:
             raise InputError("a case needs at least one image or mask", where=f"case {self.id}")
         _check_bool(masks, f"case {self.id}")
-        for name, grid in _grid_of(self.masks):
-            if not grid.same_grid(self.geometry):
-                raise GeometryError(
-                    f"mask {name!r} lies on {grid}, its image on {self.geometry}",
-                    where=f"case {self.id}",
-                    hint="bring it over with mask.to(case.geometry)",
-                )
+        masks = _stored_on(masks, self.geometry, f"case {self.id}")
+        object.__setattr__(self, "masks", MappingProxyType(masks) if isinstance(masks, dict) else masks)
 
     def __reduce__(self) -> tuple[Any, ...]:
         maps = (dict(self.images), _kept(self.masks), dict(self.contours), dict(self.facts), dict(self.scores))
@@ -234,7 +253,10 @@ class Case:
 
     def with_masks(self, masks: Mapping[str, Volume]) -> Case:
         """A new case with these masks added or replaced; LabelMasks and BitMasks stay packed."""
-        return replace(self, masks=_Layered(_kept(masks), _kept(self.masks)) if self.masks else masks)
+        if not self.masks:
+            return replace(self, masks=masks)
+        new = _stored_on(_kept(masks), self.geometry, f"case {self.id}")
+        return replace(self, masks=_Layered(new, _kept(self.masks)))
 
     def with_contours(self, contours: Mapping[str, Contours]) -> Case:
         """A new case with these contours added or replaced."""

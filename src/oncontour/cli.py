@@ -12,11 +12,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from oncontour.errors import ConfigError, IncompleteError, OncontourError
+from oncontour.classes import allow
+from oncontour.errors import ConfigError, IncompleteError, OncontourError, nearest
+from oncontour.libraries import is_out_of_memory
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -42,6 +45,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """command -> ("module:function", what it gives in a line)."""
 
+LOADS_MODELS = ("run", "assess", "train contour", "train assess", "train risk", "predict", "calibrate", "evaluate", "reproduce", "risk")
+"""Commands that build nets from model files, and so have ``--allow_class``."""
 _COMMANDS_OF_TERMINALS = {code: "?" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 """What is written holds names that anybody may have given: none of them moves the cursor or hides a warning."""
 UNEXPECTED, NO_MEMORY, INTERRUPTED, BROKEN_PIPE, TERMINATED = 70, 71, 130, 141, 143
@@ -84,7 +89,7 @@ def verdict(error: BaseException, words: Sequence[str] = ()) -> tuple[int, str]:
         return INTERRUPTED, "oncontour: stopped by Ctrl-C; nothing half-written was left and what was there before is untouched"
     if isinstance(error, _Terminated):
         return TERMINATED, "oncontour: stopped by SIGTERM; nothing half-written was left and what was there before is untouched"
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return (
             NO_MEMORY,
             "oncontour: this needs more memory than there is; nothing was written. Way out: close other programs or use a larger machine",
@@ -99,8 +104,7 @@ def verdict(error: BaseException, words: Sequence[str] = ()) -> tuple[int, str]:
         return known.exit_code, f"oncontour: {known}"
     if isinstance(error, OSError) and error.filename:
         return 2, f"oncontour: {error.strerror or error} [{error.filename}]. Way out: check the path"
-    kind = type(error).__name__
-    return UNEXPECTED, f"oncontour: an error nobody expected ({kind}: {_first_line(error)}); {_logged(error, words)}"
+    return UNEXPECTED, f"oncontour: an error nobody expected ({_surprise(error)}); {_logged(error, words)}"
 
 
 # ---- from words to an answer
@@ -150,7 +154,7 @@ def find_command(words: Sequence[str]) -> str | None:
     group = [name for name in COMMANDS if name.split()[0] == words[0]]
     if group and (len(words) < 2 or words[1] in ("-h", "--help")):
         return None
-    near = _nearest(two if group else words[0], list(COMMANDS))
+    near = nearest(two if group else words[0], list(COMMANDS))
     hint = f"did you mean 'oncontour {near}'?" if near else "oncontour --help lists the commands"
     raise ConfigError(f"there is no command {two if group else words[0]!r}", hint=hint)
 
@@ -197,10 +201,14 @@ def make_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
             return f"{told} (default: %(default)s)"
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    _limit_yaml()
     text = (inspect.getdoc(function) or "").split("\nArgs:")[0].rstrip()
     parser = jsonargparse.ArgumentParser(prog=f"oncontour {name}", description=text, exit_on_error=False, formatter_class=Help)
     parser.add_argument("--config", action="config", help="YAML file with the names below; the command line wins over it")
     parser.add_function_arguments(function, as_positional=True, as_group=False, skip={"progress"}, fail_untyped="all")
+    if name in LOADS_MODELS:
+        told = "outside net or task (module:Class) that a model file names and that you trust to run; again for several"
+        parser.add_argument("--allow_class", type=list[str] | None, help=told)
     for action in parser._actions:
         if action.dest == "print_config":
             action.help = "show all settings as YAML, to be changed and given as --config, and exit"
@@ -208,6 +216,34 @@ def make_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
             # What may be left out need not be offered as a word.
             action.metavar = action.metavar.replace(",null}", "}")
     return parser
+
+
+@cache
+def _limit_yaml() -> None:
+    """Whatever is read as YAML (a --config file, a file that it names, a word of the command line) is looked at first."""
+    import jsonargparse
+    import yaml
+
+    from oncontour.documents import check_yaml
+
+    load = jsonargparse.get_loader("yaml")
+
+    def limited(text: str) -> Any:
+        check_yaml(text, "settings")
+        return load(text)
+
+    jsonargparse.set_loader("yaml", limited, (yaml.YAMLError,))
+
+
+def _check_configs(words: Sequence[str]) -> None:
+    """Raises LimitError for a --config file that is too large to be read."""
+    from oncontour.documents import MAX_YAML_BYTES, check_size
+
+    for n, word in enumerate(words):
+        option, given, value = word.partition("=")
+        path = Path(value if given else (words[n + 1] if n + 1 < len(words) else ""))
+        if option == "--config" and path.is_file():
+            check_size(path, MAX_YAML_BYTES)
 
 
 def spread(words: Sequence[str], parser: ArgumentParser) -> list[str]:
@@ -256,9 +292,12 @@ def parse(parser: ArgumentParser, words: Sequence[str], name: str) -> dict[str, 
     if empty is not None:  # as a path it would be the folder we are in
         after = words[empty].rstrip("=") or (words[empty - 1] if empty else name)
         raise ConfigError(f"there is an empty word after {after}", hint="is a variable of the shell not set?")
+    _check_configs(words)
     try:
-        parsed = parser.instantiate(parser.parse_args(spread(words, parser)))
-        return {key: _at_home(value) for key, value in vars(parsed).items() if key != "config" and not key.startswith("__")}
+        parsed = vars(parser.instantiate(parser.parse_args(spread(words, parser))))
+        for one in parsed.pop("allow_class", None) or ():
+            allow(one)
+        return {key: _at_home(value) for key, value in parsed.items() if key != "config" and not key.startswith("__")}
     except ArgumentError as error:
         raise ConfigError(_plain(str(error), parser), hint=f"oncontour {name} --help shows the arguments") from error
 
@@ -279,19 +318,13 @@ def _plain(message: str, parser: ArgumentParser) -> str:
     flat = re.sub(r'^Parser key "(\w+)": ', r"\1: ", flat)
     flat = re.sub(r"(?<=arguments are required: ).*", lambda names: _as_typed(names.group(), options), flat)
     unknown = re.match(r"unrecognized arguments: (--[\w-]+)", flat)
-    near = _nearest(unknown.group(1), options) if unknown else None
+    near = nearest(unknown.group(1), options) if unknown else None
     return flat + (f" (did you mean {near}?)" if near else "")
 
 
 def _as_typed(names: str, options: Sequence[str]) -> str:
     """``ct_folder, out`` as they are typed: ``ct_folder, --out``."""
     return ", ".join(f"--{name}" if f"--{name}" in options else name for name in names.split(", "))
-
-
-def _nearest(word: str, known: Sequence[str]) -> str | None:
-    from difflib import get_close_matches
-
-    return next(iter(get_close_matches(word, known, n=1, cutoff=0.5)), None)
 
 
 # ---- manners
@@ -350,8 +383,16 @@ def _show_traceback() -> None:
     traceback.print_exc()
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "no message")[:300]
+def _surprise(error: BaseException) -> str:
+    """What happened, in the error's own words; of one that a library raised its name and the library's alone: what libraries say is
+    written for developers, and asks them to write to others."""
+    import traceback
+
+    kind, places = type(error).__name__, [Path(place.filename) for place in traceback.extract_tb(error.__traceback__)]
+    parts = places[-1].parts if places and Path(__file__).parent not in places[-1].parents else ()
+    if "site-packages" in parts[:-1]:
+        return f"{kind} in {Path(parts[parts.index('site-packages') + 1]).stem}"
+    return f"{kind}: {next(iter(str(error).splitlines()), 'no message')[:300]}"
 
 
 def _logged(error: BaseException, words: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.errors import ConfigError, ModelError
+from oncontour.libraries import memory_told, why
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +42,10 @@ class Engine:
         self._run, self.backend, self.threads = run, backend, threads
 
     def __call__(self, images: NDArray[Any]) -> Array:
-        """(n, channels, ...) -> (n, classes, ...), both float32. Raises ModelError when the net cannot take this shape."""
-        return self._run(np.ascontiguousarray(images, dtype=np.float32))
+        """(n, channels, ...) -> (n, classes, ...), both float32. Raises ModelError when the net cannot take this shape, MemoryError where
+        memory runs out, whichever library says so."""
+        with memory_told():
+            return self._run(np.ascontiguousarray(images, dtype=np.float32))
 
     @classmethod
     def load(
@@ -52,19 +55,21 @@ class Engine:
 
         A smaller batch than one made ready before uses that one. ``auto`` is OpenVINO where it is installed. ``threads=None`` means
         as many as torch uses (so ``OMP_NUM_THREADS`` counts for both). The module is put in eval mode and not changed otherwise.
-        Raises ConfigError for an unknown backend, ModelError when the net does not take the shape.
+        Raises ConfigError for an unknown backend, ModelError when the net does not take the shape, MemoryError where memory runs out.
         """
         chosen, count = _choose(backend), _threads(threads)
         module = module.eval()
         if chosen == "torch":
             return cls(_with_torch(module, count), chosen, count)
-        return cls(_Compiled(lambda shape: _converted(module, shape), count, tuple(example_shape)), chosen, count)
+        with memory_told():
+            return cls(_Compiled(lambda shape: _converted(module, shape), count, tuple(example_shape)), chosen, count)
 
     @classmethod
     def load_onnx(cls, path: Path | str, *, threads: int | None = None) -> Engine:
         """An ONNX file with one image input and one output, run by OpenVINO. Raises ModelError when it is not one."""
         count = _threads(threads)
-        model = _read_onnx(Path(path))
+        with memory_told():
+            model = _read_onnx(Path(path))
         return cls(_Compiled(lambda shape: _reshaped(model, shape, Path(path)), count), "openvino", count)
 
 
@@ -114,7 +119,7 @@ def _with_torch(module: torch.nn.Module, threads: int) -> Callable[[Array], Arra
             with torch.inference_mode():
                 out: Array = module(torch.from_numpy(images)).float().numpy()
         except RuntimeError as error:
-            raise ModelError(f"the net does not take an input of {images.shape}: {_first_line(error)}") from error
+            raise ModelError(f"the net does not take an input of {images.shape}: {why(error)}") from error
         finally:
             torch.set_num_threads(before)
         return out
@@ -140,8 +145,14 @@ class _Compiled:
         n = len(images)
         if shape and shape[0] > n:
             images = np.concatenate([images, np.zeros((shape[0] - n, *images.shape[1:]), np.float32)])
+        try:
+            answer = request.infer([images], share_inputs=True, share_outputs=True)[0]
+        except RuntimeError as error:
+            raise ModelError(
+                f"OpenVINO cannot run the net on an input of {images.shape}: {why(error)}", hint="try the torch backend"
+            ) from error
         # A copy: the request writes its next answer into the same memory.
-        return np.array(request.infer([images], share_inputs=True, share_outputs=True)[0][:n], dtype=np.float32)
+        return np.array(answer[:n], dtype=np.float32)
 
     def _fitting(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         fits = [ready for ready in self._ready if ready[1:] == shape[1:] and ready[0] >= shape[0]]
@@ -165,7 +176,7 @@ class _Compiled:
         try:
             request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot compile the net for an input of {shape}: {_first_line(error)}") from error
+            raise ModelError(f"OpenVINO cannot compile the net for an input of {shape}: {why(error)}") from error
         self._ready[shape] = request
         if len(self._ready) > _KEPT:
             self._ready.popitem(last=False)
@@ -183,9 +194,7 @@ def _converted(module: torch.nn.Module, shape: tuple[int, ...]) -> Any:
             traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
             model = ov.convert_model(traced, example_input=example, input=list(shape))
     except Exception as error:  # the converter raises many kinds; all mean the same to the user
-        raise ModelError(
-            f"the net cannot be made ready for an input of {shape}: {_first_line(error)}", hint="try the torch backend"
-        ) from error
+        raise ModelError(f"the net cannot be made ready for an input of {shape}: {why(error)}", hint="try the torch backend") from error
     return model
 
 
@@ -206,7 +215,7 @@ def _read_onnx(path: Path) -> Any:
     try:
         model = ov.Core().read_model(path)
     except RuntimeError as error:
-        raise ModelError(f"not an ONNX file that OpenVINO can read: {_first_line(error)}", where=str(path)) from error
+        raise ModelError(f"not an ONNX file that OpenVINO can read: {why(error)}", where=str(path)) from error
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(
             f"a contouring net has one input and one output, this one {len(model.inputs)} and {len(model.outputs)}",
@@ -221,10 +230,5 @@ def _reshaped(model: Any, shape: tuple[int, ...], path: Path) -> Any:
     try:
         fresh.reshape(list(shape))
     except RuntimeError as error:
-        raise ModelError(f"the net does not take an input of {shape}: {_first_line(error)}", where=str(path)) from error
+        raise ModelError(f"the net does not take an input of {shape}: {why(error)}", where=str(path)) from error
     return fresh
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines and lines[0].startswith(("Exception from", "Check '")) else (lines[0] if lines else type(error).__name__)

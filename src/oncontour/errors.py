@@ -23,7 +23,21 @@ A message says what, where, both values, and the way out:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import partial
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Which of ``known`` a mistyped ``word`` may have meant, capitals aside; None where none is like it."""
+    by = {one.lower(): one for one in known}
+    return next((by[one] for one in get_close_matches(word.lower(), by, n=1, cutoff=0.5)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The beginning of a hint, "did you mean X? ", or "" where nothing known is like ``word``."""
+    near = nearest(word, known)
+    return f"did you mean {near}? " if near else ""
 
 
 class OncontourError(Exception):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from oncontour.errors import CohortError, ConfigError, DoseError, IncompleteError, OncontourError, OutputError
+from oncontour.notes import NoteCode, because, grouped
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -215,27 +216,26 @@ def _processors() -> int:
 # ---- one patient
 
 
-def patient(path: Path, id: str, plan: Plan) -> list[Row]:
-    """The rows of one patient, perturbed copies after the plain one (``repetition`` 0).
+def patient(path: Path, id: str, plan: Plan) -> tuple[list[Row], tuple[str, ...]]:
+    """The rows of one patient, perturbed copies after the plain one (``repetition`` 0), and what was remarked on reading it.
 
     Raises what ``io.read`` raises, and DoseError or CohortError for a patient without the images or structures that are asked for.
     """
     from oncontour.dose.cells import check
-    from oncontour.io import read
+    from oncontour.io.cohort import Cohort
 
-    case = read(path, id=id)
+    case = Cohort({id: path})[id]
     images = [name for name in plan.settings if name in case.images]
     if not images:
-        said = [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
-        why = f": {'; '.join(said)}" if said and "dose" in plan.settings else ""
+        why = because(case.facts.get("notes", ()), NoteCode.DOSE_LEFT_OUT) if "dose" in plan.settings else ""
         raise CohortError(f"neither {' nor '.join(plan.settings)} among the images {sorted(case.images)}{why}")
     wanted = case.structures if plan.structures is None else [name for name in plan.structures if name in case.structures]
     if not wanted:
         asked = "no structures" if plan.structures is None else f"none of {', '.join(plan.structures)}; there are {list(case.structures)}"
-        raise CohortError(asked)
+        raise CohortError(asked + because(case.facts.get("notes", ()), NoteCode.STRUCTURES_LEFT_OUT))
     if "dose" in images:
         check(case.images["dose"].array, "dose")
-    return [row for name in wanted for image in images for row in _rows(case, name, image, plan)]
+    return [row for name in wanted for image in images for row in _rows(case, name, image, plan)], tuple(case.facts.get("notes", ()))
 
 
 def _check_unit(values: Floats, structure: str) -> None:
@@ -306,7 +306,8 @@ def _computed(
         if isinstance(found, str):
             failed[id] = found
         else:
-            _keep(_place(parts, id), {"made_of": _made_of(patients.path(id), plan), "patient": id, "rows": found})
+            rows, notes = found
+            _keep(_place(parts, id), {"made_of": _made_of(patients.path(id), plan), "patient": id, "rows": rows, "notes": notes})
         report()
     yield from ((id, failed[id]) for id in waiting if id in failed)
 
@@ -345,7 +346,7 @@ def _in_pool(work: Callable[[str], T], ids: Sequence[str], jobs: int) -> Iterato
         pool.shutdown(cancel_futures=True)
 
 
-def _safely(paths: dict[str, Path], plan: Plan, id: str) -> list[Row] | str:
+def _safely(paths: dict[str, Path], plan: Plan, id: str) -> tuple[list[Row], tuple[str, ...]] | str:
     """The rows of a patient, or in a sentence why there are none: whatever is wrong with one stops no other."""
     try:
         return patient(paths[id], id, plan)
@@ -379,7 +380,10 @@ def _place(parts: Path, id: str) -> Path:
 
 def _made_of(path: Path, plan: Plan) -> str:
     """Changes with the plan and with the name, size or date of any file of the patient."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    from oncontour.files import walk
+
+    below = (parent / name for parent, _, names in walk(path) for name in names)
+    files = [path] if path.is_file() else sorted(file for file in below if file.is_file())
     told = [(file.relative_to(path.parent).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(json.dumps([plan.describe(), told]).encode()).hexdigest()
 
@@ -425,10 +429,17 @@ def _write(out: Path, plan: Plan, found: dict[str, Part], names: str) -> None:
         write_text(out, _as_csv(columns, rows))
     translated = [{"column": called[tag], "short": tag, "ibsi": code(tag), "words": words(tag)} for tag in tags]
     write_text(out.with_suffix(".columns.csv"), _as_csv(["column", "short", "ibsi", "words"], translated))
-    write_text(out.with_suffix(".settings.json"), json.dumps(plan.describe(), indent=2) + "\n")
+    write_text(
+        out.with_suffix(".settings.json"), json.dumps({**plan.describe(), "notes": grouped(_notes(found), most=None)}, indent=2) + "\n"
+    )
     if plan.perturb:
         robust = _robustness(found, tags, called)
         write_text(out.with_suffix(".robustness.csv"), _as_csv(ROBUST, robust))
+
+
+def _notes(found: dict[str, Part]) -> dict[str, list[str]]:
+    """Patient -> what was remarked on reading it."""
+    return {id: part.get("notes", []) for id, part in found.items()}
 
 
 def _tags(found: dict[str, Part]) -> list[str]:
@@ -501,6 +512,7 @@ def _told(out: Path, plan: Plan, found: dict[str, Part], done: int) -> str:
     lines += [f"  {text}" + (f" ({times} patients)" if times > 1 else "") for text, times in shown]
     if len(remarks) > len(shown):
         lines.append(f"  and {len(remarks) - len(shown)} more remarks, in the column 'remark'")
+    lines += [f"  {line}" for line in grouped(_notes(found))]
     for image in plan.settings:
         without = sum(all(row["image"] != image for row in part["rows"]) for part in found.values())
         if without:

@@ -1,4 +1,4 @@
-"""Writing without ever leaving half a file: temporary name beside the target, fsync, rename."""
+"""Writing without ever leaving half a file: temporary name beside the target, fsync, rename. Walking through folders, links followed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,28 @@ from pathlib import Path
 from typing import cast
 
 from oncontour.errors import OncontourError, OutputError
+
+Unreadable = Callable[[OSError], object]
+
+
+def walk(folder: Path, unreadable: Unreadable | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Each folder from ``folder`` down with the names of its folders and files, sorted; none whose name begins with a dot.
+
+    Links to folders are followed, and every folder is gone into once, however many links lead there: none leads round to where it was, nor
+    up to a folder that ``folder`` lies in. ``unreadable`` is called with the error of a folder that cannot be looked into.
+    """
+    start = folder.resolve()
+    seen = {start}
+    for parent, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        here = Path(parent)
+        new = []
+        for name in sorted(name for name in folders if not name.startswith(".")):
+            place = (here / name).resolve()
+            if place not in seen and not start.is_relative_to(place):
+                new.append(name)
+                seen.add(place)
+        folders[:] = new
+        yield here, folders, sorted(files)
 
 
 @contextmanager

@@ -25,8 +25,11 @@ from numpy.typing import ArrayLike, NDArray
 from oncontour.errors import GeometryError
 
 Floats = NDArray[np.float64]
-POSITION_TOLERANCE_MM = 1e-3
-"""Two grids are the same when no voxel centre differs by more than this."""
+ON_GRID_MM = 0.05
+"""What lies this near its place is there but for rounding in a file: slices of a series, frames of a SEG, planes of contours, voxels of a
+mask. Of voxels below 0.5 mm a tenth counts (``rounding_mm``)."""
+AS_REFERENCE = "export the mask again from the program that made it, with this image as the reference that gives the voxels"
+"""The way out where a mask does not lie on the voxels of its image."""
 MAX_VOXELS = 2**40
 """No grid is larger: beyond it sizes are a mistake, and products of them would overflow."""
 
@@ -142,9 +145,49 @@ class Geometry:
         ends = [(0, n - 1) for n in self.shape]
         return self.points([(k, j, i) for k in ends[0] for j in ends[1] for i in ends[2]])
 
-    def same_grid(self, other: Geometry, tolerance_mm: float = POSITION_TOLERANCE_MM) -> bool:
-        """Whether both have the same shape and no voxel centre differs by more than ``tolerance_mm``."""
-        return self.shape == other.shape and bool(np.linalg.norm(self.corners_mm - other.corners_mm, axis=1).max() <= tolerance_mm)
+    def same_grid(self, other: Geometry, tolerance_mm: float | None = None) -> bool:
+        """Whether both have the same shape and no voxel centre differs by more than ``tolerance_mm`` (default: rounding in a file)."""
+        if tolerance_mm is None:
+            tolerance_mm = rounding_mm(min(*self.spacing_mm, *other.spacing_mm))
+        return self.shape == other.shape and self._apart_mm(other) <= tolerance_mm
+
+    def in_place(self, other: Geometry) -> Geometry | None:
+        """``other`` moved by less than the rounding in a file so that its voxels are voxels of this grid (or go on from it
+        beyond its edge), in the order they have; None where they are not."""
+        moves = np.rint(self.inverse @ other.affine)
+        if not np.array_equal(np.abs(moves[:3, :3]).sum(axis=0), (1, 1, 1)) or np.linalg.matrix_rank(moves[:3, :3]) < 3:
+            return None
+        placed = Geometry(other.shape, self.affine @ moves)
+        return placed if placed.same_grid(other) else None
+
+    def difference(self, other: Geometry) -> str:
+        """How ``other`` differs from this grid, in words, its own value first; "" where it is the same.
+
+        Two values that differ never read the same.
+        """
+        if self.same_grid(other):
+            return ""
+        turned = other.reorient(self.axes)
+        if self.same_grid(turned):
+            return "the same voxels, stored in another order"
+        if self.shape != turned.shape:
+            theirs, ours = ("x".join(str(n) for n in shape) for shape in (turned.shape, self.shape))
+            return f"{theirs} voxels (k, j, i) instead of {ours}"
+        apart, within = self._apart_mm(turned), rounding_mm(min(*self.spacing_mm, *turned.spacing_mm))
+        said = [f"voxels lie up to {apart:.4g} mm apart, at most {within:.3g} mm count as rounding"]
+        step = np.subtract(turned.spacing_mm, self.spacing_mm)
+        if np.abs(step * self.shape).max() > within:
+            said.append("of {} mm instead of {}".format(*_told_apart(turned.spacing_mm, self.spacing_mm, " x ")))
+        if np.linalg.norm(np.subtract(turned.origin_mm, self.origin_mm)) > within:
+            said.append("the first at ({}) mm instead of ({})".format(*_told_apart(turned.origin_mm, self.origin_mm, ", ")))
+        angle = np.rad2deg(np.arccos(np.clip((turned.axes * self.axes).sum(axis=1), -1, 1))).max()
+        if angle > 0.01:
+            said.append(f"turned by {angle:.3g} degrees")
+        return "; ".join(said)
+
+    def _apart_mm(self, other: Geometry) -> float:
+        """The farthest that a voxel of ``other``, a grid of the same shape, lies from that of the same (k, j, i) here."""
+        return float(np.linalg.norm(self.corners_mm - other.corners_mm, axis=1).max())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Geometry) and self.shape == other.shape and bool(np.array_equal(self.affine, other.affine))
@@ -206,6 +249,17 @@ class Geometry:
             start[old] = 0 if sign > 0 else self.shape[old] - 1
         affine[:3, 3] = self.points(start)
         return Geometry((self.shape[order[0]], self.shape[order[1]], self.shape[order[2]]), affine)
+
+
+def rounding_mm(step_mm: float) -> float:
+    """How far voxels or slices ``step_mm`` apart may lie off their place and still count as there."""
+    return min(ON_GRID_MM, 0.1 * step_mm)
+
+
+def _told_apart(one: Sequence[float], other: Sequence[float], between: str) -> tuple[str, str]:
+    """Both with so many digits that they do not read the same."""
+    shown = ((between.join(f"{v:.{digits}g}" for v in values) for values in (one, other)) for digits in range(5, 18))
+    return next(((a, b) for a, b in shown if a != b), (between.join(map(repr, one)), between.join(map(repr, other))))
 
 
 def _whole_sizes(shape: object) -> tuple[int, ...]:

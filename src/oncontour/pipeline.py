@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour import report, scoring
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError
+from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, did_you_mean
+from oncontour.libraries import is_out_of_memory, why
+from oncontour.notes import DOSE_DOUBTS, NoteCode, about, except_about
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
 from oncontour.result import MASKS, PAGE, RECORD, SCORES, Clock, anonymous, card_words, check_out, finish, pseudonym, record, result_folder
@@ -29,8 +31,6 @@ FILES = (RTSTRUCT, MASKS, SCORES, PAGE, RECORD)
 
 DEFAULT_MODELS: dict[str, str] = {"head_neck": "hn-organs"}
 """Region of the body (``ops.body.region``) -> the shipped model that is used without being asked for."""
-DOUBTS = ("another PatientID", "EFFECTIVE", "centigray", "dose is the sum of", "interpolated at", "dose of one plane")
-"""What of the reader's remarks belongs beside every figure of the dose."""
 WORST = 5
 """Places to look at that are told on the screen."""
 
@@ -47,7 +47,7 @@ class Result:
     plan: Plan | None = None
 
     def __str__(self) -> str:
-        blocks = [report.table(self.rows)]
+        blocks = [*([self.record["banner"]] if self.record.get("banner") else []), report.table(self.rows)]
         if "assess" in self.case.scores:
             blocks.append("\n".join(report.worst(self.case, WORST)))
         if self.plan is not None:
@@ -68,6 +68,8 @@ def run(
     model: list[str] | None = None,
     structures: list[str] | None = None,
     series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    same_frame: bool = False,
     truth: Path | None = None,
     add_to: Path | None = None,
     assess: bool = True,
@@ -79,6 +81,7 @@ def run(
     backend: Literal["auto", "torch", "openvino"] = "auto",
     threads: int | None = None,
     tidy: Tidy = Tidy(),  # noqa: B008  (frozen: one value for all calls; its fields become --tidy.NAME)
+    any_region: bool = False,
     trust: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -106,6 +109,9 @@ def run(
         model: name of a shipped model, path of a model file, or an nnU-Net v2 folder, MONAI bundle or ONNX file; again for several
         structures: only these of the models' structures (TG-263 names, separated by commas)
         series_uid: SeriesInstanceUID of the CT, where the folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG with the targets that came with the CT, where the folder holds several
+        same_frame: take structures (those of --truth too) that name another frame of reference than the images, where an export rewrote the
+            UIDs: PatientID and every plane must agree with the images, and it is recorded
         truth: contours to compare with (a patient's folder, or an RTSTRUCT of this CT); DSC then stands in the tables
         add_to: an RTSTRUCT of this CT whose structures the new file keeps, byte for byte; the new ones come after them
         assess: how right is each slice? predicted, and looked at by rules
@@ -118,6 +124,7 @@ def run(
         backend: what computes the nets
         threads: CPU threads for the nets; all by default
         tidy: what is cleaned up after the net, each switchable
+        any_region: draw on a CT of another part of the body than the models were made for, which is refused otherwise; every result says it
         trust: let a TorchScript model run, which is a program; nothing else that could run code is ever loaded
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
@@ -126,29 +133,37 @@ def run(
         raise ConfigError("a quality model is named, and --assess false leaves it out", hint="leave out one of the two")
     if facts and risk is None:
         raise ConfigError("facts of the patient are for a risk model, and none is named", hint="name one with --risk, or leave out --facts")
+    from oncontour.tasks.contouring import anywhere
+
     clock = Clock()
     guard(out, ct_folder, overwrite, truth=truth, add_to=add_to)
+    # What was mistyped is told before anything is read.
+    loaded = [_load(name, {"backend": backend, "rules": tidy, "threads": threads}, trust) for name in model or []]
+    _assign([list(one.card.structures) for one in loaded] or _offered_unasked(), structures)
+    assessor = scoring.load(quality, backend=backend, threads=threads) if quality else None
+    risk_model = None if risk is None else _load_risk(risk, facts)
     with clock("read"):
-        case = _in_gy(_read(ct_folder, series_uid, dose), unit)
-        known = None if truth is None else _read_truth(truth, case)
+        case = _in_gy(_read(ct_folder, series_uid, dose, structure_set_uid, same_frame), unit)
+        known = None if truth is None else _read_truth(truth, case, same_frame)
+        _check_addable(add_to, case)
     failed: list[str] = []
     with clock("choose"):
         chosen = model or [default_model(case)]
-    judge_of = scoring.first_for(chosen, DEFAULT_MODELS.values())
-    assessor = _load_assessor(quality, failed, first=judge_of, backend=backend, threads=threads) if assess else None
-    risk_model = None if risk is None else _load_risk(risk, facts)
+    loaded = loaded or [_load(name, {"backend": backend, "rules": tidy, "threads": threads}, trust) for name in chosen]
+    banner, doubts = _region_words(case, loaded, any_region)
+    if assess and assessor is None:
+        judge_of = scoring.first_for(chosen, DEFAULT_MODELS.values())
+        assessor = _load_shipped_assessor(failed, first=judge_of, backend=backend, threads=threads)
     settings: dict[str, Any] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
-    settings |= {"facts": facts, "unit": unit}
+    settings |= {"facts": facts, "unit": unit, "any_region": any_region, "same_frame": same_frame}
     notes = _read_notes(case, ct_folder, known, truth)
     with clock("contour"):
         if not model:
             notes.append(f"{chosen[0]} was chosen because of the region that the CT shows.")
         drawn, models = contour(
             case,
-            chosen,
+            [anywhere(one, any_region) for one in loaded],
             structures,
-            settings={"backend": backend, "rules": tidy, "threads": threads},
-            trust=trust,
             chances=assessor is not None and assessor.task.settings.own,
             progress=_part(progress, 0.0, 0.8 if assess else 1.0),
         )
@@ -167,6 +182,8 @@ def run(
     rows = report.rows(dosed.case, truth=known)
     page = _page(dosed, case, rows, failed)
     told = record(dosed.case, rows, models, settings, notes)
+    told["warnings"][:0] = [*([banner] if banner else []), *doubts]
+    told |= {"banner": banner} if banner else {}
     _complete(told, dosed, ct_folder, failed)
     told["warnings"] += _empty_between(dosed.case, [row.name for row in rows])
     _write(dosed.case, rows, told, out, page=page, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
@@ -210,14 +227,14 @@ def _is_flat(path: Path) -> bool:
 
 def default_model(case: Case) -> str:
     """The shipped model for the region that the CT shows. Raises ModelError, naming what there is, where none fits."""
-    from oncontour.card import shipped
-    from oncontour.ops.body import region
+    from oncontour.card import offered
+    from oncontour.ops.body import in_words, region
 
-    seen = region(case.ct)
+    seen, contourers = region(case.ct), offered("contour")
     name = DEFAULT_MODELS.get(seen.name, "")
-    if name in shipped():
+    if name in contourers:
         return name
-    there, what = ", ".join(shipped()) or "none", seen.name.replace("_", " ")
+    there, what = ", ".join(contourers) or "none", in_words(seen.name)
     raise ModelError(
         f"no shipped model is made for this CT, which shows: {what} ({'; '.join(seen.reasons)}); shipped models: {there}",
         where=f"case {pseudonym(case)}",
@@ -227,30 +244,27 @@ def default_model(case: Case) -> str:
 
 def contour(
     case: Case,
-    chosen: Sequence[str],
+    drawers: Sequence[Any],
     structures: Sequence[str] | None = None,
     *,
-    settings: Mapping[str, Any] | None = None,
-    trust: bool = False,
     chances: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Case, list[dict[str, Any]]]:
-    """The case with what the ``chosen`` models draw (and none of the contours it came with), and what is recorded of each model.
+    """The case with what the ``drawers`` (of ``load``) draw (and none of the contours it came with), and what is recorded of each model.
 
     ``scores["drawers"]`` has the hashes of those that drew. ``chances`` keeps what our own models thought before they decided, as
     ``scores["chances"]``: structure -> probability times 255. Where two models offer one structure the first has it. Raises ModelError
-    for a structure that none offers.
+    for a structure that none offers, InputError for a CT of another part of the body than one of ours was made for.
     """
     from oncontour.tasks.contouring import keeping_chances
 
-    loaded = [_load(name, settings or {}, trust) for name in chosen]
-    wanted = _assign([list(one.card.structures) for one in loaded], structures)
+    wanted = _assign([list(one.card.structures) for one in drawers], structures)
     bare = scoring.without_drawers(case.without_structures())
     drawn, records = bare, list[dict[str, Any]]()
-    for n, (one, names) in enumerate(zip(loaded, wanted, strict=True)):
+    for n, (one, names) in enumerate(zip(drawers, wanted, strict=True)):
         if not names:
             continue
-        predicted = keeping_chances(one, chances).predict(bare, progress=_share(progress, n, len(loaded)))
+        predicted = keeping_chances(one, chances).predict(bare, progress=_share(progress, n, len(drawers)))
         whole = len(names) == len(predicted.masks)
         drawn = drawn.with_masks(predicted.masks if whole else {name: predicted.masks[name] for name in names})
         if "chances" in predicted.scores:
@@ -263,10 +277,12 @@ def contour(
 # ---- steps
 
 
-def _read(folder: Path, series_uid: str | None, doses: Sequence[str] | None) -> Case:
+def _read(
+    folder: Path, series_uid: str | None, doses: Sequence[str] | None, structure_set_uid: str | None = None, same_frame: bool = False
+) -> Case:
     from oncontour.io import read
 
-    case = read(folder, series_uid=series_uid, doses=doses or (), lenient=not doses)
+    case = read(folder, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=doses or (), lenient=True)
     if "ct" not in case.images:
         raise InputError(
             f"no CT is here, only {', '.join(case.images) or 'contours'}", where=str(folder), hint="give the folder of a CT series"
@@ -280,19 +296,30 @@ def _in_gy(case: Case, unit: str) -> Case:
     """The case with its dose in Gy, where the numbers are told to be centigray."""
     if unit == "Gy" or "dose" not in case.images:
         return case
-    notes = tuple(note for note in case.facts.get("notes", ()) if "centigray" not in note)
+    notes = tuple(except_about(case.facts.get("notes", ()), NoteCode.DOSE_MAY_BE_CENTIGRAY))
     return replace(case.with_images({"dose": case.images["dose"].map(lambda gy: gy / 100)}), facts={**case.facts, "notes": notes})
 
 
-def _read_truth(path: Path, case: Case) -> Case:
+def _read_truth(path: Path, case: Case, same_frame: bool) -> Case:
     from oncontour.io.patient import read_onto
 
-    known = read_onto(path, case)
+    known = read_onto(path, case, same_frame=same_frame)
     if not known.structures:
         raise InputError(
             "there are no contours to compare with", where=str(path), hint="give a folder with masks or an RTSTRUCT as --truth"
         )
     return known
+
+
+def _check_addable(add_to: Path | None, case: Case) -> None:
+    """Refuse, before any contour is drawn, an RTSTRUCT that the new structures cannot be added to."""
+    from oncontour.io.rtstruct import check_addable
+
+    if add_to is None:
+        return
+    if case.source is None:
+        raise ConfigError("there is no RTSTRUCT to write where the CT is no DICOM", where=str(add_to), hint="leave out --add_to")
+    check_addable(add_to, case.source)
 
 
 def _load(name: str, settings: Mapping[str, Any], trust: bool) -> Any:
@@ -310,12 +337,39 @@ def _load(name: str, settings: Mapping[str, Any], trust: bool) -> Any:
     return load_contourer(name, **settings)
 
 
+def _offered_unasked() -> list[list[str]]:
+    """What the models draw that may be chosen for a CT."""
+    from oncontour.card import offered, read_card, shipped
+
+    return [list(read_card(shipped()[name]).structures) for name in DEFAULT_MODELS.values() if name in offered("contour")]
+
+
+def _region_words(case: Case, drawers: Sequence[Any], any_region: bool) -> tuple[str, list[str]]:
+    """(what the page says first where a model draws on another part of the body than it was made for, "" where none does; doubts). Raises
+    InputError for such a model without ``any_region``, before any has drawn."""
+    from oncontour.ops.body import check_shown, in_words, region, region_of
+
+    cards = [one.card for one in drawers if region_of(one.card.region)]
+    if not any_region:
+        for card in cards:
+            check_shown(case.ct, card.region, card.name)
+    seen = region(case.ct) if cards else None
+    strangers = [card for card in cards if seen is not None and seen.excludes(region_of(card.region))]
+    if seen is not None and strangers:
+        models = " and ".join(f"{card.name} is for {card.region}" for card in strangers)
+        return f"Drawn on a CT that the model was not made for: it shows {in_words(seen.name)}, and {models}.", []
+    if seen is not None and seen.name == "unknown":
+        models = " and ".join(f"{card.name} is for {card.region}" for card in cards)
+        return "", [f"Which part of the body the CT shows cannot be told ({seen.reasons[0]}); {models}."]
+    return "", []
+
+
 def _assign(offered: Sequence[Sequence[str]], wanted: Sequence[str] | None) -> list[list[str]]:
     """Which structures each model draws."""
     every = list(dict.fromkeys(name for names in offered for name in names))
     missing = [name for name in wanted or () if name not in every]
     if missing:
-        raise ConfigError(f"no model draws {', '.join(missing)}", hint=f"choose among {', '.join(every)}")
+        raise ConfigError(f"no model draws {', '.join(missing)}", hint=f"{did_you_mean(missing[0], every)}choose among {', '.join(every)}")
     left = [name for name in every if wanted is None or name in wanted]
     out = []
     for names in offered:
@@ -357,15 +411,11 @@ def _targets(case: Case, drawn: Case) -> list[str]:
 # ---- quality
 
 
-def _load_assessor(
-    quality: str | None, failed: list[str], *, first: str, backend: Literal["auto", "torch", "openvino"], threads: int | None
-) -> Any:
-    """The quality model. One that was named has to be right; without the shipped one the rules look alone, and ``failed`` gets why."""
+def _load_shipped_assessor(failed: list[str], *, first: str, backend: Literal["auto", "torch", "openvino"], threads: int | None) -> Any:
+    """The shipped quality model; where it cannot be used the rules look alone, and ``failed`` gets why."""
     try:
-        return scoring.load(quality, first=first, backend=backend, threads=threads)
+        return scoring.load(first=first, backend=backend, threads=threads)
     except Exception as error:
-        if quality is not None:
-            raise
         failed.append(_because("The shipped quality model could not be used, only the rules have looked", error))
         return None
 
@@ -439,20 +489,23 @@ def _with_targets(drawn: Case, came: Case) -> Case:
     masks: dict[str, Volume] = {name: came.masks[name] for name in names if name in came.masks}
     contours = {name: came.contours[name] for name in names if name in came.contours}
     whole = (drawn.with_masks(masks) if masks else drawn).with_contours(contours)
-    doubts = tuple(note for note in came.facts.get("notes", ()) if any(word in note for word in DOUBTS))
+    doubts = tuple(about(came.facts.get("notes", ()), *DOSE_DOUBTS))
     return replace(whole, facts={**whole.facts, "notes": doubts})
 
 
 def _of_dose(case: Case) -> list[str]:
-    """What the reader said of the dose."""
-    return [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
+    """Why the reader left out a dose that is there."""
+    return about(case.facts.get("notes", ()), NoteCode.DOSE_LEFT_OUT)
 
 
 def _because(what: str, error: Exception) -> str:
-    """Why ``what``: in our own words, or by the name of an error that nobody foresaw."""
+    """Why ``what``: in our own words, or by the name of an error that nobody foresaw and what is fit to be shown of it."""
     if isinstance(error, OncontourError):
         return _sentence(f"{what}: {error.what}", error.hint)
-    return _sentence(f"{what}: {type(error).__name__} {' '.join(str(error).split())[:200]}".rstrip())
+    if is_out_of_memory(error):
+        return _sentence(f"{what}: it needs more memory than there is", "close other programs or use a larger machine")
+    kind, told = type(error).__name__, why(error)
+    return _sentence(f"{what}: {kind}" + (f" {told}" if told != kind else ""))
 
 
 def _sentence(what: str, hint: str = "") -> str:
@@ -557,25 +610,27 @@ def _empty_between(case: Case, names: Sequence[str]) -> list[str]:
     return [f"{OTHERS_MAY_FILL}: {', '.join(found)}"] if found else []
 
 
-def _write_contours(case: Case, rows: list[report.Row], told: Mapping[str, Any], folder: Path, add_to: Path | None) -> list[Path]:
-    """The RTSTRUCT; where the CT was no DICOM, a mask file a structure."""
+def _write_contours(case: Case, rows: list[report.Row], told: dict[str, Any], folder: Path, add_to: Path | None) -> list[Path]:
+    """The RTSTRUCT; where the CT was no DICOM, a mask file a structure. A structure that gets another name there is a warning."""
     if case.source is None:
-        if add_to is not None:
-            raise ConfigError("there is no RTSTRUCT to write where the CT is no DICOM", where=str(add_to), hint="leave out --add_to")
         from oncontour.io.layout import file_names
         from oncontour.io.nifti import write_image
 
         names = [row.name for row in rows]
         stems = zip(names, file_names(names), strict=True)
         return [write_image(case.mask(name), folder / MASKS / f"{stem}.nii.gz") for name, stem in stems]
-    from oncontour.io.rtstruct import write_rtstruct
+    from oncontour.io.rtstruct import names_written, write_rtstruct
 
+    names = [row.name for row in rows]
+    why = "its name is too long, or has letters that DICOM has not" if add_to is None else "the RTSTRUCT of --add_to has that name already"
+    written_as = names_written(names, existing=add_to).items()
+    told["warnings"] += [f"{name} is called {called} in {RTSTRUCT}: {why}" for name, called in written_as if called != name]
     drawers = [one for one in told["models"] if one["task"] == "contour"]
     described = "Draft by oncontour, to be reviewed. " + "; ".join(f"{one['name']} {one['sha256'][:12]}" for one in drawers)
     written = write_rtstruct(
         case,
         folder / RTSTRUCT,
-        structures=[row.name for row in rows],
+        structures=names,
         description=described,
         generation=f"oncontour {told['versions'].get('oncontour', '')}",
         existing=add_to,

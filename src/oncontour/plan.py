@@ -11,11 +11,12 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour.errors import ConfigError, DoseError, InputError, LimitError, StructureError
+from oncontour.notes import CHOOSE_DOSE, NoteCode, because, except_about
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def dvh(
     unit: Literal["Gy", "cGy"] = "Gy",
     series_uid: str | None = None,
     structure_set_uid: str | None = None,
+    same_frame: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Plan:
@@ -139,7 +141,9 @@ def dvh(
         ntcp: tell the risk by every published model that has all it needs; none of an organ of which more than 5 % has no dose
         unit: what the numbers of the dose are; cGy where a file says Gy and holds centigray
         series_uid: SeriesInstanceUID of the images, where the folder holds several
-        structure_set_uid: SOPInstanceUID of the RTSTRUCT, where the folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG, where the folder holds several
+        same_frame: take structures that name another frame of reference than the images, where an export rewrote the UIDs: PatientID and
+            every plane must agree with the images, and it is recorded
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
@@ -148,7 +152,7 @@ def dvh(
 
     if out is not None:
         check_out(out, [patient], FILES, overwrite=overwrite, of="the patient")
-    case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=dose or ())
+    case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=dose or ())
     plan = evaluate(
         case,
         structures=structures,
@@ -180,7 +184,6 @@ def evaluate(
     Raises DoseError where there is no dose, where it is NaN or negative, in the wrong unit, or meets no structure; InputError for
     structures that are not there; ConfigError for figures that cannot be read, or that need what is not known.
     """
-    from oncontour.dose.dvh import eqd2_gy
     from oncontour.dose.figures import parse
 
     parsed = list({str(one): one for one in map(parse, figures)}.values())  # Dmedian is D50%: one column
@@ -199,16 +202,15 @@ def evaluate(
     notes += [one.note for one in physical.values() if one.note]
     notes += _doubts(physical, prescriptions)
     dvhs, told = physical, prescriptions
+    is_prescribed = any(prescriptions.get(name, prescription) for name in names)
     if alpha_beta_gy is not None:
-        count = fractions if fractions is not None else known.get("fractions")
-        if not count:
-            raise ConfigError("EQD2 needs the number of fractions, which no RTPLAN tells here", hint="give it with --fractions")
-        notes += _doubts_of_effect(notes)
-        dvhs = {name: one.eqd2(alpha_beta_gy, count) for name, one in physical.items()}
-        told = {name: eqd2_gy(gy, count, alpha_beta_gy) for name, gy in prescriptions.items()}
-        prescription = prescription and eqd2_gy(prescription, count, alpha_beta_gy)
+        effect = _effect(case, unit, alpha_beta_gy, fractions)
+        notes += effect.notes
+        dvhs = effect.of(case, physical)
+        told = {name: gy for name, physical_gy in prescriptions.items() if (gy := effect.of_gy(physical_gy))}
+        prescription = effect.of_gy(prescription) if prescription else None
     wanted = {name: told.get(name, prescription) for name in names}
-    table = {name: {"cc": one.volume_cc, **_figures(one, parsed, wanted[name], any(wanted.values()))} for name, one in dvhs.items()}
+    table = {name: {"cc": one.volume_cc, **_figures(one, parsed, wanted[name], is_prescribed)} for name, one in dvhs.items()}
     targets = _targets(dose, physical, prescriptions)
     risks, left_out = _risks(physical, dvhs, known) if ntcp else ({}, [])
     notes += left_out
@@ -222,8 +224,6 @@ def write(plan: Plan, out: Path, *, overwrite: bool = False) -> Plan:
 
     Raises OutputError where ``out`` holds other things, or an earlier result that ``overwrite`` does not give up.
     """
-    from dataclasses import replace
-
     from oncontour.files import write_text
     from oncontour.report.dvh import draw, save
     from oncontour.result import result_folder
@@ -233,7 +233,7 @@ def write(plan: Plan, out: Path, *, overwrite: bool = False) -> Plan:
         write_text(temporary / CURVES, _csv(_curve_rows(plan)))
         write_text(temporary / RECORD, json.dumps(record(plan), indent=1, allow_nan=False) + "\n")
         save(
-            draw(plan.dvhs, prescriptions_gy={n: plan.prescribed_gy.get(n, t.prescription_gy) for n, t in plan.targets.items()}),
+            draw(plan.dvhs, prescriptions_gy={name: gy for name, gy in plan.prescribed_gy.items() if name in plan.targets}),
             temporary / PLOT,
         )
     return replace(plan, files=tuple(out / name for name in FILES))
@@ -267,7 +267,9 @@ def record(plan: Plan) -> dict[str, Any]:
 
 def _chosen(case: Case, structures: Sequence[str] | None) -> list[str]:
     if not case.structures:
-        raise InputError("no structures here", where=f"case {case.id}", hint="add the RTSTRUCT, or masks")
+        why = because(case.facts.get("notes", ()), NoteCode.STRUCTURES_LEFT_OUT)
+        hint = "add the RTSTRUCT of these images, or masks" + (", or name one with --structure_set_uid" if why else "")
+        raise InputError(f"no structures here{why}", where=f"case {case.id}", hint=hint)
     absent = [name for name in structures or () if name not in case.structures]
     if absent:
         raise InputError(f"no structure {', '.join(absent)}; there are {', '.join(case.structures)}", where=f"case {case.id}")
@@ -280,15 +282,14 @@ def _dose(case: Case, unit: str) -> tuple[Volume, list[str]]:
 
     said = list(case.facts.get("notes", ()))
     if "dose" not in case.images:
-        reasons = [note for note in said if "dose" in note.lower()]
-        why = f": {'; '.join(reasons)}" if reasons else ""
-        raise DoseError(f"no dose to use{why}", where=f"case {case.id}", hint="add the RTDOSE of this plan, or choose one with --dose")
+        why = because(said, NoteCode.DOSE_LEFT_OUT)
+        raise DoseError(f"no dose to use{why}", where=f"case {case.id}", hint=f"add the RTDOSE of this plan, or {CHOOSE_DOSE}")
     dose = case.images["dose"]
     check(dose.array, f"case {case.id}")
     if not dose.array.any():
         raise DoseError("the dose is 0 everywhere", where=f"case {case.id}")
     if unit == "cGy":
-        said = [note for note in said if "centigray" not in note]
+        said = except_about(said, NoteCode.DOSE_MAY_BE_CENTIGRAY)
         dose = Volume(dose.array / 100, dose.geometry)
     return dose, said
 
@@ -375,14 +376,69 @@ def _doubts(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> Iter
             yield f"{name} receives {middle:.1f} Gy in the median, prescribed are {gy:g} Gy: is this the whole treatment's dose, in Gy?"
 
 
-def _doubts_of_effect(notes: Sequence[str]) -> list[str]:
-    """What is to be said where EQD2 is asked for. Raises DoseError for a dose that is weighted by biology already."""
-    if any("EFFECTIVE" in note for note in notes):
-        hint = "leave out --alpha-beta, or export the physical dose"
-        raise DoseError("the dose is EFFECTIVE: it is weighted by biology already", hint=hint)
-    if any("sum of" in note and "plans" in note for note in notes):
-        return ["EQD2 takes the dose of all plans as given in equal fractions: the sum of the EQD2 of each plan is as much or more"]
-    return []
+@dataclass(frozen=True, eq=False)
+class _Effect:
+    """How doses become EQD2: all of the dose in ``fractions`` equal ones, or, where there are several, the sum of its ``groups``: Gy of
+    each, and in how many equal fractions it is given."""
+
+    alpha_beta_gy: float
+    fractions: float = 0.0
+    groups: tuple[tuple[Volume, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def of(self, case: Case, physical: Mapping[str, DVH]) -> dict[str, DVH]:
+        """The DVHs as EQD2."""
+        from oncontour.dose.dvh import dvh, eqd2_basis, eqd2_of_groups
+
+        if not self.groups:
+            return {name: one.eqd2(self.alpha_beta_gy, self.fractions) for name, one in physical.items()}
+        dose, basis = eqd2_of_groups(self.groups, self.alpha_beta_gy), eqd2_basis(self.alpha_beta_gy)
+        return {name: replace(dvh(dose, _solid(case, name), name=name), basis=basis) for name in physical}
+
+    def of_gy(self, gy: float) -> float | None:
+        """EQD2 of a prescription; None where several groups give it, as it is not told which part each of them gives."""
+        from oncontour.dose.dvh import eqd2_gy
+
+        return None if self.groups else eqd2_gy(gy, self.fractions, self.alpha_beta_gy)
+
+
+def _effect(case: Case, unit: str, alpha_beta_gy: float, fractions: float | None) -> _Effect:
+    """How the dose of ``case`` becomes EQD2: ``fractions`` goes before what the plan tells.
+
+    Raises DoseError for a dose that is weighted by biology already; ConfigError where it is not known in which fractions it is given.
+    """
+    from oncontour.io.doses import FractionGroup
+    from oncontour.io.rtdose import DoseKind
+
+    kind = case.facts.get("rtdose")
+    if isinstance(kind, DoseKind) and kind.type == "EFFECTIVE":
+        hint = "leave out --alpha_beta, or export the physical dose"
+        raise DoseError("the dose is EFFECTIVE: it is weighted by biology already", where=f"case {case.id}", hint=hint)
+    groups = tuple(group for group in case.facts.get("fraction_groups", ()) if isinstance(group, FractionGroup))
+    several = len(groups) > 1 or (isinstance(kind, DoseKind) and (kind.plans > 1 or kind.summation == "MULTI_PLAN"))
+    count = fractions if fractions is not None else case.facts.get("fractions")
+    if count:
+        what = "EQD2 takes the dose of all plans and fraction groups as given in equal fractions: summed by group it is as much or more"
+        return _Effect(alpha_beta_gy, count, notes=(what,) if several else ())
+    if len(groups) < 2 or any(group.fractions is None for group in groups):
+        raise ConfigError(
+            "EQD2 needs the number of fractions, which no RTPLAN tells here"
+            + (f" of each of the {len(groups)} plans or fraction groups" if len(groups) > 1 else ""),
+            hint="give it with --fractions",
+        )
+    listed = " and ".join(f"{group.fractions}" for group in groups)
+    given = tuple((group.dose, float(group.fractions)) for group in groups if group.dose is not None and group.fractions)
+    if len(given) < len(groups):
+        raise ConfigError(
+            f"EQD2 needs the dose of each fraction group, and no RTDOSE tells them apart: {len(groups)} groups of {listed} fractions",
+            where=f"case {case.id}",
+            hint="export the RTDOSE of each group (DoseSummationType FRACTION) or beam too, or say with --fractions that all are equal",
+        )
+    scale = 0.01 if unit == "cGy" else 1.0
+    note = (
+        f"EQD2 is the sum of {len(groups)} fraction groups, each in equal fractions of its own: {listed}; of a prescription it is not known"
+    )
+    return _Effect(alpha_beta_gy, groups=tuple((dose.map(lambda gy: gy * scale), n) for dose, n in given), notes=(note,))
 
 
 def _figures(one: DVH, parsed: Sequence[Figure], prescription_gy: float | None, known: bool) -> dict[str, float]:

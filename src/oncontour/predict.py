@@ -16,6 +16,7 @@ from oncontour.case import Case, LabelMasks
 from oncontour.errors import CohortError, ConfigError, GeometryError, IncompleteError, InputError, ModelError
 from oncontour.files import sweep, write_text
 from oncontour.io.layout import CHANCES, MASKS
+from oncontour.notes import NOT_OF_IMAGES, except_about, grouped
 from oncontour.progress import Progress
 from oncontour.volume import Volume
 
@@ -45,6 +46,7 @@ def predict(
     seen: bool = False,
     overlap: float = 0.25,
     chances: bool = False,
+    any_region: bool = False,
     backend: Literal["auto", "torch", "openvino"] = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -69,15 +71,19 @@ def predict(
         hu_shift: also draw with the model's grey-value window moved by so many HU (a wrong window makes other mistakes)
         seen: patients that the model learned from as well (then nothing may be concluded from them)
         overlap: of the windows that the net sees
+        any_region: draw on CTs of another part of the body than the models were made for; such patients are not drawn otherwise
         chances: keep how likely the model thought each voxel, as quality models learn from it that know how sure a drawer was
         backend: what computes the nets
         threads: CPU threads for the nets
         progress: called with the fraction done
     """
+    from oncontour.card import notes as notes_of
     from oncontour.io.cohort import Cohort
 
     patients = Cohort.open(cohort)
     segmenters = [s for name in model for s in load(name, hu_shift or [0.0], seen=seen, overlap=overlap, backend=backend, threads=threads)]
+    for segmenter in segmenters:
+        segmenter.contourer.any_region = any_region
     if len({s.name for s in segmenters}) != len(segmenters):
         raise ConfigError(f"two models have one name among {[s.name for s in segmenters]}", hint="rename one of the files")
     _check_folders(patients.ids, str(cohort))
@@ -88,6 +94,7 @@ def predict(
         drawn = draw(segmenter, patients, strangers, out / segmenter.name, step, chances=chances, failed=failed)
         known = len(patients) - len(strangers)
         lines.append(f"{segmenter.name}: {drawn} of {len(patients)} patients drawn, {known} left out as it learned from them")
+        lines += [f"{segmenter.name}: {note}" for note in notes_of(segmenter.contourer.card)]
     if failed:
         raise IncompleteError(f"not drawn: {'; '.join(failed)}; the others are in {out}", where=str(cohort), done="\n".join(lines))
     return "\n".join(lines)
@@ -153,13 +160,15 @@ def draw(
     from oncontour.io.patient import check_replaceable
 
     rows = _confidences(out / CONFIDENCE)
-    done = 0
+    done, remarks = 0, dict[str, tuple[str, ...]]()
     for n, id in enumerate(ids):
         if not (out / id / (CHANCES if chances else MASKS)).is_dir():
             sweep(out / id / CHANCES)  # what a killed one left is nobody's
             check_replaceable(out / id)
             try:
-                drawn, sure, likely = claim(segmenter.contourer, patients[id], chances=chances)
+                case = patients.read(id, lenient=True)  # its own structures and dose are not asked for
+                remarks[id] = tuple(except_about(case.facts.get("notes", ()), *NOT_OF_IMAGES))
+                drawn, sure, likely = claim(segmenter.contourer, case, chances=chances)
             except (InputError, GeometryError) as error:
                 sys.stderr.write(f"{id} was left out: {error}\n")
                 if failed is not None:
@@ -174,6 +183,7 @@ def draw(
         done += 1
         if progress is not None:
             progress((n + 1) / len(ids))
+    sys.stderr.write("".join(f"{line}\n" for line in grouped(remarks)))
     return done
 
 
@@ -181,11 +191,15 @@ def claim(
     contourer: Contourer, case: Case, *, chances: bool = False
 ) -> tuple[Case, list[tuple[str, str, int, float]], Mapping[str, Volume]]:
     """(a case of the drawn masks alone, rows of confidence: patient, structure, slice, mean probability over the contour; and, with
-    ``chances``, structure -> probability times 255 on the grid the net works on, one half where the line is drawn)."""
+    ``chances``, structure -> probability times 255 on the grid the net works on, one half where the line is drawn). Raises InputError for
+    a CT of another part of the body than the model was made for, unless it may draw anywhere."""
+    from oncontour.ops.body import check_shown
     from oncontour.ops.windows import stitch_labels
     from oncontour.tasks.opinion import by_structure
 
     s, bare = contourer.task.settings, case.without_structures()
+    if not contourer.any_region:
+        check_shown(case.ct, contourer.card.region, contourer.card.name)
     if chances:
         contourer.check_small(contourer.task.working_grid(case.geometry))
     stitched = stitch_labels(

@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,22 +20,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from oncontour import report
+from oncontour import notes, report
+from oncontour.card import Card
+from oncontour.card import notes as notes_of
 from oncontour.case import Case
 from oncontour.errors import InputError, OutputError
-from oncontour.files import at_end_of_link, check_not_here, check_writable, readable, sweep, writing_folder
+from oncontour.files import at_end_of_link, check_not_here, check_writable, sweep, writing_folder
 
 PAGE, RECORD, SCORES, MASKS = "report.html", "report.json", "scores.csv", "masks"
 """Names inside a result folder; ``scores.csv`` holds the quality of each slice, ``masks`` NIfTI files where a CT came without DICOM."""
-_SAFE_WORDS = frozenset(
-    (
-        *("ct", "mr", "mri", "im", "img", "image", "images", "slice", "series", "dcm", "dicom"),
-        *("ima", "nii", "gz", "nrrd", "mha", "csv", "rs", "rd", "rp", "rt", "rtss"),
-        *("rtstruct", "struct", "structures", "rtdose", "dose", "plan", "rtplan", "sum", "beam", "seg", "mask"),
-        *("masks", "hu", "contours", "label", "labels", "segmentation", "segmentations", "orig", "original"),
-    )
-)
-"""Of the name of a file or folder: words that name nobody."""
 SCHEMA = "oncontour-report-1"
 
 
@@ -87,6 +78,7 @@ def record(
 ) -> dict[str, Any]:
     """What ``report.json`` holds; nothing in it names the patient. ``models``: of each its card, and what was tidied after it."""
     tidied = [line for one in models for line in one.get("tidied", ())]
+    of_models = [f"{one['name']}: {text}" for one in models for text in one.get("notes", ())]
     return {
         "schema": SCHEMA,
         "case": pseudonym(case),
@@ -102,7 +94,7 @@ def record(
         "models": [{key: value for key, value in one.items() if key != "tidied"} for one in models],
         "settings": dict(settings),
         "tidy": tidied,
-        "warnings": [f"{one['name']}: {text}" for one in models for text in one.get("notes", ())] + report.warnings(rows),
+        "warnings": [*report.misplaced(case), *of_models, *report.warnings(rows, report.found_sided(case))],
         "structures": [row.as_dict() for row in rows],
         **({"assess": report.scores_of(case)} if "assess" in case.scores else {}),
         "versions": versions(),
@@ -129,9 +121,9 @@ def finish(
 
 
 def card_words(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a model's card what a record keeps."""
-    kept = ("name", "task", "structures", "spacing_mm", "region", "data", "licence", "metrics", "limits", "sha256")
-    return {key: card[key] for key in kept}
+    """Of a model's card what a record keeps, and ``notes``: what is to be known of the file."""
+    kept = ("name", "task", "structures", "spacing_mm", "region", "data", "licence", "metrics", "limits", "sha256", "file_sha256")
+    return {key: card[key] for key in kept} | {"notes": notes_of(Card(**card))}
 
 
 def pseudonym(case: Case) -> str:
@@ -143,23 +135,8 @@ def pseudonym(case: Case) -> str:
 
 
 def anonymous(note: str, source: Path, case: Case) -> str:
-    """A reader's remark without what may name the patient: where the files lie, what they are called, and the patient's own attributes."""
-    attributes = getattr(case.source, "patient", {})
-    told = [str(attributes.get(keyword, "")) for keyword in ("PatientName", "PatientID", "PatientBirthDate")]
-    told += [part for value in told for part in re.split(r"[\^= ,]+", value)]
-    told += [str(source.resolve()), str(source), *([source.name] if source.is_file() else _telling_names(note, source))]
-    for word in sorted({word for word in told if len(word) > 2 or not word.isascii()}, key=len, reverse=True):
-        note = re.sub(re.escape(word), "[...]", note, flags=re.IGNORECASE)
-    return readable(note)
-
-
-def _telling_names(note: str, folder: Path) -> list[str]:
-    """Names of files and folders below ``folder`` that ``note`` repeats and that say more than what kind of file it is: many are called
-    by patients."""
-    found = {name for _, folders, files in os.walk(folder) for name in (*folders, *files)}
-    there = {shown for name in found for shown in (name, readable(name)) if shown in note}
-    names = [name for name in there if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", note)]
-    return [name for name in names if not {word.lower() for word in re.findall(r"[^\W\d_]+", name)} <= _SAFE_WORDS]
+    """A reader's remark without what may name the patient: ``notes.anonymous`` with the attributes that ``case`` came with."""
+    return notes.anonymous(note, source, getattr(case.source, "patient", {}))
 
 
 def versions() -> dict[str, str]:

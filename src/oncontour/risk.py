@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oncontour.errors import ConfigError, ModelError
+from oncontour.notes import all_anonymous
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def risk(
     dose: list[str] | None = None,
     series_uid: str | None = None,
     structure_set_uid: str | None = None,
+    same_frame: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Found:
@@ -65,7 +67,9 @@ def risk(
             published models ask for: baseline_xerostomia, baseline_dysphagia_grade, site
         dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several
         series_uid: SeriesInstanceUID of the images, where the folder holds several
-        structure_set_uid: SOPInstanceUID of the RTSTRUCT, where the folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG, where the folder holds several
+        same_frame: take structures that name another frame of reference than the images, where an export rewrote the UIDs: PatientID and
+            every plane must agree with the images, and it is recorded
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
@@ -78,10 +82,17 @@ def risk(
         check_out(out, [patient], FILES, overwrite=overwrite, of="the patient")
     task = load(model)
     check_facts(facts or {}, task.settings.facts, model)
-    case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=dose or ())
+    case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=dose or ())
     case = replace(case, facts={**case.facts, **(facts or {})})
-    found = Found(task.predict(case, progress))
+    notes = all_anonymous(case.facts.get("notes", ()), patient, getattr(case.source, "patient", {}))
+    found = Found(_remarked(task.predict(case, progress), notes))
     return found if out is None else write(found, out, overwrite=overwrite)
+
+
+def _remarked(case: Case, notes: Sequence[str]) -> Case:
+    """``case`` with what was remarked on reading it before the notes on its risk."""
+    told = case.scores["risk"]
+    return case.with_scores({"risk": {**told, "notes": [*map(str, notes), *told["notes"]]}})
 
 
 def load(model: str | Path) -> Any:
@@ -89,7 +100,7 @@ def load(model: str | Path) -> Any:
     from oncontour.card import find, read_card
     from oncontour.tasks.task import load_task
 
-    path = find(model)
+    path = find(model, "risk")
     task = read_card(path).task
     if task != "risk":
         raise ModelError(f"this model is made to {task}, not to tell a risk", where=str(path), hint="give one from 'oncontour train risk'")

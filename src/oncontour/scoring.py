@@ -96,7 +96,8 @@ def score(
     elif "calibrated_with" in opinion:
         reasons.append((NO_BOUND, opinion["model"]))
     notes = [] if scored.scores["assess"]["refused"] else [reason.format(of, assessor.card.name) for reason, of in reasons]
-    return without_drawers(scored), [{**result.card_words(asdict(assessor.card)), "backend": assessor.backend, "notes": notes}]
+    told = result.card_words(asdict(assessor.card))
+    return without_drawers(scored), [{**told, "backend": assessor.backend, "notes": [*told["notes"], *notes]}]
 
 
 def without_opinion(assessor: Assessor) -> str:
@@ -116,10 +117,12 @@ def _instead(assessor: Assessor, name: str) -> Assessor | None:
 
 
 def summary(case: Case) -> list[str]:
-    """The result in a few lines: what was not scored and why, each reason once; and a line for each structure that was, or has findings."""
+    """The result in a few lines: what lies in the wrong place; what was not scored and why, each reason once; and a line for each structure
+    that was, or has findings."""
     found = case.scores["assess"]
     structures: Mapping[str, Any] = found["structures"]
-    lines = [f"not scored: {found['refused']}"] if found["refused"] else _reasons(structures)
+    lines = [f"warning: {text}" for text in report.misplaced(case)]
+    lines += [f"not scored: {found['refused']}"] if found["refused"] else _reasons(structures)
     for name, one in structures.items():
         codes = ", ".join(dict.fromkeys(report.title(finding["code"]) for finding in one["findings"]))
         rated = [s for s in one["slices"] if s["dsc"] is not None]

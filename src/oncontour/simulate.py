@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncontour.dose.outcomes import HOSPITALS, TITLE, Hospital, Toxicity
 from oncontour.errors import CohortError, ConfigError
+from oncontour.notes import grouped
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -155,14 +156,16 @@ def simulate(
 
 
 def _usable(cases: Iterable[Case], toxicities: Sequence[Toxicity]) -> tuple[list[Anatomy], list[str]]:
-    """(who can be treated, a sentence on each who cannot)."""
+    """(who can be treated, a sentence on each who cannot, and what was remarked on reading them)."""
     from oncontour.dose.outcomes import Anatomy, exposure
     from oncontour.errors import OncontourError
     from oncontour.tasks.risk_patient import usable_dose
 
     usable, notes = [], []
+    remarks: dict[str, tuple[str, ...]] = {}
     without: dict[str, list[str]] = {}
     for case in cases:
+        remarks[case.id] = tuple(case.facts.get("notes", ()))
         absent = [t.structure for t in toxicities if t.structure not in case.structures]
         if absent:
             without.setdefault(", ".join(dict.fromkeys(absent)), []).append(case.id)
@@ -175,7 +178,8 @@ def _usable(cases: Iterable[Case], toxicities: Sequence[Toxicity]) -> tuple[list
             usable.append(patient)
         except OncontourError as error:
             notes.append(f"{case.id} was left out: {error.what}")
-    return usable, [*(f"{len(ids)} without {what} were left out: {_listed(ids)}" for what, ids in without.items()), *notes]
+    left_out = [f"{len(ids)} without {what} were left out: {_listed(ids)}" for what, ids in without.items()]
+    return usable, [*left_out, *notes, *grouped(remarks)]
 
 
 def _listed(ids: Sequence[str], most: int = 5) -> str:

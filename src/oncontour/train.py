@@ -34,13 +34,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from oncontour import __version__
-from oncontour.card import Card, checked_card, find, read_card
+from oncontour.card import Card, checked_card, find, portable, read_card
+from oncontour.card import notes as notes_of
 from oncontour.case import Case
+from oncontour.documents import read_json
 from oncontour.dose.select import Selection
 from oncontour.errors import ConfigError, GeometryError, InputError, ModelError, OncontourError, OutputError, TrainingError
 from oncontour.files import check_writable, write_text
+from oncontour.libraries import is_out_of_memory, memory_told, why
 from oncontour.nets.grow import grow
 from oncontour.nets.unet import UNet3d
+from oncontour.notes import grouped
 from oncontour.tasks.assess import AssessSettings, AssessTask
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.risk import SIMULATED, RiskSettings, RiskTask, prepared
@@ -254,6 +258,13 @@ class SaveEpoch(ModelCheckpoint):
             dirpath=folder, filename="last", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: Lightning would keep where the files lie on this machine, and there is only one of them."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Checkpoints of earlier versions hold paths, of a machine that may be another."""
+
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
         part = Path(filepath + ".part")
         try:
@@ -264,8 +275,10 @@ class SaveEpoch(ModelCheckpoint):
                 part.replace(filepath)
         except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError of its own
             part.unlink(missing_ok=True)
+            if is_out_of_memory(error):
+                raise
             raise OutputError(
-                f"the checkpoint of epoch {trainer.current_epoch + 1} cannot be written ({str(error).splitlines()[0]})",
+                f"the checkpoint of epoch {trainer.current_epoch + 1} cannot be written ({why(error)})",
                 where=filepath,
                 hint="is the disk full? Started again, the training goes on from the epoch before",
             ) from error
@@ -321,11 +334,11 @@ def fit(
     when another training is at work there. A case that cannot be read is named in the outcome's notes and left out. After each epoch of
     ``snapshots`` the model of that moment is kept as OUT/NAME-epochN.safetensors. Raises TrainingError when nothing is left to learn
     from, or when a structure to contour is in no patient to learn from (with ``start`` that is a note), ModelError when ``start`` does
-    not fit, ConfigError for what this machine cannot do.
+    not fit, ConfigError for what this machine cannot do, MemoryError where memory runs out, whichever library says so.
     """
     out = Path(out)
     words: dict[str, Any] = {"name": name, "data": data, "licence": licence, "limits": limits, "region": region}
-    with _alone(out):
+    with _alone(out), memory_told():
         return _fit(task, cases, out, settings, words, start, snapshots)
 
 
@@ -341,7 +354,7 @@ def _fit(
     """``fit`` in a folder that is held; ``words`` go into the card."""
     began, name = time.monotonic(), words["name"]
     started = None if start is None else _starting(task, start)
-    record = _record(task, settings, started)
+    record = _record(task, settings, started, out)
     resume = _resumed(out, record, {"task_settings": getattr(task, "settings", None), "training": settings})
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     kept = Snapshots(task, out, name, snapshots, {})
@@ -349,7 +362,7 @@ def _fit(
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    samples, notes = _gather(task, cases)
+    samples, notes, remarks = _gather(task, cases)
     patients = sorted({s.case_id for s in samples})
     if resume is not None:
         _check_same_patients(out, patients)
@@ -358,9 +371,10 @@ def _fit(
     taught_by = [s for s in samples if s.case_id not in watched]
     missing = _unlearned(task, taught_by)
     notes += _told_of_missing(task, missing, taught_by, started)
+    notes += [] if start is None else [f"{start}: {note}" for note in notes_of(read_card(find(start)))]
     if watched & known:
         notes.append(f"{len(watched & known)} of the patients held back taught the model this one starts from: they tell too good a tale")
-    write_text(out / "settings.json", json.dumps(record | {"patients": patients}, indent=1))
+    write_text(out / "settings.json", json.dumps(record | {"patients": patients, "notes": grouped(remarks, most=None)}, indent=1))
     lesson = Lesson(task, settings, taught_by, [s for s in samples if s.case_id in watched])
     if resume is None:
         torch.manual_seed(settings.seed)
@@ -414,9 +428,9 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _record(task: Task[Any], settings: TrainSettings, started: dict[str, str] | None) -> dict[str, Any]:
-    """What settings.json holds: everything that makes this run what it is."""
-    wanted = {"task": task.name, "task_settings": task.card().settings, "training": asdict(settings)}
+def _record(task: Task[Any], settings: TrainSettings, started: dict[str, str] | None, out: Path) -> dict[str, Any]:
+    """What settings.json holds: everything that makes this run what it is, and no place on this machine."""
+    wanted = {"task": task.name, "task_settings": portable(task.card().settings, out), "training": asdict(settings)}
     return dict(_plain(wanted | ({"started_from": started} if started else {})))
 
 
@@ -428,17 +442,52 @@ def _resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path
     check_writable(out)
     settings, last = out / "settings.json", out / "checkpoints" / "last.ckpt"
     if settings.exists():
-        held = json.loads(settings.read_text(encoding="utf-8"))
+        held = _held(settings)
         held.pop("patients", None)  # they are compared once they were read
+        held.pop("notes", None)
         held |= {key: _completed(held[key], made_of[key]) for key in made_of if key in held}
+        if isinstance(held.get("task_settings"), dict):
+            held["task_settings"] = portable(held["task_settings"], out)  # earlier versions wrote a path
         differs = sorted(_differences(_as_made(held), _as_made(record)))
         if differs:
             raise OutputError(
                 f"the folder holds another run (different: {', '.join(differs)})", where=str(out), hint="choose another --out"
             )
-    if last.exists() and not zipfile.is_zipfile(last):
-        raise OutputError("the checkpoint is damaged", where=str(last), hint="delete it to begin anew, or choose another --out")
-    return last if last.exists() else None
+    if not last.exists():
+        return None
+    _check_checkpoint(last)
+    return last
+
+
+def _check_checkpoint(path: Path) -> None:
+    """Raise OutputError where a checkpoint is damaged or holds more than tensors and plain values, before anything is done."""
+    hint = "delete it to begin anew, or choose another --out"
+    if not zipfile.is_zipfile(path):
+        raise OutputError("the checkpoint is damaged", where=str(path), hint=hint)
+    try:
+        with memory_told():
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # of whatever kind: it is not one that a training wrote
+        raise OutputError(
+            "the checkpoint is damaged, or holds more than tensors and plain values, which is not loaded", where=str(path), hint=hint
+        ) from error
+    if not isinstance(held, dict) or not {"state_dict", "loops", "epoch"} <= set(held):
+        raise OutputError("the checkpoint is damaged: it is not of a training", where=str(path), hint=hint)
+
+
+def _held(settings: Path) -> dict[str, Any]:
+    """What a run's settings.json says. Raises OutputError where it cannot be read as such."""
+    try:
+        found = read_json(settings)
+    except InputError as error:
+        raise OutputError(
+            f"the settings of the run cannot be read ({error.what})", where=str(settings), hint="choose another --out"
+        ) from error
+    if not isinstance(found, dict):
+        raise OutputError("the settings of the run are no JSON object", where=str(settings), hint="choose another --out")
+    return found
 
 
 def _as_made(record: dict[str, Any]) -> dict[str, Any]:
@@ -471,10 +520,13 @@ def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def _gather(task: Task[Any], cases: Iterator[Case] | Sequence[Case]) -> tuple[list[Any], list[str]]:
+def _gather(task: Task[Any], cases: Iterator[Case] | Sequence[Case]) -> tuple[list[Any], list[str], dict[str, tuple[str, ...]]]:
+    """(samples, a sentence on each case that was left out, what was remarked on reading each case)."""
     samples: list[Any] = []
     notes: list[str] = []
+    remarks: dict[str, tuple[str, ...]] = {}
     for case in cases:
+        remarks[case.id] = _remarks(case)
         try:
             made = task.samples(case)
         except OncontourError as error:
@@ -488,7 +540,12 @@ def _gather(task: Task[Any], cases: Iterator[Case] | Sequence[Case]) -> tuple[li
             f"no case has anything to learn from ({'; '.join(notes[:3]) or 'there is none'})",
             hint="name structures that the patients have",
         )
-    return samples, notes
+    return samples, notes, remarks
+
+
+def _remarks(case: Any) -> tuple[str, ...]:
+    """What was remarked on reading a case; a risk model's patients bring none."""
+    return tuple(case.facts.get("notes", ())) if isinstance(case, Case) else ()
 
 
 def held_back(ids: Sequence[str], settings: TrainSettings) -> set[str]:
@@ -521,7 +578,7 @@ def _trainer(out: Path, settings: TrainSettings, more: Sequence[Callback] = ()) 
         )
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(
-            f"{settings.devices} x {settings.accelerator!r} cannot train here ({str(error).splitlines()[0]})",
+            f"{settings.devices} x {settings.accelerator!r} cannot train here ({why(error)})",
             hint="set training.accelerator to cpu, gpu or auto, and training.devices to what there is",
         ) from error
     if settings.precision == "16-mixed" and isinstance(trainer.accelerator, CPUAccelerator):
@@ -544,7 +601,7 @@ def _saved(task: Task[Any], model: Path, card: Card) -> Card:
 def _check_same_patients(out: Path, patients: Sequence[str]) -> None:
     """Raise OutputError where the run in OUT has learned from others: who was held back would not be the same, and some that were learned
     from would count as strangers. A run that was begun before this was written down is taken at its word."""
-    held = json.loads((out / "settings.json").read_text(encoding="utf-8")).get("patients")
+    held = _held(out / "settings.json").get("patients")
     if held is None or held == list(patients):
         return
     more, gone = sorted(set(patients) - set(held)), sorted(set(held) - set(patients))
@@ -638,8 +695,21 @@ def _made(settings: TrainSettings, patients: Sequence[str], watched: set[str], k
     }
 
 
-def read_cases(cohort: Any) -> Iterator[Case]:
-    """The cases of a cohort one by one; one that cannot be read is named on stderr and skipped."""
+def read_cases(cohort: Any, *, tell: bool = True) -> Iterator[Case]:
+    """The cases of a cohort one by one; one that cannot be read is named on stderr and skipped. With ``tell`` as ``telling``."""
+    return telling(_readable(cohort)) if tell else _readable(cohort)
+
+
+def telling(cases: Iterator[Case]) -> Iterator[Case]:
+    """``cases``; at the end what was remarked on reading them goes to stderr, a line for those of whom the same was."""
+    notes: dict[str, tuple[str, ...]] = {}
+    for case in cases:
+        notes[case.id] = tuple(case.facts.get("notes", ()))
+        yield case
+    sys.stderr.write("".join(f"{line}\n" for line in grouped(notes)))
+
+
+def _readable(cohort: Any) -> Iterator[Case]:
     for patient in cohort.ids:
         try:
             yield cohort[patient]
@@ -753,7 +823,7 @@ def assess(
     from oncontour.io.cohort import Cohort
 
     training, task = changed(training, epochs=epochs, devices=devices, seed=seed), AssessTask(settings)
-    cases = with_claims(read_cases(Cohort.open(cohort)), claims or [], chances=settings.own)
+    cases = telling(with_claims(read_cases(Cohort.open(cohort), tell=False), claims or [], chances=settings.own))
     outcome = fit(task, cases, out, training, name=name, data=data, licence=licence, limits=limits, region=region)
     return "\n".join([*_no_bound(outcome.card), str(outcome)])
 

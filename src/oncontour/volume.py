@@ -55,6 +55,19 @@ class Volume:
         """The same grid with ``function`` applied to the array."""
         return Volume(function(self.array), self.geometry)
 
+    def stored_on(self, geometry: Geometry) -> Volume | None:
+        """These very voxels in the order and at the place of ``geometry``; None where it is another grid.
+
+        Axes that run another way are permuted and flipped and nothing is interpolated. Places that differ by rounding in a file
+        (``geometry.rounding_mm``) are the same.
+        """
+        if self.geometry == geometry:
+            return self
+        turned = self.geometry.reorient(geometry.axes)
+        if not turned.same_grid(geometry):
+            return None
+        return Volume(self.to(turned).array, geometry)
+
     def to(self, geometry: Geometry, *, fill: float = 0.0, nearest: bool = False, blur: bool = True) -> Volume:
         """This volume on ``geometry``; ``fill`` beyond the source's edge (half a voxel past its outermost centres).
 
@@ -78,3 +91,9 @@ def _fitting(fill: float, dtype: np.dtype[Any]) -> Any:
     if np.issubdtype(dtype, np.integer) and not (np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max and float(fill).is_integer()):
         raise GeometryError(f"fill {fill} is no value of {dtype}", hint="give a fill that fits, or turn the volume to float32 first")
     return np.asarray(fill).astype(dtype)[()]
+
+
+def written_cc(volume_cc: float) -> str:
+    """Cubic centimetres as people write them, without the unit: "910", "3.1", "0.38"."""
+    digits = 0 if volume_cc >= 99.95 else 1 if volume_cc >= 0.995 else 2 if volume_cc >= 0.0095 else 4
+    return f"{volume_cc:.{digits}f}"

@@ -426,7 +426,7 @@ def test_all_outside_and_nothing_at_all_are_not_the_same() -> None:
     outside, nothing = dvh(dose, far, name="A"), dvh(dose, Contours(), name="B")
     empty = dvh(dose, Volume(np.zeros(dose.geometry.shape, bool), dose.geometry), name="C")
     assert outside.volume_cc == pytest.approx(PI * sum(25 - z * z for z in range(-4, 5)) / 1000, rel=EXACT)
-    assert outside.note == "A lies outside the dose grid, all of its 0.518 cc: it has no dose figures"
+    assert outside.note == "A lies outside the dose grid, all of its 0.52 cc: it has no dose figures"
     assert nothing.volume_cc == empty.volume_cc == 0
     assert nothing.note == "B is empty: it has no dose figures"
     for one in (outside, nothing, empty):

@@ -1,4 +1,4 @@
-"""Every consensus value of IBSI-1 that is at hand, one test each: digital phantom, CT configurations A and C."""
+"""Every consensus value of IBSI-1, one test each: the digital phantom, which is written out here, and CT configurations A and C."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import csv
 import re
 from functools import cache
 
+import numpy as np
 import pytest
 from docs import write_ibsi
 
 from oncontour.dose.names import DIRECTED, FAMILIES, FEATURES, NO_CONSENSUS, UNDIRECTED, code, split, words
+from oncontour.io.nifti import read_image
+from tests.dose.digital_phantom import IMAGE, MASK
+from tests.needs import lacking
 
 DATA = write_ibsi.data_folder()
+NO_DATA = f"no consensus values at {DATA / 'ibsi'}: set ONCONTOUR_DATA to the folder of real data"
 COUNTS = {"digital phantom": (482, 5), "A": (406, 5), "C": (270, 5)}
 """Rows of each consensus file with a value, and without one."""
 
@@ -35,16 +40,48 @@ def compared(name: str) -> dict[str, write_ibsi.Comparison]:
     return {row.name: row for row in write_ibsi.compare(DATA, name)}
 
 
+PHANTOM = write_ibsi.CONFIGURATIONS["digital phantom"]
+PRINTED = write_ibsi.printed(PHANTOM.title)
+
+
+@cache
+def of_the_phantom() -> dict[str, float]:
+    return write_ibsi.compute(IMAGE, MASK, PHANTOM.settings)
+
+
+@pytest.mark.parametrize(("column", "reference", "tolerance"), PRINTED, ids=[row[0] for row in PRINTED])
+def test_consensus_on_the_digital_phantom(column: str, reference: str, tolerance: float) -> None:
+    row = write_ibsi.Comparison(column, reference, tolerance, of_the_phantom()[column])
+    assert row.agrees, f"{column}: consensus {row.reference} +- {row.tolerance}, ours {row.ours}"
+
+
+def test_all_of_the_digital_phantom_is_printed() -> None:
+    """482 values, and 5 features without one; three of them from the manual (arXiv 1612.07003v11, sections 3.1.2, 3.3.1 and 3.6.1)."""
+    assert (sum(bool(reference) for _, reference, _ in PRINTED), sum(not reference for _, reference, _ in PRINTED)) == (482, 5)
+    values = {name: reference for name, reference, _ in PRINTED}
+    assert (values["morph_volume"], values["stat_mean"], values["cm_joint_max_3D_comb"]) == ("556", "2.15", "0.509")
+
+
 @pytest.mark.parametrize(("configuration", "column"), ROWS or [("", "")], ids=[f"{a}-{b}" for a, b in ROWS] or ["no data"])
 def test_consensus(configuration: str, column: str) -> None:
     if not ROWS:
-        pytest.skip(f"no consensus values at {DATA / 'ibsi'}: set ONCONTOUR_DATA")
+        lacking(NO_DATA)
     row = compared(configuration)[column]
     assert row.agrees, f"{column}: consensus {row.reference} +- {row.tolerance}, ours {row.ours}"
 
 
-@pytest.mark.skipif(not ROWS, reason=f"no consensus values at {DATA / 'ibsi'}")
+def test_the_phantom_is_the_published_one() -> None:
+    if not ROWS:
+        lacking(NO_DATA)
+    image, mask = (read_image(DATA / "ibsi" / name) for name in (PHANTOM.image, PHANTOM.mask))
+    assert np.array_equal(image.array, IMAGE.array)
+    assert np.array_equal(mask.binary().array, MASK.array)
+    assert image.geometry == IMAGE.geometry
+
+
 def test_no_row_is_left_out(record_property: pytest.RecordProperty) -> None:
+    if not ROWS:
+        lacking(NO_DATA)
     for name, (valued, empty) in COUNTS.items():
         rows = compared(name).values()
         assert (sum(bool(row.reference) for row in rows), sum(not row.reference for row in rows)) == (valued, empty)
@@ -53,9 +90,10 @@ def test_no_row_is_left_out(record_property: pytest.RecordProperty) -> None:
     assert len(ROWS) == len(set(ROWS)) == 1158 + 15
 
 
-@pytest.mark.skipif(not ROWS, reason=f"no consensus values at {DATA / 'ibsi'}")
 def test_the_page_says_what_comes_out() -> None:
     """``python docs/write_ibsi.py`` brings it up to date."""
+    if not ROWS:
+        lacking(NO_DATA)
     assert write_ibsi.PAGE.read_text(encoding="utf-8") == write_ibsi.page({name: [*compared(name).values()] for name in COUNTS})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import re
 import struct
 import zlib
@@ -425,3 +426,58 @@ def _deflate_bomb() -> bytes:
     """600 MB of zeros in 600 kB: one block over and over, then an empty last one (RFC 1951)."""
     packer = zlib.compressobj(6, zlib.DEFLATED, -15)
     return (packer.compress(bytes(20 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)) * 30 + b"\x03\x00"
+
+
+# ---- model files
+
+
+def model(data: bytes, random: Random) -> bytes:
+    """A model file whose card or table of tensors holds awkward values; the hash of the weights stays right, and none covers the card."""
+    if random.random() < 0.15:
+        return bytewise(data, random)
+    try:
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        card = json.loads(header["__metadata__"]["card"])
+        card.pop("file_sha256", None)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # spoiled before
+        return bytewise(data, random)
+    table = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    for _ in range(random.randint(1, 3)):
+        _awkward_entry(card if random.random() < 0.75 else table, random)
+    text = json.dumps(card)
+    if random.random() < 0.1:
+        text = random.choice(
+            ('{"settings": ' + "[" * 100_000, text[:-1] + ', "name": "b"}', text[: len(text) // 2], "[]", text.replace(",", ",,", 1))
+        )
+    packed = json.dumps({"__metadata__": {"card": text}, **table}).encode()
+    return struct.pack("<Q", random.choice((len(packed), len(packed), len(packed), random.choice(INTEGERS)))) + packed + data[8 + length :]
+
+
+def _awkward_entry(where: dict[str, object], random: Random) -> None:
+    """One value somewhere down in ``where`` exchanged, dropped or added."""
+    held: dict[str, object] | list[object] = where
+    while True:
+        keys: list[object] = list(held) if isinstance(held, dict) else list(range(len(held)))
+        if not keys:
+            return
+        key = random.choice(keys)
+        inner = held[key]  # type: ignore[index,call-overload]
+        if isinstance(inner, dict | list) and inner and random.random() < 0.8:
+            held = inner
+            continue
+        what = random.random()
+        if what < 0.1:
+            del held[key]  # type: ignore[arg-type,union-attr]
+        elif what < 0.15 and isinstance(held, dict):
+            held[random.choice(("net", "wings", "widths", "levels", "opinion", "shape"))] = random.choice(VALUES)
+        else:
+            held[key] = random.choice(VALUES)  # type: ignore[index,call-overload]
+        return
+
+
+VALUES: tuple[object, ...] = (
+    *(None, True, False, 0, 1, -1, 2, 7, 64, 8192, 10**6, 2**31, 2**63, 10**30, -(10**30), 0.5, -0.5, 1e-30, 1e300),
+    *(float("nan"), float("inf"), "", "a", "builtins:print", "os:system", "unet", "deeplab", "quality_cnn", "dosefusion", "2d", "\ud800"),
+    *([], [[]], {}, {"a": {}}, [0], [-1, 2, 3], [8, 8, 8], [8192] * 3, [1] * 5000, ["a", "a"], ["a", None], "x" * 100_000),
+)

@@ -1,7 +1,8 @@
 """Fuzz for as long as one likes: ``python -m tests.fuzz.long --group series --minutes 10 --seed 1 --keep findings``.
 
 Each finding is kept once (by its signature) as a folder with the spoiled input and ``finding.txt``. Exit status 1 where there are any.
-``--group differential`` compares random valid input with what something of its own makes of it, and says each difference.
+``--group differential`` reads random valid input and compares with what is right about it, seed after seed; ``all`` does both, half the
+time each.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from tests.fuzz import differential_masks
+from tests.fuzz import differential_masks, differential_series
 from tests.fuzz.judge import Verdict, judge
 from tests.fuzz.seeds import GROUPS, Kind
 
-DIFFERENTIAL = {"masks": differential_masks.check}
-"""Name -> ``check(seed, n)``, which gives what went wrong with n random inputs, one line each."""
+DIFFERENTIAL: dict[str, Callable[[int, int], list[str]]] = {"masks": differential_masks.check, "series": differential_series.check}
+"""Name -> check(seed, n): the failures among n random inputs."""
+_BATCH = 40
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,13 +36,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "oncontour-findings")
     chosen = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
-    if chosen.group == "differential":
-        checks = {name: check for name, check in DIFFERENTIAL.items() if chosen.kind in ("", name)}
-        return 1 if compare(checks, chosen.minutes * 60, chosen.seed) else 0
-    groups = GROUPS if chosen.group == "all" else {chosen.group: GROUPS[chosen.group]}
-    kinds = [kind for group in groups.values() for kind in group if chosen.kind in ("", kind.name)]
-    found = run(kinds, chosen.minutes * 60, chosen.seed, chosen.keep)
+    seconds, found = chosen.minutes * 60 / (2 if chosen.group == "all" else 1), 0
+    if chosen.group in ("differential", "all"):
+        found += compare([name for name in DIFFERENTIAL if chosen.kind in ("", name)], seconds, chosen.seed)
+    if chosen.group != "differential":
+        groups = GROUPS if chosen.group == "all" else {chosen.group: GROUPS[chosen.group]}
+        found += run(
+            [kind for group in groups.values() for kind in group if chosen.kind in ("", kind.name)], seconds, chosen.seed, chosen.keep
+        )
     return 1 if found else 0
+
+
+def compare(names: list[str], seconds: float, seed: int) -> int:
+    """Each check with seed after seed until time is up; prints what fails, and how many were tried; the number of failures."""
+    end, tried, failed = time.monotonic() + seconds, dict.fromkeys(names, 0), 0
+    while names and time.monotonic() < end:
+        for name in names:
+            failures = DIFFERENTIAL[name](seed, _BATCH)
+            tried[name] += _BATCH
+            failed += len(failures)
+            for failure in failures:
+                _say(f"{name}: {failure}")
+        seed += 1
+    _say(f"compared: {', '.join(f'{count} {name}' for name, count in tried.items())}; {failed} failures")
+    return failed
 
 
 def run(kinds: list[Kind], seconds: float, seed: int, keep: Path) -> int:
@@ -63,20 +82,6 @@ def run(kinds: list[Kind], seconds: float, seed: int, keep: Path) -> int:
         _say(f"{name:14s} {sum(counts.values()):7d} tries, slowest {slowest[name]:5.2f} s: {dict(counts)}")
     _say(f"{len(found)} different findings" + (f" in {keep}" if found else ""))
     return len(found)
-
-
-def compare(checks: dict[str, Callable[[int, int], list[str]]], seconds: float, seed: int) -> int:
-    """Rounds of 100 inputs over all checks until time is up, each round with the next seed; how many failures there were."""
-    end, number, failures = time.monotonic() + seconds, 0, 0
-    while time.monotonic() < end:
-        for name, check in checks.items():
-            found = check(seed + number, 100)
-            failures += len(found)
-            for what in found:
-                _say(f"{name}: {what}")
-        number += 1
-    _say(f"{failures} failures in {100 * number} inputs of each of {', '.join(checks)}")
-    return failures
 
 
 def prepared(kind: Kind, folder: Path) -> tuple[Path, list[Path]]:

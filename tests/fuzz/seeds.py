@@ -99,6 +99,15 @@ def read_cohort(folder: Path) -> object:
     return cohort.split((0.5, 0.5), 0), [cohort[one].id for one in cohort.ids[:3]]
 
 
+def read_model(folder: Path) -> object:
+    """A model as it is loaded to be used, and what ``oncontour info`` says of it."""
+    from oncontour.card import info
+    from oncontour.tasks.task import load_task
+
+    (path,) = folder.glob("*.safetensors")
+    return info(str(path)), load_task(path).card()
+
+
 # ---- images
 
 
@@ -123,6 +132,23 @@ def small_case() -> Case:
 def _layout(folder: Path) -> list[Path]:
     phantoms.patient(folder, small_case())
     return sorted(folder.rglob("*.nii.gz"))
+
+
+def _labels(folder: Path) -> list[Path]:
+    """A label map with the names of its labels, and a .seg.nrrd that names them itself."""
+    from oncontour.io.nifti import write_image
+
+    case = small_case()
+    two = case.masks["Larynx"].map(lambda inside: inside.astype(np.uint8) + 2 * np.roll(inside, 9, axis=2).astype(np.uint8))
+    two = two.map(lambda labels: np.minimum(labels, 2))
+    write_image(case.ct, folder / "ct.nrrd")
+    write_image(two, folder / "masks" / "organs.mha")
+    (folder / "masks/organs.json").write_text('{"labels": {"background": 0, "Larynx": 1, "Parotid_L": 2}}')
+    path = write_image(two, folder / "masks" / "all.seg.nrrd")
+    head, voxels = path.read_bytes().split(b"\n\n", 1)
+    named = "".join(f"\nSegment{n}_Name:=S{n}\nSegment{n}_LabelValue:={n + 1}\nSegment{n}_Layer:=0" for n in range(2))
+    path.write_bytes(head + named.encode() + b"\n\n" + voxels)
+    return sorted((folder / "masks").iterdir())
 
 
 def _openkbp(folder: Path) -> list[Path]:
@@ -266,6 +292,21 @@ def _seg(folder: Path, series: WrittenSeries | None = None) -> list[Path]:
     return [folder / "seg.dcm"]
 
 
+def _label_map_seg(folder: Path) -> list[Path]:
+    """The same segment by its value, 7, among background 0 (LABELMAP)."""
+    (path,) = _seg(folder)
+    d = pydicom.dcmread(path)
+    d.SOPClassUID = d.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.7"
+    d.BitsAllocated, d.BitsStored, d.HighBit, d.SegmentationType = 8, 8, 7, "LABELMAP"
+    d.add_new("PixelPaddingValue", "US", 0)
+    d.SegmentSequence[0].SegmentNumber = 7
+    labels = np.zeros((d.NumberOfFrames, d.Rows, d.Columns), np.uint8)
+    labels[1:3, 3:9, 4:10] = 7
+    d.PixelData = labels.tobytes()
+    d.save_as(path)
+    return [path]
+
+
 def _patient(folder: Path) -> list[Path]:
     """Everything a clinic exports of a patient, in one folder."""
     series = _series(folder)
@@ -301,12 +342,36 @@ def _enhanced(folder: Path) -> list[Path]:
     return [folder / "enhanced.dcm"]
 
 
+def _model(kind: str) -> Callable[[Path], list[Path]]:
+    def make(folder: Path) -> list[Path]:
+        from oncontour.tasks.assess import AssessSettings, AssessTask
+        from oncontour.tasks.contour import ContourSettings, ContourTask
+        from oncontour.tasks.risk import RiskSettings, RiskTask
+        from oncontour.tasks.task import save_model
+
+        names = ("Parotid_L", "Parotid_R")
+        if kind == "contour":
+            options: dict[str, object] = {"widths": (4, 8, 8)}
+            save_model(ContourTask(ContourSettings(names, net_options=options, window=(16, 16, 16))), folder / "m.safetensors")
+        elif kind == "assess":
+            options = {"width": 8, "depth": 1, "stem": (4, 4, 8)}
+            save_model(AssessTask(AssessSettings(names, net_options=options, window=(16, 16))), folder / "m.safetensors")
+        else:
+            options = {"widths": (4, 4, 4, 4), "embedding": 4}
+            settings = RiskSettings(("xerostomia",), net_options=options, window=(8, 8, 8), members=1)
+            save_model(RiskTask(settings), folder / "m.safetensors")
+        return [folder / "m.safetensors"]
+
+    return make
+
+
 IMAGES = (
     Kind("nifti", _image("a.nii"), read_single_image, (damage.nifti, damage.bytewise)),
     Kind("nifti.gz", _image("a.nii.gz"), read_single_image, (damage.nifti, damage.nifti, damage.bytewise)),
     Kind("nrrd", _image("a.nrrd"), read_single_image, (damage.textual, damage.bytewise)),
     Kind("mha", _image("a.mha"), read_single_image, (damage.textual, damage.bytewise)),
     Kind("layout", _layout, read_everything, (damage.nifti, damage.bytewise)),
+    Kind("labels", _labels, read_everything, (damage.textual, damage.bytewise)),
 )
 TABLES = (
     Kind("openkbp", _openkbp, read_everything, (damage.textual, damage.textual, damage.bytewise)),
@@ -325,6 +390,8 @@ OBJECTS = (
     Kind("patient", _patient, read_everything, (damage.dicom,)),
     Kind("rtdose", _rtdose, read_dose, (damage.dicom,)),
     Kind("seg", _seg, read_segments, (damage.dicom,)),
+    Kind("seg-labels", _label_map_seg, read_segments, (damage.dicom,)),
     Kind("plan", _plan, read_plan, (damage.dicom,)),
 )
-GROUPS = {"images": IMAGES, "tables": TABLES, "series": SERIES, "objects": OBJECTS}
+MODELS = tuple(Kind(kind, _model(kind), read_model, (damage.model,)) for kind in ("contour", "assess", "risk"))
+GROUPS = {"images": IMAGES, "tables": TABLES, "series": SERIES, "objects": OBJECTS, "models": MODELS}

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.fuzz.judge import Verdict
 from tests.fuzz.seeds import GROUPS
 
-EXAMPLES = {"images": 12, "tables": 12, "series": 8, "objects": 16}
+EXAMPLES = {"images": 12, "tables": 12, "series": 8, "objects": 16, "models": 40}
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -12,7 +12,7 @@ import pytest
 from oncontour.case import Case
 from oncontour.cli import main
 from oncontour.contours import Contours, Slices
-from oncontour.errors import CohortError, ConfigError, InputError, OncontourError, OutputError
+from oncontour.errors import CohortError, ConfigError, InputError, OncontourError, OutputError, StructureError
 from oncontour.files import writing_folder
 from oncontour.geometry import Geometry
 from oncontour.io import layout, read, write
@@ -242,14 +242,24 @@ def test_structures_in_a_folder_of_another_name_are_not_passed_over_silently(tmp
     assert note == "passed over: image files in Segmentations; those of structures are read from masks alone"
 
 
-def test_a_map_of_labels_is_no_mask_without_a_word(tmp_path: Path) -> None:
+def test_a_label_map_is_no_mask_and_its_labels_are_offered(tmp_path: Path) -> None:
     source = patients(tmp_path, "a") / "a"
     labels = np.zeros((3, 8, 9), np.uint8)
     labels[1, 2, :5] = (1, 1, 2, 7, 2)
     write_image(Volume(labels, read_image(source / "ct.nii.gz").geometry), source / "masks/Brainstem.nii.gz")
     write_image(Volume(labels // 7 * 255, read_image(source / "ct.nii.gz").geometry), source / "masks/Parotid_L.nii.gz")
-    (note,) = (note for note in convert(source, tmp_path / "out").done[0].notes if "beside 0" in note)
-    assert note.startswith("the file of Brainstem has 3 values beside 0 (1, 2, 7)")
+    with pytest.raises(StructureError) as caught:
+        read(source)
+    assert str(caught.value) == (
+        "the file holds 3 labels (1, 2, 7), where the mask of one structure was expected "
+        f"[{source / 'masks/Brainstem.nii.gz'}]. Way out: name them in Brainstem.json beside it, as "
+        '{"1": "NAME", "2": "NAME"}, or save each as a file of its own'
+    )
+    (source / "masks/Brainstem.json").write_text('{"1": "Brainstem", "2": "SpinalCord", "7": null, "9": "Eye_L"}')
+    case = read(source)
+    named = ("Brainstem", "SpinalCord", "Eye_L", "Parotid_L")
+    assert [int(case.masks[name].array.sum()) for name in named] == [2, 2, 0, 1]
+    assert "Brainstem.nii.gz: no voxel has the label of Eye_L: empty masks" in case.facts["notes"]
 
 
 def test_names_that_are_no_utf8_are_carried(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

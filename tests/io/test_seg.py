@@ -185,7 +185,7 @@ def _twice(d: pydicom.Dataset) -> None:
 @pytest.mark.parametrize(
     ("change", "kind", "word"),
     [
-        (_set("SegmentationType", "LABELMAP"), StructureError, "LABELMAP"),
+        (_set("SegmentationType", "LABELMAP"), FormatError, "BitsAllocated of a label map is 1"),
         (_set("NumberOfFrames", 3), StructureError, "3 frames but"),
         (_set("NumberOfFrames", 10**9), OncontourError, "NumberOfFrames"),
         (_set("SegmentSequence", []), StructureError, "without segments"),
@@ -437,3 +437,177 @@ def test_even_images_change_nothing(every_3_mm: tuple[Volume, DicomSource], tmp_
     found = read_seg(write_seg({"Liver": mask}, tmp_path / "s.dcm", source=source), geometry=image.geometry, source=source)
     assert np.array_equal(found.masks["Liver"].array, mask.array)
     assert found.notes == ()
+
+
+def test_segments_aside_by_rounding_are_the_images_voxels_and_others_are_told(tmp_path: Path) -> None:
+    """0.04 mm along the rows: the same voxels. 0.75 mm, half a voxel, along the rows: interpolated, and never without a word."""
+    image, source = series(tmp_path / "ct")
+    masks = some_masks(image.geometry)
+
+    def aside(mm: float) -> Callable[[pydicom.Dataset], None]:
+        def moved(d: pydicom.Dataset) -> None:
+            for frame in d.PerFrameFunctionalGroupsSequence:
+                x, y, z = frame.PlanePositionSequence[0].ImagePositionPatient
+                frame.PlanePositionSequence[0].ImagePositionPatient = [float(x) + mm, y, z]
+
+        return moved
+
+    path = change(write_seg(masks, tmp_path / "s.dcm", source=source), aside(0.04))
+    found = read_seg(path, geometry=image.geometry, source=source)
+    assert all(np.array_equal(found.masks[name].array, mask.array) for name, mask in masks.items())
+    assert found.masks["Parotid_L"].geometry == image.geometry
+    assert found.notes == ()
+    found = read_seg(change(path, aside(0.71)), geometry=image.geometry, source=source)
+    (note,) = found.notes
+    assert note.startswith("segments lie on other voxels than the images (11x21x19 voxels")
+
+
+# ---- label maps (SegmentationType LABELMAP)
+
+
+def label_map(
+    folder: Path, values: np.ndarray, path: Path, changed: Callable[[pydicom.Dataset], object] | None = None, *, empty_frames: bool = False
+) -> Path:
+    """``values`` (k, j, i) as highdicom writes them, over the series in ``folder``; each but 0 is a segment called as NAMES has it."""
+    datasets = sorted((pydicom.dcmread(p) for p in folder.iterdir()), key=lambda d: d.ImagePositionPatient[2])
+    code = hd.sr.CodedConcept("91723000", "SCT", "Anatomical Structure")
+    numbers = [1, 7, 300 if values.max() > 255 else 200, 9]
+    described = [hd.seg.SegmentDescription(n, name, code, code, "MANUAL") for n, name in sorted(zip(numbers, NAMES, strict=True))]
+    uids = [hd.UID() for _ in range(2)]
+    made = hd.seg.Segmentation(
+        datasets, values, "LABELMAP", described, uids[0], 1, uids[1], 1, "m", "n", "1", "2", omit_empty_frames=not empty_frames
+    )
+    made.save_as(path)
+    return change(path, changed) if changed else path
+
+
+def some_labels(shape: tuple[int, ...], dtype: str, largest: int) -> np.ndarray:
+    array = np.random.default_rng(4).choice(np.array([0, 0, 1, 7, largest], dtype), shape)
+    array[0], array[4:6] = 0, 0
+    return array
+
+
+@pytest.mark.parametrize("position", ["HFS", "FFP", "HFDR"])
+@pytest.mark.parametrize(("dtype", "largest"), [("u1", 200), ("u2", 300)])
+def test_a_label_map_is_read_segment_by_segment(tmp_path: Path, position: str, dtype: str, largest: int) -> None:
+    """Written by highdicom with frames of background left out; the fourth segment has no voxel: an empty mask."""
+    image, source = series(tmp_path / "ct", position)
+    values = some_labels(image.geometry.shape, dtype, largest)
+    upright = Volume(values, image.geometry).to(image.geometry)
+    in_order = sorted((pydicom.dcmread(p) for p in (tmp_path / "ct").iterdir()), key=lambda d: d.ImagePositionPatient[2])
+    first = image.geometry.voxels(in_order[0].ImagePositionPatient)
+    path = label_map(tmp_path / "ct", values if first[0] < 1 else values[::-1], tmp_path / "s.dcm")
+    d = pydicom.dcmread(path)
+    assert (d.SOPClassUID, d.BitsAllocated, d.NumberOfFrames) == ("1.2.840.10008.5.1.4.1.1.66.7", 8 * np.dtype(dtype).itemsize, 8)
+    found = read_seg(path, geometry=image.geometry, source=source)
+    assert set(found.masks) == set(NAMES)
+    for number, name in zip((1, 7, largest, 9), NAMES, strict=True):
+        assert np.array_equal(found.masks[name].array, upright.array == number), name
+    assert not found.masks["Odd thing"].array.any()
+    assert found.notes == ()
+
+
+def test_a_label_map_beside_its_images_is_read_with_them(tmp_path: Path) -> None:
+    image, _ = series(tmp_path / "p" / "ct")
+    values = some_labels(image.geometry.shape, "u1", 200)
+    label_map(tmp_path / "p/ct", values, tmp_path / "p/s.dcm")
+    case = read(tmp_path / "p")
+    assert np.array_equal(case.mask("SpinalCord").array, values == 7)
+    assert np.array_equal(read_onto(tmp_path / "p/s.dcm", case).mask("SpinalCord").array, values == 7)
+    label_map(tmp_path / "p/ct", values, tmp_path / "p/s.dcm", lambda d: setattr(d, "PatientID", "somebody else"))
+    assert any("another PatientID" in note for note in read(tmp_path / "p").facts["notes"])
+    label_map(tmp_path / "p/ct", values, tmp_path / "p/s.dcm", lambda d: setattr(d, "FrameOfReferenceUID", "1.2.3"))
+    with pytest.raises(StructureError, match="frame of reference"):
+        read_onto(tmp_path / "p/s.dcm", case)
+
+
+def test_two_copies_of_a_label_map_are_one(tmp_path: Path) -> None:
+    image, _ = series(tmp_path / "p" / "ct")
+    values = some_labels(image.geometry.shape, "u1", 200)
+    path = label_map(tmp_path / "p/ct", values, tmp_path / "p/s.dcm")
+    change(path, lambda d: d.save_as(tmp_path / "p/again.dcm"))
+    assert np.array_equal(read(tmp_path / "p").mask("Parotid_L").array, values == 1)
+    d = pydicom.dcmread(path)
+    pixels = bytearray(d.PixelData)
+    pixels[100] = 7 if pixels[100] != 7 else 1
+    d.PixelData = bytes(pixels)
+    d.save_as(tmp_path / "p/again.dcm")
+    with pytest.raises(StructureError, match="SOPInstanceUID"):
+        read(tmp_path / "p")
+
+
+def test_frames_of_background_alone_are_slices_too(tmp_path: Path) -> None:
+    """Without SpacingBetweenSlices the frames tell the spacing; those without a label lie there as well, and nothing is bridged."""
+    image, _ = series(tmp_path / "ct")
+    values = np.zeros(image.geometry.shape, np.uint8)
+    values[2:9:2, 4:8, 4:8] = 1
+
+    def thick(d: pydicom.Dataset) -> None:
+        del measures(d).SpacingBetweenSlices
+        measures(d).SliceThickness = 4
+
+    path = label_map(tmp_path / "ct", values, tmp_path / "s.dcm", thick, empty_frames=True)
+    assert pydicom.dcmread(path).NumberOfFrames == len(values)
+    assert np.array_equal(read_seg(path, geometry=image.geometry).masks["Parotid_L"].array, values == 1)
+
+
+def _background_of(value: int | None) -> Callable[[pydicom.Dataset], None]:
+    def changed(d: pydicom.Dataset) -> None:
+        del d.PixelPaddingValue
+        if value is not None:
+            d.add_new("PixelPaddingValue", "US", value)
+
+    return changed
+
+
+def test_background_is_what_the_file_says(tmp_path: Path) -> None:
+    image, _ = series(tmp_path / "ct")
+    values = some_labels(image.geometry.shape, "u1", 200)
+    path = label_map(tmp_path / "ct", values, tmp_path / "s.dcm", _background_of(7))
+    masks = read_seg(path, geometry=image.geometry).masks
+    assert set(masks) == {"Background", "Parotid_L", "PTV_7000", "Odd thing"}
+    inside = values.any(axis=(1, 2))
+    assert np.array_equal(masks["Background"].array[inside], (values == 0)[inside])
+
+    def unnamed(d: pydicom.Dataset) -> None:
+        _background_of(None)(d)
+        d.SegmentSequence = [segment for segment in d.SegmentSequence if segment.SegmentNumber != 0]
+
+    masks = read_seg(label_map(tmp_path / "ct", values, tmp_path / "s.dcm", unnamed), geometry=image.geometry).masks
+    assert np.array_equal(masks["SpinalCord"].array, values == 7)
+
+
+def _same_place(d: pydicom.Dataset) -> None:
+    frames = d.PerFrameFunctionalGroupsSequence
+    frames[1].PlanePositionSequence = frames[0].PlanePositionSequence
+
+
+def _without_one(d: pydicom.Dataset) -> None:
+    d.SegmentSequence = [segment for segment in d.SegmentSequence if segment.SegmentNumber != 7]
+
+
+def _in_jpeg(d: pydicom.Dataset) -> None:
+    d.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.81"
+    d.PixelData = pydicom.encaps.encapsulate([bytes(10)] * d.NumberOfFrames)
+    d["PixelData"].VR = "OB"
+    d["PixelData"].is_undefined_length = True
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "word"),
+    [
+        (_same_place, StructureError, "two frames of a label map lie in one place"),
+        (_without_one, StructureError, r"voxels of value 7 in frame 1, which is no segment of \[1, 9, 200\]"),
+        (_in_jpeg, FormatError, "loses digits"),
+        (lambda d: setattr(d, "BitsAllocated", 32), FormatError, "BitsAllocated of a label map is 32"),
+        (lambda d: setattr(d, "SegmentationType", "ODD"), StructureError, "SegmentationType is ODD; BINARY, FRACTIONAL, LABELMAP are read"),
+    ],
+    ids=["one place", "no segment", "lossy", "bits", "type"],
+)
+def test_label_maps_that_make_no_sense(
+    tmp_path: Path, change: Callable[[pydicom.Dataset], None], kind: type[OncontourError], word: str
+) -> None:
+    image, _ = series(tmp_path / "ct")
+    path = label_map(tmp_path / "ct", some_labels(image.geometry.shape, "u1", 200), tmp_path / "s.dcm", change)
+    with pytest.raises(kind, match=word):
+        read_seg(path, geometry=image.geometry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import tomllib
 from contextlib import suppress
 from pathlib import Path
@@ -10,11 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 
 from oncontour.errors import FormatError, LimitError, OncontourError
-from oncontour.io.encapsulated import _PLUGINS
+from oncontour.io.dicomparse import _inflated_last
+from oncontour.io.encapsulated import _PLUGINS, MAX_SHRUNK
 from oncontour.io.series import read_series
 from tests.dicom_cases import make_series
+from tests.io.test_series_enhanced import enhanced
 
 SYNTAXES = {
     "implicit little endian": "1.2.840.10008.1.2",
@@ -189,3 +194,84 @@ def test_every_decoder_is_a_dependency_of_its_own() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = {re.split(r"[<>=!\[]", line)[0].lower() for line in project["dependencies"]}
     assert set(_PLUGINS.values()) <= named
+
+
+# ---- images that shrink to nothing
+
+
+def air(points_mm: np.ndarray) -> np.ndarray:
+    return np.full(points_mm.shape[:-1], -1000.0)
+
+
+SHRINKING = ("JPEG-LS", "JPEG 2000")
+"""Encodings by which an image of air shrinks to a few hundred bytes, however large it is."""
+
+
+@pytest.mark.parametrize("name", SHRINKING)
+def test_a_series_of_air_is_read(tmp_path: Path, name: str) -> None:
+    """At 1024 x 1024 a real slice of nothing but padding is 1000 times smaller than its pixels."""
+    written = make_series(tmp_path, image=air, rows=1024, columns=1024, offsets=[0, 2, 4], syntax=SYNTAXES[name])
+    assert max(path.stat().st_size for path in written.paths) < 2 * 1024 * 1024 // MAX_SHRUNK
+    volume, _, notes = read_series(tmp_path)
+    assert volume.array.shape == (3, 1024, 1024)
+    assert (volume.array == -1000).all()
+    assert notes == ()
+
+
+@pytest.mark.parametrize("name", SHRINKING)
+def test_many_large_images_of_next_to_no_bytes_are_refused(tmp_path: Path, name: str) -> None:
+    """17 files of 2 kB each would be 570 MB of pixels."""
+    (path,) = make_series(tmp_path, image=air, rows=4096, columns=4096, offsets=[0], syntax=SYNTAXES[name]).paths
+    dataset = dcmread(path)
+    for n in range(1, 17):
+        dataset.SOPInstanceUID, dataset.ImagePositionPatient = f"1.2.3.{n}", [0, 0, 2 * n]
+        dataset.save_as(tmp_path / f"{n}.dcm")
+    with pytest.raises(
+        LimitError, match=f"{17 * 4096**2} pixels in compressed images of less than 1/1000 of their size; at most 268435456"
+    ):
+        read_series(tmp_path)
+
+
+def _stream(path: Path) -> tuple[Dataset, bytearray]:
+    dataset = dcmread(path)
+    return dataset, bytearray(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+
+
+def _put(path: Path, dataset: Dataset, stream: bytes) -> None:
+    dataset.PixelData = encapsulate([bytes(stream)])
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize(("levels", "exponents", "packets"), [(5, 0x11, 87360), (0, 0x00, 262144)])
+def test_more_packets_than_bytes_are_not_made_room_for(tmp_path: Path, levels: int, exponents: int, packets: int) -> None:
+    """Precincts of 2 x 2 coefficients (4^8 + 4^7 + .. + 4^3 of them), or of one: at 4096 x 4096 gigabytes and minutes for 360 bytes."""
+    paths = make_series(tmp_path, image=air, rows=512, columns=512, offsets=[0, 2], syntax=SYNTAXES["JPEG 2000"]).paths
+    dataset, stream = _stream(paths[0])
+    at = stream.find(b"\xff\x52")
+    length = int.from_bytes(stream[at + 2 : at + 4], "big")
+    style = stream[at + 4 : at + 2 + length]
+    style[0], style[5] = style[0] | 1, levels
+    style += bytes([exponents] * (levels + 1))
+    stream[at : at + 2 + length] = b"\xff\x52" + (len(style) + 2).to_bytes(2, "big") + style
+    _put(paths[0], dataset, stream)
+    with pytest.raises(FormatError, match=rf"JPEG 2000 image of \d+ bytes promises {packets} packets"):
+        read_series(tmp_path)
+
+
+def test_an_image_without_some_of_its_tiles_is_refused(tmp_path: Path) -> None:
+    """What the decoder leaves at 0 where a tile is not there would be -1024 HU."""
+    paths = make_series(tmp_path, image=noisy, rows=32, columns=40, offsets=[0, 2], syntax=SYNTAXES["JPEG 2000"]).paths
+    dataset, stream = _stream(paths[0])
+    at = stream.find(b"\xff\x51")
+    stream[at + 22 : at + 30] = struct.pack(">II", 20, 16)  # half as wide and high: four tiles, of which one is there
+    _put(paths[0], dataset, stream)
+    with pytest.raises(FormatError, match="JPEG 2000 image holds 1 of 4 tiles: cut short"):
+        read_series(tmp_path)
+
+
+def test_a_deflated_file_is_inflated_once_for_all_its_frames(tmp_path: Path) -> None:
+    stored = enhanced(tmp_path, [0.0, 2.0, 4.0, 6.0, 8.0], syntax=SYNTAXES["deflated"])
+    before = _inflated_last.cache_info()
+    assert np.array_equal(read_series(tmp_path)[0].array, stored)
+    after = _inflated_last.cache_info()
+    assert (after.misses - before.misses, after.hits - before.hits) == (1, 4)

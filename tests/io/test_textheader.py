@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from oncontour.errors import FormatError, GeometryError, LimitError, OncontourError
 from oncontour.geometry import Geometry
-from oncontour.io.nifti import read_image, write_image
+from oncontour.io.nifti import read_image, read_image_file, write_image
 from oncontour.volume import Volume
 from tests.test_geometry import rotation
 
@@ -110,8 +110,10 @@ def test_nrrd_spaces_and_units(tmp_path: Path) -> None:
         header = NRRD.replace("left-posterior-superior", name).replace("(0.7,", f"({0.7 * x},").replace("(0,1.5,", f"(0,{1.5 * y},")
         got = nrrd(tmp_path / "a.nrrd", header.replace("(-10,20,", f"({-10 * x},{20 * y},"))
         assert got.geometry.same_grid(STRAIGHT, 1e-9), name
+    assert nrrd(tmp_path / "a.nrrd", NRRD + "spacings: nan nan nan\nkinds: domain domain domain\n").geometry.same_grid(STRAIGHT, 1e-9)
     in_cm = NRRD.replace("(0.7,0,0) (0,1.5,0) (0,0,3)", "(0.07,0,0) (0,0.15,0) (0,0,0.3)").replace("(-10,20,-300)", "(-1,2,-30)")
     assert nrrd(tmp_path / "a.nrrd", in_cm + 'space units: "cm" "cm" "cm"\n').geometry.same_grid(STRAIGHT, 1e-9)
+    assert read_image_file(tmp_path / "a.nrrd").notes == ("lengths are told in cm (space units) and were turned into mm",)
 
 
 @pytest.mark.parametrize("gone", ["space", "space:", "space directions:"])
@@ -140,6 +142,10 @@ def test_metaimage_variants(tmp_path: Path) -> None:
     assert np.array_equal(big.array, ARRAY)
     text = mha(tmp_path / "a.mha", MHA.replace("BinaryData = True", "BinaryData = False"), " ".join(map(str, ARRAY.ravel())).encode())
     assert np.array_equal(text.array, ARRAY)
+    for letters, said in (("RAI", False), ("LPS", False), ("LPI", True)):  # i from right to left, j from anterior to posterior, k upwards
+        mha(tmp_path / "a.mha", MHA.replace("NDims = 3", f"NDims = 3\nAnatomicalOrientation = {letters}"))
+        notes = read_image_file(tmp_path / "a.mha").notes
+        assert notes == (("AnatomicalOrientation is LPI, TransformMatrix says RAI: TransformMatrix counts, as in ITK",) if said else ())
     turned = MHA.replace("1 0 0 0 1 0 0 0 1", "0 1 0 -1 0 0 0 0 1")  # i runs along +y, j along -x
     assert np.allclose(mha(tmp_path / "a.mha", turned).geometry.axes, [(0, 0, 1), (-1, 0, 0), (0, 1, 0)])
 
@@ -162,8 +168,14 @@ def test_metaimage_variants(tmp_path: Path) -> None:
         ("(0.7,0,0)", "(nan,0,0)", FormatError, "must be 9 finite numbers"),
         ("(0.7,0,0)", "(0,0,0)", GeometryError, "longer than nothing"),
         ("NRRD0004", "NRRD0009", FormatError, "not an NRRD"),
+        ("encoding: raw", "encoding: raw\nspacings: 3 3 3", FormatError, "spacings stands beside space and space directions"),
+        ("encoding: raw", "encoding: raw\naxis mins: 0 0 0", FormatError, "axis mins stands beside"),
+        ("encoding: raw", "encoding: raw\nspace dimension: 3", FormatError, "space dimension stands beside"),
+        ("encoding: raw", "encoding: raw\nspace origin: (7,7,7)", FormatError, r"space origin is there twice, as '\(-10,20,-300\)'"),
+        ("dimension: 3", "dimension: 2", FormatError, "dimension is 2, and there are 3 sizes"),
+        ("kinds: domain domain domain", "kinds: vector domain domain", FormatError, "kinds vector domain domain"),
         ("encoding: raw", "encoding: raw\nbyte skip: -2", FormatError, "byte skip must be"),
-        ("encoding: raw", "encoding: raw\n" + "#" * 70000, FormatError, "does not end within"),
+        ("encoding: raw", "encoding: raw\n" + "#" * 1_100_000, FormatError, "does not end within"),
     ],
 )
 def test_nrrd_refusals(tmp_path: Path, old: str, new: str, kind: type[OncontourError], says: str) -> None:
@@ -188,7 +200,17 @@ def test_nrrd_refusals(tmp_path: Path, old: str, new: str, kind: type[OncontourE
         ("0.7 1.5 3", "0.7 1.5", FormatError, "must be 3 finite numbers"),
         ("0.7 1.5 3", "0.7 1.5 inf", FormatError, "must be 3 finite numbers"),
         ("0.7 1.5 3", "-0.7 1.5 3", FormatError, "ElementSpacing must be positive"),
-        ("1 0 0 0 1 0 0 0 1", "1 1 0 0 1 0 0 0 1", GeometryError, "right angles"),
+        ("1 0 0 0 1 0 0 0 1", "0.8 0.6 0 0 1 0 0 0 1", GeometryError, "right angles"),
+        ("1 0 0 0 1 0 0 0 1", "2 0 0 0 2 0 0 0 2", FormatError, "rows of TransformMatrix are 2, 2, 2 long, not 1"),
+        ("1 0 0 0 1 0 0 0 1", "1 0 0 0 0.99 0 0 0 1", FormatError, "are 1, 0.99, 1 long"),
+        ("NDims = 3", "NDims = 2", FormatError, "NDims is 2, and DimSize has 3 sizes"),
+        ("NDims = 3", "NDims = 3\nElementSize = 0.7 1.5 5", FormatError, "ElementSpacing 0.7 1.5 3 and ElementSize 0.7 1.5 5"),
+        ("NDims = 3", "NDims = 3\nOrigin = 5 5 5", FormatError, "Offset -10 20 -300 and Origin 5 5 5"),
+        ("NDims = 3", "NDims = 3\nRotation = -1 0 0 0 -1 0 0 0 1", FormatError, "which counts cannot be told"),
+        ("NDims = 3", "NDims = 3\nOffset = 7 7 7", FormatError, "Offset is there twice, as '7 7 7' and '-10 20 -300'"),
+        ("NDims = 3", "NDims = 3\nDistanceUnits = cm", FormatError, "DistanceUnits 'cm'"),
+        ("NDims = 3", "NDims = 3\nElementToIntensityFunctionSlope = 2", FormatError, "whether values are changed"),
+        ("NDims = 3", "NDims = 3\nElementToIntensityFunctionOffset = -1024", FormatError, "whether values are changed"),
     ],
 )
 def test_metaimage_refusals(tmp_path: Path, old: str, new: str, kind: type[OncontourError], says: str) -> None:

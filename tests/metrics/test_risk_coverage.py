@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oncontour.errors import InputError
-from oncontour.metrics.risk_coverage import aurc, best_aurc, review, review_curve, risk_coverage
+from oncontour.metrics.risk_coverage import aurc, best_aurc, found_early, review, review_curve, risk_coverage
 
 
 def test_aurc_by_pencil():
@@ -45,3 +45,17 @@ def test_what_cannot_be_ranked_is_refused():
         aurc([np.nan], [0.1])
     with pytest.raises(InputError, match="equally long"):
         aurc([], [])
+
+
+def test_what_the_first_slices_hold_by_pencil():
+    """Ten slices, 10 cm2 wrong in all. The two with the largest scores hold 4 and 1 of them; the best two 4 and 3."""
+    amount = np.array([4.0, 1.0, 3.0, 2.0, 0, 0, 0, 0, 0, 0])
+    score = np.array([9.0, 8.0, 1.0, 2.0, 0, 0, 0, 0, 0, 0])
+    assert found_early(score, amount) == pytest.approx(0.5)
+    assert found_early(amount, amount) == pytest.approx(0.7)
+    assert found_early(score, amount, 0.05) == pytest.approx(0.2), "half of the first slice"
+    assert found_early(score, amount, 1.0) == pytest.approx(1.0)
+    assert found_early(np.ones(10), amount) == pytest.approx(0.2), "an order that says nothing"
+    assert found_early([1, 1, 0, 0], [2.0, 0, 2.0, 0], 0.25) == pytest.approx(0.25), "of two alike the mean"
+    with pytest.raises(InputError, match="nothing to find"):
+        found_early(score, np.zeros(10))

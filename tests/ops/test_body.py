@@ -5,7 +5,7 @@ import pytest
 
 from oncontour.geometry import Geometry
 from oncontour.io import read
-from oncontour.ops.body import body_mask, is_masked, region
+from oncontour.ops.body import REGIONS, Region, body_mask, in_words, is_masked, region, region_of
 from oncontour.phantom import head_neck, pelvis
 from oncontour.volume import Volume
 
@@ -98,6 +98,40 @@ def test_the_phantoms(make, name):
     assert found.reasons
 
 
+@pytest.mark.parametrize(
+    ("name", "lung_mm", "excluded"),
+    [
+        ("head_neck", 0.0, {"thorax", "abdomen_pelvis", "limb"}),
+        ("head_neck", 120.0, {"limb"}),  # from the neck to the lungs: the chest is there, and what lies below may be
+        ("thorax", 120.0, {"head_neck", "limb"}),
+        ("abdomen_pelvis", 0.0, {"head_neck", "thorax"}),  # hips are there
+        ("limb", 0.0, {"head_neck", "thorax", "abdomen_pelvis"}),
+        ("unknown", 0.0, set()),
+    ],
+)
+def test_only_what_a_ct_plainly_does_not_show_is_excluded(name, lung_mm, excluded):
+    seen = Region(name, (), {"lung_mm": lung_mm})
+    assert {one for one in REGIONS if seen.excludes(one)} == excluded
+    assert not seen.excludes(region_of("pelvis of women")), "of words that name no region nothing is known"
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("head and neck", "head_neck"),
+        ("Head & Neck", "head_neck"),
+        ("head-neck", "head_neck"),
+        ("abdomen and pelvis", "abdomen_pelvis"),
+        ("thorax", "thorax"),
+        ("", ""),
+        ("left knee", ""),
+    ],
+)
+def test_regions_in_words(words, name):
+    assert region_of(words) == name
+    assert not name or region_of(in_words(name)) == name
+
+
 HEADS = ["validation/pt_203", "validation/pt_210", "train/pt_76", "train/pt_89", "train/pt_50", "train/pt_1"]
 """pt_203 and pt_89 are masked to scraps, pt_76 has hardly an airway, pt_50 little of a neck: the hardest of the 173."""
 OTHERS = {
@@ -155,5 +189,4 @@ def test_a_ct_that_shows_only_a_region_is_told_from_one_that_a_scanner_made():
 
 def test_real_scans_are_not_masked_and_openkbp_is(data):
     for folder, masked in (("dicom/LUNG1-001", False), ("ibsi/ct-phantom/dicom", False), ("openkbp/train/pt_1", True)):
-        if (data / folder).is_dir():
-            assert is_masked(read(data / folder).ct) is masked, folder
+        assert is_masked(read(data / folder).ct) is masked, folder

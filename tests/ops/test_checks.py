@@ -20,8 +20,10 @@ from oncontour.io.cohort import Cohort
 from oncontour.ops import checks
 from oncontour.ops.checks import CODES, Finding, Range, Ranges, findings, ranges_of, read_ranges, shipped_ranges, unchecked, write_ranges
 from oncontour.ops.checks.finding import drawn_on, runs, where
+from oncontour.ops.checks.pieces import Pieces, as_csv, pieces_of, shipped_pieces
+from oncontour.phantom import Sphere, head_neck, pelvis
 from oncontour.sides import other_side
-from oncontour.volume import Volume
+from oncontour.volume import Volume, written_cc
 
 GRID = Geometry.regular((24, 48, 60), (3.0, 2.0, 2.0), (-59.0, -47.0, 100.0))
 NONE = Ranges()
@@ -451,3 +453,123 @@ def test_a_contour_too_small_for_a_voxel_is_not_called_missing():
     found = findings(case, ranges=NONE)
     assert [one.text for one in found["Lens_L"]] == ["Lens_L was drawn so small that no voxel of the image lies in it."]
     assert [one.text for one in found["Lens_R"]] == ["Lens_R is there by name and has no contour."]
+
+
+def test_two_lungs_are_no_pieces_apart() -> None:
+    """What comes in several pieces by its name has crumbs, no islands; of one lung the other would be a piece apart, of 51.8 cc."""
+    two: list[Box] = [(slice(6, 18), slice(14, 34), slice(8, 26)), (slice(6, 18), slice(14, 34), slice(34, 52))]
+    for name in ("Lungs", "Lung", "Kidneys", "Glnd_Submands", "Bowel"):
+        assert findings(made({name: two}), ranges=NONE)[name] == []
+    (one,) = findings(made({"Glnd_Thyroid": two}), ranges=NONE)["Glnd_Thyroid"]
+    assert one.code == "island"
+    assert one.text.startswith("Glnd_Thyroid has 1 piece apart from the rest (51.8 cc, 18 mm away), at z")
+    crumb: Box = (slice(10, 11), slice(2, 4), slice(30, 32))
+    assert codes(findings(made({"Lungs": [*two, crumb]}), ranges=NONE)["Lungs"]) == ["island"]
+
+
+@pytest.mark.parametrize(
+    ("volume", "words"), [(912.4, "912"), (99.96, "100"), (99.9, "99.9"), (3.14, "3.1"), (0.996, "1.0"), (0.38, "0.38"), (0.0012, "0.0012")]
+)
+def test_volumes_are_written_without_powers_of_ten(volume: float, words: str) -> None:
+    assert written_cc(volume) == words
+
+
+def test_a_large_piece_far_from_an_organ_of_one_piece_is_a_matter_of_place() -> None:
+    """1.7 cc, 34 mm to the left of a cord: in the cohort the halves of one lay 25 mm apart at most. A crumb is an island as before."""
+    arm: Box = (slice(8, 20), slice(22, 25), slice(47, 51))
+    near: Box = (slice(8, 20), slice(22, 25), slice(40, 44))
+    crumb: Box = (slice(8, 9), slice(22, 25), slice(47, 51))
+    body: Box = (slice(4, 20), slice(20, 28), slice(26, 31))
+    (one,) = findings(made({"SpinalCord": [body, arm]}), ranges=NONE)["SpinalCord"]
+    assert (one.code, one.slices) == ("stray", tuple(range(8, 20)))
+    assert one.text == "SpinalCord has 1 piece far from the rest (1.7 cc, 34 mm away), at z 124.0 to 157.0 mm."
+    assert codes(findings(made({"SpinalCord": [body, near]}), ranges=NONE)["SpinalCord"]) == ["island"]
+    assert codes(findings(made({"SpinalCord": [body, crumb]}), ranges=NONE)["SpinalCord"]) == ["island"]
+    assert codes(findings(made({"Glnd_Thyroid": [body, arm]}), ranges=NONE)["Glnd_Thyroid"]) == ["island"]
+
+
+# ---- in how many pieces
+
+
+def test_pieces_of_a_cohort_counted_by_hand() -> None:
+    """Four patients: whole, a half 12 mm away, a third 18 mm away, and a crumb; one without the organ does not count."""
+    grid = Geometry.regular((20, 8, 8), (3.0, 2.0, 2.0))
+
+    def organ(*slices: tuple[int, int]) -> dict[str, tuple[np.ndarray[Any, np.dtype[np.bool_]], Geometry]]:
+        mask = np.zeros(grid.shape, bool)
+        for a, b in slices:
+            mask[a:b, 2:6, 2:6] = True
+        return {"Larynx": (mask, grid)}
+
+    (row,) = pieces_of([organ((0, 12)), organ((0, 8), (11, 15)), organ((0, 9), (14, 17)), organ((0, 12), (18, 19)), organ()])
+    assert row == Pieces("Larynx", 4, 1, 2, 0.5, 12.0, 6.0, 6.0, float("inf")), "all begin on the first slice"
+    assert not row.single, "half of the patients have a second piece that counts"
+    assert as_csv([row]) == "structure,patients,one_piece,counting,part,gap_mm,x_mm,y_mm,z_mm\nLarynx,4,1,2,0.5,12.0,6.0,6.0,inf\n"
+    assert row.near_mm == 12.0
+    assert replace(row, gap_mm=25.3).near_mm == 25.3
+    assert replace(row, gap_mm=79.5, part=0.001).near_mm == 12.0, "a crumb tells nothing of gaps"
+    mask, grid = organ((1, 9))["Larynx"]
+    (inner,) = pieces_of([{"Larynx": (mask, grid)}])
+    assert (inner.x_mm, inner.y_mm, inner.z_mm) == (6.0, 6.0, 21.0)
+    assert inner.holds(mask, grid)
+    assert not inner.holds(organ((1, 3), (8, 10))["Larynx"][0], grid), "24 mm from its first to its last slice"
+
+
+def test_shipped_pieces_are_those_of_the_training_patients(data: Path) -> None:
+    from oncontour.ops.tidy import Tidy, tidy
+
+    shipped = shipped_pieces()
+    assert {name: (row.patients, row.one_piece) for name, row in shipped.items() if row.single and not name.startswith("PTV")} == {
+        "Bone_Mandible": (91, 76),
+        "Brainstem": (128, 128),
+        "Esophagus": (50, 50),
+        "Larynx": (70, 69),
+        "Parotid_L": (134, 133),
+        "Parotid_R": (134, 134),
+        "SpinalCord": (139, 138),
+    }
+    assert shipped["SpinalCord"].near_mm == 25.3
+    assert not shipped["PTV_5600"].single
+    case = Cohort.open(data / "openkbp" / "train")["pt_151"]
+    masks, _ = tidy({"SpinalCord": case.mask("SpinalCord")}, Tidy(pieces=0))
+    (row,) = pieces_of([{"SpinalCord": (masks["SpinalCord"].array, case.geometry)}])
+    assert (row.part, row.gap_mm) == (0.974, 25.3), "two halves of a cord, as they were drawn"
+
+
+# ---- ranges of another part of the body
+
+
+def test_ranges_of_heads_are_not_laid_on_a_pelvis() -> None:
+    """A ball of 180 cc called Larynx, twice what any had, in the phantom of a pelvis and in that of a head."""
+    for make, shown in ((pelvis, "abdomen and pelvis"), (head_neck, "")):
+        ct = make(1).ct
+        x, y, z = (float(value) for value in ct.geometry.centre_mm)
+        case = Case("one", {"ct": ct}, {"Larynx": Sphere((x, y, z), 35.0).mask(ct.geometry)})
+        told = unchecked(case)
+        assert ("volume" in codes(findings(case)["Larynx"])) is not bool(shown)
+        assert (f"They were measured in CTs of head and neck, and this one shows {shown}." in " ".join(told)) is bool(shown)
+
+
+def test_ranges_know_the_region_of_their_cohort() -> None:
+    assert shipped_ranges().region == "head_neck"
+    ranges = ranges_of([head_neck(1)] * 20)
+    assert ranges.region == "head_neck"
+    assert Ranges.from_dict(ranges.as_dict()).region == "head_neck"
+    old = {key: value for key, value in ranges.as_dict().items() if key != "region"}
+    assert Ranges.from_dict(old).region == "", "of a file that does not say, nothing is left aside"
+
+
+def test_a_real_thorax_is_not_measured_by_heads(data: Path) -> None:
+    from oncontour.io import read
+
+    case = read(data / "dicom" / "LUNG1-001")
+    lungs = case.mask("Lung_L").map(lambda one: one | case.mask("Lung_R").array)
+    case = Case("thorax", {"ct": case.ct}, {"Lungs": lungs, "SpinalCord": case.mask("SpinalCord")})
+    found = findings(case)
+    assert not {"volume", "position"} & {code for told in found.values() for code in codes(told)}
+    (crumbs,) = (one for one in found["Lungs"] if one.code == "island")
+    assert len(crumbs.slices) < 20, "crumbs, of which the contours have some, and not one of the lungs"
+    assert "cut" not in codes(found["SpinalCord"]), "a cord goes on beyond any field of view"
+    assert [text for text in unchecked(case) if "head and neck" in text] == [
+        "Usual volume and position: not known here. They were measured in CTs of head and neck, and this one shows thorax."
+    ]

@@ -86,13 +86,19 @@ def test_islands_lie_apart_and_in_the_body():
     assert sum(n > 1 for n in parts) > 10, "small ones mostly miss the box and lie apart from it"
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"wrong_side"}))
 def test_every_family_reaches_from_hardly_wrong_to_very_wrong(family):
     mask = box(8, 22)
     scene = Scene(SPACING, partner=ball(mask.shape, np.array([15.0, 15, 5]), (8, 8, 8), SPACING))
     weak, strong = ([dsc(mask, spoil(mask, scene, Flaw(family, strength, seed))) for seed in range(12)] for strength in (0.05, 1.0))
-    assert np.mean(strong) < np.mean(weak) or family == "wrong_side"
+    assert np.mean(strong) < np.mean(weak)
     assert min(strong) < 0.85
+
+
+def test_the_wrong_side_is_wholly_wrong_however_strong():
+    mask = box(8, 22)
+    scene = Scene(SPACING, partner=ball(mask.shape, np.array([15.0, 15, 3]), (4, 4, 4), SPACING))
+    assert {dsc(mask, spoil(mask, scene, Flaw("wrong_side", strength, seed))) for strength in (0.05, 1.0) for seed in range(4)} == {0.0}
 
 
 @settings(max_examples=25, deadline=None)

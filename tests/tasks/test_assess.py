@@ -179,7 +179,26 @@ def test_settings_that_make_no_sense_are_refused():
 # ---- what is told
 
 
-def test_a_minute_of_learning_brings_every_loss_down_on_a_stranger(assessor, stranger):
+def test_every_head_can_learn_one_batch_by_heart(stranger):
+    """The gradient of each loss reaches its head: 60 steps on one batch bring each down to half, the error map's to four fifths."""
+    torch.manual_seed(0)
+    task = AssessTask(SETTINGS).train()
+    samples = task.samples(stranger)
+    draws = task.plan(samples, np.random.default_rng(0), train=False)[:24]
+    batch = torch.utils.data.default_collate([task.item(samples, draw) for draw in draws])
+    adam = torch.optim.Adam(task.net.parameters(), lr=6e-3)
+    figures = []
+    for _ in range(60):
+        adam.zero_grad()
+        loss, figure = task.loss(batch)
+        loss.backward()
+        adam.step()
+        figures.append(figure)
+    still = {name: figures[-1][name] / figures[0][name] for name in figures[0]}
+    assert {name for name, part in still.items() if part > (0.8 if name == "errors" else 0.5)} == set(), still
+
+
+def test_a_minute_of_learning_tells_a_stranger_what_is_there_and_where_it_is_wrong(assessor, stranger):
     """What it takes to be good is not a test's time; that it goes the right way on a patient it never saw is."""
     torch.manual_seed(0)
     fresh = AssessTask(SETTINGS).eval()
@@ -191,7 +210,6 @@ def test_a_minute_of_learning_brings_every_loss_down_on_a_stranger(assessor, str
     assert after["errors"] < 0.8 * before["errors"]
     assert after["present"] < 0.7 * before["present"]
     assert after["surface"] < before["surface"]
-    assert after["class"] < 1.5 * before["class"]
 
 
 def test_a_perfect_error_map_adds_up_to_the_true_dsc(stranger):

@@ -7,19 +7,18 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from oncontour.case import Case  # noqa: E402
-from oncontour.errors import ModelError  # noqa: E402
-from oncontour.geometry import Geometry  # noqa: E402
-from oncontour.nets.nnunet import NnUNet  # noqa: E402
-from oncontour.ops.tidy import Tidy  # noqa: E402
-from oncontour.tasks.bundle import _STEPS  # noqa: E402
-from oncontour.tasks.foreign import is_foreign, load_foreign  # noqa: E402
-from oncontour.tasks.nnunet import _Recipe, build_net, resized, resized_grid  # noqa: E402
-from oncontour.tasks.outside import load_tensors  # noqa: E402
-from oncontour.volume import Volume  # noqa: E402
+from oncontour.case import Case
+from oncontour.errors import FormatError, ModelError
+from oncontour.geometry import Geometry
+from oncontour.nets.nnunet import NnUNet
+from oncontour.ops.tidy import Tidy
+from oncontour.tasks.bundle import _STEPS
+from oncontour.tasks.foreign import is_foreign, load_foreign
+from oncontour.tasks.nnunet import _Recipe, build_net, resized, resized_grid
+from oncontour.tasks.outside import load_tensors
+from oncontour.volume import Volume
 
 GRID = Geometry.regular((24, 40, 44), (3.0, 2.0, 2.0), (-43.0, -39.0, 100.0))
 NAMES = {"background": 0, "parotid_left": 1, "Right Parotid": 2}
@@ -209,7 +208,8 @@ def test_where_nothing_says_which_side_is_left_the_model_is_refused(tmp_path, ca
 @pytest.mark.parametrize("reader", ["NibabelIOWithReorient", "SimpleITKIOWithReorient"])
 def test_images_that_the_models_reader_turned_are_turned_for_it(tmp_path, case, reader):
     """Both readers turn images to RAS: arrays (k, j, i) run to superior, anterior, right."""
-    sitk = pytest.importorskip("SimpleITK")
+    import SimpleITK as sitk
+
     model = load_foreign(nnunet_folder(tmp_path, axes=None, changes={"image_reader_writer": reader}), backend="torch")
     seen = model.model.prepare(case).geometry
     image = sitk.GetImageFromArray(case.ct.array)
@@ -346,7 +346,7 @@ def test_what_nnunet_offers_and_we_do_not(tmp_path):
     with pytest.raises(ModelError, match="regions"):
         load_foreign(folder)
     (folder / "dataset.json").write_text("{")
-    with pytest.raises(Exception, match="no JSON"):
+    with pytest.raises(FormatError, match="no JSON"):
         load_foreign(folder)
 
 
@@ -511,6 +511,73 @@ def test_what_a_bundle_may_not_hold(tmp_path):
             load_foreign(folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"features": [20000] * 6}, "larger than the"),
+        ({"features": [-2] * 6}, "BasicUNet does not take"),
+        ({"features": None}, "BasicUNet does not take"),
+        ({"features": {"a": 1}}, "BasicUNet does not take"),
+        ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": [10**5] * 3}}, "windows of 1 to"),
+        ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": [32, 32, 16], "overlap": "a"}}, "do not hold what they should"),
+    ],
+    ids=["a huge net", "negative", "null", "an object", "a huge window", "overlap"],
+)
+def test_a_bundle_of_awkward_values_is_refused_in_a_sentence(tmp_path, change, match):
+    folder = bundle_folder(tmp_path)
+    path = folder / "configs" / "inference.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ModelError, match=match) as caught:
+        load_foreign(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"features_per_stage": [20000, 30000]}, "larger than the"),
+        ({"n_stages": 10**12}, "at most 32"),
+        ({"n_conv_per_stage": [10**9, 1]}, "larger than the"),
+        ({"strides": [[0] * 3, [2] * 3]}, "."),
+        ({"kernel_sizes": [["a"] * 3] * 2}, "can be built"),
+        ({"norm_op_kwargs": [1]}, "can be built"),
+    ],
+    ids=["a huge net", "endless stages", "endless convolutions", "no stride", "text", "a list"],
+)
+def test_plans_of_awkward_values_are_refused_in_a_sentence(tmp_path, change, match):
+    folder = nnunet_folder(tmp_path)
+    said = json.loads((folder / "plans.json").read_text())
+    said["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"].update(change)
+    (folder / "plans.json").write_text(json.dumps(said))
+    with pytest.raises(ModelError, match=match) as caught:
+        load_foreign(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("plans.json", "{}"),
+        ("plans.json", '{"configurations": [1]}'),
+        ("plans.json", '{"configurations": {"a": 1}}'),
+        ("dataset.json", "{}"),
+    ],
+)
+def test_an_nnunet_whose_files_hold_something_else_is_refused(tmp_path, file, text):
+    folder = nnunet_folder(tmp_path)
+    (folder / file).write_text(text)
+    with pytest.raises(ModelError):
+        load_foreign(folder)
+
+
+def test_what_torch_says_of_a_pickle_asks_nobody_to_write_to_torch(tmp_path):
+    (tmp_path / "model.pth").write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
+    with pytest.raises(ModelError) as caught:
+        load_tensors(tmp_path / "model.pth")
+    for word in ("issue", "github", "http", "PyTorch", "Re-running"):
+        assert word not in caught.value.what
+
+
 def changed(folder, change):
     """The bundle with its configuration changed by ``change(config, its transforms)``."""
     path = folder / "configs" / "inference.json"
@@ -634,7 +701,7 @@ SAID = {
 
 
 def onnx_net(path, dims=3):
-    onnx = pytest.importorskip("onnx")
+    import onnx
     from onnx import TensorProto, helper
 
     weights = np.array([s for s, _ in SCORES], np.float32).reshape(3, 1, *[1] * dims)

@@ -1,6 +1,7 @@
 """A second opinion: what a contour model thinks before it decides, how it travels, and that the quality model hears it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from oncontour.tasks.claims import UNLIKELY, Chance
 from oncontour.tasks.contour import ContourSettings, ContourTask
 from oncontour.tasks.contouring import Contourer, keeping_chances, load_contourer
 from oncontour.tasks.opinion import Opinion
-from oncontour.tasks.task import save_model
+from oncontour.tasks.task import load_task, save_model
 from oncontour.volume import Volume
 
 
@@ -132,13 +133,13 @@ def test_the_main_job_hands_on_how_sure_the_drawer_of_each_structure_was(case, d
     torch.manual_seed(5)
     s = ContourSettings(("Parotid_R", "Brainstem"), net="unet3d", net_options={"widths": (4, 8)}, spacing_mm=(6, 5, 5), window=(16, 24, 24))
     save_model(ContourTask(s), other)
-    found, _ = contour(case, [str(drawer), str(other)], settings={"backend": "torch", "threads": 1}, chances=True)
+    found, _ = contour(case, [load_contourer(one, backend="torch", threads=1) for one in (drawer, other)], chances=True)
     kept = found.scores["chances"]
     assert tuple(kept) == (*NAMES, "Brainstem")
     theirs = [load_contourer(path, backend="torch", threads=1).opinion(case) for path in (drawer, other)]
     assert (kept["Parotid_R"].array == theirs[0].of("Parotid_R").array).all()
     assert (kept["Brainstem"].array == theirs[1].of("Brainstem").array).all()
-    found, _ = contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1})
+    found, _ = contour(case, [load_contourer(drawer, backend="torch", threads=1)])
     assert "chances" not in found.scores
 
 
@@ -250,7 +251,8 @@ def test_without_a_second_opinion_none_is_asked_for(case):
 
 def test_who_cannot_be_asked_is_said(case, task, tmp_path):
     other = save_model(task, tmp_path / "quality.safetensors")
-    assert other.settings["opinion"] == task.settings.opinion
+    assert (tmp_path / other.settings["opinion"]).resolve() == Path(task.settings.opinion).resolve()
+    assert load_task(tmp_path / "quality.safetensors").settings.opinion == str(Path(task.settings.opinion).resolve())
     with pytest.raises(ModelError, match="not contours"):
         asked(str(tmp_path / "quality.safetensors"), "torch", 1)
     gone = AssessTask(replace(task.settings, opinion="nowhere.safetensors")).eval()

@@ -50,7 +50,7 @@ def claims(tmp_path_factory, patients, drawer):
 
 def drawn_by(drawer, case):
     """As a run leaves it for a quality model."""
-    return contour(case, [str(drawer)], settings={"backend": "torch", "threads": 1}, chances=True)[0]
+    return contour(case, [load_contourer(drawer, backend="torch", threads=1)], chances=True)[0]
 
 
 @pytest.fixture(scope="module")

@@ -229,7 +229,9 @@ def _of_mask(mask: Volume, grid: Geometry, count: int, where: str) -> Iterator[B
         raise StructureError(f"a mask has three axes (k, j, i), not {array.shape}", where=where, hint="give one structure at a time")
     if array.dtype != bool and array.size and not (float(array.min()) >= 0 and float(array.max()) <= 1):  # NaN fails both
         found = f"{float(array.min()):g} to {float(array.max()):g}"
-        raise StructureError(f"a mask is bool or coverage from 0 to 1, not {found}", where=where, hint="mask.binary()")
+        raise StructureError(
+            f"a mask is bool or coverage from 0 to 1, not {found}", where=where, hint="give what is inside and what is not"
+        )
     box = _box(array > 0)
     if box is None:
         return

@@ -10,7 +10,7 @@ the dose's nor the CT's, shows in the curve. *Differs:* the usual way counts vox
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -22,7 +22,7 @@ from oncontour.contours import Contours, Slices
 from oncontour.dose.cells import cells
 from oncontour.dose.figures import Figure, parse
 from oncontour.errors import ConfigError, DoseError
-from oncontour.volume import Volume
+from oncontour.volume import Volume, written_cc
 
 Floats = NDArray[np.float64]
 BINS = 4096
@@ -84,8 +84,8 @@ class DVH:
             return None
         name = self.name or "the structure"
         if not self.dosed_cc:
-            return f"{name} lies outside the dose grid, all of its {self.volume_cc:.3g} cc: it has no dose figures"
-        return f"{100 * share:.3g} % of {name} ({self.missing_cc:.3g} cc) lies outside the dose grid: the figures are of the rest"
+            return f"{name} lies outside the dose grid, all of its {written_cc(self.volume_cc)} cc: it has no dose figures"
+        return f"{100 * share:.3g} % of {name} ({written_cc(self.missing_cc)} cc) lies outside the dose grid: the figures are of the rest"
 
     # ---- figures at a dose or a volume
 
@@ -119,7 +119,9 @@ class DVH:
         """
         one = parse(name) if isinstance(name, str) else name
         if one.needs_prescription and not prescription_gy:
-            raise ConfigError(f"{one} is told in percent of the prescription, which is not known", hint="say which dose was prescribed")
+            raise ConfigError(
+                f"{one} is told in percent of the prescription, which is not known", hint="say which with --prescription of oncontour dvh"
+            )
         whole = float(prescription_gy or np.nan)
         if one.kind in ("V", "CV"):
             cc = self.cc_above(one.at / 100 * whole if one.at_unit == "%" else one.at)
@@ -204,7 +206,7 @@ class DVH:
         Every voxel's dose D was given in ``fractions`` equal parts: D (D / n + alpha/beta) / (2 + alpha/beta). Raises ConfigError where
         either is not positive.
         """
-        return self._in_effect(alpha_beta_gy, fractions, 2 + alpha_beta_gy, f"EQD2, alpha/beta {alpha_beta_gy:g} Gy")
+        return self._in_effect(alpha_beta_gy, fractions, 2 + alpha_beta_gy, eqd2_basis(alpha_beta_gy))
 
     def bed(self, alpha_beta_gy: float, fractions: float) -> DVH:
         """The same volumes at the biologically effective dose D (1 + D / n / (alpha/beta)) (Fowler, Br J Radiol 1989;62:679)."""
@@ -229,6 +231,23 @@ def eqd2_gy(total_gy: float, fractions: float, alpha_beta_gy: float) -> float:
 def bed_gy(total_gy: float, fractions: float, alpha_beta_gy: float) -> float:
     """BED of ``total_gy`` given in ``fractions`` equal parts: 60 Gy in 30 at alpha/beta 10 are 72 Gy."""
     return total_gy * (1 + total_gy / fractions / alpha_beta_gy)
+
+
+def eqd2_of_groups(groups: Sequence[tuple[Volume, float]], alpha_beta_gy: float) -> Volume:
+    """EQD2 of every voxel of doses on one grid, each (Gy, its number of equal fractions), added up: 25 x 2 Gy and 5 x 3 Gy at alpha/beta 3
+    are 50 + 18 = 68 Gy. Raises ConfigError for none, and where alpha/beta or a number of fractions is not positive."""
+    if not groups or not all(0 < value < np.inf for value in (alpha_beta_gy, *(count for _, count in groups))):
+        raise ConfigError(f"alpha/beta and numbers of fractions are positive, not {alpha_beta_gy} Gy and {[count for _, count in groups]}")
+    first = groups[0][0]
+    total = np.zeros(first.array.shape, np.float64)
+    for dose, count in groups:
+        gy = dose.array.astype(np.float64)
+        total += gy * (gy / count + alpha_beta_gy) / (2 + alpha_beta_gy)
+    return Volume(total.astype(np.float32), first.geometry)
+
+
+def eqd2_basis(alpha_beta_gy: float) -> str:
+    return f"EQD2, alpha/beta {alpha_beta_gy:g} Gy"
 
 
 # ---- making one

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour.case import Case
 from oncontour.errors import ConfigError, IncompleteError, InputError, OutputError
+from oncontour.notes import all_anonymous
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ class Predictions:
         from oncontour.io.patient import read_onto
 
         id = self.cohort.ids[0] if self.only else case.id
-        return read_onto(self.cohort.path(id), case, id=id)
+        path = self.cohort.path(id)
+        drawn = read_onto(path, case, id=id)
+        notes = all_anonymous(drawn.facts.get("notes", ()), path, getattr(drawn.source, "patient", {}))
+        return replace(drawn, facts={**drawn.facts, "notes": notes})
 
 
 def evaluate(
@@ -50,6 +54,7 @@ def evaluate(
     structures: list[str] | None = None,
     tolerance_mm: float = 2.0,
     overlays: Literal["none", "three", "all"] = "three",
+    any_region: bool = False,
     progress: Progress | None = None,
 ) -> str:
     """Judge contours against the truth of a cohort: tables with intervals and tests, box plots, overlays.
@@ -76,17 +81,19 @@ def evaluate(
         structures: only these structures (TG-263 names, separated by commas); one that is never predicted then counts as missed
         tolerance_mm: what surface DSC and added path length forgive
         overlays: pictures of the best, median and worst patient, of all, or none
+        any_region: let models draw on CTs of another part of the body than they were made for; such patients fail otherwise
         progress: called with the fraction done
     """
     from oncontour.evaluate.judge import judge
 
     patients, several = _patients(cohort)
-    methods = _methods(model or [], predictions or [], several)
+    methods = _methods(model or [], predictions or [], several, any_region)
     if not (tolerance_mm >= 0):
         raise ConfigError(f"a tolerance is 0 mm or more, not {tolerance_mm}")
     _check_out(out)
     found = judge(patients, methods, structures=structures or (), tolerance_mm=tolerance_mm, look=overlays != "none", progress=progress)
     said = write(found, out, overlays=overlays, weights={name: _weights(one) for name, one in methods.items()})
+    said = "\n".join([*(f"{name}: {note}" for name, one in methods.items() for note in _notes(one)), said])
     failed = list(dict.fromkeys(failure.patient for failure in found.failures))
     if failed:
         raise IncompleteError(
@@ -141,7 +148,7 @@ def write(
     figures.box_plots(evaluation, out / "boxplots")
     figures.box_plots(evaluation, out / "boxplots-more", ("surface_DSC", "HD95", "MSD", "APL"))
     _write_overlays(evaluation, out / "overlays", overlays)
-    said = tables.text(evaluation, summaries, comparisons)
+    said = "\n".join([tables.text(evaluation, summaries, comparisons), *(f"note: {note}" for note in evaluation.notes)])
     write_text(out / "summary.txt", said + "\n")
     return f"{said}\n\nmetrics.csv, summary.csv and figures in {out}"
 
@@ -164,21 +171,35 @@ def _write_overlays(evaluation: Evaluation, folder: Path, which: Literal["none",
 def _patients(path: Path) -> tuple[Cohort, bool]:
     """The patients at ``path`` and whether it is a cohort (else it is one patient)."""
     from oncontour.io.cohort import Cohort, is_cohort
+    from oncontour.io.folders import check_patient
 
     if not path.exists():
         raise InputError("there is no such file or folder", where=str(path), hint="check the path of the cohort")
     several = is_cohort(path)
+    if not several:
+        check_patient(path)
     return (Cohort.open(path) if several else Cohort({path.resolve().name: path}, str(path))), several
 
 
 def _weights(predictor: Predictor) -> str:
     """SHA-256 of the weights of a model, "" where there is none."""
+    return str(getattr(_card(predictor), "sha256", ""))
+
+
+def _notes(predictor: Predictor) -> list[str]:
+    """What is to be known of a model's file; nothing where there is no model."""
+    from oncontour.card import notes
+
+    card = _card(predictor)
+    return [] if card is None else notes(card)
+
+
+def _card(predictor: Predictor) -> Any:
     card = getattr(predictor, "card", None)
-    card = card() if callable(card) else card
-    return str(getattr(card, "sha256", ""))
+    return card() if callable(card) else card
 
 
-def _methods(models: list[str], predictions: list[Path], several: bool) -> dict[str, Predictor]:
+def _methods(models: list[str], predictions: list[Path], several: bool, any_region: bool) -> dict[str, Predictor]:
     """Name -> predictor; files that are called the same get a number. ``several``: predictions are a cohort as the truth is."""
     from oncontour.io.cohort import Cohort
 
@@ -186,9 +207,9 @@ def _methods(models: list[str], predictions: list[Path], several: bool) -> dict[
         raise ConfigError("nothing to judge: neither --model nor --predictions was given")
     named: list[tuple[str, Predictor]] = []
     for model in models:
-        from oncontour.tasks.contouring import load_contourer
+        from oncontour.tasks.contouring import anywhere, load_contourer
 
-        named.append((Path(model).stem, load_contourer(model)))
+        named.append((Path(model).stem, anywhere(load_contourer(model), any_region)))
     for folder in predictions:
         cohort = Cohort.open(folder) if several else _patients(folder)[0]
         named.append((folder.resolve().name, Predictions(cohort, only=not several and len(cohort) == 1)))

@@ -27,6 +27,7 @@ from oncontour.geometry import Geometry
 from oncontour.io.names import to_tg263
 from oncontour.metrics.overlap import Overlap, overlap
 from oncontour.metrics.surface import surfaces
+from oncontour.notes import NoteCode, because, grouped
 from oncontour.sides import other_side
 from oncontour.volume import Volume
 
@@ -126,6 +127,8 @@ class Evaluation:
     absent: Mapping[tuple[str, str], int] = field(default_factory=dict)
     tolerance_mm: float = 2.0
     nowhere: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was remarked on reading patients and predictions, a line for those of whom the same was."""
 
 
 def measure(truth: Volume, predicted: Volume, tolerance_mm: float = 2.0) -> dict[str, float]:
@@ -184,6 +187,13 @@ class _Found:
     meant: dict[str, None] = field(default_factory=dict)
     drawn: dict[str, set[str]] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)
+    remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def remark(self, patient: str, case: Case, of: str = "") -> None:
+        """Keep what was remarked on reading ``case``, but for what is known of the patient already; ``of``: whose contours it has."""
+        known = self.remarks.get(patient, ())
+        more = [f"{of}: {note}" if of else str(note) for note in case.facts.get("notes", ()) if note not in known]
+        self.remarks[patient] = (*known, *more)
 
     def names(self, there: Sequence[str]) -> list[str]:
         """Which structures of a patient are judged: those that were asked for by the very name, else by one that means the same."""
@@ -211,6 +221,7 @@ class _Found:
             absent,
             self.tolerance_mm,
             tuple(name for name in self.wanted if not {name, to_tg263(name)} & set(names)),
+            tuple(grouped(self.remarks)),
         )
 
     def _without(self, method: str, structure: str) -> int:
@@ -224,8 +235,9 @@ def _judge_patient(
 ) -> None:
     try:
         case = patients[patient]
+        found.remark(patient, case)
         if not case.structures:
-            raise CohortError("no contours to compare with")
+            raise CohortError("no contours to compare with" + because(case.facts.get("notes", ()), NoteCode.STRUCTURES_LEFT_OUT))
         names = found.names(case.structures)
         truth = {name: case.mask(name) for name in names}
     except Exception as error:
@@ -235,6 +247,7 @@ def _judge_patient(
     for method, predictor in methods.items():
         try:
             predicted = predictor.predict(case.without_structures() if case.images else case)
+            found.remark(patient, predicted, method)
             masks = {name: _mask(predicted, name, case.geometry) for name in names}
             numbers = list(pool.map(lambda name, masks=masks: _measure(truth[name], masks[name], found.tolerance_mm), names))
         except Exception as error:

@@ -27,16 +27,19 @@ def stamp(model: str, evaluation: Path, *, out: Path, tested_on: str, limits: st
         tested_on: who the patients were, in a line
         limits: what the model is not for, instead of what its card says
     """
-    from oncontour.card import checked_card, find
-    from oncontour.tasks.task import load_task, save_model
+    from oncontour.card import at_home, checked_card, find, portable, with_card
+    from oncontour.files import writing
 
     path = find(model)
     if not tested_on.strip():
         raise ConfigError("figures without the patients they come from mean nothing: --tested_on is empty")
     card = checked_card(path)
     metrics = {"tested_on": tested_on, "DSC": figures(evaluation / "summary.csv", _judged_as(evaluation, path.stem, card.sha256))}
-    card = replace(card, metrics=metrics, limits=card.limits if limits is None else limits)
-    written = save_model(load_task(path), out, card, half=_is_half(path))
+    settings = portable(at_home(card.settings, path.parent), out.parent)
+    card = replace(card, metrics=metrics, limits=card.limits if limits is None else limits, settings=settings)
+    written, data = with_card(path.read_bytes(), card)
+    with writing(out) as temporary:
+        temporary.write_bytes(data)
     return f"{out}: {written.name}, sha256 {written.sha256}"
 
 
@@ -90,11 +93,3 @@ def _judged_as(evaluation: Path, stem: str, sha256: str) -> str:
             hint="evaluate this very file first",
         )
     return stem if stem in same else same[0]
-
-
-def _is_half(path: Path) -> bool:
-    """Whether the weights in a file are stored in 16 bits."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        return any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118 - not a mapping

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from oncontour.case import Case
-from oncontour.errors import ConfigError, InputError
+from oncontour.errors import ConfigError
 
 FORMATS = ("dicom", "nifti")
 
@@ -17,6 +18,7 @@ def read(
     id: str | None = None,
     series_uid: str | None = None,
     structure_set_uid: str | None = None,
+    same_frame: bool = False,
     doses: Sequence[str | Path] = (),
     lenient: bool = False,
 ) -> Case:
@@ -24,38 +26,55 @@ def read(
     a single image file, or a folder of DICOM (stray image files in it are passed over; a CT in both forms is refused).
 
     ``id`` is by default the name of the folder or file: a PatientID is patient data and stays out of ids. ``series_uid`` picks one of
-    several image series, ``structure_set_uid`` (a SOPInstanceUID) one of several RTSTRUCTs, ``doses`` (SOPInstanceUIDs or files) one of
-    several RTDOSEs, or some to be added up; each of the three is refused where the patient is no DICOM. Remarks for the user are in
+    several image series, ``structure_set_uid`` (a SOPInstanceUID) one of several RTSTRUCTs or SEGs, ``doses`` (SOPInstanceUIDs or files)
+    one of several RTDOSEs, or some to be added up; ``same_frame`` takes structures of this patient in a frame of reference of another name
+    (``read_dicom``); each of the four is refused where the patient is no DICOM. Remarks for the user are in
     ``case.facts["notes"]``, names of structures that no TG-263 name is known for in ``case.facts["unmapped"]``, and what the files call
     each structure in ``case.facts["names"]``. With ``lenient`` structures and a dose that cannot be read are left out and noted: for who
     wants the images in any case. Raises InputError (or one of its kinds) in one sentence.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError("no such file or folder", where=str(path))
+    from oncontour.io.folders import check_patient
     from oncontour.io.layout import check_not_both, is_layout, read_layout
     from oncontour.io.nifti import is_image
     from oncontour.io.openkbp import is_openkbp, read_openkbp
     from oncontour.io.patient import read_dicom
     from oncontour.io.scan import holds_dicom
 
-    picked = {"a series": series_uid, "a structure set": structure_set_uid, "a dose": ", ".join(map(str, doses))}
+    check_patient(path)
+    picked: dict[str, Any] = {"series_uid": series_uid, "structure_set_uid": structure_set_uid, "same_frame": same_frame, "doses": doses}
     if path.is_file() and is_image(path):
-        _check_unpicked(path, picked)
+        check_unpicked(path, **picked)
         return _read_single(path, id)
     if is_layout(path) and not holds_dicom(path):
-        _check_unpicked(path, picked)
+        check_unpicked(path, **picked)
         return read_layout(path, id=id, lenient=lenient)
     check_not_both(path)
     if is_openkbp(path):
-        _check_unpicked(path, picked)
+        check_unpicked(path, **picked)
         return read_openkbp(path, id=id)
-    return read_dicom(path, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid, doses=doses, lenient=lenient)
+    return read_dicom(
+        path,
+        id=id,
+        series_uid=series_uid,
+        structure_set_uid=structure_set_uid,
+        same_frame=same_frame,
+        doses=doses,
+        lenient=lenient,
+    )
 
 
-def _check_unpicked(path: Path, picked: Mapping[str, str | None]) -> None:
+def check_unpicked(
+    path: Path,
+    *,
+    series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    same_frame: bool = False,
+    doses: Sequence[str | Path] = (),
+) -> None:
     """Raises ConfigError where one of several DICOM objects is asked for, and the patient is no DICOM."""
-    for what, uid in picked.items():
+    picked = {"a series": series_uid, "a structure set": structure_set_uid, "a dose": ", ".join(map(str, doses))}
+    for what, uid in {**picked, "a frame of reference": "--same_frame" if same_frame else ""}.items():
         if uid:
             raise ConfigError(f"{what} is picked ({uid}), and this patient is no DICOM", where=str(path), hint="leave that option out")
 
@@ -76,10 +95,11 @@ def write(case: Case, out: Path | str, *, format: str = "dicom") -> list[Path]:
 
 
 def _read_single(path: Path, id: str | None) -> Case:
-    from oncontour.io.layout import IMAGES, image_name, stem
-    from oncontour.io.nifti import read_image
+    from oncontour.io.layout import IMAGES, image_name, one_volume, stem
+    from oncontour.io.nifti import read_image_file
 
-    name = stem(path)
+    name, found = stem(path), read_image_file(path)
     image = image_name(name) if image_name(name) in IMAGES else "ct"
-    notes = () if name.lower() == image else (f"{path.name} is taken as a CT in HU",)
-    return Case(id or name, {image: read_image(path)}, facts={"notes": notes, "unmapped": ()})
+    taken = () if name.lower() == image else (f"{path.name} is taken as a CT in HU",)
+    notes = (*taken, *(f"{path.name}: {note}" for note in found.notes))
+    return Case(id or name, {image: one_volume(found, path)}, facts={"notes": notes, "unmapped": ()})

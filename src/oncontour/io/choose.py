@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from oncontour.errors import SeriesError
 from oncontour.io.dicomfile import DicomFile
 from oncontour.io.scan import SeriesFiles
+
+PICK_ONE = "with --series_uid (oncontour assess, convert, dvh, risk, run; a patient of a cohort: convert it first)"
 
 
 def choose(
@@ -29,16 +32,16 @@ def choose(
     wanted = [s for s in images if series_uid in (None, s.series_uid) and modality in (None, s.modality)]
     if not wanted:
         asked = " ".join(str(v) for v in (modality, series_uid and f"series {series_uid}") if v)
-        raise SeriesError(f"no {asked} here; there are {_listed(images)}", where=where, hint="give one of these as series_uid")
+        raise SeriesError(f"no {asked} here; there are {_listed(images)}", where=where, hint=f"give one of these, {PICK_ONE}")
     if (patients := len({s.patient_id for s in wanted} - {""})) > 1:
-        hint = "point at the folder of one patient, or choose one with series_uid"
+        hint = f"point at the folder of one patient, or choose one {PICK_ONE}"
         raise SeriesError(f"images of {patients} patients: {_listed(wanted)}", where=where, hint=hint)
     whole = [s for s in wanted if usable(s)[0]] or wanted
     if series_uid is None and modality is None and any(s.modality == "CT" for s in whole):
         whole = [s for s in whole if s.modality == "CT"]
     chosen = _narrowed(whole, found, prefer_referenced)
     if len(chosen) > 1:
-        raise SeriesError(f"{len(chosen)} series could be meant: {_listed(chosen)}", where=where, hint="choose one with series_uid")
+        raise SeriesError(f"{len(chosen)} series could be meant: {_listed(chosen)}", where=where, hint=f"choose one {PICK_ONE}")
     return chosen[0], _left_out(found, chosen[0])
 
 
@@ -46,7 +49,7 @@ def _narrowed(series: list[SeriesFiles], found: Sequence[SeriesFiles], prefer_re
     referenced = {uid for s in found if s.kind == "RTSTRUCT" for uid in s.referenced_series}
     rules: list[Callable[[SeriesFiles], bool]] = [
         lambda s: prefer_referenced and s.series_uid in referenced,
-        lambda s: not _is_derived(s.files[0]),
+        lambda s: _holds_originals(s.files),
         lambda s: sum(f.whole("NumberOfFrames") or 1 for f in usable(s)[0]) > 1,
     ]
     for rule in rules:
@@ -59,8 +62,17 @@ def _none(found: Sequence[SeriesFiles], where: str) -> SeriesError:
     hint = "point at the folder that holds the CT or MR images"
     if not found:
         return SeriesError("no DICOM file here", where=where, hint=hint)
-    kinds = sorted({s.modality or s.kind for s in found})
-    return SeriesError(f"no CT or MR series here, only {', '.join(kinds)}", where=where, hint=hint)
+    if any(s.kind == "other" for s in found):
+        hint += "; pictures made of them (screenshots, reports, fusions) have no place in the patient"
+    return SeriesError(f"no CT or MR images here, only {_counted(found)}", where=where, hint=hint)
+
+
+def _counted(found: Sequence[SeriesFiles]) -> str:
+    """How many files there are of each kind of object."""
+    counts: Counter[str] = Counter()
+    for one in found:
+        counts[one.what] += len(one.files)
+    return ", ".join(f"{count} {'file' if count == 1 else 'files'} of {what}" for what, count in sorted(counts.items()))
 
 
 def _listed(series: Sequence[SeriesFiles]) -> str:
@@ -72,15 +84,14 @@ def _left_out(found: Sequence[SeriesFiles], chosen: SeriesFiles) -> tuple[str, .
     notes = [f"left out: {s}" for s in found if s.kind == "image" and s is not chosen]
     others = [s for s in found if s.kind == "other"]
     if others:
-        kinds = ", ".join(sorted({s.modality or "unknown" for s in others}))
-        notes.append(f"left out: {sum(len(s.files) for s in others)} file(s) that are no CT or MR slices ({kinds})")
+        notes.append(f"left out, as they are no CT or MR slices: {_counted(others)}")
     return tuple(notes)
 
 
 def usable(series: SeriesFiles) -> tuple[list[DicomFile], tuple[str, ...]]:
     """The files of an image series that are slices, and notes on localizers, colour images and derived images among originals left out."""
     kept, dropped = [], dict.fromkeys(("localizer", "colour", "derived"), 0)
-    original = any(not _is_derived(file) for file in series.files if not _is_localizer(file))
+    original = _holds_originals(series.files)
     for file in series.files:
         if _is_localizer(file):
             dropped["localizer"] += 1
@@ -91,6 +102,10 @@ def usable(series: SeriesFiles) -> tuple[list[DicomFile], tuple[str, ...]]:
         else:
             kept.append(file)
     return kept, tuple(f"left out {count} {name} image(s) of series {series.series_uid}" for name, count in dropped.items() if count)
+
+
+def _holds_originals(files: Sequence[DicomFile]) -> bool:
+    return any(not _is_derived(file) for file in files if not _is_localizer(file))
 
 
 def _is_localizer(file: DicomFile) -> bool:

@@ -10,6 +10,7 @@ source -> (structure -> chances times 255 on the grid that the segmenter worked 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from oncontour.case import Case
 from oncontour.errors import CohortError, FormatError, GeometryError, OncontourError
 from oncontour.files import writing_folder
 from oncontour.io.cohort import Cohort
+from oncontour.io.folders import check_cohort
 from oncontour.io.layout import CHANCES, read_named, write_named
 from oncontour.volume import Volume
 
@@ -27,6 +29,8 @@ def sources(roots: Sequence[Path | str]) -> dict[str, Cohort]:
     found: dict[str, Cohort] = {}
     for root in map(Path, roots):
         if not root.is_dir():
+            if root.exists():
+                check_cohort(root)
             raise CohortError("no such folder of segmenters' contours", where=str(root))
         folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         if not folders:
@@ -38,10 +42,11 @@ def sources(roots: Sequence[Path | str]) -> dict[str, Cohort]:
     return found
 
 
-def claims_about(case: Case, segmenters: Mapping[str, Cohort]) -> dict[str, Mapping[str, Volume]]:
+def claims_about(case: Case, segmenters: Mapping[str, Cohort], notes: list[str] | None = None) -> dict[str, Mapping[str, Volume]]:
     """What each segmenter drew in this patient, on the case's grid; one that has not this patient is left out.
 
-    Contours on another grid are brought over. Raises GeometryError where they do not meet the case's image at all, and what ``io`` raises.
+    Contours on another grid are brought over. ``notes`` gets what was remarked on reading them. Raises GeometryError where they do not
+    meet the case's image at all, and what ``io`` raises.
     """
     out: dict[str, Mapping[str, Volume]] = {}
     for source, cohort in segmenters.items():
@@ -50,6 +55,8 @@ def claims_about(case: Case, segmenters: Mapping[str, Cohort]) -> dict[str, Mapp
         try:
             drawn = cohort[case.id]
             out[source] = {name: drawn.mask(name, case.geometry) for name in drawn.structures}
+            if notes is not None:
+                notes += [f"contours of {source}: {note}" for note in drawn.facts.get("notes", ())]
         except GeometryError:
             raise
         except OncontourError as error:
@@ -89,7 +96,9 @@ def with_claims(cases: Iterable[Case], roots: Sequence[Path | str], *, chances: 
     segmenters = sources(roots)
     for case in cases:
         if segmenters:
-            case = case.with_scores({"claims": claims_about(case, segmenters)})
+            notes = list(case.facts.get("notes", ()))
+            case = case.with_scores({"claims": claims_about(case, segmenters, notes)})
+            case = replace(case, facts={**case.facts, "notes": tuple(notes)})
         if segmenters and chances:
             case = case.with_scores({"claims_chances": chances_about(case, segmenters)})
         yield case

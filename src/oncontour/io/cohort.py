@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,6 +18,8 @@ import numpy as np
 from oncontour.case import Case
 from oncontour.errors import CohortError, ConfigError
 from oncontour.files import readable
+from oncontour.io.folders import archives_in, check_cohort
+from oncontour.notes import all_anonymous
 
 MAX_PATIENTS = 1_000_000
 
@@ -49,11 +51,8 @@ class Cohort:
     def open(cls, path: Path | str) -> Cohort:
         """The cohort at ``path``. Raises CohortError where it is missing, empty, a single patient, or a CSV with faults (line named)."""
         path = Path(path)
-        if path.is_file():
-            return _from_csv(path)
-        if not path.is_dir():
-            raise CohortError("no such folder or CSV of patients", where=str(path))
-        return _from_folder(path)
+        check_cohort(path)
+        return _from_csv(path) if path.is_file() else _from_folder(path)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -70,9 +69,17 @@ class Cohort:
 
     def __getitem__(self, id: str) -> Case:
         """Read patient ``id`` now. Raises CohortError for an unknown id, and what ``io.read`` raises."""
+        return self.read(id)
+
+    def read(self, id: str, *, lenient: bool = False) -> Case:
+        """As ``self[id]``, ``lenient`` as ``io.read`` has it. The remarks in ``facts["notes"]`` are without what may name the patient, as
+        they are told of many patients together."""
         from oncontour.io import read
 
-        return read(self._path(id), id=id)
+        path = self._path(id)
+        case = read(path, id=id, lenient=lenient)
+        notes = all_anonymous(case.facts.get("notes", ()), path, getattr(case.source, "patient", {}))
+        return replace(case, facts={**case.facts, "notes": notes})
 
     def path(self, id: str) -> Path:
         """Where patient ``id`` lies. Raises CohortError for an unknown id."""
@@ -161,6 +168,9 @@ def _from_folder(path: Path) -> Cohort:
     if _is_patient(path):
         raise CohortError("this is one patient, not a folder of patients", where=str(path), hint="give the folder above it")
     folders = _folders(path)
+    _check_links(path, folders)
+    if not folders:
+        raise _no_folders(path)
     if _cohorts(folders):
         names = ", ".join(p.name for p in folders[:5])
         raise CohortError(f"a folder of cohorts ({names}), not of patients", where=str(path), hint=f"give one of them: {folders[0]}")
@@ -169,6 +179,33 @@ def _from_folder(path: Path) -> Cohort:
         double = next(id for id in ids if ids.count(id) > 1)
         raise CohortError(f"two folders are called {double!r} once bytes that are no UTF-8 are left out", where=str(path))
     return Cohort(dict(zip(ids, folders, strict=True)), str(path))
+
+
+def _check_links(path: Path, folders: Sequence[Path]) -> None:
+    """Raises CohortError where a link leads nowhere or back to the cohort, or two folders are one: a patient would be lost, or counted
+    twice."""
+    for link in path.iterdir():
+        if link.is_symlink() and not link.exists():
+            raise CohortError("a link that leads nowhere", where=str(link), hint="mend the link, or take it away")
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        place = folder.resolve()
+        if path.resolve().is_relative_to(place):
+            raise CohortError("a link that leads back to the cohort itself", where=str(folder), hint="take it away")
+        if place in seen:
+            raise CohortError(f"{seen[place].name} and {folder.name} are one folder", where=str(path), hint="one folder a patient")
+        seen[place] = folder
+
+
+def _no_folders(path: Path) -> CohortError:
+    from oncontour.io.scan import holds_dicom
+
+    if packed := archives_in(path):
+        return CohortError(f"no folders of patients, but archives: {', '.join(packed[:3])}", where=str(path), hint="unpack them first")
+    if holds_dicom(path):
+        return CohortError("DICOM files of one patient, not a folder of patients", where=str(path), hint="give the folder above it")
+    hint = "give a folder of patient folders or a CSV with the columns patient,path"
+    return CohortError("no patients", where=str(path), hint=hint)
 
 
 def _from_csv(path: Path) -> Cohort:
@@ -224,8 +261,9 @@ def _patient_below(folder: Path) -> str | None:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith("."))
-    for _, file in zip(range(20), files, strict=False):
+    from oncontour.io.scan import files_below
+
+    for _, file in zip(range(20), files_below(folder), strict=False):
         try:
             return str(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID", ""))
         except (InvalidDicomError, OSError, ValueError, TypeError, AttributeError, NotImplementedError, KeyError):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -48,6 +49,8 @@ def convert(
     to: Format | None = None,
     series_uid: str | None = None,
     structure_set_uid: str | None = None,
+    same_frame: bool = False,
+    dose: list[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversions:
@@ -69,23 +72,30 @@ def convert(
         dst: the folder to write; for a cohort it gets one folder for each patient
         to: dicom or nifti; by default DICOM becomes NIfTI and anything else becomes DICOM
         series_uid: which image series, where a DICOM folder holds several
-        structure_set_uid: SOPInstanceUID of the RTSTRUCT, where a DICOM folder holds several; by default the newest
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG, where a DICOM folder holds several; by default the newest
+        same_frame: take structures that name another frame of reference than the images, where an export rewrote the UIDs: PatientID and
+            every plane must agree with the images, and it is recorded
+        dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several; those of several plans are added up
         overwrite: replace what an earlier conversion wrote to dst
         progress: called with the fraction done
     """
+    from oncontour.io import read
     from oncontour.io.cohort import Cohort, is_cohort
+    from oncontour.io.folders import name_of
 
     src, dst = Path(src), Path(dst)
     _check_places(src, dst, overwrite)
     if not is_cohort(src):
-        return Conversions((_one(src, dst, readable(src.resolve().name), to, series_uid, structure_set_uid),))
-    if series_uid or structure_set_uid:
-        raise InputError("a series or structure set can be chosen for one patient, not for a cohort", where=str(src))
+        read_as = partial(read, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=dose or ())
+        return Conversions((_one(src, dst, readable(name_of(src)), to, read_as),))
+    if series_uid or structure_set_uid or same_frame or dose:
+        what = "a series, structure set, frame of reference or dose can be chosen for one patient, not for a cohort"
+        raise InputError(what, where=str(src), hint="convert that patient alone")
     cohort = Cohort.open(src)
     done, failed = [], []
     for n, id in enumerate(cohort.ids):
         try:
-            done.append(_one(cohort.path(id), dst / _folder_name(id, cohort.ids), id, to))
+            done.append(_one(cohort.path(id), dst / _folder_name(id, cohort.ids), id, to, read))
         except OutputError:
             raise
         except OncontourError as error:
@@ -101,12 +111,10 @@ def convert(
     return Conversions(tuple(done))
 
 
-def _one(
-    src: Path, dst: Path, id: str, to: Format | None, series_uid: str | None = None, structure_set_uid: str | None = None
-) -> Conversion:
-    from oncontour.io import layout, patient, read, write
+def _one(src: Path, dst: Path, id: str, to: Format | None, read_as: Callable[..., Case]) -> Conversion:
+    from oncontour.io import layout, patient, write
 
-    case = read(src, id=id, series_uid=series_uid, structure_set_uid=structure_set_uid)
+    case = read_as(src, id=id)
     target: Format = to or ("dicom" if case.source is None else "nifti")
     if target == "dicom":
         sys.stderr.writelines(f"{id}: {_printable(note)}\n" for note in patient.filled_by_others(case))
@@ -121,14 +129,18 @@ def _printable(text: str) -> str:
 
 
 def _changed_names(case: Case) -> Iterable[str]:
-    """Which names of structures an RTSTRUCT does not hold as they are: long ones, and letters that DICOM has not."""
+    """Which names of structures an RTSTRUCT does not hold as they are: long ones, letters that DICOM has not, one name for two."""
     from oncontour.io.attributes import fitted
-    from oncontour.io.rtstruct_write import LONGEST_NAME
+    from oncontour.io.rtstruct_write import LONGEST_NAME, names_written
 
-    called = [str(case.facts.get("names", {}).get(name, name)) for name in case.structures]
-    changed = [repr(name) for name in called if fitted("ROIName", name)[:LONGEST_NAME] != name]
+    called = {name: str(case.facts.get("names", {}).get(name, name)) for name in case.structures}
+    changed = [repr(name) for name in called.values() if fitted("ROIName", name)[:LONGEST_NAME] != name]
     if changed:
         yield f"names of more than {LONGEST_NAME} letters, or with letters that DICOM has not, were changed: {', '.join(changed)}"
+    written = names_written(list(called), names=called)
+    double = [f"{written[name]!r}" for name in called if written[name] != (fitted("ROIName", called[name])[:LONGEST_NAME] or written[name])]
+    if double:
+        yield f"names that another structure has, as DICOM holds them, got a number: {', '.join(double)}"
 
 
 def _single_slice(case: Case) -> Iterable[str]:

@@ -81,8 +81,8 @@ class Header:
         return value
 
     def plain(self, keyword: str) -> str:
-        """A UID, code string or other ASCII text, without padding."""
-        return self._bytes(keyword).decode("ascii", "replace").strip("\0 \t\r\n")
+        """A UID, code string or other ASCII text, without padding; what no screen should be sent is "?"."""
+        return printable(self._bytes(keyword).decode("ascii", "replace").strip("\0 \t\r\n"))
 
     def words(self, keyword: str) -> tuple[str, ...]:
         """A multi-valued code string."""
@@ -94,7 +94,7 @@ class Header:
         try:
             with quiet():
                 value = self.dataset.get(keyword)
-            return "" if value is None else str(value).replace("\0", "").strip()
+            return "" if value is None else printable(str(value).replace("\0", "").strip())
         except Exception:
             return self.plain(keyword)
 
@@ -164,9 +164,15 @@ def _decimals(value: Any, vr: str | None, little: bool) -> tuple[float, ...]:
     return tuple(float(part) for part in value.decode("ascii").strip("\0 ").split("\\"))
 
 
+def printable(text: str) -> str:
+    """``text`` with "?" in place of control characters: an error or note that holds it moves no cursor and hides no line."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 def _shown(value: Any) -> str:
-    text = value[:60].decode("ascii", "replace") if isinstance(value, bytes) else str(value)[:60]
-    return repr(text)
+    """A value that is no number, as it stands in an error: text, or how many bytes that are none."""
+    text = value.decode("ascii", "replace").strip("\0 ") if isinstance(value, bytes) else str(value)
+    return repr(text[:60]) if text.isprintable() and "\ufffd" not in text else f"{len(text)} bytes that are no text"
 
 
 class DicomFile(Header):

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -80,9 +80,18 @@ def opening(file: DicomFile) -> Iterator[BinaryIO]:
     """The file's bytes as its header counts them: inflated where it is deflated. Raises FormatError where it cannot be read."""
     try:
         with file.path.open("rb") as stream:
-            yield stream if file.deflated_at is None else BytesIO(_inflated(stream, file.deflated_at, file.path))
+            yield stream if file.deflated_at is None else BytesIO(_inflated_last(file, os.fstat(stream.fileno()).st_mtime_ns))
     except OSError as error:
         raise FormatError(f"cannot be read ({error.strerror or error})", where=file.where) from error
+
+
+@lru_cache(maxsize=1)
+def _inflated_last(file: DicomFile, _changed_ns: int) -> bytes:
+    """The inflated bytes of the file that was opened last: they are not made anew for each of its frames."""
+    if file.deflated_at is None:
+        raise FormatError("not deflated", where=file.where)
+    with file.path.open("rb") as stream:
+        return _inflated(stream, file.deflated_at, file.path)
 
 
 def _looks_like_dicom(start: bytes) -> bool:

@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 
 from oncontour.errors import DoseError, InputError, OncontourError
-from oncontour.io.dicomfile import quiet
+from oncontour.io.dicomfile import EXPLICIT_BIG, Header, quiet
 from oncontour.io.dicomparse import read_header
-from oncontour.io.rtdose import dose_kind, read_rtdose, what_is_read
+from oncontour.io.rtdose import dose_kind, doses_of_groups, groups_that_treat, read_rtdose, what_is_read
 from oncontour.io.scan import SeriesFiles, scan
 from oncontour.io.source import DicomSource
+from oncontour.notes import Note, NoteCode
 from oncontour.volume import Volume
 
-_SAME_PLACE_MM = 0.01
+_ROUNDED = 0.005
+"""Part of the maximum by which doses of fraction groups may miss that of their plan when added up: each is rounded on its own."""
+_DATES = ("StructureSetDate", "StructureSetTime", "InstanceCreationDate", "InstanceCreationTime", "SOPClassUID", "SOPInstanceUID")
 _PLAN = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -42,7 +45,11 @@ def read_doses(
     Raises DoseError for a name that is no dose here or that of several, two different files of one UID, a dose in another frame of
     reference than the images, a plan that would be counted twice, and plans on different grids.
     """
-    chosen = one_of_each([_found(name, files) for name in wanted], DoseError)
+    picked = one_of_each(sorted((_found(name, files) for name in wanted), key=lambda dose: dose.sop_instance_uid), DoseError)
+    chosen = [dose for dose in picked if has_grid(dose)]
+    if len(chosen) < len(picked):
+        bare = next(dose for dose in picked if not has_grid(dose))
+        raise DoseError("no dose grid in the file, DVHs alone", where=bare.path.name, hint=f"choose one of {listed(_grids(files))}")
     names = ", ".join(d.path.name for d in chosen)
     for dose in chosen:
         if dose.frame_of_reference_uid != source.frame_of_reference_uid:
@@ -52,29 +59,32 @@ def read_doses(
                 where=dose.path.name,
                 hint="choose a dose calculated on these images",
             )
-    groups: dict[tuple[str, ...], list[Path]] = {}
+    groups: dict[tuple[str, ...], list[SeriesFiles]] = {}
     for dose in chosen:
-        groups.setdefault(plan_uids(dose), []).append(dose.path)
+        groups.setdefault(plan_uids(dose), []).append(dose)
     _check_once(groups, names)
     plans = plans_of(chosen, files)
-    read = [read_rtdose(group, plans=plans.counting) for group in groups.values()]
+    paths = [[dose.path for dose in group] for group in groups.values()]
+    read = [read_rtdose(group, plans=plans.counting) for group in paths]
     total, notes = read[0][0], (*plans.notes, *read[0][1])
     for volume, more in read[1:]:
-        if not volume.geometry.same_grid(total.geometry, _SAME_PLACE_MM):
+        if not volume.geometry.same_grid(total.geometry):
             raise DoseError(
-                f"doses of {len(read)} plans lie on different grids: {total.geometry} and {volume.geometry}",
+                f"doses of {len(read)} plans lie on different grids: {total.geometry.difference(volume.geometry)}",
                 where=names,
                 hint="add the plans up in the planning system, and choose that dose",
             )
         total, notes = Volume(total.array + volume.array, total.geometry), (*notes, *more)
     if len(read) > 1:
-        notes = (*notes, f"the dose is the sum of {sum(max(len(uids), 1) for uids in groups)} plans: {names}")
-    kind = reduce(add, (dose_kind(group, plans=plans.counting) for group in groups.values()))
-    return total, tuple(dict.fromkeys(notes)), {**plan_facts(chosen, plans.telling), "rtdose": kind}
+        what = f"the dose is the sum of {sum(max(len(uids), 1) for uids in groups)} plans: {names}"
+        notes = (*notes, Note(NoteCode.DOSE_OF_PLANS, what))
+    kind = reduce(add, (dose_kind(group, plans=plans.counting) for group in paths))
+    of_plans = [(group, volume) for group, (volume, _) in zip(groups.values(), read, strict=True)]
+    return total, tuple(dict.fromkeys(notes)), {**plan_facts(of_plans, files, plans.telling), "rtdose": kind}
 
 
 def one_of_each(files: Sequence[SeriesFiles], error: type[InputError]) -> list[SeriesFiles]:
-    """``files`` with the first of those that are copies of one instance.
+    """``files`` with one of those that are copies of one instance: the newest, and of equally new ones the same whatever they are called.
 
     A UID names one instance (PS3.5 9), yet who edits a file may leave it as it was: raises ``error`` where of two files of one
     SOPInstanceUID something differs that is read here. Of an RTSTRUCT that is its structures (numbers, names, frames of reference) and
@@ -94,17 +104,57 @@ def _first_of_each(files: Sequence[SeriesFiles]) -> tuple[list[SeriesFiles], lis
     """The first file of each SOPInstanceUID, and each that is not the same as the first of its UID, after that one."""
     kept: dict[str, SeriesFiles] = {}
     different = []
-    for file in files:
+    for file in _copies_in_order(files):
         first = kept.setdefault(file.sop_instance_uid, file)
         if first.path != file.path and not _same(first, file):
             different.append((first, file))
     return list(kept.values()), different
 
 
+def _copies_in_order(files: Sequence[SeriesFiles]) -> list[SeriesFiles]:
+    """``files``, of which copies of one instance stand where its first did: the newest first, big endian last; among equally new ones the
+    content decides, not the name."""
+    groups: dict[str, list[SeriesFiles]] = {}
+    for file in files:
+        groups.setdefault(file.sop_instance_uid, []).append(file)
+    for group in groups.values():
+        if len(group) > 1:
+            group.sort(key=lambda file: (_is_plain(file), date_of(file), _digest(file.path)), reverse=True)
+    return [file for group in groups.values() for file in group]
+
+
+def _is_plain(file: SeriesFiles) -> bool:
+    """Not big endian, in which some objects are compared and not read."""
+    return file.files[0].transfer_syntax_uid != EXPLICIT_BIG
+
+
+def date_of(file: SeriesFiles) -> str:
+    """Date and time of a structure set, else of the instance, as digits; "" where the file has none."""
+    header = read_header(file.path, _DATES)
+    if header is None:
+        return ""
+    return "".join(header.plain(key) for key in _DATES[:2]) or "".join(header.plain(key) for key in _DATES[2:4])
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError:  # whoever compares the copies finds them different
+        return b""
+
+
 def _pair(one: SeriesFiles, other: SeriesFiles) -> str:
     """Two files by name, by path where the names are the same."""
     names = (one.path.name, other.path.name) if one.path.name != other.path.name else (str(one.path), str(other.path))
-    return " and ".join(names)
+    return " and ".join(sorted(names))
+
+
+def has_grid(dose: SeriesFiles) -> bool:
+    """Whether an RTDOSE is a dose grid, whole or cut short: one without pixels, and without the attributes that tell how they lie, holds
+    DVHs or isodoses alone (PS3.3 A.18.3: the image modules are there where the dose is a grid)."""
+    file = dose.files[0]
+    return file.pixels is not None or file.binary("Rows") is not None or bool(file.plain("GridFrameOffsetVector"))
 
 
 def plan_uids(dose: SeriesFiles) -> tuple[str, ...]:
@@ -147,12 +197,9 @@ def plans_of(doses: Sequence[SeriesFiles], files: Sequence[SeriesFiles]) -> Plan
 
 def _same(one: SeriesFiles, other: SeriesFiles) -> bool:
     """Whether two files are the same to the byte, or in all that is read of them; what cannot be compared is not."""
-    digests = []
     try:
-        for file in (one, other):
-            with file.path.open("rb") as stream:
-                digests.append(hashlib.file_digest(stream, "sha256").digest())
-        return digests[0] == digests[1] or _content(one) == _content(other)
+        first, second = (_digest(file.path) for file in (one, other))
+        return (first == second != b"") or _content(one) == _content(other)
     except Exception:
         return False
 
@@ -253,7 +300,11 @@ def _found(name: str | Path, files: Sequence[SeriesFiles]) -> SeriesFiles:
         if elsewhere:
             return elsewhere[0]
         raise DoseError("not an RTDOSE file", where=str(path))
-    raise DoseError(f"there is no dose {name}; there are {listed(doses)}", hint="name one by its SOPInstanceUID or its file")
+    raise DoseError(f"there is no dose {name}; there are {listed(_grids(files))}", hint="name one by its SOPInstanceUID or its file")
+
+
+def _grids(files: Sequence[SeriesFiles]) -> list[SeriesFiles]:
+    return [file for file in files if file.kind == "RTDOSE" and has_grid(file)]
 
 
 def listed(doses: Sequence[SeriesFiles]) -> str:
@@ -266,17 +317,65 @@ def listed(doses: Sequence[SeriesFiles]) -> str:
     )
 
 
-def plan_facts(doses: Sequence[SeriesFiles], plans: Sequence[Path]) -> dict[str, Any]:
-    """``fractions`` and ``prescription_gy`` (the highest) as the one plan of ``doses`` tells them; nothing where several or none is.
+@dataclass(frozen=True, eq=False)
+class FractionGroup:
+    """A part of the dose that is given in equal fractions: a fraction group of an RTPLAN (PS3.3 C.8.8.13), or a plan of which no more is
+    known."""
 
-    ``plans``: those that are ``telling``. A sum of plans (MULTI_PLAN) has several, however many of them it names.
+    fractions: int | None
+    """NumberOfFractionsPlanned, None where it is not told."""
+    dose: Volume | None
+    """Gy of all its fractions, None where no file tells it alone."""
+
+
+def plan_facts(read: Sequence[tuple[Sequence[SeriesFiles], Volume]], files: Sequence[SeriesFiles], plans: Sequence[Path]) -> dict[str, Any]:
+    """What the plans tell of the doses that were ``read``: of each plan (or sum of plans) its files and its Gy.
+
+    ``fraction_groups``: FractionGroups whose doses add up to all that was read, of every plan; ``fractions`` where there is one group
+    alone; ``prescription_gy``, the highest, where there is one plan alone. ``files``: all that lie there, of which beams and fraction
+    groups beside the dose of a whole plan tell which part each group gives. ``plans``: those that are ``telling``. A sum of plans
+    (MULTI_PLAN) has several, however many of them it names: nothing is told of it.
     """
-    several = any(dose.files[0].plain("DoseSummationType") == "MULTI_PLAN" for dose in doses)
-    uids = {uid for dose in doses for uid in plan_uids(dose)}
-    header = read_header(plans[0], _PLAN) if len(uids) == len(plans) == 1 and not several else None
-    if header is None:
-        return {}
-    fractions = [group.whole("NumberOfFractionsPlanned") or 0 for group in header.items("FractionGroupSequence")]
-    doses_gy = [reference.number("TargetPrescriptionDose") or 0.0 for reference in header.items("DoseReferenceSequence")]
-    facts: dict[str, Any] = {"fractions": sum(fractions)} if sum(fractions) > 0 else {}
-    return {**facts, **({"prescription_gy": max(doses_gy)} if max(doses_gy, default=0.0) > 0 else {})}
+    headers = {header.plain("SOPInstanceUID"): header for path in plans if (header := read_header(path, _PLAN)) is not None}
+    groups: list[FractionGroup] = []
+    gy: list[float] = []
+    for doses, total in read:
+        several = any(dose.files[0].plain("DoseSummationType") == "MULTI_PLAN" for dose in doses)
+        uids = {uid for dose in doses for uid in plan_uids(dose)}
+        header = headers.get(next(iter(uids))) if len(uids) == 1 and not several else None
+        if header is None:
+            groups.append(FractionGroup(None, None if several or len(uids) > 1 else total))
+            continue
+        groups += _groups_of(header, total, [f for f in files if f.kind == "RTDOSE" and set(plan_uids(f)) == uids], doses)
+        gy += [reference.number("TargetPrescriptionDose") or 0.0 for reference in header.items("DoseReferenceSequence")]
+    facts: dict[str, Any] = {"fraction_groups": tuple(groups)}
+    if len(groups) == 1 and groups[0].fractions:
+        facts["fractions"] = groups[0].fractions
+    return {**facts, **({"prescription_gy": max(gy)} if len(read) == 1 and max(gy, default=0.0) > 0 else {})}
+
+
+def _groups_of(plan: Header, total: Volume, beside: Sequence[SeriesFiles], read: Sequence[SeriesFiles]) -> list[FractionGroup]:
+    """The fraction groups of ``plan``, whose dose is ``total``; ``beside``: its RTDOSEs, ``read``: those that ``total`` came from."""
+    listed = groups_that_treat(plan) or list(plan.items("FractionGroupSequence"))
+    counts = [group.whole("NumberOfFractionsPlanned") or None for group in listed]
+    if len(counts) < 2:
+        return [FractionGroup(counts[0] if counts else None, total)]
+    frame = read[0].frame_of_reference_uid
+    paths = dict.fromkeys(d.path for d in (*read, *(b for b in beside if b.frame_of_reference_uid == frame)))
+    try:
+        known = doses_of_groups(paths, plan)
+    except OncontourError:  # a part beside the whole dose that cannot be read tells nothing
+        known = {}
+    numbers = [group.whole("FractionGroupNumber") for group in listed]
+    doses = [None if number is None else known.get(number) for number in numbers]
+    if not _adds_up([dose for dose in doses if dose is not None], total):
+        doses = [None] * len(counts)
+    return [FractionGroup(count, dose) for count, dose in zip(counts, doses, strict=True)]
+
+
+def _adds_up(parts: Sequence[Volume], total: Volume) -> bool:
+    """Whether ``parts`` are ``total`` when added up, but for _ROUNDED of its maximum."""
+    if not parts or not all(part.geometry.same_grid(total.geometry) for part in parts):
+        return False
+    away = np.abs(sum((part.array for part in parts), np.zeros(total.array.shape, np.float64)) - total.array)
+    return float(away.max()) <= _ROUNDED * float(total.array.max())

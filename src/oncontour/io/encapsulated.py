@@ -2,19 +2,20 @@
 
 Sizes are checked against the compressed stream's own header before a decoder sees it.
 Sources: DICOM PS3.5 A.4 (encapsulation), annex G (RLE); ITU-T T.81 B.2 (JPEG frame header), H (lossless), T.87 C.2.2 (JPEG-LS),
-T.800 A.5.1 (JPEG 2000 SIZ).
+T.800 A (JPEG 2000 markers), B.3, B.6, B.9 (its tiles, precincts and packets).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.errors import FormatError
+from oncontour.errors import FormatError, LimitError
 from oncontour.io.dicomfile import DicomFile, PixelPlace, quiet
 from oncontour.io.dicomparse import opening
 from oncontour.io.plane import Plane
@@ -35,10 +36,36 @@ _PLUGINS = {
 }
 """Transfer syntax -> the pydicom plugin that decodes it here."""
 _LOSSLESS_JPEG = frozenset(f"{_JPEG}{n}" for n in (57, 70))
+LOSSY = frozenset(f"{_JPEG}{n}" for n in (50, 51, 81, 91, 203))
+"""Syntaxes whose values may not be what they were."""
 ENCAPSULATED = frozenset((*_PLUGINS, *_LOSSLESS_JPEG, RLE))
 _JPEG_2000 = frozenset(f"{_JPEG}{n}" for n in (90, 91, 201, 202, 203))
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _MAX_FRAGMENTS = 200_000
+MAX_SHRUNK = 1000
+"""How many times smaller than its pixels a compressed file may be, however many there are."""
+MAX_SHRUNK_PIXELS = 1 << 28
+"""What all files together that are smaller still may hold: 1024 images of 512 x 512, 16 of 4096 x 4096."""
+
+
+def check_shrunk(files: Iterable[DicomFile], where: str) -> None:
+    """Raise LimitError where compressed images are far larger than they can be by what their files hold, before any is decoded.
+
+    An image of air shrinks to almost nothing, and is read. A series of nothing else, large and many, is no patient: images that shrank to
+    less than 1 / MAX_SHRUNK of their size may together hold MAX_SHRUNK_PIXELS.
+    """
+    pixels = sum(_shrunk_pixels(file) for file in files if file.transfer_syntax_uid in ENCAPSULATED)
+    if pixels > MAX_SHRUNK_PIXELS:
+        raise LimitError(
+            f"{pixels} pixels in compressed images of less than 1/{MAX_SHRUNK} of their size; at most {MAX_SHRUNK_PIXELS} of such are read",
+            where=where,
+            hint="export the series uncompressed",
+        )
+
+
+def _shrunk_pixels(file: DicomFile) -> int:
+    pixels = (file.whole("NumberOfFrames") or 1) * (file.binary("Rows") or 0) * (file.binary("Columns") or 0)
+    return pixels if pixels * (file.binary("BitsAllocated") or 8) // 8 > MAX_SHRUNK * file.size else 0
 
 
 def frame_of(plane: Plane, place: PixelPlace) -> bytes:
@@ -100,8 +127,9 @@ def _by_table(plane: Plane, table: tuple[int, ...], fragments: list[Span]) -> li
     if len(table) != plane.frames or not fragments:
         raise FormatError(f"{len(fragments)} fragments for {plane.frames} frames and no table that says which is whose", where=plane.where)
     first = fragments[0][0]
-    ends = (*table[1:], 1 << 40)
-    return [f for f in fragments if table[plane.frame] <= f[0] - first < ends[plane.frame]]
+    starts = (*table, 1 << 40)
+    low, high = (bisect_left(fragments, starts[n], key=lambda span: span[0] - first) for n in (plane.frame, plane.frame + 1))
+    return fragments[low:high]
 
 
 # ---- decoding
@@ -120,6 +148,8 @@ def decoded(plane: Plane, frame: bytes) -> Array:
         )
     if b"\xff\xd9" not in frame[-64:]:
         raise FormatError("compressed image has no end: cut short", where=plane.where, hint="export the series again")
+    if syntax in _JPEG_2000:
+        _check_2000(plane, frame)
     return _lossless_jpeg(plane, frame) if syntax in _LOSSLESS_JPEG else _by_plugin(plane, frame, syntax)
 
 
@@ -172,6 +202,61 @@ def _size_jpeg(frame: bytes) -> tuple[int, int, int] | None:
         else:
             at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
     return None
+
+
+# ---- JPEG 2000
+
+
+def _check_2000(plane: Plane, frame: bytes) -> None:
+    """Raise FormatError where a codestream lacks tiles, or promises more packets than it has bytes (each takes one at least, B.9): the
+    decoder leaves out what is not there without a word, and makes room for all of it before it looks."""
+    try:
+        tiles, found, precincts = _promised_2000(frame)
+    except (struct.error, IndexError, ZeroDivisionError) as error:
+        raise FormatError(f"JPEG 2000 header is damaged ({error})", where=plane.where) from error
+    if found < tiles:
+        raise FormatError(f"JPEG 2000 image holds {found} of {tiles} tiles: cut short", where=plane.where, hint="export the series again")
+    if precincts > len(frame):
+        raise FormatError(f"JPEG 2000 image of {len(frame)} bytes promises {precincts} packets: cut short or damaged", where=plane.where)
+
+
+def _promised_2000(frame: bytes) -> tuple[int, int, int]:
+    """(tiles that a codestream promises, tiles that it holds, precincts of its one component if all tiles had the most)."""
+    at = frame.find(b"\xff\x4f\xff\x51") + 2
+    width, height, left, top, tile_width, tile_height, tile_left, tile_top = struct.unpack(">8I", frame[at + 6 : at + 38])
+    tiles = -(-(width - tile_left) // tile_width) * -(-(height - tile_top) // tile_height)
+    size = (min(tile_width, width - left), min(tile_height, height - top))
+    found, most, end = set(), 0, 0
+    while at + 4 <= len(frame) and frame[at] == 0xFF:
+        marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4], "big")
+        if marker == 0x90:  # start of tile-part
+            tile, part = struct.unpack(">HI", frame[at + 4 : at + 10])
+            found.add(tile)
+            end = at + part if part else len(frame)
+        elif marker in (0x52, 0x53):  # coding style, of all components or of one
+            content = frame[at + 4 : at + 2 + length]
+            most = max(
+                most, _precincts(content[5:] if marker == 0x52 else content[2:], bool(content[0 if marker == 0x52 else 1] & 1), size)
+            )
+        if marker == 0x93:  # its data
+            if end <= at:
+                break
+            at = end
+        elif marker == 0xD9:
+            break
+        else:
+            at += 2 + length
+    return tiles, len(found), most * tiles
+
+
+def _precincts(style: bytes, told: bool, size: tuple[int, int]) -> int:
+    """Precincts of one tile of ``size`` at all resolutions (B.6); 2^15 wide and high where ``style`` does not tell."""
+    levels, count = style[0], 0
+    for resolution in range(min(levels, 32) + 1):
+        exponents = style[5 + resolution] if told else 0xFF
+        across, down = (-(-length // (1 << (levels - resolution))) for length in size)
+        count += -(-across // (1 << (exponents & 15))) * -(-down // (1 << (exponents >> 4)))
+    return count
 
 
 # ---- lossless JPEG

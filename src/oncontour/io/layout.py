@@ -1,22 +1,28 @@
 """One patient as a folder of images: ``ct.nii.gz``, ``dose.nii.gz``, ``mr.nii.gz`` and ``masks/NAME.nii.gz``.
 
 Every image file (.nii, .nii.gz, .nrrd, .mha) at the top of the folder becomes an image of its name; every one in ``masks/`` becomes a mask
-under its TG-263 name. A file that is not there is a structure that was not contoured.
+under its TG-263 name. A file that is not there is a structure that was not contoured. A file of several structures is a label map: a
+.seg.nrrd names them itself, any other one needs NAME.json beside it (``io/labelmap.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from oncontour.case import Case
-from oncontour.errors import InputError, OncontourError
+from oncontour.case import Case, LabelMasks
+from oncontour.errors import FormatError, InputError, OncontourError, StructureError
 from oncontour.files import readable, writing_folder
+from oncontour.io.folders import name_of
+from oncontour.io.labelmap import is_label_map, mask_of_one, read_label_names, split_labels, split_segments
 from oncontour.io.names import to_tg263
-from oncontour.io.nifti import SUFFIXES, is_image, read_image, write_image
+from oncontour.io.nifti import SUFFIXES, is_image, read_image, read_image_file, write_image
+from oncontour.io.voxels import ImageFile
+from oncontour.notes import Note, NoteCode
 from oncontour.volume import Volume
 
 MASKS = "masks"
@@ -50,8 +56,9 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
 
     ``facts["names"]`` has the file's name of every mask (TG-263 name -> name in the file system), so that ``write_layout`` can give it
     back; ``facts["unmapped"]`` the masks whose names no TG-263 name is known for (they keep their own). In a mask, 0 (below 0.5 in
-    files of real numbers) is outside. Raises InputError where there is no image, or two files of one name, what ``read_image`` raises, and
-    GeometryError for a mask that is not on the CT's grid; with ``lenient`` a dose or a mask that cannot be
+    files of real numbers) is outside; several numbers are several structures, which NAME.json or the file itself names.
+    Raises InputError where there is no image, or two files of one name, what ``read_image`` raises, StructureError for labels without a
+    name, GeometryError for a mask that is not on the CT's grid; with ``lenient`` a dose or a mask that cannot be
     used is left out and noted.
     """
     folder = Path(folder)
@@ -60,12 +67,14 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
     images, said = {}, _passed_over(folder)
     for name, path in _by_name(folder).items():
         try:
-            images[image_name(name)] = read_image(path)
+            found = read_image_file(path)
+            images[image_name(name)] = one_volume(found, path)
+            said += _noted(found, path)
         except OncontourError as error:
             if not lenient or image_name(name) != "dose":
                 raise
-            said.append(f"the dose cannot be used: {error.what} [{path.name}]")
-    return _with_masks(_by_name(folder / MASKS), id or readable(folder.resolve().name), images, said, lenient)
+            said.append(Note(NoteCode.DOSE_LEFT_OUT, f"the dose cannot be used: {error.what} [{path.name}]"))
+    return _with_masks(_by_name(folder / MASKS), id or readable(name_of(folder)), images, said, lenient)
 
 
 def _passed_over(folder: Path) -> list[str]:
@@ -88,7 +97,25 @@ def _called(folder: Path) -> list[Path]:
 def read_masks(folder: Path | str, *, id: str | None = None) -> Case:
     """The masks in ``folder`` itself, as ``read_layout`` reads those in ``masks/``: NAME.nii.gz and the like."""
     folder = Path(folder)
-    return _with_masks(_by_name(folder), id or readable(folder.resolve().name), {}, [], lenient=False)
+    return _with_masks(_by_name(folder), id or readable(name_of(folder)), {}, [], lenient=False)
+
+
+def read_mask_file(path: Path | str, *, id: str | None = None) -> Case:
+    """The structures in one image file: the mask of one, called as the file is, or a label map. Raises what ``read_masks`` raises."""
+    path = Path(path)
+    return _with_masks({stem(path): path}, id or stem(path), {}, [], lenient=False)
+
+
+def one_volume(found: ImageFile, path: Path) -> Volume:
+    """The image in a file. Raises FormatError where it holds several layers of segments."""
+    if found.volume.array.ndim != 3:
+        raise FormatError("the file holds segments that overlap, and is no image", where=str(path), hint=f"put it into {MASKS}")
+    return found.volume
+
+
+def _noted(found: ImageFile, path: Path) -> list[str]:
+    """What was remarked when ``found`` was read, with the name of its file."""
+    return [f"{readable(path.name)}: {note}" for note in found.notes]
 
 
 def read_named(folder: Path | str) -> dict[str, Volume]:
@@ -108,23 +135,100 @@ def write_named(volumes: Iterable[tuple[str, Volume]], folder: Path) -> list[Pat
 
 def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume], said: list[str], lenient: bool) -> Case:
     """The case of ``images`` with the mask files ``found``; what ``lenient`` leaves out is ``said``."""
-    names, unmapped, notes = map_names(found)
+    files: list[tuple[str, Mapping[str, Volume]]] = []
+    holder: dict[str, str] = {}
+    for name, path in found.items():
+        with _or_said(to_tg263(name) or name, said, lenient):
+            masks, notes = _structures_in(path, name)
+            double = next((own for own in masks if own in holder), None)
+            if double is not None:
+                what = f"{readable(path.name)} and {holder[double]} both hold a structure called {double!r}"
+                raise InputError(what, where=str(path.parent), hint="take one of them out of the folder")
+            holder |= dict.fromkeys(masks, readable(path.name))
+            files.append((name, masks))
+            said += notes
+    names, unmapped, remarks = map_names(own for _, masks in files for own in masks)
+    called = {original: name for name, original in names.items()}
     case = Case(id, images) if images else None
-    masks = {}
-    for name, original in names.items():
-        try:
-            image = read_image(found[original])
-            mask = _as_mask(image)
-            case = case or Case(id, masks={name: mask})
-            case.with_masks({name: mask})  # raises for another grid
-            masks[name] = mask
-            said += _several_labels(name, image)
-        except OncontourError as error:
-            if not lenient:
-                raise
-            said.append(f"the structure {name} cannot be used: {error.what}")
-    facts: dict[str, Any] = {"names": {name: names[name] for name in masks}, "unmapped": unmapped, "notes": (*notes, *said)}
-    return Case(id, images, masks, facts=facts)
+    plain: dict[str, Volume] = {}
+    packed: list[LabelMasks] = []
+    for name, masks in files:
+        mine = _renamed(masks, called)
+        with _or_said(to_tg263(name) or name, said, lenient):
+            case = case or Case(id, masks=mine)
+            case.with_masks(mine)  # raises for another grid
+            if isinstance(mine, LabelMasks):
+                packed.append(mine)
+            else:
+                plain |= mine
+    held = [name for masks in (plain, *packed) for name in masks]
+    facts: dict[str, Any] = {
+        "names": {name: names[name] for name in names if name in held},
+        "unmapped": unmapped,
+        "notes": (*remarks, *said),
+    }
+    first = plain or (packed.pop(0) if packed else {})
+    out = Case(id, images, first, facts=facts)
+    for masks in packed:
+        out = out.with_masks(masks)
+    return out
+
+
+@contextmanager
+def _or_said(name: str, said: list[str], lenient: bool) -> Iterator[None]:
+    """With ``lenient`` an error inside becomes a note on the structure ``name``."""
+    try:
+        yield
+    except OncontourError as error:
+        if not lenient:
+            raise
+        said.append(Note(NoteCode.STRUCTURES_LEFT_OUT, f"the structure {name} cannot be used: {error.what}"))
+
+
+def _renamed(masks: Mapping[str, Volume], called: Mapping[str, str]) -> Mapping[str, Volume]:
+    if isinstance(masks, LabelMasks):
+        return LabelMasks(masks.labels, [called[own] for own in masks])
+    return {called[own]: mask for own, mask in masks.items()}
+
+
+def _structures_in(path: Path, name: str) -> tuple[Mapping[str, Volume], list[str]]:
+    """(name in the file -> mask, notes) of a mask file called ``name``: one structure, or those of a label map."""
+    found, where, beside = read_image_file(path), str(path), path.with_name(f"{name}.json")
+    notes = _noted(found, path)
+    if len(found.segments) == 1:
+        return {_only_name(found, name, where): next(iter(split_segments(found.volume, found.segments, where).values()))}, notes
+    if found.segments:
+        return split_segments(found.volume, found.segments, where), notes
+    labels = _labels_beside(beside, found.volume)
+    if labels is None:
+        return {name: mask_of_one(found.volume, where, beside.name)}, notes
+    masks = split_labels(found.volume, labels, where)
+    there = np.unique(masks.labels.array)
+    if empty := [own for own in masks if masks.value(own) not in there]:
+        notes.append(f"{readable(path.name)}: no voxel has the label of {', '.join(empty)}: empty masks")
+    return masks, notes
+
+
+def _labels_beside(beside: Path, volume: Volume) -> Mapping[int, str | None] | None:
+    """The names of labels in the JSON ``beside`` a mask file, if any; another kind of JSON beside a mask of one structure is left alone."""
+    if not beside.is_file():
+        return None
+    try:
+        return read_label_names(beside)
+    except FormatError:
+        if is_label_map(volume):
+            raise
+        return None
+
+
+def _only_name(found: ImageFile, name: str, where: str) -> str:
+    """A file of one segment is called as every mask file is. Raises StructureError where its header names another known structure."""
+    own = name.removesuffix(".seg")
+    theirs = found.segments[0].name
+    said, meant = to_tg263(own), to_tg263(theirs)
+    if said and meant and said != meant:
+        raise StructureError(f"the file is called {own}, its segment {theirs}", where=where, hint="rename the one that is wrong")
+    return own
 
 
 def write_layout(case: Case, folder: Path | str) -> list[Path]:
@@ -155,6 +259,8 @@ def losses(case: Case) -> tuple[str, ...]:
     if renamed:
         notes.append(f"names that no file can have, or that another has but for capitals, were changed: {', '.join(renamed)}")
     planned = [f"{key} {case.facts[key]:g}" for key in ("fractions", "prescription_gy") if key in case.facts]
+    groups = case.facts.get("fraction_groups", ())
+    planned += [f"which dose is given in which of {len(groups)} fraction groups"] if len(groups) > 1 else []
     if planned:
         notes.append(f"what the plan says is not kept in NIfTI: {', '.join(planned)}")
     kind = case.facts.get("rtdose")
@@ -269,24 +375,3 @@ def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if is_image(p) and not p.name.startswith(".") and p.is_file())
-
-
-def _several_labels(name: str, volume: Volume) -> list[str]:
-    """A note where a mask file has several values beside 0, as a map of many labels has, which is no mask of one structure."""
-    array = volume.array
-    if not np.issubdtype(array.dtype, np.integer):
-        return []
-    most = int(array.max()) or int(array.min())
-    if not ((array != 0) & (array != most)).any():
-        return []
-    values = np.unique(array[array != 0])
-    shown = ", ".join(str(v) for v in values[:4]) + (", ..." if len(values) > 4 else "")
-    return [
-        f"the file of {name} has {len(values)} values beside 0 ({shown}), all of them taken as inside: make sure that it is one structure"
-    ]
-
-
-def _as_mask(volume: Volume) -> Volume:
-    if volume.array.dtype == bool or np.issubdtype(volume.array.dtype, np.integer):
-        return Volume(volume.array != 0, volume.geometry)
-    return volume.binary()

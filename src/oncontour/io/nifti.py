@@ -18,11 +18,11 @@ from typing import IO, Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.errors import FormatError, InputError, LimitError
+from oncontour.errors import FormatError, GeometryError, InputError, LimitError
 from oncontour.files import writing
-from oncontour.geometry import Floats, Geometry
+from oncontour.geometry import Floats, Geometry, rounding_mm
 from oncontour.io.textheader import read_metaimage, read_nrrd
-from oncontour.io.voxels import ORIENT, check_size, check_there, fill
+from oncontour.io.voxels import ORIENT, ImageFile, check_size, check_there, fill
 from oncontour.volume import Volume
 
 MAX_VOXELS = 2**29
@@ -33,7 +33,12 @@ _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _XYZ_TO_KJI = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _CODES = {np.dtype(name): code for code, name in _DTYPES.items()}
-_MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+_UNITS = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}
+"""xyzt_units -> what lengths are told in, and how many mm that is; 2 is mm, and 0 (unknown) is taken as mm by everybody."""
+_CODES_OF_FORMS = range(6)
+"""sform_code and qform_code: 0 not set, else which space it leads to. Some programs take a number beyond these as set, some do not."""
+_ROUNDED_QUATERNION = 1e-6
+_FORMS = "keep the one that is right, set the code of the other to 0, or save the image again from a program that knows how the patient lay"
 
 _NIFTI1 = [
     ("sizeof_hdr", "i4"), ("unused1", "V35"), ("dim_info", "u1"), ("dim", "i2", 8), ("intent", "f4", 3), ("intent_code", "i2"),
@@ -59,9 +64,20 @@ def is_image(path: Path | str) -> bool:
 def read_image(path: Path | str, *, max_voxels: int = MAX_VOXELS) -> Volume:
     """The image at ``path`` on its own grid, in its own dtype (scaled NIfTI values that are not whole numbers: float32).
 
+    Raises what ``read_image_file`` raises, FormatError for several layers of segments too.
+    """
+    volume = read_image_file(path, max_voxels=max_voxels).volume
+    if volume.array.ndim != 3:
+        raise FormatError("the file holds segments that overlap, and is no image", where=str(path), hint="give it as masks")
+    return volume
+
+
+def read_image_file(path: Path | str, *, max_voxels: int = MAX_VOXELS) -> ImageFile:
+    """What ``read_image`` reads, with notes on how it was read and the segments that a .seg.nrrd names.
+
     Raises InputError where there is no such file, FormatError for a file that is not what its name says, is cut short, has not three
-    axes, is complex or coloured, or holds NaN or infinity; GeometryError for a singular or sheared grid; LimitError for more than
-    ``max_voxels``, judged by the header before any voxel is read.
+    axes, is complex or coloured, holds NaN or infinity, or whose header says two things of one (``docs/conformance.md`` has the table);
+    GeometryError for a singular or sheared grid; LimitError for more than ``max_voxels``, judged by the header before any voxel is read.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,13 +87,15 @@ def read_image(path: Path | str, *, max_voxels: int = MAX_VOXELS) -> Volume:
         raise FormatError(f"not an image file that can be read; its name should end in one of {', '.join(SUFFIXES)}", where=str(path))
     read = read_nrrd if name.endswith(".nrrd") else read_metaimage if name.endswith(".mha") else _read_nifti
     try:
-        volume = read(path, max_voxels)
-        _check_finite(volume.array, str(path))
+        found = read(path, max_voxels)
+        _check_finite(found.volume.array, str(path))
+    except GeometryError as error:
+        raise GeometryError(error.what, where=error.where or str(path), hint=error.hint) from error
     except MemoryError as error:
         raise LimitError("the image does not fit into memory", where=str(path), hint="use a machine with more memory") from error
     except (OSError, EOFError, zlib.error) as error:
         raise FormatError(f"the file is damaged or cut short ({error})", where=str(path), hint="copy or export it again") from error
-    return volume
+    return found
 
 
 def _check_finite(array: NDArray[Any], where: str) -> None:
@@ -114,7 +132,7 @@ def write_image(volume: Volume, path: Path | str) -> Path:
 # ---- NIfTI
 
 
-def _read_nifti(path: Path, max_voxels: int) -> Volume:
+def _read_nifti(path: Path, max_voxels: int) -> ImageFile:
     where = str(path)
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
@@ -123,7 +141,10 @@ def _read_nifti(path: Path, max_voxels: int) -> Volume:
         header = _header(stream, where)
         shape = _shape(header, where)
         check_size(shape, max_voxels, where)
-        geometry = Geometry((shape[2], shape[1], shape[0]), _LPS @ _affine_ras(header, where) @ _XYZ_TO_KJI)
+        scale, notes = _mm_per_unit(header)
+        affine = _affine_ras(header, shape, scale, where)
+        affine[:3] *= scale
+        geometry = Geometry((shape[2], shape[1], shape[0]), _LPS @ affine @ _XYZ_TO_KJI)
         code = int(header["datatype"])
         if code not in _DTYPES:
             raise FormatError(f"voxels of NIfTI data type {code} (complex, colour or unknown) cannot be read", where=where)
@@ -132,7 +153,7 @@ def _read_nifti(path: Path, max_voxels: int) -> Volume:
         array = np.empty(geometry.shape, dtype)
         stream.seek(gap)
         fill(stream, array, where)  # file order: i fastest
-    return Volume(_scaled(array.astype(array.dtype.newbyteorder("="), copy=False), header, where), geometry)
+    return ImageFile(Volume(_scaled(array.astype(array.dtype.newbyteorder("="), copy=False), header, where), geometry), notes)
 
 
 def _header(stream: IO[bytes], where: str) -> np.void:
@@ -160,57 +181,104 @@ def _shape(header: np.void, where: str) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _affine_ras(header: np.void, where: str) -> Floats:
-    """4x4 from (i, j, k, 1) to RAS+ mm: sform where it is set, else qform (nifti1.h, methods 3, 2).
+def _mm_per_unit(header: np.void) -> tuple[float, tuple[str, ...]]:
+    """How many mm the header's unit of length is, and a note where it is another than mm."""
+    unit = int(header["xyzt_units"]) & 7
+    if unit in _UNITS:
+        name, scale = _UNITS[unit]
+        return scale, (f"lengths are told in {name} (xyzt_units {unit}) and were turned into mm",)
+    return 1.0, () if unit in (0, 2) else (f"lengths are told in no known unit (xyzt_units {unit}) and taken as mm",)
+
+
+def _affine_ras(header: np.void, shape: tuple[int, ...], scale: float, where: str) -> Floats:
+    """4x4 from (i, j, k, 1) to RAS+ in the header's unit (``scale`` mm): sform where it is set, else qform (nifti1.h, methods 3, 2).
 
     *Differs:* bare voxel sizes (method 1) are refused. What they mean is read in opposite ways: nifti1.h has i run to the patient's right,
-    ITK and nibabel to the left. So is an sform that has an axis run another way than the qform beside it: some programs go by the one, some
-    by the other, and masks made in one of them would lie on the other side here.
+    ITK and nibabel to the left. So is whatever the header says twice and not the same: an sform beside another qform or beside other voxel
+    sizes. ITK goes by the one, nibabel by the other, and masks made in one of them would lie elsewhere here.
     """
-    if int(header["sform_code"]) > 0:
+    sform, qform = (_code(header, name, where) for name in ("sform_code", "qform_code"))
+    by_qform = _qform(header, where) if qform else None
+    if sform:
         affine = np.vstack([np.asarray(header["srow"], dtype=np.float64), [0, 0, 0, 1]])
-        if int(header["qform_code"]) > 0:
-            _check_agree(affine[:3, :3], _qform_axes(header), where)
-    elif int(header["qform_code"]) > 0:
-        affine = _qform(header, where)
-    else:
+        if not np.isfinite(affine).all():
+            raise FormatError(f"the sform is not finite: {affine[:3].tolist()}", where=where, hint=_FORMS)
+        _check_sizes(affine, header, shape, scale, where)
+        if by_qform is not None:
+            _check_agree(affine, by_qform, header, shape, scale, where)
+        return affine
+    if by_qform is None:
         raise FormatError("neither sform nor qform is set: which side is the patient's left cannot be told", where=where, hint=ORIENT)
-    affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
-    return affine
+    return by_qform
+
+
+def _code(header: np.void, name: str, where: str) -> int:
+    code = int(header[name])
+    if code not in _CODES_OF_FORMS:
+        what = f"{name} is {code}, not one of 0 to {_CODES_OF_FORMS[-1]}: whether it is set cannot be told"
+        raise FormatError(what, where=where, hint=ORIENT)
+    return code
 
 
 def _qform(header: np.void, where: str) -> Floats:
-    """4x4 by quaternion. *Differs:* voxel sizes that are not positive are refused: some programs mirror by them, some take 1 mm instead."""
+    """4x4 by quaternion. *Differs:* voxel sizes that are not positive are refused (some programs mirror by them, some take 1 mm instead),
+    so are a quaternion longer than 1 (ITK shortens it, nibabel refuses it) and a qfac below 0 other than -1 (ITK mirrors, nibabel not)."""
     sizes = np.asarray(header["pixdim"][1:4], dtype=np.float64)
     if not sizes.min() > 0:
         raise FormatError(f"voxel sizes must be positive, not {sizes.tolist()} mm", where=where, hint=ORIENT)
+    quaternion, qfac = np.asarray(header["quatern"], dtype=np.float64), float(header["pixdim"][0])
+    length = float(np.linalg.norm(quaternion))
+    if not length <= 1 + _ROUNDED_QUATERNION:
+        what = f"the qform's quaternion {quaternion.tolist()} is no rotation: its length is {length:.7g}"
+        raise FormatError(what, where=where, hint=_FORMS)
+    if np.isnan(qfac) or (qfac < 0 and qfac != -1):
+        raise FormatError(f"the qform's qfac (pixdim[0]) is {qfac:g}, not 1 or -1: a mirror cannot be told", where=where, hint=_FORMS)
     affine = np.eye(4)
-    affine[:3, :3] = _qform_axes(header) * sizes
+    affine[:3, :3] = _rotation(quaternion / max(length, 1.0)) * [1.0, 1.0, -1.0 if qfac < 0 else 1.0] * sizes
     affine[:3, 3] = header["qoffset"]
+    if not np.isfinite(affine).all():
+        raise FormatError(f"the qform's offset is not finite: {affine[:3, 3].tolist()}", where=where, hint=_FORMS)
     return affine
 
 
-def _qform_axes(header: np.void) -> Floats:
-    """Directions of i, j and k as columns."""
-    mirrored = -1.0 if header["pixdim"][0] < 0 else 1.0
-    return _rotation(np.asarray(header["quatern"], dtype=np.float64)) * [1.0, 1.0, mirrored]
-
-
-def _check_agree(sform: Floats, qform: Floats, where: str) -> None:
-    """Raise FormatError where an axis of the two runs more than 60 degrees apart; what is no direction at all is not judged here."""
-    lengths = np.linalg.norm(sform, axis=0) * np.linalg.norm(qform, axis=0)
-    if not (np.isfinite(lengths).all() and lengths.min() > 0):
-        return
-    cosines = (sform * qform).sum(axis=0) / lengths
-    if cosines.min() < 0.5:
-        axis = int(cosines.argmin())
-        ways = [[round(float(v), 3) for v in one[:, axis]] for one in (sform, qform)]
+def _check_sizes(sform: Floats, header: np.void, shape: tuple[int, ...], scale: float, where: str) -> None:
+    """Raise FormatError where voxels as large as pixdim says would make the image longer or shorter than the sform does."""
+    steps, sizes = np.linalg.norm(sform[:3, :3], axis=0), np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if not (np.abs(steps - sizes) * shape * scale).max() <= rounding_mm(float(np.abs(steps).min()) * scale):
         raise FormatError(
-            f"sform and qform have {'ijk'[axis]} run two ways, {ways[0]} and {ways[1]} (right, anterior, superior): "
-            "which side is the patient's left cannot be told",
+            f"voxels are {_shown(steps)} by the sform and {_shown(sizes)} by pixdim (i, j, k): which is true cannot be told",
             where=where,
             hint=ORIENT,
         )
+
+
+def _check_agree(sform: Floats, qform: Floats, header: np.void, shape: tuple[int, ...], scale: float, where: str) -> None:
+    """Raise FormatError where the two put a voxel to different places, but for what the rounding of the quaternion leaves open.
+
+    Its first part is sqrt(1 - b^2 - c^2 - d^2): near a half turn the last digits of b, c and d turn the image by up to 0.03 degrees.
+    """
+    ends = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
+    apart = np.linalg.norm((sform - qform)[:3, :3] @ ends + (sform - qform)[:3, 3:], axis=0) * scale
+    reach = float(np.linalg.norm(sform[:3, :3] @ (np.array(shape) - 1))) * scale
+    quaternion = np.asarray(header["quatern"])
+    a2 = max(0.0, 1.0 - float(np.square(quaternion, dtype=np.float64).sum()))
+    within = rounding_mm(float(np.linalg.norm(sform[:3, :3], axis=0).min()) * scale)
+    within += 2 * reach * (np.sqrt(a2 + 4 * float(np.finfo(quaternion.dtype).eps)) - np.sqrt(a2))
+    if apart.max() <= within:
+        return
+    unit = [one[:3, :3] / np.linalg.norm(one[:3, :3], axis=0) for one in (sform, qform)]
+    cosines = (unit[0] * unit[1]).sum(axis=0)
+    axis = int(cosines.argmin())
+    if cosines[axis] < 0.5:
+        ways = [[round(float(v), 3) for v in one[:, axis]] for one in unit]
+        what = f"have {'ijk'[axis]} run two ways, {ways[0]} and {ways[1]} (right, anterior, superior): which side is the patient's left"
+    else:
+        what = f"put the same voxel to places up to {apart.max():.3g} mm apart: which is true"
+    raise FormatError(f"sform and qform {what} cannot be told", where=where, hint=_FORMS)
+
+
+def _shown(sizes: Floats) -> str:
+    return " x ".join(f"{size:.6g}" for size in sizes)
 
 
 def _rotation(quaternion: Floats) -> Floats:
@@ -237,7 +305,12 @@ def _gap(header: np.void, where: str) -> int:
 def _scaled(array: NDArray[Any], header: np.void, where: str) -> NDArray[Any]:
     """Voxels after scl_slope and scl_inter: whole numbers stay whole, anything else is float32."""
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
-    if np.isnan(slope) or slope == 0 or (slope == 1 and inter == 0):
+    if np.isnan(slope) or slope == 0:  # not scaled (nifti1.h), but ITK adds the intercept all the same
+        if np.isfinite(inter) and inter != 0:
+            what = f"scl_slope is {slope:g} (not scaled) and scl_inter {inter:g}: whether that is added cannot be told"
+            raise FormatError(what, where=where, hint="save the image again with its values as they are meant")
+        return array
+    if slope == 1 and inter == 0:
         return array
     if not (np.isfinite(slope) and np.isfinite(inter)):
         raise FormatError(f"scaling by {slope} and {inter} is not finite", where=where)

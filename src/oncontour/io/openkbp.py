@@ -20,6 +20,7 @@ from oncontour.case import Case
 from oncontour.errors import FormatError, InputError, LimitError
 from oncontour.files import readable, write_text, writing_folder
 from oncontour.geometry import Geometry
+from oncontour.io.folders import name_of
 from oncontour.io.layout import file_name, map_names
 from oncontour.volume import Volume
 
@@ -54,7 +55,7 @@ def read_openkbp(folder: Path | str, *, id: str | None = None) -> Case:
     images = {name: Volume(_dense(files[name], name), published).to(grid) for name in _IMAGES if name in files}
     names, unmapped, notes = map_names(name for name in files if name not in _IMAGES)
     masks = {name: Volume(_dense(files[original], original).astype(bool), published).to(grid) for name, original in names.items()}
-    return Case(id or readable(folder.resolve().name), images, masks, facts={"names": names, "unmapped": unmapped, "notes": notes})
+    return Case(id or readable(name_of(folder)), images, masks, facts={"names": names, "unmapped": unmapped, "notes": notes})
 
 
 def write_openkbp(case: Case, folder: Path | str) -> list[Path]:
@@ -65,7 +66,7 @@ def write_openkbp(case: Case, folder: Path | str) -> list[Path]:
     grid = case.geometry
     if grid.shape != (SIDE, SIDE, SIDE) or not grid.is_axial:
         raise InputError(
-            f"OpenKBP needs {SIDE}^3 voxels along the patient axes, not {grid}", hint="bring the case there with volume.to(grid)"
+            f"OpenKBP needs {SIDE}^3 voxels along the patient axes, not {grid}", hint="bring the patient onto such a grid first"
         )
     originals = case.facts.get("names", {})
     target = grid.reorient(_AXES)

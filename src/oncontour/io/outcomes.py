@@ -76,7 +76,9 @@ def read_outcomes(path: Path | str, toxicities: Sequence[str] = (), facts: Seque
         raise CohortError(f"the table has no column {', '.join(absent)}; there are {', '.join(head)}", where=str(path))
     chosen = tuple(toxicities) or tuple(_binary(head, rows, facts))
     if not chosen:
-        raise CohortError("no column of outcomes (0, 1, or empty where unknown)", where=str(path), hint="name it with --toxicities")
+        raise CohortError(
+            "no column of outcomes (0, 1, or empty where unknown)", where=str(path), hint="name it with --settings.toxicities"
+        )
     people = tuple(_person(row, f"{path}, line {line}", chosen, facts) for line, row in rows)
     seen: dict[str, int] = {}
     for (line, _), person in zip(rows, people, strict=True):

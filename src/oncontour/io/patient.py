@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,21 +19,22 @@ from oncontour.case import Case
 from oncontour.contours import Contours
 from oncontour.errors import DoseError, InputError, OncontourError, OutputError, StructureError
 from oncontour.files import writing_folder
-from oncontour.io.dicomparse import read_header
+from oncontour.io.folders import archives_in, name_of
 from oncontour.io.nifti import is_image
 from oncontour.io.scan import SeriesFiles, passed_over, scan
-from oncontour.io.source import DicomSource
+from oncontour.io.source import SAME_FRAME_WAY, DicomSource
+from oncontour.notes import Note, NoteCode
 from oncontour.volume import Volume
 
 if TYPE_CHECKING:
     from oncontour.io.rtdose import DoseKind
+    from oncontour.io.seg import Segments
 
 _MODALITIES = {"ct": "CT", "mr": "MR"}
 OTHERS_MAY_FILL = (
     "slices between contours are left empty, which an RTSTRUCT cannot say but in words: oncontour reads them as they are, "
     "other programs may fill them"
 )
-_DATES = ("StructureSetDate", "StructureSetTime", "InstanceCreationDate", "InstanceCreationTime", "SOPClassUID", "SOPInstanceUID")
 _OURS = {"CT", "MR", "masks", "RTDOSE.dcm", "RTSTRUCT.dcm"}
 
 
@@ -54,62 +56,82 @@ def read_dicom(
     id: str | None = None,
     series_uid: str | None = None,
     structure_set_uid: str | None = None,
+    same_frame: bool = False,
     doses: Sequence[str | Path] = (),
     lenient: bool = False,
 ) -> Case:
     """The CT (else MR) series in ``folder`` with the RTSTRUCT, SEG and RTDOSE that belong to it; ``id`` is by default the folder's name.
 
-    Of several structure sets the newest is read (``structure_set_uid``, a SOPInstanceUID, names another). The masks of a SEG are added
-    under names that the structure set does not have. A dose is read where it is one: that of one plan, in the images' frame of
-    reference; ``doses`` (SOPInstanceUIDs or files) names others, added up where there are several. The RTPLAN of the dose tells
-    ``facts["fractions"]`` and ``facts["prescription_gy"]``; ``facts["rtdose"]``, a DoseKind (``io.rtdose``), whether it is EFFECTIVE, or
-    of a part. What is left out is noted. Raises what ``read_series``, ``read_structure_set``, ``read_seg``, ``read_rtdose`` and
-    ``read_doses`` raise, StructureError where two structure sets are equally new or the named one is not there, and StructureError or
-    DoseError where two different files bear one SOPInstanceUID (two such plans tell no fractions, with a note). With ``lenient`` what is
-    wrong with structures, segments or dose is noted and they are left out: the images are there all the same.
+    Structure sets that refer to the series come first, then those of another series in the same frame of reference, with a note; of
+    several of one series the newest is read. ``structure_set_uid`` (a SOPInstanceUID) names any RTSTRUCT or SEG; with ``same_frame`` one
+    in a frame of reference of another name is taken too, where PatientID and every plane agree (``io/structure_sets.py``). The masks of a
+    SEG are added under names that the structure set does not have. A dose is read where it is one: that of one plan, in the images' frame
+    of reference; ``doses`` (SOPInstanceUIDs or files) names others, added up where there are several. The RTPLAN of the dose tells
+    ``facts["fractions"]``, ``facts["fraction_groups"]`` and ``facts["prescription_gy"]`` (``io.doses.plan_facts``); ``facts["rtdose"]``, a
+    DoseKind (``io.rtdose``), whether it is EFFECTIVE, or of a part. What is left out is noted.
+
+    Raises what ``read_series``, ``read_structure_set``, ``read_seg``, ``read_rtdose``, ``read_doses`` and ``choose_structure_sets``
+    raise, and StructureError or DoseError where two different files bear one SOPInstanceUID (two such plans tell no fractions, with a
+    note). With ``lenient`` what is wrong with structures, segments or dose is noted and they are left out: the images are there all the
+    same. What was asked for by name
+    (``structure_set_uid``, ``same_frame``, ``doses``) is wanted in any case.
     """
     from oncontour.io.choose import choose
     from oncontour.io.series import read_series
 
     folder = Path(folder)
     files = scan(folder)
+    if not files and (packed := archives_in(folder)):
+        raise InputError(f"no DICOM file here, but archives: {', '.join(packed[:3])}", where=str(folder), hint="unpack them first")
     series, left_out = choose(files, str(folder), series_uid=series_uid, prefer_referenced=True)
     volume, source, remarks = read_series(series)
     found = _Found({series.modality.lower(): volume}, notes=[*left_out, *passed_over(folder, files), *remarks])
     found.notes += _of_another_patient(files, series, source)
     planned: dict[str, Any] = {}
-    with _bearing(found, "the structures", lenient):
-        _add_structures(found, [f for f in files if f.kind == "RTSTRUCT"], source, structure_set_uid)
-    with _bearing(found, "the segments", lenient):
-        _add_segments(found, [f for f in files if f.kind == "SEG"], source, volume)
-    with _bearing(found, "the dose", lenient):
+    bearing = partial(_bearing, found, code=NoteCode.STRUCTURES_LEFT_OUT, lenient=lenient and not (structure_set_uid or same_frame))
+    chosen: tuple[SeriesFiles, ...] = ()
+    with bearing("the structures"):
+        chosen = _structure_sets(found, files, source, structure_set_uid, same_frame)
+    for file in chosen:
+        with bearing("the segments" if file.kind == "SEG" else "the structures"):
+            _add_structures(found, file, source, volume, same_frame)
+    with _bearing(found, "the dose", code=NoteCode.DOSE_LEFT_OUT, lenient=lenient and not doses):
         planned = _add_dose(found, files, source, doses)
     facts: dict[str, Any] = {**planned, "names": found.names, "unmapped": tuple(found.unmapped), "notes": tuple(dict.fromkeys(found.notes))}
-    return Case(id or folder.resolve().name, found.images, found.masks, found.contours, facts=facts, source=source)
+    return Case(id or name_of(folder), found.images, found.masks, found.contours, facts=facts, source=source)
 
 
-def read_onto(path: Path | str, case: Case, *, id: str | None = None) -> Case:
-    """The structures at ``path`` of the patient whose images ``case`` has: a whole patient or a folder of mask files, read as they are, or
-    an RTSTRUCT or SEG alone (a file, or a folder without images), whose structures the images of ``case`` then bear.
+def read_onto(
+    path: Path | str, case: Case, *, id: str | None = None, structure_set_uid: str | None = None, same_frame: bool = False
+) -> Case:
+    """The structures at ``path`` of the patient whose images ``case`` has: a whole patient, a mask file or a folder of them, read as
+    they are, or an RTSTRUCT or SEG alone (a file, or a folder without images), whose structures the images of ``case`` then bear.
 
-    Raises StructureError for several structure sets without images, and for what lies in another frame of reference than ``case``, where
-    both say theirs; else what ``io.read`` raises.
+    ``structure_set_uid`` and ``same_frame`` as ``read_dicom`` has them. Raises StructureError for several structure sets without images,
+    and for what lies in another frame of reference than ``case``, where both say theirs; ConfigError where one is picked and these are
+    image files; else what ``io.read`` raises.
     """
-    from oncontour.io import read
-    from oncontour.io.layout import is_masks, read_masks
+    from oncontour.io import check_unpicked, read
+    from oncontour.io.layout import is_masks, read_mask_file, read_masks
+    from oncontour.io.structure_sets import PICK_ONE, listed
 
     path = Path(path)
+    if path.is_file() and is_image(path):
+        check_unpicked(path, structure_set_uid=structure_set_uid, same_frame=same_frame)
+        return read_mask_file(path, id=id)
     if is_masks(path):
+        check_unpicked(path, structure_set_uid=structure_set_uid, same_frame=same_frame)
         return read_masks(path, id=id)
-    alone = _without_images(path)
+    alone = _without_images(path, structure_set_uid)
     if len(alone) > 1:
-        names = ", ".join(file.path.name for file in alone)
-        raise StructureError(f"{len(alone)} structure sets ({names})", where=str(path), hint="leave the one that is meant there")
+        hint = f"give the file of one of them, or {PICK_ONE}"
+        raise StructureError(f"{len(alone)} structure sets: {listed(alone)}", where=str(path), hint=hint)
     if alone:
-        return _drawn_on(case, alone[0])
-    found = read(path, id=id)
-    _check_frame(getattr(found.source, "frame_of_reference_uid", ""), case, path)
-    return found
+        return _drawn_on(case, alone[0], same_frame)
+    found = read(path, id=id, structure_set_uid=structure_set_uid, same_frame=same_frame and isinstance(case.source, DicomSource))
+    if not isinstance(found.source, DicomSource):
+        return found
+    return _in_frame_of(case, found, found.source.frame_of_reference_uid, found.source.patient.get("PatientID", ""), path, same_frame)
 
 
 def write_dicom(case: Case, folder: Path | str) -> list[Path]:
@@ -200,34 +222,52 @@ def check_replaceable(folder: Path) -> None:
 # ---- reading
 
 
-def _without_images(path: Path) -> list[SeriesFiles]:
-    """RTSTRUCT and SEG files at ``path`` where there are no images beside them."""
+def _without_images(path: Path, uid: str | None) -> list[SeriesFiles]:
+    """RTSTRUCT and SEG files at ``path`` (of this ``uid``) where there are no images beside them. Raises StructureError where none of them
+    has that UID."""
     from oncontour.io.layout import is_layout
     from oncontour.io.openkbp import is_openkbp
+    from oncontour.io.structure_sets import named
 
     if not path.exists() or is_image(path) or is_layout(path) or is_openkbp(path):
         return []
     found = scan(path)
-    return [] if any(f.kind == "image" for f in found) else [f for f in found if f.kind in ("RTSTRUCT", "SEG")]
+    sets = [] if any(f.kind == "image" for f in found) else [f for f in found if f.kind in ("RTSTRUCT", "SEG")]
+    return named(sets, uid) if sets and uid is not None else sets
 
 
-def _drawn_on(case: Case, file: SeriesFiles) -> Case:
+def _drawn_on(case: Case, file: SeriesFiles, same_frame: bool) -> Case:
     from oncontour.io.rtstruct import read_structure_set
     from oncontour.io.rtstruct_read import StructureSet
-    from oncontour.io.seg import Segments, read_seg
+    from oncontour.io.seg import read_seg
+    from oncontour.io.structure_sets import read_near
 
     bare = case.without_structures() if case.images else case
     source = case.source if isinstance(case.source, DicomSource) else None
     found: StructureSet | Segments
-    if file.kind == "RTSTRUCT":
+    if source is not None and same_frame:
+        found = read_near(file, case.geometry, source, same_frame)
+    elif file.kind == "RTSTRUCT":
         found = read_structure_set(file.path, source=source)
-        drawn = bare.with_contours(found.contours)
     else:
         found = read_seg(file.path, geometry=case.geometry, source=source)
         _check_frame(found.frame_of_reference_uid, case, file.path)
-        drawn = bare.with_masks(found.masks)
+    drawn = bare.with_contours(found.contours) if isinstance(found, StructureSet) else bare.with_masks(found.masks)
     notes = tuple(dict.fromkeys((*bare.facts.get("notes", ()), *found.notes)))
     return replace(drawn, facts={**bare.facts, "names": dict(found.names), "unmapped": found.unmapped, "notes": notes})
+
+
+def _in_frame_of(case: Case, found: Case, theirs: str, patient_id: str, path: Path, same_frame: bool) -> Case:
+    """``found``, which lies in frame of reference ``theirs``; with ``same_frame`` also where that of ``case`` has another name."""
+    from oncontour.io.structure_sets import accepted, check_on_slices, check_same_patient
+
+    source = case.source
+    if not isinstance(source, DicomSource) or not same_frame or theirs == source.frame_of_reference_uid:
+        _check_frame(theirs, case, path)
+        return found
+    check_same_patient(patient_id, source, path)
+    check_on_slices(source, path, contours=found.contours.values(), masks=[found.mask(name) for name in found.masks])
+    return replace(found, facts={**found.facts, "notes": (*found.facts.get("notes", ()), accepted(path, theirs, source))})
 
 
 def _check_frame(theirs: str, case: Case, path: Path) -> None:
@@ -236,106 +276,86 @@ def _check_frame(theirs: str, case: Case, path: Path) -> None:
         raise StructureError(
             f"the structures lie in frame of reference {theirs}, the images in {ours}",
             where=str(path),
-            hint="give structures that were drawn on these images",
+            hint=f"give structures that were drawn on these images; {SAME_FRAME_WAY}",
         )
-
-
-def _belongs(file: SeriesFiles, source: DicomSource) -> bool:
-    """By the series it refers to; by the frame of reference where it refers to none."""
-    if file.referenced_series:
-        return source.series_uid in file.referenced_series
-    return source.frame_of_reference_uid in file.referenced_frames
 
 
 def _of_another_patient(files: Sequence[SeriesFiles], series: SeriesFiles, source: DicomSource) -> list[str]:
     """What UIDs say belongs to the images and PatientID says does not: read, but not without a word."""
-    objects = [f for f in files if f.kind in ("RTSTRUCT", "SEG", "RTDOSE") and _belongs(f, source)]
+    from oncontour.io.structure_sets import Standing, standing
+
+    objects = [f for f in files if f.kind in ("RTSTRUCT", "SEG", "RTDOSE") and standing(f, source) is not Standing.ELSEWHERE]
     names = ", ".join(f.path.name for f in objects if f.patient_id != series.patient_id)
-    return [f"another PatientID than that of the images, which its UIDs refer to: make sure that it is theirs: {names}"] if names else []
+    what = f"another PatientID than that of the images, which its UIDs refer to: make sure that it is theirs: {names}"
+    return [Note(NoteCode.ANOTHER_PATIENT_ID, what)] if names else []
 
 
-def _of_others(files: Iterable[SeriesFiles], kind: str) -> list[str]:
+def _of_others(files: Iterable[SeriesFiles]) -> list[str]:
     names = ", ".join(f.path.name for f in files)
-    return [f"{kind} of other images left out: {names}"] if names else []
+    return [Note(NoteCode.DOSE_LEFT_OUT, f"RTDOSE of other images left out: {names}")] if names else []
 
 
 @contextmanager
-def _bearing(found: _Found, what: str, lenient: bool) -> Iterator[None]:
-    """With ``lenient`` an error inside becomes a note."""
+def _bearing(found: _Found, what: str, *, code: NoteCode, lenient: bool) -> Iterator[None]:
+    """With ``lenient`` an error inside becomes a note about ``code``."""
     try:
         yield
     except OncontourError as error:
         if not lenient:
             raise
-        found.notes.append(f"{what} cannot be used: {error.what}" + (f" [{error.where}]" if error.where else ""))
+        found.notes.append(Note(code, f"{what} cannot be used: {error.what}" + (f" [{error.where}]" if error.where else "")))
 
 
-def _add_structures(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, uid: str | None) -> None:
-    from oncontour.io.doses import one_of_each
-    from oncontour.io.rtstruct import read_structure_set
+def _structure_sets(
+    found: _Found, files: Sequence[SeriesFiles], source: DicomSource, uid: str | None, same_frame: bool
+) -> tuple[SeriesFiles, ...]:
+    """The structure sets and segmentations that belong to the images."""
+    from oncontour.io.structure_sets import choose_structure_sets
 
-    mine = [f for f in files if _belongs(f, source)]
-    found.notes += _of_others((f for f in files if f not in mine), "RTSTRUCT")
-    if uid is not None and uid not in [f.sop_instance_uid for f in mine]:
-        raise StructureError(f"no structure set {uid} belongs to the images; there are {[f.sop_instance_uid for f in mine]}")
-    if not mine:
-        return
-    different = one_of_each([f for f in mine if uid in (None, f.sop_instance_uid)], StructureError)
-    chosen = _newest(different, found.notes)
-    structures = read_structure_set(chosen.path, source=source)
-    found.contours.update(structures.contours)
-    found.names.update(structures.names)
-    found.unmapped += structures.unmapped
-    found.notes += structures.notes
+    chosen = choose_structure_sets(files, source, uid, same_frame)
+    found.notes += chosen.notes
+    return chosen.files
 
 
-def _newest(different: list[SeriesFiles], notes: list[str]) -> SeriesFiles:
-    if len(different) == 1:
-        return different[0]
-    dated = sorted(((_date(f), n) for n, f in enumerate(different)), reverse=True)
-    listed = "; ".join(f"{different[n].path.name} ({date or 'no date'}, {different[n].sop_instance_uid})" for date, n in dated)
-    if dated[0][0] == dated[1][0]:
-        raise StructureError(f"{len(different)} structure sets and none is the newest: {listed}", hint="choose one by structure_set_uid")
-    notes.append(f"the newest of {len(different)} structure sets is read: {listed}")
-    return different[dated[0][1]]
+def _add_structures(found: _Found, file: SeriesFiles, source: DicomSource, volume: Volume, same_frame: bool) -> None:
+    from oncontour.io.rtstruct_read import StructureSet
+    from oncontour.io.structure_sets import read_near
+
+    read = read_near(file, volume.geometry, source, same_frame)
+    if isinstance(read, StructureSet):
+        found.contours.update(read.contours)
+        found.names.update(read.names)
+        found.unmapped += read.unmapped
+        found.notes += read.notes
+    else:
+        _add_segments(found, file, read)
 
 
-def _date(file: SeriesFiles) -> str:
-    header = read_header(file.path, _DATES)
-    if header is None:
-        return ""
-    return "".join(header.plain(key) for key in _DATES[:2]) or "".join(header.plain(key) for key in _DATES[2:4])
-
-
-def _add_segments(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, volume: Volume) -> None:
-    from oncontour.io.doses import one_of_each
-    from oncontour.io.seg import read_seg
-
-    mine = [f for f in files if _belongs(f, source)]
-    found.notes += _of_others((f for f in files if f not in mine), "SEG")
-    for file in one_of_each(mine, StructureError):
-        segments = read_seg(file.path, geometry=volume.geometry, source=source)
-        double = [name for name in segments.masks if name in found.contours or name in found.masks]
-        if double:
-            found.notes.append(f"segments of {file.path.name} left out, as there are structures of that name: {', '.join(double)}")
-        new = {name: mask for name, mask in segments.masks.items() if name not in double}
-        found.masks.update(new)
-        found.names.update({name: segments.names[name] for name in new})
-        found.unmapped += [name for name in segments.unmapped if name not in found.unmapped]
-        found.notes += segments.notes
+def _add_segments(found: _Found, file: SeriesFiles, segments: Segments) -> None:
+    double = [name for name in segments.masks if name in found.contours or name in found.masks]
+    if double:
+        what = f"segments of {file.path.name} left out, as there are structures of that name: {', '.join(double)}"
+        found.notes.append(Note(NoteCode.STRUCTURES_LEFT_OUT, what))
+    new = {name: mask for name, mask in segments.masks.items() if name not in double}
+    found.masks.update(new)
+    found.names.update({name: segments.names[name] for name in new})
+    found.unmapped += [name for name in segments.unmapped if name not in found.unmapped]
+    found.notes += segments.notes
 
 
 def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, wanted: Sequence[str | Path]) -> dict[str, Any]:
     """Add the dose, where it is clear which; gives what it is, and what its plan tells."""
-    from oncontour.io.doses import one_of_each, plan_facts, plan_uids, plans_of, read_doses
+    from oncontour.io.doses import has_grid, one_of_each, plan_facts, plan_uids, plans_of, read_doses
     from oncontour.io.rtdose import WHOLE, dose_kind, read_rtdose
 
     if wanted:
         found.images["dose"], notes, planned = read_doses(wanted, files, source)
         found.notes += notes
         return planned
-    doses = [f for f in files if f.kind == "RTDOSE"]
-    found.notes += _of_others((f for f in doses if f.frame_of_reference_uid != source.frame_of_reference_uid), "RTDOSE")
+    doses = [f for f in files if f.kind == "RTDOSE" and has_grid(f)]
+    bare = ", ".join(f.path.name for f in files if f.kind == "RTDOSE" and f not in doses)
+    found.notes += [Note(NoteCode.DOSE_LEFT_OUT, f"RTDOSE without a dose grid (DVHs alone) left out: {bare}")] if bare else []
+    found.notes += _of_others(f for f in doses if f.frame_of_reference_uid != source.frame_of_reference_uid)
     mine = one_of_each([f for f in doses if f.frame_of_reference_uid == source.frame_of_reference_uid], DoseError)
     if not mine:
         return {}
@@ -343,13 +363,14 @@ def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, 
     whole = [f for f in mine if f.files[0].plain("DoseSummationType") in WHOLE]
     if len(plans) > 1 or len(whole) > 1:
         names = ", ".join(f.path.name for f in mine)
-        found.notes.append(f"{len(mine)} doses of {len(plans)} plan(s), and it is not told which is meant: none is read ({names})")
+        what = f"{len(mine)} doses of {len(plans)} plan(s), and it is not told which is meant: none is read ({names})"
+        found.notes.append(Note(NoteCode.DOSE_LEFT_OUT, what))
         return {}
     paths, its_plans = [f.path for f in mine], plans_of(mine, files)
     dose, notes = read_rtdose(paths, plans=its_plans.counting)
     found.images["dose"] = dose
     found.notes += (*its_plans.notes, *notes)
-    return {**plan_facts(mine, its_plans.telling), "rtdose": dose_kind(paths, plans=its_plans.counting)}
+    return {**plan_facts([(mine, dose)], files, its_plans.telling), "rtdose": dose_kind(paths, plans=its_plans.counting)}
 
 
 # ---- writing

@@ -62,8 +62,8 @@ class Plane:
 
     @property
     def number(self) -> int | None:
-        """InstanceNumber; within a multi-frame file the place of the frame."""
-        return self.frame + 1 if self.frames > 1 else self.file.whole("InstanceNumber")
+        """InstanceNumber; None of a frame among several, whose place in the file tells nothing of a frame that is not there."""
+        return None if self.frames > 1 else self.file.whole("InstanceNumber")
 
     @property
     def where(self) -> str:

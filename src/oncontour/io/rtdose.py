@@ -19,11 +19,13 @@ from oncontour.errors import ConfigError, DoseError, InputError, LimitError, Ser
 from oncontour.files import writing
 from oncontour.geometry import Floats, Geometry
 from oncontour.io.attributes import set_attributes
-from oncontour.io.dicomfile import MAX_VOXELS, DicomFile
+from oncontour.io.dicomfile import MAX_VOXELS, DicomFile, Header
 from oncontour.io.dicomparse import read_header
+from oncontour.io.encapsulated import check_shrunk
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import Plane, frames_of
 from oncontour.io.source import DicomSource
+from oncontour.notes import CHOOSE_DOSE, Note, NoteCode
 from oncontour.volume import Volume
 
 RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
@@ -96,10 +98,7 @@ def read_rtdose(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Pat
     Raises DoseError for units other than GY, a scaling that is not positive, negative or no dose, a grid that cannot be placed, several
     plans, and missing, double or differently gridded parts; FormatError and LimitError as the series reader.
     """
-    listed = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
-    doses = [_open(path) for path in listed]
-    if not doses:
-        raise InputError("no RTDOSE file was given")
+    doses = _opened(paths)
     uids = sorted({d.plan_uid for d in doses})
     if len(uids) > 1:
         raise DoseError(
@@ -121,9 +120,7 @@ def read_rtdose(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Pat
 
 def dose_kind(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Path | str] = ()) -> DoseKind:
     """What the dose is that ``read_rtdose`` gives of the same arguments: to be written with it. Raises what it raises of headers."""
-    doses = [_open(Path(p)) for p in ([paths] if isinstance(paths, str | Path) else paths)]
-    if not doses:
-        raise InputError("no RTDOSE file was given")
+    doses = _opened(paths)
     whole = next((d for d in doses if d.summation in WHOLE), None)
     if whole is not None:
         several = len(whole.plan_uids) > 1
@@ -137,6 +134,23 @@ def dose_kind(paths: Path | str | Iterable[Path | str], *, plans: Iterable[Path 
     groups = tuple(sorted({number for d in doses for number in d.groups}))
     beams = tuple(number for d in doses for number in d.part) if summation == "BEAM" else ()
     return DoseKind(kind, summation if len(groups) < 2 else "", 1, groups, beams)
+
+
+def doses_of_groups(paths: Iterable[Path | str], plan: Header) -> dict[int, Volume]:
+    """Gy of each fraction group of ``plan`` (an RTPLAN) by FractionGroupNumber, as the FRACTION doses among ``paths`` tell, else the BEAM
+    doses summed; {} where they are not those of every group, name no part, or lie on different grids. Raises what ``read_rtdose`` does."""
+    doses = [_open(Path(path)) for path in paths]
+    for summation in _PARTS:
+        parts = [d for d in doses if d.summation == summation]
+        found = _by_group(parts) if _are_all(parts, summation, plan) else {}
+        if found:
+            return found
+    return {}
+
+
+def groups_that_treat(plan: Header) -> list[Header]:
+    """The items of FractionGroupSequence (C.8.8.13) that have a beam that gives dose, or an application of brachytherapy."""
+    return [group for group in plan.items("FractionGroupSequence") if _treats(group, _aside(plan))]
 
 
 def what_is_read(path: Path) -> tuple[object, ...]:
@@ -198,6 +212,14 @@ def write_rtdose(
 # ---- reading
 
 
+def _opened(paths: Path | str | Iterable[Path | str]) -> list[_Dose]:
+    """The doses, by fraction group, beam and SOPInstanceUID: the order of the files changes no digit of their sum."""
+    doses = [_open(Path(p)) for p in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not doses:
+        raise InputError("no RTDOSE file was given")
+    return sorted(doses, key=lambda d: (d.groups, d.part, d.file.plain("SOPInstanceUID")))
+
+
 def _open(path: Path) -> _Dose:
     if not path.is_file():
         raise InputError("no such file", where=str(path))
@@ -228,9 +250,8 @@ def _of_several_plans(dose: _Dose) -> tuple[str, ...]:
     if dose.summation != "MULTI_PLAN" and count < 2:
         return ()
     several = str(count) if count > 1 else "several"
-    return (
-        f"dose is the sum of {several} plans ({dose.summation}): prescription and fractions of one are not the sum's, and none are taken",
-    )
+    what = f"dose is the sum of {several} plans ({dose.summation}): prescription and fractions of one are not the sum's, and none are taken"
+    return (Note(NoteCode.DOSE_OF_PLANS, what),)
 
 
 def _names(doses: Sequence[_Dose]) -> str:
@@ -242,18 +263,64 @@ def _planned(plans: Iterable[Path | str], plan_uid: str) -> dict[str, int]:
     for path in plans:
         file = read_header(Path(path), _KEYWORDS)
         if file is not None and file.plain("SOPInstanceUID") == plan_uid:
-            aside = {b.whole("BeamNumber") for b in file.items("BeamSequence") if b.plain("TreatmentDeliveryType") in _NO_TREATMENT}
+            aside = _aside(file)
             groups = list(file.items("FractionGroupSequence"))
-            listed = [beam.whole("ReferencedBeamNumber") for group in groups for beam in group.items("ReferencedBeamSequence")]
+            listed = [number for group in groups for number in _beams_of(group)]
             beams = sum(n not in aside for n in listed) if listed else sum(group.whole("NumberOfBeams") or 0 for group in groups)
             return {"BEAM": beams, "FRACTION": len(groups)}
     return {}
 
 
+def _aside(plan: Header) -> set[int | None]:
+    """Numbers of the beams of a plan that give no planned dose."""
+    return {beam.whole("BeamNumber") for beam in plan.items("BeamSequence") if beam.plain("TreatmentDeliveryType") in _NO_TREATMENT}
+
+
+def _treats(group: Header, aside: set[int | None]) -> bool:
+    if group.whole("NumberOfBrachyApplicationSetups"):
+        return True
+    beams = _beams_of(group)
+    return bool(set(beams) - aside) if beams else group.whole("NumberOfBeams") != 0
+
+
+def _beams_of(group: Header) -> list[int | None]:
+    return [beam.whole("ReferencedBeamNumber") for beam in group.items("ReferencedBeamSequence")]
+
+
+def _are_all(parts: Sequence[_Dose], summation: str, plan: Header) -> bool:
+    """Whether ``parts`` are the doses of all fraction groups of ``plan``, or of all beams of all of them, each once and of one group."""
+    if not parts or any(len(d.groups) != 1 for d in parts):
+        return False
+    groups = groups_that_treat(plan)
+    wanted = [
+        (group.whole("FractionGroupNumber"), beam)
+        for group in groups
+        for beam in ([None] if summation == "FRACTION" else [n for n in _beams_of(group) if n not in _aside(plan)])
+    ]
+    there = [(d.groups[0], beam) for d in parts for beam in ([None] if summation == "FRACTION" else d.part)]
+    return bool(wanted) and len(set(there)) == len(there) and set(there) == set(wanted)
+
+
+def _by_group(parts: Sequence[_Dose]) -> dict[int, Volume]:
+    """Fraction group -> Gy, its beams added up; {} where two lie on different grids."""
+    out: dict[int, Volume] = {}
+    for part in parts:
+        volume, _ = _read(part.file, sole=False)
+        if out and not volume.geometry.same_grid(next(iter(out.values())).geometry):
+            return {}
+        before = out.get(part.groups[0])
+        out[part.groups[0]] = volume if before is None else Volume(before.array + volume.array, before.geometry)
+    return out
+
+
 def _summed(doses: Sequence[_Dose], plan: dict[str, int]) -> tuple[Volume, tuple[str, ...]]:
     kinds = {d.summation for d in doses}
     if len(kinds) > 1:
-        raise DoseError("doses of beams and of fraction groups of one plan cannot be summed", where=_names(doses), hint="give one kind")
+        raise DoseError(
+            "doses of beams and of fraction groups of one plan cannot be summed",
+            where=_names(doses),
+            hint=f"give one kind, or {CHOOSE_DOSE}",
+        )
     kind = kinds.pop()
     parts = [number for d in doses for number in d.part]
     unnamed = [d for d in doses if not d.part]
@@ -268,20 +335,21 @@ def _summed(doses: Sequence[_Dose], plan: dict[str, int]) -> tuple[Volume, tuple
     array = total.array.astype(np.float64)
     for dose in doses[1:]:
         volume, more = _read(dose.file, sole=False)
-        if not volume.geometry.same_grid(total.geometry, _SAME_PLACE_MM):
-            raise DoseError(f"parts lie on different grids: {volume.geometry} and {total.geometry}", where=_names(doses))
+        if not volume.geometry.same_grid(total.geometry):
+            raise DoseError(f"parts lie on different grids: {total.geometry.difference(volume.geometry)}", where=_names(doses))
         array += volume.array
         notes = (*notes, *more)
     if not array.any():
         raise DoseError("the dose is 0 everywhere", where=_names(doses))
-    note = f"dose is the sum of {len(doses)} {kind} dose(s)" + (
-        "" if planned else "; without the plan it cannot be told whether that is all"
-    )
+    doubt = "" if planned else "; without the plan it cannot be told whether that is all"
+    note = Note(NoteCode.DOSE_OF_PARTS, f"dose is the sum of {len(doses)} {kind} dose(s){doubt}")
     return Volume(array.astype(np.float32), total.geometry), tuple(dict.fromkeys((*notes, note)))
 
 
 def _read(file: DicomFile, *, sole: bool = True) -> tuple[Volume, tuple[str, ...]]:
     """Gy of one file; ``sole``: it must not be 0 everywhere."""
+    if file.pixels is None:
+        raise DoseError("no dose grid in the file", where=file.where, hint="export the dose with its grid, not only its DVHs")
     units, kind = file.plain("DoseUnits"), file.plain("DoseType")
     if units != "GY":
         raise DoseError(f"DoseUnits is {units or 'missing'}, only GY can be read", where=file.where, hint="export the absolute dose")
@@ -294,12 +362,11 @@ def _read(file: DicomFile, *, sole: bool = True) -> tuple[Volume, tuple[str, ...
         frames = frames_of(file)
     except SeriesError as error:
         raise DoseError(error.what, where=error.where, hint="export the dose again") from error
-    if file.pixels is None:
-        raise DoseError("no dose grid in the file", where=file.where, hint="export the dose with its grid, not only its DVHs")
     offsets, notes = _offsets(file, frames[0], len(frames))
     gy, remarks = _gy(frames, scaling, file.where, sole)
     volume, more = _placed(gy, offsets, frames[0], file.where)
-    effective = ("dose is EFFECTIVE (weighted by biology), not physical",) if kind == "EFFECTIVE" else ()
+    weighted = Note(NoteCode.DOSE_EFFECTIVE, "dose is EFFECTIVE (weighted by biology), not physical")
+    effective = (weighted,) if kind == "EFFECTIVE" else ()
     return volume, (*notes, *effective, *remarks, *more)
 
 
@@ -326,6 +393,7 @@ def _gy(frames: Sequence[Plane], scaling: float, where: str, sole: bool) -> tupl
     one = frames[0]
     if len(frames) * one.rows * one.columns > MAX_VOXELS:
         raise LimitError(f"{len(frames)} x {one.rows} x {one.columns} voxels, at most {MAX_VOXELS} are read", where=where)
+    check_shrunk([one.file], where)
     gy = np.empty((len(frames), one.rows, one.columns), np.float32)
     for n, frame in enumerate(frames):
         with np.errstate(over="ignore"):
@@ -337,15 +405,15 @@ def _gy(frames: Sequence[Plane], scaling: float, where: str, sole: bool) -> tupl
         raise DoseError(f"dose up to {high:g} Gy cannot be: DoseGridScaling is {scaling:g}", where=where)
     if high == 0 and sole:
         raise DoseError("the dose is 0 everywhere", where=where)
-    suspicious = f"dose reaches {high:.0f} Gy: the file says GY but may hold centigray" if high > SUSPICIOUS_GY else ""
-    return gy, (suspicious,) if suspicious else ()
+    suspicious = Note(NoteCode.DOSE_MAY_BE_CENTIGRAY, f"dose reaches {high:.0f} Gy: the file says GY but may hold centigray")
+    return gy, (suspicious,) if high > SUSPICIOUS_GY else ()
 
 
 def _placed(gy: NDArray[np.float32], offsets: Floats, first: Plane, where: str) -> tuple[Volume, tuple[str, ...]]:
     """Frames at their offsets on a regular grid; uneven ones are interpolated linearly at the smallest gap."""
     if len(offsets) == 1:
-        step, notes = min(first.spacing_mm), (f"dose of one plane: taken as {min(first.spacing_mm):g} mm thick",)
-        return Volume(gy, _grid(first, 0.0, step, 1)), notes
+        step = min(first.spacing_mm)
+        return Volume(gy, _grid(first, 0.0, step, 1)), (Note(NoteCode.DOSE_OF_ONE_PLANE, f"dose of one plane: taken as {step:g} mm thick"),)
     gaps = np.diff(offsets)
     if not (gaps > _SAME_PLACE_MM).all() and not (gaps < -_SAME_PLACE_MM).all():
         raise DoseError("GridFrameOffsetVector neither rises nor falls throughout", where=where)
@@ -363,7 +431,7 @@ def _placed(gy: NDArray[np.float32], offsets: Floats, first: Plane, where: str) 
     low = np.minimum(at.astype(int), len(offsets) - 2)
     weight = (at - low).astype(np.float32)[:, None, None]
     even_gy = gy[low] * (1 - weight) + gy[low + 1] * weight
-    note = f"dose planes {step:g} to {gaps.max():g} mm apart: interpolated at {step:g} mm"
+    note = Note(NoteCode.DOSE_INTERPOLATED, f"dose planes {step:g} to {gaps.max():g} mm apart: interpolated at {step:g} mm")
     return Volume(even_gy, _grid(first, float(offsets[0]), step, count)), (note,)
 
 

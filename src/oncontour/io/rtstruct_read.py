@@ -25,7 +25,7 @@ from oncontour.io.dicomfile import DEFLATED, EXPLICIT_BIG
 from oncontour.io.elements import Element, Elements
 from oncontour.io.names import to_tg263
 from oncontour.io.outlines import Outlines, sound
-from oncontour.io.source import DicomSource
+from oncontour.io.source import SAME_FRAME_WAY, DicomSource
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -315,7 +315,7 @@ def _in_frame(rois: list[Roi], frame: str, source: DicomSource | None, where: st
         raise StructureError(
             f"the structures lie in frame of reference {frame}, the images in {theirs}",
             where=where,
-            hint="give the RTSTRUCT that was drawn on this series, or register the two",
+            hint=f"give the RTSTRUCT that was drawn on this series, or register the two; {SAME_FRAME_WAY}",
         )
     notes += [
         f"{roi.original!r} lies in another frame of reference ({roi.frame_of_reference_uid}): left out" for roi in rois if roi not in here

@@ -23,6 +23,7 @@ from oncontour.case import Case
 from oncontour.contours import Contours, Slices
 from oncontour.errors import InputError, StructureError
 from oncontour.files import writing
+from oncontour.geometry import rounding_mm
 from oncontour.io.alone import mark
 from oncontour.io.attributes import fitted, set_attributes
 from oncontour.io.dicomfile import EXPLICIT_LITTLE, IMPLICIT_LITTLE
@@ -54,7 +55,6 @@ from oncontour.io.rtstruct_read import (
     whole,
 )
 from oncontour.io.source import DicomSource, SliceRef
-from oncontour.io.stack import rounding_mm
 from oncontour.palette import Colour, colour_of
 
 Ints = NDArray[np.int64]
@@ -116,7 +116,7 @@ def write_rtstruct(
         raise StructureError(
             "an RTSTRUCT refers to DICOM images, and this case was not read from any",
             where=f"case {case.id}",
-            hint='io.write(case, out, format="dicom") writes the images with it',
+            hint="write the images as DICOM first, with oncontour convert",
         )
     base = None if existing is None else open_rtstruct(existing)
     if base is not None:
@@ -209,11 +209,10 @@ def _structures(
 ) -> list[_Structure]:
     slices = slices_of(source)
     numbers, taken = _used(base)
+    written = _written_names(chosen, names, taken)
     out = []
-    for n, key in enumerate(chosen):
+    for n, (key, name) in enumerate(zip(chosen, written, strict=True)):
         contours = _contours(case, key, slices, holes)
-        name = _free(fitted("ROIName", names.get(key, key)) or f"ROI {n + 1}", taken)
-        taken.add(name)
         colour = colours.get(key) or contours.colour or colour_of(n)
         texts = tuple(_texts(contours, slices)) if len(contours) else ()
         number, kind, description = max(numbers, default=0) + 1 + n, interpreted_type(key), _alone(contours, texts, slices)
@@ -249,6 +248,28 @@ def _used(base: RtstructFile | None) -> tuple[set[int], set[str]]:
     texts = [base.elements.text(base.elements.within(one).get(tag)) for sequence, tag in keys for one in base.items(sequence)]
     names = {base.elements.text(base.elements.within(one).get(NAME)) for one in base.items(STRUCTURES)}
     return {whole(text) or 0 for text in texts}, names
+
+
+def names_written(
+    structures: Sequence[str], *, names: Mapping[str, str] | None = None, existing: Path | str | None = None
+) -> dict[str, str]:
+    """Structure -> the ROIName that ``write_rtstruct`` gives it with the same arguments: as it is asked for, but for what DICOM does not
+    hold, and ^2 (^3, ...) where that name is taken, in ``existing`` or by a structure before it."""
+    _, taken = _used(None if existing is None else open_rtstruct(existing))
+    return dict(zip(structures, _written_names(structures, names or {}, taken), strict=True))
+
+
+def check_addable(existing: Path | str, source: DicomSource) -> None:
+    """Raise what ``write_rtstruct`` would raise of the RTSTRUCT to add to: StructureError where it is another patient's or lies in another
+    frame of reference, FormatError where it is none."""
+    _check_theirs(open_rtstruct(existing), source)
+
+
+def _written_names(chosen: Sequence[str], names: Mapping[str, str], taken: set[str]) -> list[str]:
+    out: list[str] = []
+    for n, key in enumerate(chosen):
+        out.append(_free(fitted("ROIName", names.get(key, key)) or f"ROI {n + 1}", taken | set(out)))
+    return out
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from oncontour.errors import FormatError, InputError, LimitError
+from oncontour.files import walk
 from oncontour.io.dicomfile import DicomFile, Header
 from oncontour.io.dicomparse import read_header
 
@@ -32,6 +32,7 @@ OBJECT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.481.5": "RTPLAN",
     "1.2.840.10008.5.1.4.1.1.481.8": "RTPLAN",  # ion plan
     "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
+    "1.2.840.10008.5.1.4.1.1.66.7": "SEG",  # label map
     "1.2.840.10008.5.1.4.1.1.66.1": "REG",
     "1.2.840.10008.5.1.4.1.1.66.3": "REG",  # deformable
 }
@@ -46,7 +47,7 @@ DISTINGUISHING_KEYWORDS = (
     *("AcquisitionNumber", "AcquisitionTime", "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "TriggerTime"),
     *("DiffusionBValue", "ConvolutionKernel", "ImageType"),
 )
-"""Attributes that tell apart several images of one place in one series (phases, echoes, kernels)."""
+"""Attributes that put several images of one place in one series in order (phases, echoes, kernels)."""
 _IMAGE_KEYWORDS = (
     *("SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientPosition"),
     *("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "InstanceNumber", "ImagesInAcquisition"),
@@ -57,7 +58,7 @@ _IMAGE_KEYWORDS = (
 )
 _REFERENCE_KEYWORDS = (
     *("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "ReferencedRTPlanSequence", "ReferencedStructureSetSequence"),
-    *("RegistrationSequence", "StructureSetLabel", "DoseSummationType"),
+    *("RegistrationSequence", "StructureSetLabel", "DoseSummationType", "GridFrameOffsetVector"),
 )
 SCAN_KEYWORDS = tuple(
     dict.fromkeys((*_IMAGE_KEYWORDS, *_REFERENCE_KEYWORDS, *PATIENT_KEYWORDS, *STUDY_KEYWORDS, *SERIES_KEYWORDS, *DISTINGUISHING_KEYWORDS))
@@ -100,6 +101,16 @@ class SeriesFiles:
         """Of the (first) file."""
         return self.files[0].plain("SOPInstanceUID")
 
+    @property
+    def what(self) -> str:
+        """What kind of object it is, as PS3.6 names its SOP class, with the modality that an image of no SOP class read here claims."""
+        from pydicom.uid import UID
+
+        name = UID(self.files[0].sop_class_uid).name.removesuffix(" Storage")
+        claimed = [f"Modality {self.modality}"] if self.kind == "other" and self.modality else []
+        colour = ["in colour"] if self.files[0].binary("SamplesPerPixel") not in (None, 1) else []
+        return name + (f" ({', '.join(claimed + colour)})" if claimed + colour else "")
+
     def __str__(self) -> str:
         return f"{self.modality} series {self.series_uid} ({self.description or 'no description'}, {len(self.files)} files)"
 
@@ -107,7 +118,8 @@ class SeriesFiles:
 def scan(folder: Path | str) -> list[SeriesFiles]:
     """Every image series and RT, SEG or REG object below ``folder`` (or in one file), headers only.
 
-    Files that are not DICOM, DICOMDIRs, and anything whose name begins with a dot are passed over. Sorted by modality and series UID.
+    Files that are not DICOM, DICOMDIRs, and anything whose name begins with a dot are passed over. Sorted by modality, series UID and
+    SOPInstanceUID, so that no file's name or number has a say in what comes first; only copies of one instance follow their paths.
     Empty where nothing is DICOM. Raises InputError where the folder does not exist, FormatError where a DICOM file cannot be parsed
     or an image is cut short before its pixels, LimitError beyond MAX_FILES files.
     """
@@ -115,7 +127,7 @@ def scan(folder: Path | str) -> list[SeriesFiles]:
     if not folder.exists():
         raise InputError("no such file or folder", where=str(folder))
     groups: dict[tuple[str, str], list[DicomFile]] = {}
-    for path in _files(folder):
+    for path in files_below(folder):
         file = read_header(path, SCAN_KEYWORDS)
         if file is None:
             continue
@@ -125,19 +137,23 @@ def scan(folder: Path | str) -> list[SeriesFiles]:
             raise FormatError("an image without pixel data: cut short", where=file.where, hint=hint)
         alone = kind not in ("image", "other")
         groups.setdefault((kind, f"{path}" if alone else file.plain("SeriesInstanceUID")), []).append(file)
-    found = [_series(kind, tuple(files)) for (kind, _), files in groups.items()]
-    return sorted(found, key=lambda s: (s.kind != "image", s.modality, s.series_uid, str(s.path)))
+    found = [_series(kind, tuple(sorted(files, key=_identity))) for (kind, _), files in groups.items()]
+    return sorted(found, key=lambda s: (s.kind != "image", s.modality, s.series_uid, *_identity(s.files[0])))
 
 
 def passed_over(folder: Path | str, found: Sequence[SeriesFiles]) -> tuple[str, ...]:
-    """A note on how many files below ``folder`` are none of those that ``scan`` found there: they may be slices that were damaged."""
-    count = sum(1 for _ in _files(Path(folder))) - sum(len(series.files) for series in found)
-    return (f"passed over: {count} file(s) that are no DICOM",) if count else ()
+    """Notes on how many files below ``folder`` are none of those that ``scan`` found there, and how many links lead nowhere: they may be
+    slices that were damaged, or are no longer where they were."""
+    folder = Path(folder)
+    count = sum(1 for _ in files_below(folder)) - sum(len(series.files) for series in found)
+    lost = sum(path.is_symlink() and not path.exists() for parent, _, names in walk(folder) for path in (parent / name for name in names))
+    notes = [f"passed over: {count} file(s) that are no DICOM"] if count else []
+    return (*notes, *([f"passed over: {lost} link(s) that lead nowhere"] if lost else []))
 
 
-def holds_dicom(folder: Path, looks: int = 200) -> bool:
-    """Whether one of the first files below ``folder`` bears the mark of DICOM (PS3.10 7.1); quick, where ``scan`` is thorough."""
-    for _, path in zip(range(looks), _files(folder), strict=False):
+def holds_dicom(folder: Path) -> bool:
+    """Whether a file below ``folder`` bears the mark of DICOM (PS3.10 7.1); quick, where ``scan`` is thorough."""
+    for path in files_below(folder):
         try:
             with path.open("rb") as stream:
                 if stream.read(132)[128:] == b"DICM":
@@ -147,15 +163,16 @@ def holds_dicom(folder: Path, looks: int = 200) -> bool:
     return False
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
+    """Files below ``folder`` (or it, if it is one), links followed, none whose name or folder begins with a dot. Raises InputError where a
+    folder cannot be looked into, LimitError beyond MAX_FILES."""
     if folder.is_file():
         yield folder
         return
     count = 0
-    for parent, folders, names in os.walk(folder, onerror=_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
+    for parent, _, names in walk(folder, _unreadable):
+        for name in names:
+            path = parent / name
             if name.startswith(".") or not path.is_file():
                 continue
             count += 1
@@ -169,6 +186,10 @@ def _unreadable(error: OSError) -> NoReturn:
     raise InputError(
         f"a folder cannot be read ({error.strerror or error})", where=str(error.filename), hint="ask whoever owns it"
     ) from error
+
+
+def _identity(file: DicomFile) -> tuple[str, str]:
+    return file.plain("SOPInstanceUID"), str(file.path)
 
 
 def _kind(file: DicomFile) -> str:

@@ -1,4 +1,4 @@
-"""DICOM Segmentation objects to masks, and back (written through highdicom).
+"""DICOM Segmentation and Label Map Segmentation objects to masks, and back (written through highdicom, one bit a voxel).
 
 Sources: DICOM PS3.3 A.51 (Segmentation IOD), C.8.20 (segmentation modules), C.7.6.16 (functional groups); PS3.16 CID 7150, 7151 (codes).
 """
@@ -9,9 +9,9 @@ import hashlib
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,25 @@ from numpy.typing import NDArray
 
 from oncontour.errors import FormatError, InputError, LimitError, SeriesError, StructureError
 from oncontour.files import writing
-from oncontour.geometry import Floats, Geometry
+from oncontour.geometry import ON_GRID_MM, Floats, Geometry, rounding_mm
 from oncontour.io.attributes import set_attributes
 from oncontour.io.dicomfile import EXPLICIT_BIG, MAX_VOXELS, NATIVE, DicomFile, Header
 from oncontour.io.dicomparse import opening, read_header
+from oncontour.io.encapsulated import LOSSY, check_shrunk
 from oncontour.io.layout import map_names
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import PixelFormat, Plane
 from oncontour.io.source import DicomSource, SliceRef
-from oncontour.io.stack import ON_GRID_MM, common_step, rounding_mm
+from oncontour.io.stack import common_step
 from oncontour.sides import side_of
 from oncontour.volume import Volume
 
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
+KINDS = ("BINARY", "FRACTIONAL", "LABELMAP")
+"""SegmentationType (C.8.20.2.3)."""
+_NO_SEGMENT = -1
+"""Segment number of a frame of a label map that holds background alone: it tells that its slice is empty."""
 MAX_FRAMES = 200_000
 _SAME_STEP_MM = 0.02
 """Distances of slices nearer than this are the same."""
@@ -43,6 +49,7 @@ _KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID", "SegmentationType", "MaximumFractionalValue", "SegmentSequence"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"),
+    "PixelPaddingValue",
 )
 _CODES = {
     "Brain": "Brain", "Brainstem": "BrainStem", "SpinalCord": "SpinalCord", "Esophagus": "Esophagus", "Larynx": "Larynx",
@@ -68,7 +75,8 @@ class Segments:
 def read_seg(path: Path | str, *, geometry: Geometry | None = None, source: DicomSource | None = None) -> Segments:
     """The segments of a SEG as bool masks on ``geometry`` (copied where its voxels are the SEG's), else on the SEG's own grid.
 
-    FRACTIONAL segments are inside from half of their maximum on; a segment without frames is an empty mask. A frame is as thick as
+    FRACTIONAL segments are inside from half of their maximum on; of a label map the voxels of a segment's number, PixelPaddingValue (0
+    where the file has none) being background; a segment without frames is an empty mask. A frame is as thick as
     SpacingBetweenSlices says; without it as the slices of ``geometry`` that the frames lie on (every second, where they lie on every second
     throughout and SliceThickness is not how far those slices lie apart), else as the nearest two frames lie apart, and a single one as
     SliceThickness says. ``source``: the images that the segments were drawn on. Where their slices are uneven and the frames lie on them
@@ -80,7 +88,7 @@ def read_seg(path: Path | str, *, geometry: Geometry | None = None, source: Dico
     if not path.is_file():
         raise InputError("no such file", where=str(path))
     file = read_header(path, _KEYWORDS)
-    if file is None or file.sop_class_uid != SEGMENTATION:
+    if file is None or file.sop_class_uid not in (SEGMENTATION, LABEL_MAP):
         raise StructureError("not a DICOM Segmentation", where=str(path))
     try:
         return _segments(file, geometry, source)
@@ -99,11 +107,10 @@ def write_seg(masks: Mapping[str, Volume], path: Path | str, *, source: DicomSou
     if not names:
         raise StructureError("no mask to write", where=str(path))
     grid = masks[names[0]].geometry
-    odd = [name for name in names if not masks[name].geometry.same_grid(grid)]
-    if odd:
-        raise StructureError(
-            f"mask {odd[0]!r} lies on another grid than {names[0]!r}", where=str(path), hint="bring them over with mask.to"
-        )
+    for name in names:
+        if difference := grid.difference(masks[name].geometry):
+            what = f"mask {name!r} lies on another grid than {names[0]!r}: {difference}"
+            raise StructureError(what, where=str(path), hint="bring both onto one grid first")
     if np.cross(grid.axes[2], grid.axes[1]) @ grid.axes[0] < 0:
         grid = grid.reorient(grid.axes * [[-1.0], [1.0], [1.0]])
     stacked = np.stack([masks[name].binary().to(grid).array for name in names], axis=-1).astype(np.uint8)
@@ -134,10 +141,9 @@ def what_is_read(path: Path) -> tuple[object, ...]:
     file = read_header(path, _KEYWORDS)
     if file is None:
         raise StructureError("not a DICOM Segmentation", where=str(path))
-    labels, kind = _labels(file), file.plain("SegmentationType")
-    frames = _frames(file, len(labels))
-    rows, columns = file.binary("Rows") or 0, file.binary("Columns") or 0
-    voxels, pixels = hashlib.sha256(), _pixels(file, frames, rows, columns, kind)
+    content = _content(file)
+    labels, kind, frames, pixels, (rows, columns) = content.labels, content.kind, content.frames, content.pixels, content.size
+    voxels = hashlib.sha256()
     for n in range(len(frames.segment)):
         voxels.update(np.packbits(pixels(n)).tobytes())
     places = (frames.segment.tolist(), (frames.position_mm + 0.0).tolist(), (frames.row + 0.0).tolist(), (frames.column + 0.0).tolist())
@@ -156,28 +162,83 @@ class _Layout:
     notes: tuple[str, ...] = ()
 
 
-def _segments(file: DicomFile, geometry: Geometry | None, source: DicomSource | None) -> Segments:
-    labels = _labels(file)
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """What a file holds: segment number -> label, SegmentationType, (rows, columns), frames, and what gives one frame as bool."""
+
+    labels: dict[int, str]
+    kind: str
+    size: tuple[int, int]
+    frames: _Frames
+    pixels: Callable[[int], NDArray[np.bool_]]
+
+
+def _content(file: DicomFile) -> _Content:
     kind = file.plain("SegmentationType")
-    if kind not in ("BINARY", "FRACTIONAL"):
-        raise StructureError(f"SegmentationType is {kind or 'missing'}; BINARY and FRACTIONAL are read", where=file.where)
+    if kind not in KINDS:
+        raise StructureError(f"SegmentationType is {kind or 'missing'}; {', '.join(KINDS)} are read", where=file.where)
+    labels = _labels(file, file.binary("PixelPaddingValue") if kind == "LABELMAP" else None)
     rows, columns = file.binary("Rows"), file.binary("Columns")
-    frames = _frames(file, len(labels))
+    frames = _frames(file, numbered=kind != "LABELMAP")
     if not rows or not columns or rows * columns * len(frames.segment) > MAX_VOXELS:
         raise LimitError(
             f"{len(frames.segment)} frames of {rows} x {columns} voxels; at most {MAX_VOXELS} voxels are read", where=file.where
         )
-    layout = _on_uneven_slices(frames, (rows, columns), source, file.where) or _on_own_grid(frames, (rows, columns), geometry, file.where)
+    if kind == "LABELMAP":
+        frames, pixels = _by_label(file, frames, (rows, columns), labels)
+        return _Content(labels, kind, (rows, columns), frames, pixels)
+    return _Content(labels, kind, (rows, columns), frames, _pixels(file, frames, rows, columns, kind))
+
+
+def _by_label(
+    file: DicomFile, frames: _Frames, size: tuple[int, int], labels: Mapping[int, str]
+) -> tuple[_Frames, Callable[[int], NDArray[np.bool_]]]:
+    """A label map (C.8.20.2.3, LABELMAP) as frames of one segment each, as the other kinds have them, and what gives one of those.
+
+    Raises StructureError where two frames lie in one place, or voxels have a value that is no segment; FormatError for values that are not
+    whole or went through a lossy compression.
+    """
+    allocated = file.binary("BitsAllocated")
+    if allocated not in (8, 16):
+        raise FormatError(f"BitsAllocated of a label map is {allocated}; 8 and 16 are read", where=file.where)
+    if file.transfer_syntax_uid in LOSSY:
+        what = "a label map in a compression that loses digits: its values may be other labels than were meant"
+        raise FormatError(what, where=file.where, hint="export it uncompressed")
+    offsets = np.sort(frames.position_mm @ np.cross(frames.row, frames.column))
+    if len(offsets) > 1 and np.diff(offsets).min() <= ON_GRID_MM:
+        raise StructureError("two frames of a label map lie in one place", where=file.where, hint="export segments that overlap as SEG")
+    sheets = np.stack([stored_values(_plane(file, frames, n, size, allocated)) for n in range(len(frames.segment))])
+    padding = file.binary("PixelPaddingValue")
+    background = 0 if padding is None and 0 not in labels else padding
+    owner: list[int] = []
+    number: list[int] = []
+    for n, sheet in enumerate(sheets):
+        there = [int(value) for value in np.unique(sheet) if value != background]
+        stray = [value for value in there if value not in labels]
+        if stray:
+            raise StructureError(f"voxels of value {stray[0]} in frame {n + 1}, which is no segment of {sorted(labels)}", where=file.where)
+        owner += [n] * max(len(there), 1)
+        number += there or [_NO_SEGMENT]
+    split = replace(frames, segment=np.array(number), position_mm=frames.position_mm[owner])
+    return split, lambda n: np.asarray(sheets[owner[n]] == number[n]) & (number[n] != _NO_SEGMENT)
+
+
+def _segments(file: DicomFile, geometry: Geometry | None, source: DicomSource | None) -> Segments:
+    content = _content(file)
+    labels, frames, pixels = content.labels, content.frames, content.pixels
+    layout = _on_uneven_slices(frames, content.size, source, file.where) or _on_own_grid(frames, content.size, geometry, file.where)
     if layout.grid.size > MAX_VOXELS:
         raise LimitError(f"segments span {layout.grid}; at most {MAX_VOXELS} voxels are read", where=file.where)
-    pixels = _pixels(file, frames, rows, columns, kind)
+    placed = None if geometry is None else geometry.in_place(layout.grid)
+    own = placed or layout.grid
+    between = () if geometry is None or placed else (f"segments lie on other voxels than the images ({own}): interpolated between them",)
     names, unmapped, notes = map_names(labels.values())
     number = {label: n for n, label in labels.items()}
     masks = {}
     for name, label in names.items():
         mask = _mask(np.flatnonzero(frames.segment == number[label]), layout, pixels)
-        masks[name] = mask.to(geometry) if geometry else mask
-    return Segments(masks, names, file.plain("FrameOfReferenceUID"), unmapped, (*layout.notes, *notes))
+        masks[name] = Volume(mask.array, own).to(geometry) if geometry else mask
+    return Segments(masks, names, file.plain("FrameOfReferenceUID"), unmapped, (*layout.notes, *between, *notes))
 
 
 def _mask(chosen: NDArray[np.intp], layout: _Layout, pixels: Any) -> Volume:
@@ -196,13 +257,15 @@ def _mask(chosen: NDArray[np.intp], layout: _Layout, pixels: Any) -> Volume:
     return Volume(out, layout.grid)
 
 
-def _labels(file: DicomFile) -> dict[int, str]:
-    """Segment number -> its label, made different where two are the same."""
+def _labels(file: DicomFile, background: int | None = None) -> dict[int, str]:
+    """Segment number -> its label, made different where two are the same; without the segment that is the ``background`` of a label map."""
     labels: dict[int, str] = {}
     for item in file.items("SegmentSequence"):
         number = item.binary("SegmentNumber")
         if number is None or number in labels:
             raise StructureError(f"SegmentNumber {number} is missing or there twice", where=item.where)
+        if number == background:
+            continue
         label = item.text("SegmentLabel") or f"Segment {number}"
         labels[number] = label if label not in labels.values() else f"{label} ({number})"
     if not labels:
@@ -210,7 +273,8 @@ def _labels(file: DicomFile) -> dict[int, str]:
     return labels
 
 
-def _frames(file: DicomFile, segments: int) -> _Frames:
+def _frames(file: DicomFile, *, numbered: bool) -> _Frames:
+    """Where the frames lie and, where each is ``numbered``, which segment it is of."""
     count = file.whole("NumberOfFrames") or 1
     if not 1 <= count <= MAX_FRAMES:
         raise LimitError(f"NumberOfFrames {count}, at most {MAX_FRAMES} are read", where=file.where)
@@ -225,7 +289,9 @@ def _frames(file: DicomFile, segments: int) -> _Frames:
     between, thickness = (abs(measures.number(name) or 0.0) for name in ("SpacingBetweenSlices", "SliceThickness"))
     if len(orientation) != 6 or not spacing or min(spacing) <= 0:
         raise StructureError("ImageOrientationPatient or PixelSpacing is missing", where=file.where)
-    numbers = [_group((item, shared), "SegmentIdentificationSequence").binary("ReferencedSegmentNumber") or 0 for item in each]
+    numbers = [0] * count
+    if numbered:
+        numbers = [_group((item, shared), "SegmentIdentificationSequence").binary("ReferencedSegmentNumber") or 0 for item in each]
     positions = [_group((item, shared), "PlanePositionSequence").numbers("ImagePositionPatient", 3) for item in each]
     if not all(len(p) == 3 for p in positions):
         raise StructureError("a frame without ImagePositionPatient", where=file.where)
@@ -391,7 +457,8 @@ def _are_slices_of_grid(
         return True
     if frames.between_mm is None or abs(frames.between_mm - step) > _SAME_STEP_MM:
         return False
-    used = [np.unique(sheet[(frames.segment == number) & (sheet >= 0)]) for number in np.unique(frames.segment)]
+    segments = np.unique(frames.segment[frames.segment != _NO_SEGMENT])
+    used = [np.unique(sheet[(frames.segment == number) & (sheet >= 0)]) for number in segments]
     return not any(((np.diff(one) == 1) & (np.diff(index[one]) > 1)).any() for one in used)
 
 
@@ -402,26 +469,19 @@ def _pixels(file: DicomFile, frames: _Frames, rows: int, columns: int, kind: str
         return _bits(file, count, rows, columns)
     if allocated != 8:
         raise FormatError(f"BitsAllocated is {allocated}; 1 and 8 are read", where=file.where)
+    check_shrunk([file], file.where)
     half = (file.binary("MaximumFractionalValue") or 255) / 2 if kind == "FRACTIONAL" else 0.5
 
     def frame(n: int) -> NDArray[np.bool_]:
-        plane = Plane(
-            file,
-            n,
-            count,
-            frames.position_mm[n],
-            frames.row,
-            frames.column,
-            frames.spacing_mm,
-            rows,
-            columns,
-            1.0,
-            0.0,
-            PixelFormat(8, 8, 7, False),
-        )
-        return np.asarray(stored_values(plane) >= half)
+        return np.asarray(stored_values(_plane(file, frames, n, (rows, columns), 8)) >= half)
 
     return frame
+
+
+def _plane(file: DicomFile, frames: _Frames, n: int, size: tuple[int, int], bits: int) -> Plane:
+    """Frame ``n`` of the file, of whole ``bits`` without a sign."""
+    where = (frames.position_mm[n], frames.row, frames.column, frames.spacing_mm)
+    return Plane(file, n, len(frames.segment), *where, *size, 1.0, 0.0, PixelFormat(bits, bits, bits - 1, False))
 
 
 def _bits(file: DicomFile, count: int, rows: int, columns: int) -> Any:

@@ -17,13 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.errors import LimitError, SeriesError
+from oncontour.geometry import ON_GRID_MM
 from oncontour.io.choose import choose, usable
-from oncontour.io.dicomfile import MAX_SLICES, MAX_VOXELS
+from oncontour.io.cohort import natural
+from oncontour.io.dicomfile import MAX_SLICES, MAX_VOXELS, DicomFile
+from oncontour.io.differences import differences
+from oncontour.io.encapsulated import LOSSY, check_shrunk
 from oncontour.io.pixels import stored_values
 from oncontour.io.plane import Plane, planes_of
 from oncontour.io.scan import DISTINGUISHING_KEYWORDS, PATIENT_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS, SeriesFiles, scan
 from oncontour.io.source import DicomSource, SliceRef
-from oncontour.io.stack import ON_GRID_MM, SAME_PLACE_MM, Stack, check_alike, offsets_mm, stack
+from oncontour.io.stack import SAME_PLACE_MM, Stack, check_alike, offsets_mm, stack
 from oncontour.volume import Volume
 
 __all__ = ["AIR_HU", "SeriesFiles", "choose", "read_series", "scan"]
@@ -32,7 +36,6 @@ Array = NDArray[Any]
 AIR_HU = -1024
 """What voxels without a measurement (padding, beyond a tilted slice's edge) hold in a CT; in an MR it is 0."""
 _TISSUE_HU = (-1000, 3071)
-_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81, 91, 203))
 _INT16 = np.iinfo(np.int16)
 
 
@@ -58,9 +61,12 @@ def read_series(
     where = f"{series.modality} series {series.series_uid} in {series.path.parent}"
     files, dropped = usable(series)
     if not files:
-        raise SeriesError(f"no image of the series is a slice ({'; '.join(dropped)})", where=where)
-    planes, doubles = _planes(files, where)
-    laid = stack(planes, where)
+        hint = "give the folder of the original CT or MR images: pictures made of them have no HU, or no place in the patient"
+        raise SeriesError(f"no image of the series is a slice ({'; '.join(dropped)})", where=where, hint=hint)
+    planes, numbers, doubles = _planes(files, where)
+    kept = set(files)
+    numbers += [file.whole("InstanceNumber") for file in series.files if file not in kept]
+    laid = stack(planes, numbers, where)
     if laid.geometry.size > MAX_VOXELS:
         raise LimitError(f"{laid.geometry.size} voxels, at most {MAX_VOXELS} are read", where=where)
     array, remarks = _voxels(planes, laid, series.modality)
@@ -71,8 +77,11 @@ def read_series(
 # ---- planes
 
 
-def _planes(files: Sequence[Any], where: str) -> tuple[list[Plane], tuple[str, ...]]:
-    """The planes along their normal, one in each place, and notes on doubles dropped."""
+def _planes(files: Sequence[DicomFile], where: str) -> tuple[list[Plane], list[int | None], tuple[str, ...]]:
+    """The planes along their normal, one in each place; the InstanceNumbers of all, doubles too; and notes on doubles dropped.
+
+    ``files`` come in the order of their SOPInstanceUIDs, which decides between planes in one place.
+    """
     if len(files) > MAX_SLICES:
         raise LimitError(f"{len(files)} images, at most {MAX_SLICES} slices are read", where=where)
     planes: list[Plane] = []
@@ -81,9 +90,11 @@ def _planes(files: Sequence[Any], where: str) -> tuple[list[Plane], tuple[str, .
         if len(planes) > MAX_SLICES:
             raise LimitError(f"more than {MAX_SLICES} slices", where=where)
     check_alike(planes, where)
+    check_shrunk(files, where)
     offsets = offsets_mm(planes)
-    order = sorted(range(len(planes)), key=lambda n: (offsets[n], planes[n].number or 0, str(planes[n].file.path), planes[n].frame))
-    return _one_in_each_place([planes[n] for n in order], offsets[order], where)
+    order = np.argsort(offsets, kind="stable")
+    kept, notes = _one_in_each_place([planes[n] for n in order], offsets[order], where)
+    return kept, [plane.number for plane in planes], notes
 
 
 def _one_in_each_place(planes: list[Plane], offsets: Array, where: str) -> tuple[list[Plane], tuple[str, ...]]:
@@ -101,19 +112,19 @@ def _one_in_each_place(planes: list[Plane], offsets: Array, where: str) -> tuple
 
 def _check_double(one: Plane, other: Plane, where: str) -> None:
     """Raise SeriesError unless both images of one place are the same image."""
+    one, other = sorted((one, other), key=lambda plane: [natural(plane.file.text(keyword)) for keyword in DISTINGUISHING_KEYWORDS])
     names = (
         f"{one.file.path.name} and {other.file.path.name}" if one.file is not other.file else f"frames {one.frame + 1}, {other.frame + 1}"
     )
     position = ", ".join(f"{v:.2f}" for v in other.position_mm)
     if np.abs(one.position_mm - other.position_mm).max() > ON_GRID_MM:
-        raise SeriesError(f"two images lie side by side in one plane ({names}, at {position} mm)", where=where)
-    same_scale = (one.slope, one.intercept) == (other.slope, other.intercept)
+        raise SeriesError(f"two images lie side by side in one plane ({names}, ImagePositionPatient {position})", where=where)
+    same_scale = (one.slope, one.intercept, one.pixel.padding) == (other.slope, other.intercept, other.pixel.padding)
     if same_scale and np.array_equal(stored_values(one), stored_values(other)):
         return
-    differ = [k for k in DISTINGUISHING_KEYWORDS if one.file.plain(k) != other.file.plain(k)]
-    told = "; ".join(f"{k} {one.file.plain(k) or 'none'} and {other.file.plain(k) or 'none'}" for k in differ)
+    told = "; ".join(differences(one, other))
     raise SeriesError(
-        f"two different images in one place ({names}, at {position} mm)" + (f": {told}" if told else ""),
+        f"two different images in one place ({names}, ImagePositionPatient {position})" + (f": {told}" if told else ""),
         where=where,
         hint="keep one image for each place (one phase, echo or reconstruction) in the folder",
     )
@@ -135,7 +146,7 @@ def _voxels(planes: Sequence[Plane], laid: Stack, modality: str) -> tuple[Array,
         out[k] = values
     _fill_between(out, laid.index)
     notes = [f"PixelPaddingValue stands for {v:g} HU, which tissue can have: left as it is" for v in sorted(odd_padding)]
-    if any(p.file.transfer_syntax_uid in _LOSSY or p.file.plain("LossyImageCompression") == "01" for p in planes):
+    if any(p.file.transfer_syntax_uid in LOSSY or p.file.plain("LossyImageCompression") == "01" for p in planes):
         notes.append("images were compressed with loss: values are not those the scanner measured")
     return out, tuple(notes)
 

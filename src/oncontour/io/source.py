@@ -10,6 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+SAME_FRAME_WAY = (
+    "where an export rewrote the UIDs of one patient, --same_frame of oncontour assess, convert, dvh, risk and run takes them"
+    " (a patient of a cohort: convert it first, images and structures in one folder)"
+)
+"""The way out where structures name another frame of reference than the images."""
+
 
 @dataclass(frozen=True)
 class SliceRef:

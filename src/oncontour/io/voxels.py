@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.errors import FormatError, LimitError
+from oncontour.volume import Volume
 
 _DEFLATE_RATIO = 1100
 """No deflate stream grows by more than 1032 (RFC 1951: 258 bytes from 2 bits)."""
 _PIECE = 1 << 24
 ORIENT = "save it again from a program that knows how the patient lay"
 """The way out where a file does not say which side is which."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One structure that an image file's header names: the voxels of ``value``, in ``layer`` where the file has several."""
+
+    name: str
+    value: int
+    layer: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """What an image file holds: ``volume``, ``notes`` on how its header was read, and the ``segments`` that the header names.
+
+    Only where there are segments may ``volume`` have an axis more: layers of segments that overlap, before (k, j, i).
+    """
+
+    volume: Volume
+    notes: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = ()
 
 
 def check_size(shape: tuple[int, ...], max_voxels: int, where: str) -> None:

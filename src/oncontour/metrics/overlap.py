@@ -82,8 +82,8 @@ def overlap(truth: Volume, predicted: Volume) -> Overlap:
     """Count what two masks share (bool; coverage of one half and more is inside). Raises GeometryError when the grids differ."""
     if not truth.geometry.same_grid(predicted.geometry):
         raise GeometryError(
-            f"the predicted mask lies on {predicted.geometry}, the truth on {truth.geometry}",
-            hint="bring it over with predicted.to(truth.geometry)",
+            f"the predicted mask lies on another grid than the truth: {truth.geometry.difference(predicted.geometry)}",
+            hint="bring both onto one grid first",
         )
     a, b = truth.binary().array, predicted.binary().array
     return Overlap(_per_slice(a), _per_slice(b), _shared(a, b), truth.geometry.voxel_mm3 / 1000)

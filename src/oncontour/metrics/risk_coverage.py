@@ -75,6 +75,21 @@ def review_curve(score: ArrayLike, error: ArrayLike) -> tuple[Floats, Floats]:
     return np.concatenate([[0.0], seen]), np.concatenate([[1.0], 1 - found])
 
 
+def found_early(score: ArrayLike, amount: ArrayLike, part: float = 0.2) -> float:
+    """Which share of all ``amount`` (wrong area, say) the ``part`` of slices with the largest ``score`` holds, the last one in proportion.
+
+    Equal scores count as in random order; an order that says nothing finds ``part``. ``found_early(amount, amount)`` is the best possible.
+    Raises InputError where there is nothing to find.
+    """
+    s, a = _pair(score, amount)
+    if not a.sum() > 0:
+        raise InputError("no amount among the slices: there is nothing to find")
+    _, tied = np.unique(-s, return_inverse=True)
+    mean = np.bincount(tied, a) / np.bincount(tied)
+    found = np.concatenate([[0.0], np.cumsum(mean[np.sort(tied)])])
+    return float(np.interp(part * len(s), np.arange(len(found)), found) / a.sum())
+
+
 def _pair(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
     a, b = (np.asarray(v, dtype=np.float64) for v in (first, second))
     if a.shape != b.shape or a.ndim != 1 or not len(a):

@@ -124,8 +124,8 @@ def surfaces(truth: Volume, predicted: Volume) -> SurfaceDistances:
     """
     if not truth.geometry.same_grid(predicted.geometry):
         raise GeometryError(
-            f"the predicted mask lies on {predicted.geometry}, the truth on {truth.geometry}",
-            hint="bring it over with predicted.to(truth.geometry)",
+            f"the predicted mask lies on another grid than the truth: {truth.geometry.difference(predicted.geometry)}",
+            hint="bring both onto one grid first",
         )
     mesh_t, contour_t = isosurface(truth)
     mesh_p, contour_p = isosurface(predicted)

@@ -11,8 +11,9 @@ A new net is one file and one row here; ``tests/test_every_net.py`` then tests i
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from oncontour.classes import class_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,17 +30,14 @@ NETS: dict[str, str] = {
 
 
 def make_net(name: str, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
-    """Net ``name`` (a row of NETS, or an outside ``module:Class``). Raises ModelError for an unknown name or option."""
+    """Net ``name``: a row of NETS, or an outside ``module:Class`` that the user named (``oncontour.classes``).
+
+    Raises ModelError for an unknown name or option.
+    """
     from oncontour.errors import ModelError
 
-    target = NETS.get(name, name if ":" in name else "")
-    if not target:
-        raise ModelError(f"no net {name!r}", hint=f"choose one of {sorted(NETS)} or give module:Class")
-    module, _, attribute = target.partition(":")
     try:
-        made: nn.Module = getattr(import_module(module), attribute)(in_channels, out_channels, **options)
-    except (ImportError, AttributeError) as error:
-        raise ModelError(f"net {target!r} cannot be imported ({error})") from error
+        made: nn.Module = class_of(name, NETS, "net")(in_channels, out_channels, **options)
     except TypeError as error:
         raise ModelError(f"net {name!r} does not take these options {options} ({error})") from error
     return made

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from oncontour.errors import InputError
 from oncontour.geometry import Geometry
 from oncontour.volume import Volume
 
@@ -169,6 +171,31 @@ def _main_pieces(mask: Mask) -> Mask:
 # ---- which part of the body
 
 
+REGIONS = ("head_neck", "thorax", "abdomen_pelvis", "limb")
+"""What a CT can be told to show."""
+
+
+def region_of(words: str) -> str:
+    """The region that ``words`` name, as a model's card does ("head and neck"); "" where they name none of REGIONS."""
+    name = "_".join(words.lower().replace("&", " ").replace(" and ", " ").replace("-", " ").split())
+    return name if name in REGIONS else ""
+
+
+def check_shown(ct: Volume, made_for: str, who: str) -> None:
+    """Raise InputError where ``ct`` plainly shows another part of the body than ``who`` was ``made_for`` (a card's words)."""
+    seen = region(ct)
+    if seen.excludes(region_of(made_for)):
+        raise InputError(
+            f"this CT shows {in_words(seen.name)} ({'; '.join(seen.reasons)}), and {who} was made for {made_for}",
+            hint="choose a model that was made for it; run, predict and evaluate draw all the same with --any_region",
+        )
+
+
+def in_words(name: str) -> str:
+    """A region as people call it: "head and neck"."""
+    return name.replace("_", " and ")
+
+
 @dataclass(frozen=True)
 class Region:
     """Which part of the body a CT shows, and why one may think so.
@@ -186,11 +213,28 @@ class Region:
         """Whether a model for head and neck may be used without asking."""
         return self.name == "head_neck"
 
+    def excludes(self, name: str) -> bool:
+        """Whether the CT plainly does not show the region ``name``. Of a CT that shows lungs the abdomen may be in view as well, and hips
+        may belong to a limb: these are not excluded, and nothing is where the region is unknown or ``name`` is none of REGIONS."""
+        if self.name == "unknown" or name not in REGIONS:
+            return False
+        lungs = self.evidence["lung_mm"] >= LUNG_MM
+        return {
+            "head_neck": self.name != "head_neck",
+            "thorax": not lungs,
+            "abdomen_pelvis": self.name in ("head_neck", "limb") and not lungs,
+            "limb": self.name in ("head_neck", "thorax"),
+        }[name]
+
 
 NARROW_MM = 260.0
 """A head or a neck is narrower than this, shoulders, chest and pelvis are wider."""
 AIRWAY_MM, SKULL_MM, NECK_MM, LUNG_MM = 25.0, 30.0, 60.0, 40.0
 """Lengths along the body over which each sign must be seen."""
+
+
+_SEEN: WeakKeyDictionary[Volume, Region] = WeakKeyDictionary()
+"""What was found of volumes that are still there: model, rules and ranges all ask."""
 
 
 def region(ct: Volume) -> Region:
@@ -199,7 +243,12 @@ def region(ct: Volume) -> Region:
     Head and neck is any of: an airway in front of a spine, in a body narrower than NARROW_MM that the field of view does not cut; a skull
     around brain; a narrow part above lungs. Else lungs make a thorax; else a wide body with bone is abdomen or pelvis, a narrow one a limb.
     """
-    signs = _signs(ct)
+    if ct not in _SEEN:
+        _SEEN[ct] = _region(_signs(ct))
+    return _SEEN[ct]
+
+
+def _region(signs: Mapping[str, float]) -> Region:
     airway, skull, neck = signs["airway_mm"], signs["skull_mm"], signs["neck_above_lungs_mm"]
     found = [
         (airway >= AIRWAY_MM, f"an airway in front of a spine over {airway:.0f} mm of a narrow body"),

@@ -1,8 +1,10 @@
 """Tidying masks the way a clinician would before looking closer, each step switchable and every change put in words.
 
 In this order, structure by structure: close holes, smooth, drop slivers, keep the large pieces; then no voxel in two structures.
-A step that changes nothing says nothing. A target may have several parts (nodes), and so have organs that are several by name (Lungs,
-Bowel): those of TARGET_ISLAND_CC and more are never dropped. What is hollow by name (a wall, a ring, skin, a vertebra) keeps its hole.
+A step that changes nothing says nothing. An organ that is of one piece in a cohort (``ops.checks.pieces``) loses pieces that lie far from
+the rest, however large they are: a spinal cord in an arm. A target may have several parts (nodes), and so have organs that are several by
+name (Lungs, Bowel): those of TARGET_ISLAND_CC and more are never dropped. What is hollow by name (a wall, a ring, skin, a vertebra) keeps
+its hole.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from scipy import ndimage
 from oncontour.case import BitMasks, LabelMasks
 from oncontour.errors import ConfigError, GeometryError
 from oncontour.geometry import Geometry
-from oncontour.ops.checks.finding import is_target
+from oncontour.ops.checks.finding import is_several, is_target
+from oncontour.ops.checks.pieces import NEAR_MM, gap_mm, labelled, shipped_pieces
 from oncontour.ops.checks.stack import TARGET_ISLAND_CC
 from oncontour.volume import Volume
 
@@ -27,11 +30,17 @@ _BRANCH_MM = 10.0
 """What is thin through so many millimetres of slices is a vessel, a nerve, a process of a bone: no sliver."""
 Mask = NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
-_SEVERAL = re.compile(r"(Lungs|Kidneys|Eyes|Parotids|Breasts|Hippocampi|Bowel|Bag_Bowel|Colon|Ribs|LN)(?![a-z])")
-"""What is drawn as several pieces where the patient is well: a collapsed lung or a loop of bowel is no crumb of the other."""
 _HOLLOW = re.compile(r"(.*[^a-z])?(ring|rind|shell|skin)(?![a-z]).*|.*(wall|vertebra).*", re.IGNORECASE)
 _SLICE_CROSS = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])[:, None, None]
 """Neighbours within a slice: left, right, above, below."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A sentence about what tidying did; ``warns``: it belongs among the warnings, as the model drew an organ where it is not."""
+
+    text: str
+    warns: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,8 @@ class Tidy:
 
     pieces: float = 0.2
     """keep pieces (26 neighbours: thin oblique ones hold together) of at least this part of the largest; 1: the largest alone, 0: all.
-    Of targets (GTV, CTV, ITV, PTV) and of organs that are several (Lungs, Bowel) pieces of 0.2 cc and more stay as well"""
+    Of targets (GTV, CTV, ITV, PTV) and of organs that are several (Lungs, Bowel) pieces of 0.2 cc and more stay as well; of an organ that
+    is known to be of one piece those far from the rest go (spinal cord: beyond 25 mm, others 12 mm)"""
     holes: Literal["slices", "volume", "off"] = "slices"
     """fill what is closed in within a slice, or within the volume, and belongs to no other structure; walls, rings, skin and vertebrae
     keep theirs"""
@@ -75,8 +85,10 @@ class Tidy:
         return cls(pieces=0, holes="off", slivers_mm2=0, smooth_mm=0, overlap="off")
 
 
-def tidy(masks: Mapping[str, Volume], rules: Tidy | None = None) -> tuple[Mapping[str, Volume], tuple[str, ...]]:
+def tidy(masks: Mapping[str, Volume], rules: Tidy | None = None) -> tuple[Mapping[str, Volume], tuple[Change, ...]]:
     """(tidied masks, what was done): masks of the same names on the same grid, and a sentence for each change with its cubic centimetres.
+
+    A large piece that stays far from the rest of a structure of which nobody knows in how many pieces it comes is told as well.
 
     A ``LabelMasks`` comes back as one (filled holes go to background voxels only: structures inside a hole keep their voxels), and so does
     a ``BitMasks`` (holes likewise; its structures keep what they share, except for those that ``priority`` names); any other mapping as a
@@ -90,7 +102,7 @@ def tidy(masks: Mapping[str, Volume], rules: Tidy | None = None) -> tuple[Mappin
     if isinstance(masks, BitMasks):
         return _in_bits(masks, rules)
     grid = _common_grid(masks)
-    out, done = {}, []
+    out, done = {}, list[Change]()
     for name, mask in masks.items():
         array = mask.binary().array.copy()
         box = _bounds(array, rules, grid)
@@ -107,15 +119,16 @@ def _common_grid(masks: Mapping[str, Volume]) -> Geometry:
     first, *rest = masks.items()
     for name, mask in rest:
         if not mask.geometry.same_grid(first[1].geometry):
-            raise GeometryError(f"masks lie on different grids: {first[0]!r} on {first[1].geometry}, {name!r} on {mask.geometry}")
+            what = f"mask {name!r} lies on another grid than {first[0]!r}: {first[1].geometry.difference(mask.geometry)}"
+            raise GeometryError(what, hint="bring both onto one grid first")
     return first[1].geometry
 
 
-def _packed(masks: LabelMasks, rules: Tidy) -> tuple[LabelMasks, tuple[str, ...]]:
+def _packed(masks: LabelMasks, rules: Tidy) -> tuple[LabelMasks, tuple[Change, ...]]:
     grid = masks.labels.geometry
     labels = masks.labels.array.copy()
     boxes = ndimage.find_objects(labels.astype(np.int32, copy=False)) if labels.dtype == np.uint16 else ndimage.find_objects(labels)
-    done: list[str] = []
+    done: list[Change] = []
     names = list(masks)
     order = sorted(names, key=lambda name: rules.priority.index(name) if name in rules.priority else len(names))
     for name in order:
@@ -133,11 +146,11 @@ def _packed(masks: LabelMasks, rules: Tidy) -> tuple[LabelMasks, tuple[str, ...]
     return LabelMasks(Volume(labels, grid), names), tuple(done)
 
 
-def _in_bits(masks: BitMasks, rules: Tidy) -> tuple[BitMasks, tuple[str, ...]]:
+def _in_bits(masks: BitMasks, rules: Tidy) -> tuple[BitMasks, tuple[Change, ...]]:
     grid, planes = masks.geometry, masks.planes.array.copy()
     # A wall around another structure must not be filled with it, but an outline may move over one.
     filling, rest = replace(rules, smooth_mm=0, slivers_mm2=0, pieces=0), replace(rules, holes="off")
-    done: list[str] = []
+    done: list[Change] = []
     for name in masks:
         number, bit = masks.place(name)
         whole = (planes[number] & np.uint8(bit)) != 0
@@ -168,12 +181,12 @@ def _set(plane: NDArray[np.uint8], bit: int, mask: Mask) -> None:
 # ---- one structure, in its bounding box
 
 
-def _one(name: str, mask: Mask, grid: Geometry, rules: Tidy, free: Mask | None = None) -> tuple[Mask, list[str]]:
+def _one(name: str, mask: Mask, grid: Geometry, rules: Tidy, free: Mask | None = None) -> tuple[Mask, list[Change]]:
     """``mask`` after the rules, and what they did; grown voxels must be ``free`` (background) where that is given."""
-    said = []
+    said = list[Change]()
     if _HOLLOW.fullmatch(name):
         rules = replace(rules, holes="off")
-    for what, step in _steps(rules, grid, is_target(name) or bool(_SEVERAL.match(name))):
+    for what, step in _steps(rules, grid, is_target(name) or is_several(name)):
         after = step(mask)
         if after is mask:
             continue
@@ -183,8 +196,11 @@ def _one(name: str, mask: Mask, grid: Geometry, rules: Tidy, free: Mask | None =
             continue
         words = _change(mask, after, grid.voxel_mm3)
         if words:
-            said.append(f"{name}: {what} ({words})")
+            said.append(Change(f"{name}: {what} ({words})"))
         mask = after
+    if 0 < rules.pieces < 1:
+        mask, far = _without_far_pieces(name, mask, grid)
+        said += far
     return mask, said
 
 
@@ -255,6 +271,36 @@ def _large_pieces(mask: Mask, part: float) -> Mask:
     return _kept(mask, labels, lambda size: size >= part * size.max())
 
 
+def _without_far_pieces(name: str, mask: Mask, grid: Geometry) -> tuple[Mask, list[Change]]:
+    """``mask`` without the pieces that lie farther from the rest than those of one organ do in the cohort. Pieces near to each other belong
+    together (a cord broken twice), and so do those that reach no farther together than one organ in the cohort (the halves of a mandible).
+    Of an organ that the cohort does not know the pieces stay. Those far away are told."""
+    known = shipped_pieces().get(name)
+    if is_target(name) or is_several(name) or (known is not None and not known.single):
+        return mask, []
+    labels, sizes = labelled(mask)
+    if len(sizes) < 2:
+        return mask, []
+    first, said = 1 + int(sizes.argmax()), list[Change]()
+    rest, left = labels == first, set(range(1, len(sizes) + 1)) - {first}
+    while left:
+        gap, nearest = min((gap_mm(rest, labels == n, grid), n) for n in left)
+        piece = labels == nearest
+        left.remove(nearest)
+        volume, away = _volume(int(sizes[nearest - 1]) * grid.voxel_mm3), _distance(gap)
+        if gap <= (NEAR_MM if known is None else known.near_mm):
+            rest |= piece
+        elif known is None:
+            rest |= piece
+            said.append(Change(f"kept {volume} of {name} {away} away from the rest: in how many pieces it comes is not known"))
+        elif known.holds(rest | piece, grid):
+            rest |= piece
+            said.append(Change(f"kept {volume} of {name} {away} away from the rest: together they reach no farther than one that is whole"))
+        else:
+            said.append(Change(f"removed {volume} of {name} {away} away from the rest", warns=True))
+    return rest, said
+
+
 def _with_parts(after: Mask, mask: Mask, voxels: float) -> Mask:
     """``after`` with the pieces of ``mask`` that have ``voxels`` or more and are not its largest: what no step may take from a target."""
     if after is mask or voxels > np.count_nonzero(mask):
@@ -289,15 +335,19 @@ def _volume(mm3: float) -> str:
     return f"{mm3 / 1000:.2f} cc" if mm3 >= 10 else f"{mm3:.2g} mm³"
 
 
+def _distance(mm: float) -> str:
+    return f"{mm / 10:.0f} cm" if mm >= 95 else f"{mm:.0f} mm"
+
+
 # ---- several structures
 
 
-def _parted(masks: dict[str, Volume], priority: Sequence[str]) -> list[str]:
+def _parted(masks: dict[str, Volume], priority: Sequence[str]) -> list[Change]:
     """Take voxels from all but the first structure that claims them, in place; say from whom and how much."""
     order = [*(name for name in priority if name in masks), *(name for name in masks if name not in priority)]
     grid = masks[order[0]].geometry
     taken = np.zeros(grid.shape, bool)
-    done = []
+    done = list[Change]()
     for name in order:
         array = masks[name].array
         found = _objects(array)
@@ -308,7 +358,8 @@ def _parted(masks: dict[str, Volume], priority: Sequence[str]) -> list[str]:
             own = array.copy()
             own[found] &= ~shared
             masks[name] = Volume(own, grid)
-            done.append(f"{name}: overlap with structures before it removed (-{_volume(int(shared.sum()) * grid.voxel_mm3)})")
+            removed = _volume(int(shared.sum()) * grid.voxel_mm3)
+            done.append(Change(f"{name}: overlap with structures before it removed (-{removed})"))
         taken[found] |= array[found]
     return done
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from oncontour.contours import Contours, Slices
 from oncontour.errors import LimitError, StructureError
-from oncontour.geometry import Geometry
+from oncontour.geometry import ON_GRID_MM, Geometry
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-SAME_PLANE_MM = 0.05
+SAME_PLANE_MM = ON_GRID_MM
 """Polygons nearer than this along the normal lie in one plane; planes nearer than this to a slice lie on it (rounded coordinates)."""
 FLAT_MM = 1.0
 """A polygon whose points are farther apart along the normal does not lie in one of the planes."""

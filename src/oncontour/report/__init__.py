@@ -23,7 +23,7 @@ from oncontour.case import Case
 from oncontour.files import write_text
 from oncontour.palette import COLOURS, colour_of
 from oncontour.report.export import by_reason, observations, scores_csv, worst, write_scores
-from oncontour.report.review import scores_of, title, unscored
+from oncontour.report.review import found_sided, misplaced, scores_of, title, unscored
 from oncontour.report.structures import Row, rows, warnings
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
     "Row",
     "by_reason",
     "colour_of",
+    "found_sided",
+    "misplaced",
     "observations",
     "page",
     "rows",
@@ -132,8 +134,8 @@ def _json(words: Any) -> Any:
 
 
 def _messages(record: Mapping[str, Any], table: Sequence[Row], review: Mapping[str, Any] | None) -> list[str]:
-    """The warnings at the top: where there is a review, without those that it tells with their slices."""
-    told = set(warnings(table)) if review else set()
+    """The warnings at the top, without the banner's: where there is a review, without those that it tells with their slices."""
+    told = {record.get("banner"), *(warnings(table) if review else ())}
     return [text for text in record["warnings"] if text not in told]
 
 
@@ -151,12 +153,14 @@ def _drawers(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _sentence(record: Mapping[str, Any]) -> str:
-    found = sum(1 for row in record["structures"] if row["slices"])
-    models, modality = len(_drawers(record)), record["input"]["modality"]
+    missing = [row["name"] for row in record["structures"] if not row["slices"]]
+    models, modality, count = len(_drawers(record)), record["input"]["modality"], len(record["structures"])
     if not models:
-        return f"{found} of {len(record['structures'])} structures have contours on this {modality}; drawn elsewhere."
+        return f"{count - len(missing)} of {count} structures have contours on this {modality}; drawn elsewhere."
     by = "one model" if models == 1 else f"{models} models"
-    return f"{found} of {len(record['structures'])} structures were found on this {modality} by {by}."
+    if missing:
+        return f"Not found on this {modality} by {by}: {', '.join(missing)}. {count - len(missing)} of {count} structures were contoured."
+    return f"{count} structure{'s' * (count > 1)} {'were' if count > 1 else 'was'} contoured on this {modality} by {by}."
 
 
 def _dose(told: Mapping[str, Any]) -> dict[str, Any]:

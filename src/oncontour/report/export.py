@@ -13,7 +13,7 @@ from oncontour.files import write_text
 from oncontour.geometry import Geometry
 from oncontour.report.review import Cell, Spot, Strip, sentence, spots, strips
 
-COLUMNS = ("structure", "slice", "z_mm", "dsc", "lower_bound", "class", "surface_mm", "flagged", "findings")
+COLUMNS = ("structure", "slice", "z_mm", "dsc", "lower_bound", "class", "surface_mm", "wrong_cm2", "flagged", "findings")
 
 
 def scores_csv(case: Case) -> str:
@@ -30,7 +30,7 @@ def scores_csv(case: Case) -> str:
         whole = [one.code for one in strip.whole]
         if whole or not strip.scored:
             words = [*whole, *([] if strip.scored else [f"not scored: {strip.why}"])]
-            writer.writerow([_safe(strip.name), *[""] * 6, int(bool(whole)), _safe("; ".join(words))])
+            writer.writerow([_safe(strip.name), *[""] * 7, int(bool(whole)), _safe("; ".join(words))])
         writer.writerows(_line(case, strip, cell) for cell in strip.cells)
     return text.getvalue()
 
@@ -67,15 +67,16 @@ def by_reason(unscored: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 def _place(grid: Geometry, spot: Spot) -> str:
     said = " ".join(spot.texts) or "The predicted overlap is low."
     if spot.dsc is not None:
-        said += f" Predicted DSC {spot.dsc:.2f}" + ("." if spot.lower is None else f", at least {spot.lower:.2f}.")
+        bound = "" if spot.lower is None else f", at least {spot.lower:.2f}"
+        said += f" Predicted DSC {spot.dsc:.2f}{bound}; about {spot.wrong_cm2 or 0:.1f} cm² wrong."
     if spot.first is None or spot.last is None:
         return f"{spot.name}: {said}"
     ends = sorted({slice_number(grid, spot.first), slice_number(grid, spot.last)})
     where = f"slice {ends[0]}" if len(ends) == 1 else f"slices {ends[0]} to {ends[1]}"
     if len(ends) > 1 and spot.dsc is not None and spot.k is not None:
         where += f", worst {slice_number(grid, spot.k)}"
-        if spot.lowest is not None and spot.lowest != spot.k:
-            where += f", lowest DSC on {slice_number(grid, spot.lowest)}"
+        if spot.most is not None and spot.most != spot.k:
+            where += f", most predicted wrong on {slice_number(grid, spot.most)}"
     return f"{spot.name}, {where}: {said}"
 
 
@@ -105,7 +106,14 @@ def _observation(strip: Strip, scores: Mapping[str, Any]) -> str:
 
 
 def _line(case: Case, strip: Strip, cell: Cell) -> list[str | int]:
-    numbers = [f"{cell.z_mm:.2f}", _number(cell.dsc, 3), _number(cell.lower, 3), cell.quality or "", _number(cell.surface_mm, 2)]
+    numbers = [
+        f"{cell.z_mm:.2f}",
+        _number(cell.dsc, 3),
+        _number(cell.lower, 3),
+        cell.quality or "",
+        _number(cell.surface_mm, 2),
+        _number(cell.wrong_cm2, 2),
+    ]
     return [_safe(strip.name), slice_number(case.geometry, cell.k), *numbers, int(cell.flagged), _safe("; ".join(cell.codes))]
 
 

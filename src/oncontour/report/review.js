@@ -26,7 +26,7 @@ function startReview(words) {
     if (spot.first === spot.last) return `slice ${spot.first + 1}`;
     const where = `slices ${spot.first + 1}–${spot.last + 1}`;
     if (spot.dsc === null || spot.at === null) return where;
-    return where + (spot.lowest === spot.at ? `, worst ${spot.at + 1}` : `, worst ${spot.at + 1}, lowest DSC on ${spot.lowest + 1}`);
+    return where + (spot.most === spot.at ? `, worst ${spot.at + 1}` : `, worst ${spot.at + 1}, most predicted wrong on ${spot.most + 1}`);
   };
 
   // ---- strips
@@ -86,6 +86,7 @@ function startReview(words) {
     const { cell } = found, parts = [];
     if (cell.dsc !== null) parts.push(`DSC ${number(cell.dsc)}` + (cell.lower === null ? "" : `, at least ${number(cell.lower)}${percent}`));
     else parts.push(strip.scored ? "no number for this slice" : "not scored");
+    if (cell.cm2 !== null) parts.push(`about ${cell.cm2.toFixed(1)} cm² wrong`);
     if (cell.mm !== null) parts.push(`surface ${cell.mm} mm off`);
     if (cell.codes.length) parts.push(titles(cell.codes));
     return `slice ${s + 1}: ${parts.join(" · ")}`;
@@ -107,7 +108,7 @@ function startReview(words) {
   // ---- places to look at
 
   const items = spots.map((spot, n) => {
-    const score = spot.dsc === null ? "" : number(spot.dsc), bound = spot.lower === null ? "" : `≥ ${number(spot.lower)}`;
+    const score = spot.wrong_cm2 === null ? "" : `${spot.wrong_cm2.toFixed(1)} cm²`, bound = spot.dsc === null ? "" : `DSC ${number(spot.dsc)}` + (spot.lower === null ? "" : `, ≥ ${number(spot.lower)}`);
     const why = spot.texts.length ? spot.texts.join(" ") : "The predicted overlap is low.";
     const button = element("button", { type: "button", className: "spot", data: { spot: n } },
       element("span", { className: "rank", textContent: n + 1 }), swatch(spot.colour),

@@ -13,16 +13,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oncontour.case import Case
 from oncontour.geometry import Geometry
-from oncontour.ops.checks import CODES, Finding, unchecked
+from oncontour.ops.checks import CODES, OF_PLACE, Finding, unchecked
 from oncontour.ops.checks.finding import box_of, runs
 from oncontour.volume import Volume
 
 SEVERITY: dict[str, float] = {
     "side": 0.0,
     "empty": 0.1,
+    "stray": 0.2,
     "outside": 0.3,
     "position": 0.35,
     "gap": 0.4,
@@ -37,7 +39,10 @@ SEVERITY: dict[str, float] = {
     "small": 0.79,
     "unchecked": 0.9,
 }
-"""The DSC that a finding is ranked with among predicted ones: a wrong side comes first, a sliver last."""
+"""How bad a finding is, as a DSC: a wrong side is worst, a sliver hardly. Where no DSC is predicted, the finding's stands for it in
+the wrong area that a slice is ranked by."""
+FIRST = OF_PLACE | {"empty"}
+"""Codes of findings that come before any predicted area, the worst first: what is in the wrong place is wrong as a whole."""
 TITLES: dict[str, str] = {
     **CODES,
     "missed": "goes on past its end",
@@ -48,16 +53,19 @@ TITLES: dict[str, str] = {
 """code -> its title: those of the rules, and those of the model's own remarks."""
 BRIDGE = 1
 """Flagged slices with so many unflagged ones between them are one place to look at."""
-SHORT, ALIKE = 8, 0.2
+SHORT, ALIKE = 8, 0.6
 """A run of up to so many slices is one place; in a longer one, where all of a structure may be flagged, the worst part is a place of its
-own: slices that differ by no more in their rank."""
+own: slices with at least this part of the worst one's wrong area. What one finding says of several slices is one place."""
+Rank = tuple[float, float]
+"""What slices and places are ordered by, the largest first: how bad a finding of FIRST there is (0: none), and the wrong area in cm²."""
 LEAST_ERROR = 26
 """Error probabilities (of 255) below this are not shown: a tenth."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One slice of a strip: ``k`` in the case's grid; ``codes`` of the findings there; None where nothing was predicted."""
+    """One slice of a strip: ``k`` in the case's grid; ``codes`` of the findings there; None where nothing was predicted. ``area_cm2``: of
+    the contour, where there is none that of the nearest; ``wrong_cm2``: how much of it is probably wrong."""
 
     k: int
     z_mm: float
@@ -66,6 +74,8 @@ class Cell:
     quality: str | None
     surface_mm: float | None
     codes: tuple[str, ...]
+    area_cm2: float = 0.0
+    wrong_cm2: float | None = None
 
     @property
     def flagged(self) -> bool:
@@ -73,9 +83,10 @@ class Cell:
         return self.quality == "bad" or bool(self.codes)
 
     @property
-    def risk(self) -> float:
-        """What it is ranked by: the predicted DSC or the worst finding's severity, whichever is lower; 1 where there is neither."""
-        return min([1.0 if self.dsc is None else self.dsc, *(SEVERITY.get(code, 0.5) for code in self.codes)])
+    def rank(self) -> Rank:
+        """The predicted wrong area, or where nothing was predicted what the worst finding stands for; before that, a finding of FIRST."""
+        told = (1 - min((_severity(code) for code in self.codes), default=1.0)) * self.area_cm2
+        return _first(self.codes), told if self.wrong_cm2 is None else self.wrong_cm2
 
 
 @dataclass(frozen=True)
@@ -93,8 +104,13 @@ class Strip:
         return tuple(one for one in self.findings if not one.slices)
 
     @property
-    def risk(self) -> float:
-        return min([1.0, *(cell.risk for cell in self.cells if cell.flagged), *(SEVERITY.get(one.code, 0.5) for one in self.whole)])
+    def rank(self) -> Rank:
+        return max([(0.0, 0.0), *(cell.rank for cell in self.cells if cell.flagged), *(self.rank_of(one) for one in self.whole)])
+
+    def rank_of(self, finding: Finding) -> Rank:
+        """Of a finding about the structure as such: what it stands for in a middling slice."""
+        middling = float(np.median([cell.area_cm2 for cell in self.cells])) if self.cells else 0.0
+        return _first((finding.code,)), (1 - _severity(finding.code)) * middling
 
     @property
     def worst(self) -> Cell | None:
@@ -105,17 +121,18 @@ class Strip:
 @dataclass(frozen=True)
 class Spot:
     """Neighbouring flagged slices of one structure: a place to look at. ``k`` is the worst of them; None: the structure
-    as a whole. ``dsc`` and ``lower`` are the lowest predicted DSC among them and its bound, on slice ``lowest``: where a finding is worse
-    than any prediction that is another slice than ``k``."""
+    as a whole. ``dsc``, ``lower`` and ``wrong_cm2`` are predicted of slice ``most``, where most is predicted to be wrong: where a finding
+    is worse than any prediction that is another slice than ``k``."""
 
     name: str
     first: int | None
     last: int | None
     k: int | None
-    lowest: int | None
+    most: int | None
     dsc: float | None
     lower: float | None
-    risk: float
+    wrong_cm2: float | None
+    rank: Rank
     texts: tuple[str, ...]
     codes: tuple[str, ...]
 
@@ -124,13 +141,13 @@ def strips(case: Case) -> list[Strip]:
     """A strip for each structure in ``case.scores["assess"]``, those with something to look at first, worst first; else in their order."""
     scores = case.scores["assess"]
     made = [_strip(case, name, words) for name, words in scores.get("structures", {}).items()]
-    return sorted(made, key=lambda strip: strip.risk)
+    return sorted(made, key=lambda strip: strip.rank, reverse=True)
 
 
 def spots(table: Iterable[Strip]) -> list[Spot]:
     """Where to look, worst first."""
     found = [spot for strip in table for spot in (*_runs(strip), *_wholes(strip))]
-    return sorted(found, key=lambda spot: spot.risk)
+    return sorted(found, key=lambda spot: spot.rank, reverse=True)
 
 
 def title(code: str) -> str:
@@ -138,9 +155,30 @@ def title(code: str) -> str:
     return TITLES.get(code, code)
 
 
+def misplaced(case: Case) -> list[str]:
+    """What the rules found of place and side (``ops.checks.OF_PLACE``), in words: what stands among the warnings, a wrong side first."""
+    structures: Mapping[str, Any] = case.scores.get("assess", {}).get("structures", {})
+    told = [(name, one) for name, said in structures.items() for one in said.get("findings", ()) if one["code"] in OF_PLACE]
+    return [_named(name, str(one["text"])) for name, one in sorted(told, key=lambda pair: SEVERITY[pair[1]["code"]])]
+
+
+def found_sided(case: Case) -> set[str]:
+    """Structures of which the rules say that they lie on the wrong side."""
+    structures: Mapping[str, Any] = case.scores.get("assess", {}).get("structures", {})
+    return {name for name, said in structures.items() if any(one["code"] == "side" for one in said.get("findings", ()))}
+
+
 def scores_of(case: Case) -> dict[str, Any]:
-    """``case.scores["assess"]`` without its volumes, ready for JSON (``assess`` in ``report.json``); empty where there is none."""
-    return {key: _plain(value) for key, value in case.scores.get("assess", {}).items() if key != "error_maps"}
+    """``case.scores["assess"]`` without its volumes, ready for JSON (``assess`` in ``report.json``); empty where there is none. Each slice
+    has its ``wrong_cm2`` as well, by which places are ordered, and ``unchecked`` says what the rules could not look at, and why."""
+    if "assess" not in case.scores:
+        return {}
+    said = {key: _plain(value) for key, value in case.scores["assess"].items() if key != "error_maps"}
+    for strip in strips(case):
+        wrong = {cell.k: _short(cell.wrong_cm2) for cell in strip.cells}
+        for row in said["structures"][strip.name].get("slices", ()):
+            row["wrong_cm2"] = wrong[row["k"]]
+    return {**said, "unchecked": _unchecked(case)}
 
 
 def unscored(case: Case, found: Mapping[str, Sequence[Finding]], why: str) -> dict[str, Any]:
@@ -175,11 +213,16 @@ def words(case: Case, shown: Geometry, colours: Mapping[str, Sequence[int]]) -> 
         "strips": [_strip_words(strip, number, colours) for strip in table],
         "spots": [_spot_words(spot, number, colours) for spot in spots(table)],
         "not_scored": _not_scored(table),
-        "unchecked": list(scores["unchecked"] if "unchecked" in scores else unchecked(case, list(scores["structures"]))),
+        "unchecked": _unchecked(case),
         "maps": [made for name, volume in scores.get("error_maps", {}).items() if (made := _map(name, volume, shown))],
         "sentence": sentence(table),
         "findings": list(dict.fromkeys(_named(strip.name, one.text) for strip in table for one in strip.findings)),
     }
+
+
+def _unchecked(case: Case) -> list[str]:
+    scores = case.scores["assess"]
+    return list(scores["unchecked"] if "unchecked" in scores else unchecked(case, list(scores["structures"])))
 
 
 def sentence(table: Sequence[Strip]) -> str:
@@ -202,20 +245,39 @@ def start(review: Mapping[str, Any]) -> int | None:
 
 def _strip(case: Case, name: str, said: Mapping[str, Any]) -> Strip:
     told = tuple(Finding(str(one["code"]), str(one["text"]), tuple(int(k) for k in one["slices"])) for one in said.get("findings", ()))
-    cells = {int(row["k"]): _cell(row, told) for row in said.get("slices", ())}
-    if not cells and name in case.structures:
-        held = np.flatnonzero(case.mask(name).array.any(axis=(1, 2))).tolist()
-        cells = {k: _cell({"k": k, "z_mm": _z_mm(case.geometry, k)}, told) for k in held}
+    areas = _areas_cm2(case, name)
+    cells = {int(row["k"]): _cell(row, told, areas) for row in said.get("slices", ())}
+    if not cells:
+        cells = {k: _cell({"k": k, "z_mm": _z_mm(case.geometry, k)}, told, areas) for k in np.flatnonzero(areas).tolist()}
     for k in {k for one in told for k in one.slices} - set(cells):
-        cells[k] = _cell({"k": k, "z_mm": _z_mm(case.geometry, k)}, told)
+        cells[k] = _cell({"k": k, "z_mm": _z_mm(case.geometry, k)}, told, areas)
     return Strip(name, bool(said.get("scored")), said.get("why"), tuple(cells[k] for k in sorted(cells)), told)
 
 
-def _cell(row: Mapping[str, Any], told: Sequence[Finding]) -> Cell:
-    k = int(row["k"])
+def _areas_cm2(case: Case, name: str) -> NDArray[np.float64]:
+    """What the contour takes of each slice of the case's grid."""
+    if name not in case.structures:
+        return np.zeros(case.geometry.shape[0])
+    _, j, i = case.geometry.spacing_mm
+    return np.asarray(case.mask(name).array.sum(axis=(1, 2), dtype=np.int64) * (j * i / 100))
+
+
+def _cell(row: Mapping[str, Any], told: Sequence[Finding], areas_cm2: NDArray[np.float64]) -> Cell:
+    k, held = int(row["k"]), np.flatnonzero(areas_cm2)
+    area = float(areas_cm2[held[np.abs(held - k).argmin()]]) if len(held) else 0.0
     codes = dict.fromkeys([*row.get("findings", ()), *(one.code for one in told if k in one.slices)])
     numbers = [None if row.get(key) is None else float(row[key]) for key in ("dsc", "lower", "surface_mm")]
-    return Cell(k, float(row["z_mm"]), numbers[0], numbers[1], row.get("class"), numbers[2], tuple(str(code) for code in codes))
+    wrong = None if numbers[0] is None else area * (float(row.get("present", 1.0)) if not areas_cm2[k] else 1 - numbers[0])
+    return Cell(k, float(row["z_mm"]), numbers[0], numbers[1], row.get("class"), numbers[2], tuple(map(str, codes)), area, wrong)
+
+
+def _severity(code: str) -> float:
+    return SEVERITY.get(code, 0.5)
+
+
+def _first(codes: Iterable[str]) -> float:
+    """How bad the worst finding of FIRST among ``codes`` is, 0 where there is none."""
+    return max((1 - _severity(code) for code in codes if code in FIRST), default=0.0)
 
 
 def _runs(strip: Strip) -> list[Spot]:
@@ -238,33 +300,41 @@ def _cut(cells: Sequence[Cell]) -> list[Sequence[Cell]]:
     flagged = [n - flagged[0] for n in flagged]
     if len(cells) <= SHORT:
         return [cells]
-    worst = min(flagged, key=lambda n: cells[n].risk)
-    limit = cells[worst].risk + ALIKE
+    worst = max(flagged, key=lambda n: cells[n].rank)
     begin = end = worst
     for n in reversed([n for n in flagged if n < worst]):
-        if cells[n].risk > limit:
+        if not _alike(cells[n], cells[worst]):
             break
         begin = n
     for n in [n for n in flagged if n > worst]:
-        if cells[n].risk > limit:
+        if not _alike(cells[n], cells[worst]):
             break
         end = n
     return [*_cut(cells[:begin]), cells[begin : end + 1], *_cut(cells[end + 1 :])]
 
 
+def _alike(cell: Cell, worst: Cell) -> bool:
+    """Whether a slice belongs to the place of the worst one of its run: what one finding says of several slices is not told apart."""
+    if worst.rank[0]:
+        return cell.rank[0] == worst.rank[0]
+    if worst.wrong_cm2 is None:
+        return cell.codes == worst.codes
+    return cell.rank >= (0.0, ALIKE * worst.wrong_cm2)
+
+
 def _spot(strip: Strip, first: int, last: int, cells: Sequence[Cell]) -> Spot:
-    worst = min(cells, key=lambda cell: (cell.risk, 1.0 if cell.dsc is None else cell.dsc))
-    lowest = min((cell for cell in cells if cell.dsc is not None), key=lambda cell: cell.dsc or 0.0, default=worst)
+    worst = max(cells, key=lambda cell: cell.rank)
+    most = max((cell for cell in cells if cell.wrong_cm2 is not None), key=lambda cell: cell.wrong_cm2 or 0.0, default=worst)
     codes = tuple(dict.fromkeys(code for cell in cells for code in cell.codes))
     texts = tuple(one.text for one in strip.findings if any(first <= k <= last for k in one.slices))
-    return Spot(strip.name, first, last, worst.k, lowest.k, lowest.dsc, lowest.lower, worst.risk, texts, codes)
+    return Spot(strip.name, first, last, worst.k, most.k, most.dsc, most.lower, most.wrong_cm2, worst.rank, texts, codes)
 
 
 def _wholes(strip: Strip) -> list[Spot]:
     """Findings about the structure as such: one place each, at its middle."""
     middle = strip.cells[len(strip.cells) // 2].k if strip.cells else None
     return [
-        Spot(strip.name, None, None, middle, None, None, None, SEVERITY.get(one.code, 0.5), (one.text,), (one.code,)) for one in strip.whole
+        Spot(strip.name, None, None, middle, None, None, None, None, strip.rank_of(one), (one.text,), (one.code,)) for one in strip.whole
     ]
 
 
@@ -296,6 +366,7 @@ def _strip_words(strip: Strip, number: _Numbering, colours: Mapping[str, Sequenc
                 "dsc": _short(cell.dsc),
                 "lower": _short(cell.lower),
                 "class": cell.quality,
+                "cm2": _short(cell.wrong_cm2),
                 "mm": None if cell.surface_mm is None else round(cell.surface_mm, 1),
                 "codes": list(cell.codes),
                 "flagged": cell.flagged,
@@ -325,11 +396,12 @@ def _spot_words(spot: Spot, number: _Numbering, colours: Mapping[str, Sequence[i
     return {
         **asdict(spot),
         "at": number(spot.k),
-        "lowest": number(spot.lowest),
+        "most": number(spot.most),
         "first": min(ends, default=None),
         "last": max(ends, default=None),
         "dsc": _short(spot.dsc),
         "lower": _short(spot.lower),
+        "wrong_cm2": _short(spot.wrong_cm2),
         "colour": list(colours.get(spot.name, (200, 200, 200))),
     }
 

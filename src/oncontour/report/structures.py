@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from oncontour.case import Case
 from oncontour.metrics.overlap import dsc
+from oncontour.ops.checks import shipped_ranges
 from oncontour.palette import Colour, colour_of
 from oncontour.sides import side_of
 from oncontour.volume import Volume
@@ -54,17 +55,17 @@ def rows(case: Case, names: Sequence[str] | None = None, truth: Case | None = No
     return [_row(case, name, colour_of(n), middle, truth) for n, name in enumerate(names or case.structures)]
 
 
-def warnings(table: Sequence[Row]) -> list[str]:
-    """What a person must be told of these structures, in words."""
+def warnings(table: Sequence[Row], sided: Collection[str] = ()) -> list[str]:
+    """What a person must be told of these structures, in words; ``sided``: of these the rules have told that the side is wrong."""
     nothing = "was looked for and nothing was found: its contour is empty."
     unseen = "has contours, but no voxel of this image lies in them: they lie elsewhere, or are smaller than a voxel."
     said = [f"{row.name} {unseen if row.no_voxel else nothing}" for row in table if not row.slices]
     for row in table:
-        if row.slices and row.side_expected and row.side not in (row.side_expected, "middle"):
+        if row.slices and row.name not in sided and row.side_expected and row.side not in (row.side_expected, "middle"):
             said.append(f"{row.name} lies on the patient's {row.side} side: left and right may be swapped.")
         if row.gap_slices:
             said.append(f"{row.name} has {row.gap_slices} empty slices in its middle: a part is missing, or one is in the wrong place.")
-        if row.cut:
+        if row.cut and not shipped_ranges().goes_on(row.name):
             said.append(f"{row.name} reaches the first or last slice: the scan may end inside it and its volume be too small.")
     return said
 

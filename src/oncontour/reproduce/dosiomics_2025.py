@@ -32,6 +32,7 @@ from oncontour.io.cohort import Cohort
 from oncontour.io.outcomes import Outcomes, read_outcomes
 from oncontour.metrics.classify import youden
 from oncontour.nets.dosefusion import RESNET34
+from oncontour.notes import grouped
 from oncontour.report.tripod import tripod
 from oncontour.reproduce.risk_rows import FULL, Recipe, Row, chosen_rows, learn
 from oncontour.reproduce.risk_tables import (
@@ -159,16 +160,19 @@ def _everyone(cohort: Path, patients: int | None) -> Mapping[str, Cohort]:
 
 def _organ_cases(everyone: Mapping[str, Cohort]) -> Iterator[tuple[str, Case]]:
     """(part, what is needed of each patient who has the organ and a dose)."""
+    remarks: dict[str, tuple[str, ...]] = {}
     for part, cohort in everyone.items():
         for id in cohort.ids:
             try:
                 case = cohort[id]
+                remarks[id] = tuple(case.facts.get("notes", ()))
                 if STRUCTURE in case.structures and "dose" in case.images:
                     kept = {name: case.images[name] for name in ("dose", "ct") if name in case.images}
                     targets = [name for name in case.structures if name.upper().startswith("PTV")]
                     yield part, Case(id, kept, {name: case.mask(name) for name in (STRUCTURE, *targets)}, facts={"part": part})
             except OncontourError as error:
                 sys.stderr.write(f"{id} was left out: {error}\n")
+    sys.stderr.write("".join(f"{line}\n" for line in grouped(remarks)))
 
 
 def _simulated(

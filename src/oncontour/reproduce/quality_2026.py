@@ -39,7 +39,7 @@ from oncontour.tasks.assessing import Assessor, load_assessor
 from oncontour.tasks.calibrating import Observed, observe
 from oncontour.tasks.claims import SEGMENTER, Claim
 from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.train import TrainSettings, fit, read_cases
+from oncontour.train import TrainSettings, fit, read_cases, telling
 from oncontour.volume import Volume
 
 STRUCTURES = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", "PTV_7000")
@@ -271,7 +271,7 @@ def arms(plan: Plan, train: Cohort, out: Path) -> dict[str, Assessor]:
         sys.stderr.write("masks to learn from\n")
         maker = AssessTask(_making(plan, missing))
         sure = any(arm_settings(plan, arm).own for arm in missing)
-        for case in with_claims(read_cases(train), [out / "claims" / "train"], chances=sure):
+        for case in telling(with_claims(read_cases(train, tell=False), [out / "claims" / "train"], chances=sure)):
             bank[case.id] = maker.samples(case)
         write_text(simple_file(out), simple_csv(bank, plan.structures))
     for arm in chosen:

@@ -1,8 +1,8 @@
-"""Tasks: what a Case can be made into. A visible table; a new task is one file and one row (an outside ``module:Class`` works too)."""
+"""Tasks: what a Case can be made into. A visible table; a new task is one file and one row (``classes.allow`` lets in an outside one)."""
 
 from __future__ import annotations
 
-from importlib import import_module
+from oncontour.classes import class_of
 
 TASKS: dict[str, str] = {
     "contour": "oncontour.tasks.contour:ContourTask",
@@ -12,12 +12,5 @@ TASKS: dict[str, str] = {
 
 
 def task_class(name: str) -> type:
-    """The class of task ``name``. Raises ConfigError for an unknown one."""
-    from oncontour.errors import ConfigError
-
-    target = TASKS.get(name, name if ":" in name else "")
-    if not target:
-        raise ConfigError(f"no task {name!r}", hint=f"choose one of {sorted(TASKS)} or give module:Class")
-    module, _, attribute = target.partition(":")
-    found: type = getattr(import_module(module), attribute)
-    return found
+    """The class of task ``name``: a row of TASKS, or an outside ``module:Class`` that the user named. Raises ModelError for any other."""
+    return class_of(name, TASKS, "task")

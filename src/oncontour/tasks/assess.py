@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from oncontour.card import Card, find, shipped
 from oncontour.case import Case
+from oncontour.classes import named_by_user
 from oncontour.engine import Backend
 from oncontour.errors import ConfigError, ModelError, TrainingError
 from oncontour.geometry import Geometry
@@ -31,7 +32,7 @@ from oncontour.ops.flaws import FAMILIES
 from oncontour.ops.intensity import window
 from oncontour.tasks.claims import SEGMENTER, Chance, Claim, allowed, claims_of
 from oncontour.tasks.gate import Gate
-from oncontour.tasks.task import Batch, Draw, Progress, Task, first_card, seeded, settings_in
+from oncontour.tasks.task import Batch, Draw, Progress, Task, check_grid, first_card, seeded
 
 if TYPE_CHECKING:
     from oncontour.tasks.contouring import Contourer
@@ -118,7 +119,10 @@ class AssessSettings:
             raise ConfigError(f"a model scores one or more different structures, not {list(self.structures)}")
         if any(n % 8 or n < 8 for n in self.window):
             raise ConfigError(f"a window is made of multiples of 8, not {self.window}")
-        if self.hu[0] >= self.hu[1]:
+        check_grid(self.spacing_mm, (1, *self.window), self.neighbours)
+        if self.beyond > 1000:
+            raise ConfigError(f"at most 1000 slices past a mask's ends are looked at, not {self.beyond}")
+        if not (np.isfinite(self.hu).all() and self.hu[0] < self.hu[1]):
             raise ConfigError(f"the HU range runs from low to high, not {self.hu}")
         if not (0 <= self.generated <= 1 and 0 <= self.flat <= 1 and 0 < self.coverage < 1):
             raise ConfigError(f"generated, flat and coverage are parts of one, not {self.generated}, {self.flat}, {self.coverage}")
@@ -153,6 +157,8 @@ class AssessTask(Task[Claim]):
         super().__init__()
         self.settings = settings
         self._card = card
+        if card is None:
+            named_by_user(settings.net)
         maps, numbers = int("errors" in settings.heads), sum(NUMBERS.get(head, 0) for head in settings.heads)
         n, slices = settings.neighbours, 2 * settings.neighbours + 1
         told: dict[str, Any] = {"maps": maps, "structures": len(settings.structures), "facts": FACTS, "mask_channel": slices + n}
@@ -169,8 +175,10 @@ class AssessTask(Task[Claim]):
 
     @classmethod
     def from_card(cls, card: Card) -> AssessTask:
-        """The task that a model's card describes, its net still without weights."""
-        return cls(AssessSettings(**settings_in(card)), card)
+        """The task that a model's card describes, its net still without weights. Raises ModelError where the card is wrong."""
+        from oncontour.tasks.build import settings_from
+
+        return cls(settings_from(card, AssessSettings), card)
 
     def card(self) -> Card:
         return self._card or first_card(self, self.settings)

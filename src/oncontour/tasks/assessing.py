@@ -22,7 +22,7 @@ from oncontour.case import Case
 from oncontour.engine import Backend, Engine
 from oncontour.errors import ModelError
 from oncontour.geometry import Geometry
-from oncontour.ops.body import region
+from oncontour.ops.body import in_words, region, region_of
 from oncontour.ops.checks import findings_or_why
 from oncontour.ops.intensity import AIR_HU
 from oncontour.tasks.assess import CUTS, NUMBERS, asked, pictures
@@ -340,10 +340,10 @@ def refusal(case: Case, card: Card) -> tuple[str | None, str]:
     low, high = float(case.ct.array.min()), float(case.ct.array.max())
     if low > -400 or high < 100:
         return f"The values of the image ({low:.0f} to {high:.0f}) are no HU of a patient in air: is this a CT?", ""
-    seen, made_for = region(case.ct), "_".join(card.region.replace("and", " ").split())
-    if made_for and seen.name not in (made_for, "unknown"):
-        shown = seen.name.replace("_", " and ") if seen.name == "abdomen_pelvis" else seen.name.replace("_", " ")
-        return f"The CT shows another part of the body, {shown} ({'; '.join(seen.reasons)}); the model is for {card.region}.", seen.name
+    seen = region(case.ct)
+    if seen.excludes(region_of(card.region)):
+        shown = f"{in_words(seen.name)} ({'; '.join(seen.reasons)})"
+        return f"The CT shows another part of the body, {shown}; the model is for {card.region}.", seen.name
     return None, seen.name
 
 
@@ -397,9 +397,9 @@ class _Lines:
             elif k in drawn:
                 continue
             elif inside[n]:
-                self.slices.append(self._bare(k, 0.0, "bad"))
+                self.slices.append(self._bare(k, 0.0, "bad", float(measured.present[n])))
             elif missed[n]:
-                self.slices.append(self._bare(k, 0.0, "bad"))
+                self.slices.append(self._bare(k, 0.0, "bad", float(measured.present[n])))
                 self.more.append({"code": "missed", "k": k})
         told = {line["k"] for line in self.slices}
         small = [k for k in drawn if k not in told]
@@ -431,8 +431,10 @@ class _Lines:
             "surface_mm": None if np.isnan(outline) else round(outline, 2),
         }
 
-    def _bare(self, k: int, dsc: float | None, kind: str | None) -> dict[str, Any]:
-        return {"k": k, "z_mm": self._z(k), "dsc": dsc, "lower": dsc, "class": kind, "surface_mm": None}
+    def _bare(self, k: int, dsc: float | None, kind: str | None, present: float = float("nan")) -> dict[str, Any]:
+        """A slice without a contour, or one that is not scored; ``present``: the probability that the structure is there."""
+        there = {} if np.isnan(present) else {"present": round(present, 4)}
+        return {"k": k, "z_mm": self._z(k), "dsc": dsc, "lower": dsc, "class": kind, "surface_mm": None, **there}
 
     def _z(self, k: int) -> float:
         return round(float(self.grid.points((k, (self.grid.shape[1] - 1) / 2, (self.grid.shape[2] - 1) / 2))[2]), 2)
@@ -494,9 +496,10 @@ def load_assessor(model: str | Path, *, backend: Backend = "auto", threads: int 
 
     Raises ModelError for other kinds, and where the contour model whose opinion it takes is not there.
     """
+    from oncontour.card import find
     from oncontour.tasks.assess import AssessTask
 
-    task = load_task(model)
+    task = load_task(find(model, "assess"))
     if not isinstance(task, AssessTask):
         raise ModelError(f"this model does {task.name!r}, not contour quality", where=str(model))
     assessor = Assessor(task, backend, threads)

@@ -21,10 +21,24 @@ from typing import Any
 import numpy as np
 
 from oncontour.case import Case
+from oncontour.documents import MAX_VALUES, read_yaml
 from oncontour.engine import Backend, Engine
-from oncontour.errors import ModelError
+from oncontour.errors import FormatError, LimitError, ModelError
+from oncontour.libraries import why
 from oncontour.ops.windows import Blend
-from oncontour.tasks.outside import Outside, axes_of, card_of, fit, image_of, load_tensors, permuted, read_json, tensors_in
+from oncontour.tasks.outside import (
+    Outside,
+    axes_of,
+    card_of,
+    check_window,
+    fit,
+    image_of,
+    load_tensors,
+    permuted,
+    read_json,
+    sized,
+    tensors_in,
+)
 from oncontour.tasks.single import load_torchscript
 from oncontour.volume import Volume
 
@@ -63,6 +77,7 @@ def read_bundle(folder: Path, *, backend: Backend = "auto", threads: int | None 
         raise ModelError(f"one channel ({labels[0]}) and no sigmoid: there is nothing to choose from", where=config.where)
     image = _image(metadata, str(folder / "configs" / "metadata.json"))
     window = config.window()
+    check_window(window, config.where)
     steps, spacing = config.steps()
     net, weights = _net(folder, config, trust)
     compiled: Backend = "torch" if weights.suffix == ".ts" else backend
@@ -130,8 +145,9 @@ def _image(metadata: Mapping[str, Any], where: str) -> str:
 def _net(folder: Path, config: _Config, trust: bool) -> tuple[Any, Path]:
     tensors, script = folder / "models" / "model.pt", folder / "models" / "model.ts"
     if tensors.is_file():
-        net = config.net()
-        fit(net, tensors_in(load_tensors(tensors), tensors), tensors)
+        weights = tensors_in(load_tensors(tensors), tensors)
+        net = sized(config.net, weights)
+        fit(net, weights, tensors)
         return net, tensors
     if script.is_file():
         return load_torchscript(script, trust=trust), script
@@ -153,21 +169,25 @@ class _Config:
             return cls({**read_json(configs / "inference.json"), **own}, str(configs / "inference.json"))
         for name in ("inference.yaml", "inference.yml"):
             if (configs / name).is_file():
-                import yaml
-
-                try:
-                    values = yaml.safe_load((configs / name).read_text(encoding="utf-8"))
-                except (yaml.YAMLError, ValueError, RecursionError) as error:
-                    raise ModelError(f"this is no YAML ({error})", where=str(configs / name)) from error
+                values = read_yaml(configs / name)
+                if not isinstance(values, dict):
+                    raise FormatError(f"expected a YAML mapping, found {type(values).__name__}", where=str(configs / name))
                 return cls({**values, **own}, str(configs / name))
         raise ModelError("configs/inference.json is missing", where=str(folder))
 
-    def plain(self, value: Any, depth: int = 0) -> Any:
-        """``value`` with references followed. Raises ModelError for code."""
+    def plain(self, value: Any) -> Any:
+        """``value`` with references followed. Raises ModelError for code and for references that run in a circle, LimitError where they
+        stand for more than MAX_VALUES."""
+        return self._plain(value, 0, [MAX_VALUES])
+
+    def _plain(self, value: Any, depth: int, left: list[int]) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise LimitError(f"references stand for more than {MAX_VALUES} values once they are followed", where=self.where)
         if depth > _DEEPEST:
             raise ModelError("references run in a circle", where=self.where)
         if isinstance(value, str) and value.startswith("@"):
-            return self.plain(self._referred(value), depth + 1)
+            return self._plain(self._referred(value), depth + 1, left)
         if isinstance(value, str) and value.startswith("$"):
             try:
                 return ast.literal_eval(value[1:])
@@ -176,9 +196,9 @@ class _Config:
                     f"{value!r} is code, which is not run", where=self.where, hint="give the value it stands for in oncontour.json"
                 ) from error
         if isinstance(value, Mapping):
-            return {key: self.plain(item, depth + 1) for key, item in value.items()}
+            return {key: self._plain(item, depth + 1, left) for key, item in value.items()}
         if isinstance(value, list):
-            return [self.plain(item, depth + 1) for item in value]
+            return [self._plain(item, depth + 1, left) for item in value]
         return value
 
     def _referred(self, reference: str) -> Any:
@@ -228,8 +248,10 @@ class _Config:
 
         try:
             return getattr(nets, kind)(**{key: value for key, value in arguments.items() if not key.startswith("_")})
-        except (TypeError, ValueError, AssertionError) as error:
-            raise ModelError(f"{kind} does not take these settings ({error})", where=self.where) from error
+        except (ModelError, MemoryError):
+            raise
+        except Exception as error:  # MONAI and torch raise many kinds for settings that make no net
+            raise ModelError(f"{kind} does not take these settings ({why(error)})", where=self.where) from error
 
     # ---- before the net
 

@@ -22,12 +22,14 @@ from torch.nn import functional as F
 
 from oncontour.card import Card
 from oncontour.case import Case
+from oncontour.classes import named_by_user
 from oncontour.errors import ConfigError, TrainingError
 from oncontour.geometry import Geometry
 from oncontour.nets import make_net
 from oncontour.ops.augment import Move, Ranges, mirrored
 from oncontour.ops.intensity import AIR_HU, window
-from oncontour.tasks.task import Batch, Draw, Progress, Task, first_card, seeded, settings_in
+from oncontour.tasks.task import Batch, Draw, Progress, Task, check_grid, first_card, seeded
+from oncontour.volume import written_cc
 
 Triple = tuple[float, float, float]
 
@@ -79,8 +81,11 @@ class ContourSettings:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.structures or len(set(self.structures)) != len(self.structures) or len(self.structures) > 32:
             raise ConfigError(f"a model contours 1 to 32 different structures, not {list(self.structures)}")
-        if self.hu[0] >= self.hu[1]:
+        check_grid(self.spacing_mm, self.window, self.neighbours)
+        if not (np.isfinite(self.hu).all() and len(self.hu) == 2 and self.hu[0] < self.hu[1]):
             raise ConfigError(f"the HU range runs from low to high, not {self.hu}")
+        if self.draws < 0 or not self.spacing_tolerance >= 0:
+            raise ConfigError(f"draws and spacing_tolerance are 0 or more, not {self.draws} and {self.spacing_tolerance}")
         if not isinstance(self.threshold, float | int):
             object.__setattr__(self, "threshold", tuple(self.threshold))
         each = self.thresholds
@@ -105,7 +110,7 @@ class Clash:
 
     def __str__(self) -> str:
         (a, b), (one, other) = self.structures, self.volumes_cc
-        return f"{a} ({one:.3g} cc) and {b} ({other:.3g} cc) share {self.shared_cc:.3g} cc"
+        return f"{a} ({written_cc(one)} cc) and {b} ({written_cc(other)} cc) share {written_cc(self.shared_cc)} cc"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +139,8 @@ class ContourTask(Task[Sample]):
         super().__init__()
         self.settings = settings
         self._card = card
+        if card is None:
+            named_by_user(settings.net)
         self.net = make_net(settings.net, 1 + 2 * settings.neighbours, len(settings.structures), **settings.net_options)
         self.flat = getattr(self.net, "dims", 3) == 2
         if self.flat != (settings.window[0] == 1):
@@ -171,8 +178,10 @@ class ContourTask(Task[Sample]):
 
     @classmethod
     def from_card(cls, card: Card) -> ContourTask:
-        """The task that a model's card describes, its net still without weights."""
-        return cls(ContourSettings(**settings_in(card)), card)
+        """The task that a model's card describes, its net still without weights. Raises ModelError where the card is wrong."""
+        from oncontour.tasks.build import settings_from
+
+        return cls(settings_from(card, ContourSettings), card)
 
     def card(self) -> Card:
         return self._card or first_card(self, self.settings)

@@ -19,9 +19,9 @@ from oncontour.engine import Backend, Engine
 from oncontour.errors import ModelError
 from oncontour.geometry import Geometry
 from oncontour.ops.augment import mirrored
-from oncontour.ops.body import body_mask, is_masked
+from oncontour.ops.body import body_mask, check_shown, is_masked
 from oncontour.ops.intensity import AIR_HU, window
-from oncontour.ops.tidy import Tidy, tidy
+from oncontour.ops.tidy import Change, Tidy, tidy
 from oncontour.ops.windows import Stitched, stitch_labels
 from oncontour.tasks.opinion import Opinion, by_structure
 from oncontour.tasks.task import Progress, load_task
@@ -62,6 +62,8 @@ class Contourer:
     memory_mb: float = 1000
     keep_chances: bool = False
     """whether ``predict`` leaves ``scores["chances"]``"""
+    any_region: bool = False
+    """whether it draws on a CT of another part of the body than it was made for"""
 
     @property
     def card(self) -> Card:
@@ -79,8 +81,11 @@ class Contourer:
 
         A structure that the net sees nowhere is present and empty. Structures that the case already had under other names stay.
         With ``keep_chances``, ``scores["chances"]`` has what the net thought before it decided: structure -> probability times 255 (uint8)
-        on the grid it works on, one half where the line is drawn; where that is small enough to be kept.
+        on the grid it works on, one half where the line is drawn; where that is small enough to be kept. Raises InputError for a CT that
+        plainly shows another part of the body than the model was made for, unless ``any_region``.
         """
+        if not self.any_region:
+            check_shown(case.ct, self.card.region, self.card.name)
         grid = self.task.working_grid(case.geometry)
         found = self._stitch(case, grid, case.geometry, progress, chances=self.keep_chances and self._small(grid, 0.25))
         masks, done = tidy(found.masks(self.task.settings.structures), self.rules)
@@ -160,7 +165,7 @@ class Contourer:
             ct = _around(ct.map(lambda hu: hu * inside.array + (~inside.array) * AIR_HU), inside)
         return ct.map(lambda hu: window(hu, *s.hu))
 
-    def _record(self, grid: Geometry, blend: str, tidied: tuple[str, ...]) -> dict[str, Any]:
+    def _record(self, grid: Geometry, blend: str, tidied: tuple[Change, ...]) -> dict[str, Any]:
         from dataclasses import asdict
 
         card = self.card
@@ -173,7 +178,8 @@ class Contourer:
             "blend": blend,
             "mirror": self.task.settings.mirror,
             "tidy": asdict(self.rules),
-            "tidied": list(tidied),
+            "tidied": [change.text for change in tidied],
+            "notes": [change.text for change in tidied if change.warns],
         }
 
 
@@ -198,6 +204,11 @@ def keeping_chances(contourer: Contours, wanted: bool = True) -> Contours:
     return replace(contourer, keep_chances=True) if wanted and isinstance(contourer, Contourer) else contourer
 
 
+def anywhere(contourer: Contours, wanted: bool = True) -> Contours:
+    """The contourer, drawing on any part of the body where that is ``wanted``. Other people's models do not say what they are for."""
+    return replace(contourer, any_region=True) if wanted and isinstance(contourer, Contourer) else contourer
+
+
 def load_contourer(model: str | Path, *, backend: Backend = "auto", rules: Tidy | None = None, threads: int | None = None) -> Contours:
     """The contour model in a file or folder (a path or a shipped name), ready to predict.
 
@@ -206,7 +217,7 @@ def load_contourer(model: str | Path, *, backend: Backend = "auto", rules: Tidy 
     from oncontour.card import find, is_ours
     from oncontour.tasks.contour import ContourTask
 
-    path = find(model)
+    path = find(model, "contour")
     if not is_ours(path):
         from oncontour.tasks.foreign import load_foreign
 

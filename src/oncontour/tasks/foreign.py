@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oncontour.engine import Backend
-from oncontour.errors import ModelError
+from oncontour.errors import ModelError, OncontourError
+from oncontour.libraries import memory_told, why
 from oncontour.ops.tidy import Tidy
 from oncontour.tasks.bundle import is_bundle, read_bundle
 from oncontour.tasks.nnunet import is_nnunet, read_nnunet
-from oncontour.tasks.outside import Foreign
+from oncontour.tasks.outside import Foreign, Outside
 from oncontour.tasks.single import is_single, read_single
 
 
@@ -44,12 +45,26 @@ def load_foreign(
     by default; 8 times the work in 3D). Raises ModelError saying what is wrong and how to convert it.
     """
     path, rules = Path(path), rules or Tidy()
+    try:
+        with memory_told():
+            return Foreign(_read(path, backend, threads, trust, folds, mirror), rules)
+    except (OncontourError, MemoryError):
+        raise
+    except Exception as error:  # files of other people hold anything; whatever it is, the model cannot be used
+        raise ModelError(
+            f"the model's files do not hold what they should ({type(error).__name__}: {why(error)})",
+            where=str(path),
+            hint="copy the whole model again",
+        ) from error
+
+
+def _read(path: Path, backend: Backend, threads: int | None, trust: bool, folds: Sequence[int | str] | None, mirror: bool) -> Outside:
     if is_nnunet(path):
-        return Foreign(read_nnunet(path, backend=backend, threads=threads, folds=folds, mirror=mirror), rules)
+        return read_nnunet(path, backend=backend, threads=threads, folds=folds, mirror=mirror)
     if is_bundle(path):
-        return Foreign(read_bundle(path, backend=backend, threads=threads, trust=trust), rules)
+        return read_bundle(path, backend=backend, threads=threads, trust=trust)
     if is_single(path):
-        return Foreign(read_single(path, backend=backend, threads=threads, trust=trust), rules)
+        return read_single(path, backend=backend, threads=threads, trust=trust)
     raise ModelError(
         "no model of a known kind",
         where=str(path),

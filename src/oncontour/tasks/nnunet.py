@@ -31,9 +31,22 @@ from oncontour.case import Case
 from oncontour.engine import Backend, Engine
 from oncontour.errors import ModelError
 from oncontour.geometry import Geometry
+from oncontour.libraries import why
 from oncontour.nets.nnunet import NnUNet, own_names
 from oncontour.ops.windows import Predict
-from oncontour.tasks.outside import Outside, axes_of, card_of, fit, image_of, load_tensors, permuted, read_json, tensors_in
+from oncontour.tasks.outside import (
+    Outside,
+    axes_of,
+    card_of,
+    check_window,
+    fit,
+    image_of,
+    load_tensors,
+    permuted,
+    read_json,
+    sized,
+    tensors_in,
+)
 from oncontour.volume import Volume
 
 Grey = NDArray[np.float32]
@@ -75,10 +88,12 @@ def read_nnunet(
     checkpoints = [load_tensors(path) for path in paths]
     configuration = _configuration(plans, _configuration_name(folder, plans, checkpoints[0]), folder)
     recipe = _Recipe.of(dataset, plans, configuration, folder)
+    check_window(recipe.patch, str(folder / "plans.json"))
     runs: list[Predict] = []
     for checkpoint, path in zip(checkpoints, paths, strict=True):
-        net = build_net(configuration, len(recipe.channels), len(recipe.labels) + 1, folder)
-        fit(net, own_names(tensors_in(checkpoint, path)), path)
+        weights = own_names(tensors_in(checkpoint, path))
+        net = sized(lambda: build_net(configuration, len(recipe.channels), len(recipe.labels) + 1, folder), weights)
+        fit(net, weights, path)
         runs.append(Engine.load(net, (1, len(recipe.channels), *recipe.patch), backend=backend, threads=threads))
     axes = tuple(int(a) for a in checkpoints[0].get("inference_allowed_mirroring_axes") or ())
     if mirror and not axes:
@@ -177,9 +192,11 @@ def build_net(configuration: Mapping[str, Any], channels: int, classes: int, whe
             norm_options=arguments.get("norm_op_kwargs") or {},
             slope=_slope(arguments["nonlin"], arguments.get("nonlin_kwargs") or {}),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (ModelError, MemoryError):
+        raise
+    except Exception as error:  # torch raises many kinds for numbers that make no net
         raise ModelError(
-            f"the plans do not describe a net that can be built ({type(error).__name__}: {error})", where=str(where)
+            f"the plans do not describe a net that can be built ({type(error).__name__}: {why(error)})", where=str(where)
         ) from error
 
 
@@ -218,7 +235,12 @@ def _old_plans(c: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_MOST_STAGES = 32
+
+
 def _each(value: Any, count: int) -> list[Any]:
+    if count > _MOST_STAGES:
+        raise ValueError(f"{count} stages or axes, at most {_MOST_STAGES}")
     out = list(value) if isinstance(value, Sequence) else [value] * count
     if len(out) != count:
         raise ValueError(f"{value} should have {count} entries")

@@ -7,27 +7,31 @@ numbers and text and refuses everything else; what it refuses is to be converted
 from __future__ import annotations
 
 import hashlib
-import json
+import math
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from oncontour import documents
 from oncontour.card import Card
 from oncontour.case import Case
 from oncontour.errors import FormatError, ModelError
 from oncontour.geometry import Geometry
-from oncontour.ops.tidy import Tidy, tidy
+from oncontour.libraries import asks, memory_told, why
+from oncontour.ops.tidy import Change, Tidy, tidy
 from oncontour.ops.windows import Blend, Predict, stitch_labels
-from oncontour.tasks.task import Progress
+from oncontour.tasks.task import MAX_WINDOW, Progress
 from oncontour.volume import Volume
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 CONVERT = (
     "if you trust where the file comes from, keep its tensors alone, on a machine that holds no patients: "
     "python -c \"import sys, torch; d = torch.load(sys.argv[1], map_location='cpu', weights_only=False); "
@@ -35,7 +39,6 @@ CONVERT = (
 )
 """How a file that holds more than tensors is turned into one that does not."""
 
-MAX_JSON_BYTES = 64 * 1024 * 1024
 _DIRECTIONS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 
 
@@ -110,7 +113,7 @@ class Foreign:
         masks, tidied = tidy(stitched.masks(m.card.structures), self.rules)
         return case.with_masks(masks).with_scores({"contour": self._record(image.geometry, stitched.blend, tidied)})
 
-    def _record(self, grid: Geometry, blend: str, tidied: tuple[str, ...]) -> dict[str, Any]:
+    def _record(self, grid: Geometry, blend: str, tidied: tuple[Change, ...]) -> dict[str, Any]:
         m = self.model
         return {
             "model": m.card.name,
@@ -120,10 +123,10 @@ class Foreign:
             "backend": m.backend,
             "blend": blend,
             "tidy": asdict(self.rules),
-            "tidied": list(tidied),
+            "tidied": [change.text for change in tidied],
             "kind": m.card.settings["kind"],
             "original_names": dict(zip(m.card.structures, m.labels, strict=True)),
-            "notes": list(m.notes),
+            "notes": [*m.notes, *(change.text for change in tidied if change.warns)],
         }
 
 
@@ -166,15 +169,10 @@ def sha256_of(paths: Sequence[Path]) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises ModelError where there is none, FormatError where it is something else."""
+    """A JSON object from a file. Raises ModelError where there is none, FormatError or LimitError as ``documents.read_json`` does."""
     if not path.is_file():
         raise ModelError("a file of the model is missing", where=str(path), hint="copy the whole model folder")
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise FormatError(f"{path.stat().st_size} bytes of JSON, at most {MAX_JSON_BYTES}", where=str(path))
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"this is no JSON ({error})", where=str(path)) from error
+    value = documents.read_json(path)
     if not isinstance(value, dict):
         raise FormatError(f"expected a JSON object, found {type(value).__name__}", where=str(path))
     return value
@@ -192,9 +190,12 @@ def load_tensors(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(numbers + [type(kind) for kind in kinds]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on the pickle's protocol: what counts is whether it is refused
-            held = torch.load(path, map_location="cpu", weights_only=True)
+            with memory_told():
+                held = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
+    except MemoryError:
+        raise
     except Exception as error:  # the reader raises many kinds; all mean that this is no file of tensors
         raise ModelError(f"this file holds more than tensors, or is damaged: {_reason(error)}", where=str(path), hint=CONVERT) from error
     if not isinstance(held, dict):
@@ -206,11 +207,9 @@ _SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
 
 
 def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in lines:
-        if "Unsupported" in line or "rror:" in line:
-            return line.split(" was not an allowed")[0][:200]
-    return (lines[0] if lines else type(error).__name__)[:200]
+    """What torch's reader says of the thing that it refuses, without its advice to switch the guard off or to write to torch."""
+    refused = re.search(r"(?:Unsupported|rror:)\s*(.*?)(?: was not an allowed|\n|$)", str(error))
+    return refused.group(1)[:200] if refused and refused.group(1) and not asks(refused.group(1)) else why(error)
 
 
 def tensors_in(held: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
@@ -224,6 +223,20 @@ def tensors_in(held: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     if not held or not all(isinstance(value, torch.Tensor) for value in held.values()):
         raise ModelError(f"no named tensors here, only {sorted(map(str, held))[:5]}", where=str(path))
     return dict(held)
+
+
+def check_window(window: Sequence[int], where: str) -> None:
+    """Raise ModelError for a window that no net can see."""
+    if min(window) < 1 or math.prod(window) > MAX_WINDOW:
+        raise ModelError(f"a net sees windows of 1 to {MAX_WINDOW} voxels, not {list(window)}", where=where)
+
+
+def sized(make: Callable[[], T], weights: Mapping[str, Tensor]) -> T:
+    """The net that ``make`` builds by what somebody's files say, never larger than its ``weights``. Raises ModelError where it would be."""
+    from oncontour.nets.bounded import at_most
+
+    with memory_told(), at_most({name: tuple(value.shape) for name, value in weights.items()}):
+        return make()
 
 
 def fit(net: Any, weights: Mapping[str, Tensor], path: Path) -> None:

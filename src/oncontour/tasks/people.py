@@ -10,6 +10,7 @@ from oncontour.case import Case
 from oncontour.dose.outcomes import Virtual
 from oncontour.errors import CohortError, OncontourError
 from oncontour.io.outcomes import Outcomes, Person
+from oncontour.notes import grouped
 from oncontour.progress import Progress
 from oncontour.tasks.risk_patient import Patient, View, around, patient_of
 
@@ -67,10 +68,13 @@ def as_case(person: Person, original: Case, *, simulated: bool) -> Case:
 def gather(
     outcomes: Outcomes, cohort: Cohort | Mapping[str, Case], view: View, *, features: bool = True, progress: Progress | None = None
 ) -> tuple[list[Patient], list[str]]:
-    """(what a net is given of each person, sentences on those who were left out). Raises CohortError where nobody is left."""
+    """(what a net is given of each person, sentences on those who were left out and what was remarked on reading the others). Raises
+    CohortError where nobody is left."""
     skipped: list[str] = []
+    remarks: dict[str, tuple[str, ...]] = {}
     found: list[Patient] = []
     for n, (person, case) in enumerate(cases(outcomes, cohort, skipped, view)):
+        remarks[person.source] = tuple(case.facts.get("notes", ()))
         try:
             found.append(patient_of(case, view, features=features))
         except OncontourError as error:
@@ -79,4 +83,4 @@ def gather(
             progress((n + 1) / len(outcomes.people))
     if not found:
         raise CohortError("no patient of the table can be used", where=outcomes.where, hint="; ".join(skipped[:3]))
-    return found, skipped
+    return found, [*skipped, *grouped(remarks)]

@@ -19,13 +19,14 @@ from torch.nn import functional as F
 
 from oncontour.card import Card
 from oncontour.case import Case
+from oncontour.classes import named_by_user
 from oncontour.errors import ConfigError
 from oncontour.metrics.classify import youden
 from oncontour.metrics.probability import Recalibration
 from oncontour.nets import make_net
 from oncontour.tasks.contrast import by_outcome, by_patient
 from oncontour.tasks.risk_patient import Patient, View, patient_of
-from oncontour.tasks.task import Batch, Draw, Progress, Task, seeded
+from oncontour.tasks.task import Batch, Draw, Progress, Task, check_grid, seeded
 
 SIMULATED = "SIMULATED OUTCOMES: this model learned from outcomes that were made up. It says nothing about any patient."
 MIN_EVENTS = 8
@@ -103,6 +104,7 @@ class RiskSettings:
             raise ConfigError(f"settings out of range: members {self.members}, shift {self.shift}, draws {self.draws}")
         if len(self.window) != 3 or len(self.spacing_mm) != 3 or min(self.window) < 1 or not min(self.spacing_mm) > 0:
             raise ConfigError(f"a window is (k, j, i) voxels of (k, j, i) mm, not {list(self.window)} of {list(self.spacing_mm)}")
+        check_grid(self.spacing_mm, tuple(n + 2 * self.shift for n in self.window))
         weights = (self.region_weight, self.contrast_weight, self.focal, self.noise_gy, self.isodose_gy)
         if not all(np.isfinite(weights)) or min(weights) < 0:
             raise ConfigError(f"weights, focal, noise_gy and isodose_gy are 0 or more, not {list(weights)}")
@@ -136,6 +138,8 @@ class RiskTask(Task[Sample]):
         if not settings.toxicities:
             raise ConfigError("a risk model needs a toxicity", hint="name a column of the table of outcomes")
         self.settings, self._card = settings, card
+        if card is None:
+            named_by_user(settings.net)
         with_region = settings.region != "none"
         told = {
             "features": len(settings.features),
@@ -156,8 +160,10 @@ class RiskTask(Task[Sample]):
 
     @classmethod
     def from_card(cls, card: Card) -> RiskTask:
-        """The task that a model's card describes, its nets still without weights."""
-        return cls(RiskSettings(**card.settings), card)
+        """The task that a model's card describes, its nets still without weights. Raises ModelError where the card is wrong."""
+        from oncontour.tasks.build import settings_from
+
+        return cls(settings_from(card, RiskSettings), card)
 
     def card(self) -> Card:
         s = self.settings

@@ -18,6 +18,7 @@ from oncontour.dose.outcomes import DVH_FIGURES
 from oncontour.dose.region import MARGIN_MM, Processing
 from oncontour.errors import DoseError, InputError
 from oncontour.geometry import Geometry
+from oncontour.notes import CHOOSE_DOSE, NoteCode, because
 from oncontour.ops.checks import is_target
 from oncontour.ops.intensity import window as grey
 from oncontour.volume import Volume
@@ -142,10 +143,11 @@ def usable_dose(case: Case) -> Volume:
     in centigray.
     """
     if "dose" not in case.images:
-        said = [note for note in case.facts.get("notes", ()) if "dose" in note.lower()]
-        why = f": {'; '.join(said)}" if said else ""
+        why = because(case.facts.get("notes", ()), NoteCode.DOSE_LEFT_OUT)
         raise DoseError(
-            f"no dose to use{why}", where=f"case {case.id}", hint="add the RTDOSE calculated on these images, in their frame of reference"
+            f"no dose to use{why}",
+            where=f"case {case.id}",
+            hint=f"add the RTDOSE calculated on these images, in their frame of reference, or {CHOOSE_DOSE}",
         )
     dose = case.images["dose"]
     check(dose.array, f"case {case.id}")
@@ -190,8 +192,9 @@ def _organ(case: Case, name: str, strict: bool) -> Volume | None:
             return mask
     if strict:
         told = ", ".join(case.structures) or "none"
+        why = because(case.facts.get("notes", ()), NoteCode.STRUCTURES_LEFT_OUT)
         raise InputError(
-            f"the model looks at {name}, which is not contoured (there are: {told})",
+            f"the model looks at {name}, which is not contoured (there are: {told}){why}",
             where=f"case {case.id}",
             hint="contour it, or let oncontour run do it",
         )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from oncontour.card import notes as notes_of
 from oncontour.case import Case
 from oncontour.dose.dvh import DVH, dvh
 from oncontour.dose.ntcp import MODELS, applicable, dosed, organs
@@ -59,7 +60,7 @@ def predict(task: RiskTask, case: Case, progress: Progress | None = None) -> Cas
         "reference": found,
         "structures": {s.structure: {name: patient.features[name] for name in _figures(patient)}},
         "features": {name: _known(patient.features.get(name)) for name in s.features},
-        "notes": [*patient.notes, *_unknown(task, patient), *doubts, interval_told(s.members)],
+        "notes": [*notes_of(card), *patient.notes, *_unknown(task, patient), *doubts, interval_told(s.members)],
         "sensitivity": sensitivity,
         "region": region,
     }

@@ -31,12 +31,13 @@ from numpy.typing import NDArray
 from oncontour.case import Case
 from oncontour.engine import Backend, Engine
 from oncontour.errors import ModelError
-from oncontour.tasks.outside import Outside, axes_of, card_of, image_of, read_json
+from oncontour.libraries import memory_told, why
+from oncontour.tasks.outside import Outside, axes_of, card_of, check_window, image_of, read_json
 from oncontour.volume import Volume
 
 Map = Callable[[NDArray[Any]], NDArray[Any]]
 SUFFIXES = (".onnx", ".ts", ".pt", ".torchscript")
-TRUST = "if you trust where it comes from, say so with trust=True; or have it exported to ONNX, which cannot act on the machine"
+TRUST = "if you trust where it comes from, say so with --trust; or have it exported to ONNX, which cannot act on the machine"
 
 
 def is_single(path: Path) -> bool:
@@ -49,9 +50,10 @@ def read_single(path: Path, *, backend: Backend = "auto", threads: int | None = 
     beside = path.with_suffix(".json")
     if not beside.is_file():
         raise ModelError(
-            "nothing says what this net contours", where=str(path), hint=f"write {beside.name} beside it: see oncontour.tasks.single"
+            "nothing says what this net contours", where=str(path), hint=f"write {beside.name} beside it: labels, window and grey values"
         )
     said = _Said.of(read_json(beside), beside)
+    check_window(said.window, str(beside))
     if path.suffix.lower() == ".onnx":
         engine = Engine.load_onnx(path, threads=threads)
     else:
@@ -85,11 +87,11 @@ def load_torchscript(path: Path, *, trust: bool) -> Any:
     import torch
 
     try:
-        with warnings.catch_warnings():
+        with memory_told(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # files of this kind will be around for years
             return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
-        raise ModelError(f"this TorchScript file cannot be read ({str(error).splitlines()[0]})", where=str(path)) from error
+        raise ModelError(f"this TorchScript file cannot be read ({why(error)})", where=str(path)) from error
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,20 @@ seconds and 180 MB of a clinic's run).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
-from oncontour.card import Card, checked_card, find
+from oncontour.card import Card, at_home, checked_card, find, portable, shapes, with_card
 from oncontour.case import Case
-from oncontour.errors import ModelError, TrainingError
+from oncontour.errors import ConfigError, ModelError, TrainingError
+from oncontour.libraries import memory_told, why
 
 S = TypeVar("S")
 Batch = Mapping[str, Tensor]
@@ -96,32 +98,35 @@ def first_card(task: Task[Any], settings: Any) -> Card:
     return Card(task.name, task.name, asdict(settings), list(settings.structures), list(settings.spacing_mm))
 
 
-def settings_in(card: Card) -> dict[str, Any]:
-    """The settings in a card, its ranges of augmentation a ``Ranges`` again."""
-    from oncontour.ops.augment import Ranges
+MAX_NEIGHBOURS, MAX_WINDOW = 64, 2**28
+"""Slices on either side that may ride along, and numbers (voxels and their neighbours) that a net may see at once: 1 GiB of them."""
 
-    return {**card.settings, "augment": Ranges(**card.settings.get("augment", {}))}
+
+def check_grid(spacing_mm: Sequence[float], window: Sequence[int], neighbours: int = 0) -> None:
+    """Raise ConfigError for a working grid or a window (k, j, i) that no net can have."""
+    if len(spacing_mm) != 3 or not all(0.01 <= mm <= 100 for mm in spacing_mm):
+        raise ConfigError(f"spacing_mm is three spacings (k, j, i) from 0.01 to 100 mm, not {list(spacing_mm)}")
+    if not 0 <= neighbours <= MAX_NEIGHBOURS:
+        raise ConfigError(f"0 to {MAX_NEIGHBOURS} slices on either side ride along, not neighbours={neighbours}")
+    if len(window) != 3 or min(window) < 1 or math.prod(window) * (1 + 2 * neighbours) > MAX_WINDOW:
+        raise ConfigError(f"a net sees windows (k, j, i) of 1 to {MAX_WINDOW} voxels with their neighbours, not {list(window)}")
 
 
 def save_model(task: Task[Any], path: Path | str, card: Card | None = None, *, half: bool = True) -> Card:
-    """Write ``task`` as one safetensors file with its card in the header, whole or not at all; give the card with its hash.
+    """Write ``task`` as one safetensors file with its card in the header, whole or not at all; give the card with its hashes.
 
     ``half`` stores floating-point weights in 16 bits (they are read back into float32), but for those too large for that. Raises
     TrainingError where weights are no numbers.
     """
-    from dataclasses import replace
-
     from safetensors.torch import save
 
-    from oncontour.card import weights_sha256
     from oncontour.files import writing
 
     tensors = {name: _stored(name, value, half).contiguous().clone() for name, value in task.net.state_dict().items()}
     card = card or task.card()
+    card, data = with_card(save(tensors), replace(card, settings=portable(card.settings, Path(path).parent)))
     with writing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata={"card": card.as_json()}))
-        card = replace(card, sha256=weights_sha256(temporary))
-        temporary.write_bytes(save(tensors, metadata={"card": card.as_json()}))
+        temporary.write_bytes(data)
     return card
 
 
@@ -136,24 +141,33 @@ def _stored(name: str, value: Tensor, half: bool) -> Tensor:
 
 
 def load_weights(net: nn.Module, path: Path | str) -> None:
-    """Fill ``net`` from a safetensors file, strictly. Raises ModelError when names or shapes do not fit."""
+    """Fill ``net`` from a safetensors file, strictly. Raises ModelError when names or shapes do not fit, or weights are no numbers."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        tensors = load_file(path)
-        net.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in tensors.items()})
+        with memory_told():
+            tensors = load_file(path)
+            net.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in tensors.items()})
     except (RuntimeError, SafetensorError, OSError) as error:
-        raise ModelError(f"the weights do not fit the net of the card ({str(error).splitlines()[0]})", where=str(path)) from error
+        raise ModelError(f"the weights do not fit the net of the card ({why(error)})", where=str(path)) from error
+    lost = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if lost:
+        raise ModelError(f"the weights {', '.join(lost[:3])} are no numbers", where=str(path), hint="train the model again")
 
 
 def load_task(model: str | Path) -> Task[Any]:
-    """The task in a model file (a path or a shipped name), its weights checked against the card's hash, in evaluation mode."""
-    from oncontour.tasks import task_class
+    """The task in a model file (a path or a shipped name), its weights checked against the card's hash, in evaluation mode.
+
+    Raises ModelError where file or card are damaged or contradict each other, and for a net or task that is no row of NETS or TASKS and
+    no class that the user named (``oncontour.classes``). Nothing of the size that a card asks for is made before the file is known to
+    hold as many numbers.
+    """
+    from oncontour.tasks.build import built
 
     path = find(model)
     card = checked_card(path)
-    task: Task[Any] = task_class(card.task).from_card(card)  # type: ignore[attr-defined]
+    task = built(replace(card, settings=at_home(card.settings, path.parent)), shapes(path), path)
     load_weights(task.net, path)
     return task.eval()
 

@@ -1,7 +1,8 @@
 """Rule checks: what is plainly odd about a structure, found without any model, in anybody's contours.
 
-    stack.py   gap, isolated slice, island, sliver          finding.py  Finding, and a structure measured once
+    stack.py   gap, isolated slice, stray, island, sliver   finding.py  Finding, and a structure measured once
     place.py   outside the body, left/right, overlap, cut   ranges.py   volume and position against a cohort, as JSON
+                                                            pieces.py   in how many pieces an organ comes, as CSV
 
 ``findings(case)`` gives a list for every structure, empty where nothing is odd. A finding is a reason to look, not a verdict.
 """
@@ -12,10 +13,10 @@ from collections.abc import Sequence
 
 from oncontour.case import Case
 from oncontour.errors import OncontourError
+from oncontour.ops.body import in_words
 from oncontour.ops.checks import place
-from oncontour.ops.checks.finding import CODES, Finding, Seen, is_target, see
+from oncontour.ops.checks.finding import CODES, OF_PLACE, Finding, Seen, is_target, see
 from oncontour.ops.checks.ranges import (
-    OFTEN,
     Range,
     Ranges,
     positions,
@@ -31,6 +32,7 @@ from oncontour.volume import Volume
 
 __all__ = [
     "CODES",
+    "OF_PLACE",
     "Finding",
     "Range",
     "Ranges",
@@ -49,10 +51,12 @@ def findings(case: Case, names: Sequence[str] | None = None, ranges: Ranges | No
     """What is odd about each of ``names`` (default: every structure of the case), in the order of CODES; an empty list where nothing is.
 
     All structures of the case take part (partners, overlaps, positions), whichever are asked for. ``ranges``: what volumes and positions
-    are usual; default the shipped ones, ``Ranges()`` for none. Slices are planes of the case's grid along k. What could not be checked,
-    and why, ``unchecked`` tells. Raises InputError for a structure that the case does not have.
+    are usual; default the shipped ones, ``Ranges()`` for none; those of another part of the body than the CT shows are left aside.
+    Slices are planes of the case's grid along k. What could not be checked, and why, ``unchecked`` tells.
+    Raises InputError for a structure that the case does not have.
     """
-    usual = shipped_ranges() if ranges is None else ranges
+    known = shipped_ranges() if ranges is None else ranges
+    usual = Ranges() if known.elsewhere(case) else known
     wanted = list(case.structures if names is None else names)
     everything = {name: see(case, name) for name in dict.fromkeys((*wanted, *case.structures))}
     body = place.body_of(case)
@@ -68,8 +72,7 @@ def findings(case: Case, names: Sequence[str] | None = None, ranges: Ranges | No
             if body is not None:
                 found += place.outside(seen, body)
             found += _side(case, seen, everything, body) + list(volume(seen, usual)) + odd.get(name, []) + shared.get(name, [])
-            known = usual.structures.get(name)
-            found += place.cut(seen, known is not None and known.at_the_end > OFTEN)
+            found += place.cut(seen, known.goes_on(name))
         out[name] = sorted(found, key=lambda one: list(CODES).index(one.code))
     return out
 
@@ -91,8 +94,12 @@ def unchecked(case: Case, names: Sequence[str] | None = None, ranges: Ranges | N
     why = place.no_body(case)
     if why:
         said.append(f"Outside the body: not checked, as {why}.")
+    elsewhere = usual.elsewhere(case)
     unknown = [name for name in wanted if name not in usual.structures]
-    if unknown:
+    if elsewhere:
+        theirs, here = in_words(usual.region), in_words(elsewhere)
+        said.append(f"Usual volume and position: not known here. They were measured in CTs of {theirs}, and this one shows {here}.")
+    elif unknown:
         said.append(f"Usual volume and position: not known for {', '.join(unknown)}.")
     return said
 

@@ -12,7 +12,7 @@ from oncontour.case import Case
 from oncontour.ops.body import TISSUE_HU, body_mask, is_masked
 from oncontour.ops.checks.finding import Finding, Mask, Seen, counted, is_target, is_whole, where
 from oncontour.sides import other_side, side_of
-from oncontour.volume import Volume
+from oncontour.volume import Volume, written_cc
 
 SKIN_MM = 3.0
 """A contour may lie this far outside the skin found in the CT; a target, which grows by margins, TARGET_SKIN_MM."""
@@ -153,7 +153,7 @@ def _shared(one: Seen, other: Seen) -> tuple[str, tuple[int, ...]] | None:
     if count > NESTED * sizes[0] and sizes[0] < 0.8 * sizes[1]:
         return None
     slices = tuple(int(k) + box[0].start for k in np.flatnonzero(both.any(axis=(1, 2))))
-    text = f"share {volume:.2g} cc, {100 * count / sizes[0]:.0f} % of the smaller, at {where(one.grid, slices)}."
+    text = f"share {written_cc(volume)} cc, {100 * count / sizes[0]:.0f} % of the smaller, at {where(one.grid, slices)}."
     return text, slices
 
 

@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 
 from oncontour.case import Case
-from oncontour.errors import ConfigError
+from oncontour.documents import read_json
+from oncontour.errors import ConfigError, InputError
 from oncontour.files import write_text
+from oncontour.ops.body import region, region_of
 from oncontour.ops.checks.finding import Finding, Floats, Seen, see
+from oncontour.volume import written_cc
 
 SCHEMA = "oncontour-ranges-1"
 LEAST = 20
@@ -46,11 +49,25 @@ class Range:
 
 @dataclass(frozen=True)
 class Ranges:
-    """``structures``: name -> Range; ``steps_mm``: "A B" (names in order) -> (low, high) of the centre of B minus that of A (x, y, z)."""
+    """``structures``: name -> Range; ``steps_mm``: "A B" (names in order) -> (low, high) of the centre of B minus that of A (x, y, z);
+    ``region``: which part of the body the cohort's CTs show (``ops.body.REGIONS``), "" where that is not known."""
 
     source: str = ""
     structures: Mapping[str, Range] = field(default_factory=dict)
     steps_mm: Mapping[str, Steps] = field(default_factory=dict)
+    region: str = ""
+
+    def goes_on(self, name: str) -> bool:
+        """Whether a structure often reaches the first or last slice: what passes the ends of one field of view passes those of others."""
+        known = self.structures.get(name)
+        return known is not None and known.at_the_end > OFTEN
+
+    def elsewhere(self, case: Case) -> str:
+        """The region that the case's CT shows where that is plainly another than the cohort's, which says nothing of it; else ""."""
+        if "ct" not in case.images or not self.region:
+            return ""
+        seen = region(case.ct)
+        return seen.name if seen.excludes(self.region) else ""
 
     def as_dict(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self)}
@@ -66,7 +83,7 @@ class Ranges:
                 for name, r in words["structures"].items()
             }
             steps = {str(name): _steps(value) for name, value in words["steps_mm"].items()}
-            return cls(str(words.get("source", "")), rows, steps)
+            return cls(str(words.get("source", "")), rows, steps, region_of(str(words.get("region", ""))))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(
                 f"this is no file of ranges ({error})", where=where, hint="make one with oncontour.ops.checks.ranges_of"
@@ -78,7 +95,9 @@ def ranges_of(cases: Iterable[Case], source: str = "") -> Ranges:
     volumes: dict[str, list[float]] = {}
     ends: dict[str, list[bool]] = {}
     steps: dict[str, list[Floats]] = {}
+    regions: set[str] = set()
     for case in cases:
+        regions |= {region(case.ct).name} if "ct" in case.images else set()
         centres: dict[str, Floats] = {}
         for name in sorted(case.structures):
             seen = see(case, name)
@@ -97,7 +116,7 @@ def ranges_of(cases: Iterable[Case], source: str = "") -> Ranges:
         if len(v) >= LEAST
     }
     places = {pair: _step_span(np.asarray(v)) for pair, v in steps.items() if len(v) >= LEAST}
-    return Ranges(source, rows, places)
+    return Ranges(source, rows, places, region_of(*regions) if len(regions) == 1 and rows else "")
 
 
 def write_ranges(ranges: Ranges, path: Path | str) -> Path:
@@ -109,9 +128,9 @@ def write_ranges(ranges: Ranges, path: Path | str) -> Path:
 def read_ranges(path: Path | str) -> Ranges:
     """What ``write_ranges`` wrote. Raises ConfigError where it is something else."""
     try:
-        words = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"this is no file of ranges ({error})", where=str(path)) from error
+        words = read_json(Path(path))
+    except InputError as error:
+        raise ConfigError(f"this is no file of ranges ({error.what})", where=str(path)) from error
     if not isinstance(words, dict):
         raise ConfigError("this is no file of ranges (no mapping)", where=str(path))
     return Ranges.from_dict(words, str(path))
@@ -134,8 +153,8 @@ def volume(seen: Seen, ranges: Ranges) -> Iterator[Finding]:
         return
     low, high = known.volume_cc
     word = "small" if seen.volume_cc < low else "large"
-    seen_in = f"{_cc(low)} to {_cc(high)} cc were seen in {known.patients} patients"
-    yield Finding("volume", f"{seen.name} is unusually {word}: {_cc(seen.volume_cc)} cc, where {seen_in}.")
+    seen_in = f"{written_cc(low)} to {written_cc(high)} cc were seen in {known.patients} patients"
+    yield Finding("volume", f"{seen.name} is unusually {word}: {written_cc(seen.volume_cc)} cc, where {seen_in}.")
 
 
 def positions(everything: Mapping[str, Seen | None], ranges: Ranges) -> dict[str, list[Finding]]:
@@ -169,10 +188,6 @@ def _off(name: str, centres: Mapping[str, Floats], ranges: Ranges) -> dict[str, 
         way = ("left", "posterior", "superior") if over[axis] > 0 else ("right", "anterior", "inferior")
         out[mate] = (float(abs(over[axis])), way[axis]) if over[axis] else None
     return out
-
-
-def _cc(volume: float) -> str:
-    return f"{volume:.0f}" if volume >= 100 else f"{volume:.1f}" if volume >= 1 else f"{volume:.2g}"
 
 
 # ---- making and reading

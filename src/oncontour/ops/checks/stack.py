@@ -1,4 +1,4 @@
-"""How a structure hangs together: gaps in its stack, slices and pieces that stand apart, slivers beside it."""
+"""How a structure hangs together: gaps in its stack, slices and pieces that stand apart, strays, slivers beside it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-from oncontour.ops.checks.finding import Finding, Ints, Mask, Seen, counted, is_target, where
+from oncontour.ops.checks.finding import Finding, Ints, Mask, Seen, counted, is_several, is_target, where
+from oncontour.ops.checks.pieces import gap_mm, shipped_pieces
+from oncontour.volume import written_cc
 
 SLIVER_MM2 = 10.0
 """A region of a slice up to this area beside a larger one is a sliver. Where one pixel is larger there are none."""
 TARGET_ISLAND_CC = 0.2
-"""Targets may have several parts; a part smaller than this is an island all the same."""
+"""Targets, and organs that are several by name, may have several parts; a part smaller than this is an island all the same."""
 _IN_SLICE = np.ones((3, 3, 3), bool) & np.array([False, True, False])[:, None, None]
 """Neighbours within a slice, at corners too."""
 
 
 def stack(seen: Seen) -> Iterator[Finding]:
-    """Gap, isolated slice, island, sliver. A grid of one or two slices has no stack: nothing is said of gaps there."""
+    """Gap, isolated slice, stray, island, sliver. A grid of one or two slices has no stack: nothing is said of gaps there."""
     if seen.grid.shape[0] > 2:
         yield from _gap(seen)
         yield from _isolated(seen)
@@ -75,23 +77,34 @@ def _slivers(seen: Seen) -> Mask:
 
 
 def _islands(seen: Seen, slivers: Mask) -> Iterator[Finding]:
-    """Pieces that touch the largest one nowhere, not even at a corner; those that are no more than slivers are told as such."""
+    """Pieces that touch the largest one nowhere, not even at a corner; those that are no more than slivers are told as such, and large ones
+    of an organ of one piece that lie farther from the rest than in the cohort as strays."""
     labels, count = ndimage.label(seen.part, structure=np.ones((3, 3, 3)))
     if count < 2:
         return
     size = np.bincount(labels.ravel())
     size[0] = 0
+    largest, large = int(size.argmax()), size * seen.grid.voxel_mm3 >= TARGET_ISLAND_CC * 1000
     apart = np.bincount(labels.ravel(), weights=~slivers.ravel()) > 0
-    apart[[0, int(size.argmax())]] = False
-    if is_target(seen.name):
-        apart &= size * seen.grid.voxel_mm3 < TARGET_ISLAND_CC * 1000
-    if not apart.any():
-        return
-    slices = _slices(seen, apart[labels])
-    volume = float(size[apart].sum()) * seen.grid.voxel_mm3 / 1000
-    number = int(apart.sum())
-    text = f"{seen.name} has {counted(number, 'piece')} apart from the rest ({volume:.2g} cc), at {where(seen.grid, slices)}."
-    yield Finding("island", text, slices)
+    apart[[0, largest]] = False
+    if is_target(seen.name) or is_several(seen.name):
+        apart &= ~large
+    gaps = {int(n): gap_mm(labels == largest, labels == n, seen.grid) for n in np.flatnonzero(apart & large)}
+    known = shipped_pieces().get(seen.name)
+    far = [
+        n
+        for n, gap in gaps.items()
+        if known is not None and known.single and gap > known.near_mm and not known.holds((labels == largest) | (labels == n), seen.grid)
+    ]
+    strays = np.isin(np.arange(len(size)), far)
+    for code, which, how in (("stray", strays, "far"), ("island", apart & ~strays, "apart")):
+        if which.any():
+            slices, number = _slices(seen, which[labels]), int(which.sum())
+            size_and_gap = f"{written_cc(float(size[which].sum()) * seen.grid.voxel_mm3 / 1000)} cc"
+            if number == 1 and int(which.argmax()) in gaps:
+                size_and_gap += f", {gaps[int(which.argmax())]:.0f} mm away"
+            text = f"{seen.name} has {counted(number, 'piece')} {how} from the rest ({size_and_gap}), at {where(seen.grid, slices)}."
+            yield Finding(code, text, slices)
 
 
 def _slices(seen: Seen, voxels: Mask) -> tuple[int, ...]:

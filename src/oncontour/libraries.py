@@ -1,0 +1,65 @@
+"""What other people's libraries say when something goes wrong, in our terms: is it memory, and why in a few words.
+
+Torch and OpenVINO raise a RuntimeError where memory runs out; only its wording tells it from others. It is looked at here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NO_MEMORY = re.compile(
+    r"(can't|cannot|could not|failed to|unable to) allocate|not enough memory|out of (shared )?memory|bad[_ ]alloc|bad allocation"
+    r"|can't start new thread|resource temporarily unavailable",
+    re.IGNORECASE,
+)
+"""torch: "DefaultCPUAllocator: can't allocate memory", "not enough memory" (Windows), "CUDA out of memory"; OpenVINO: "std::bad_alloc",
+"Failed to allocate ... bytes"; loaders of shared libraries and of mapped files: "Cannot allocate memory"; and for the stack of another
+thread, "can't start new thread" (Python), "Resource temporarily unavailable" (OpenVINO)."""
+_ASKING = re.compile(r"please|issue|report|bug|https?://|weights_only|github|forum", re.IGNORECASE)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether ``error``, or one that led to it, says that memory ran out."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        if isinstance(error, RuntimeError | OSError | ImportError) and _NO_MEMORY.search(str(error)):
+            return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Whatever way a library has of saying within that memory ran out, it is a MemoryError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError("no memory left for the net") from error
+        raise
+
+
+def asks(sentence: str) -> bool:
+    """Whether a sentence asks our user to write to somebody else, or to switch a guard off."""
+    return _ASKING.search(sentence) is not None
+
+
+def why(error: BaseException) -> str:
+    """What a library's error says, in one line of at most 200 letters: of what OpenVINO says the last line, of others the first, without
+    sentences that ask our user to write to somebody else or to switch a guard off; else the name of the error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not isinstance(error, KeyError)]
+    if lines and lines[0].startswith(("Exception from", "Check '")):
+        lines.reverse()
+    for line in lines:
+        kept = " ".join(part for part in re.split(r"(?<=[.!?])\s+", line) if not asks(part))
+        if kept:
+            return kept[:200]
+    return type(error).__name__

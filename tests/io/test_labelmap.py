@@ -1,0 +1,288 @@
+"""Files of several structures, and masks stored in another order than their image: each structure is its own, and where it was drawn."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from oncontour.assess import read as read_to_assess
+from oncontour.errors import FormatError, GeometryError, InputError, OncontourError, StructureError
+from oncontour.geometry import Geometry
+from oncontour.io import read
+from oncontour.io.labelmap import is_label_map, label_values, mask_of_one, read_label_names, split_labels
+from oncontour.io.nifti import read_image_file, write_image
+from oncontour.io.patient import read_onto
+from oncontour.volume import Volume
+
+GRID = Geometry.regular((4, 5, 6), (3, 1, 2), (-5, 10, 20))
+RNG = np.random.default_rng(5)
+
+
+def volume(array: Any, grid: Geometry = GRID) -> Volume:
+    return Volume(np.asarray(array), grid)
+
+
+def labels(*values: int, dtype: str = "u1") -> np.ndarray:
+    """Voxels 0, 1, 2, ... in file order get these labels."""
+    array = np.zeros(GRID.shape, dtype)
+    array.reshape(-1)[: len(values)] = values
+    return array
+
+
+def folder(path: Path, **masks: Volume) -> Path:
+    write_image(volume(np.zeros(GRID.shape, np.int16)), path / "ct.nii.gz")
+    for name, mask in masks.items():
+        write_image(mask, path / "masks" / f"{name}.nii.gz")
+    return path
+
+
+def counts(masks: Any) -> dict[str, int]:
+    return {name: int(np.count_nonzero(masks[name].array)) for name in masks}
+
+
+# ---- labels and their names
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('{"1": "Parotid_L", "2": null}', {1: "Parotid_L", 2: None}),
+        ('{"background": 0, "Parotid_L": 1, "Parotid_R": 3}', {1: "Parotid_L", 3: "Parotid_R"}),
+        ('{"channel_names": {"0": "CT"}, "labels": {"background": 0, "Parotid_L": 1}}', {1: "Parotid_L"}),
+        ('{"labels": {"0": "background", "12": "Lung_L"}}', {12: "Lung_L"}),
+    ],
+)
+def test_three_ways_of_naming_labels(tmp_path: Path, text: str, names: dict[int, str | None]) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert read_label_names(tmp_path / "a.json") == names
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[1, 2]", "names no labels"),
+        ("{}", "names no labels"),
+        ('{"1": "A", "01": "B"}', "label 1 is named twice, 'A' and 'B'"),
+        ('{"A": 1, "B": 1}', "label 1 is named twice, 'A' and 'B'"),
+        ('{"1": "A", "2": "A"}', "two labels are called 'A'"),
+        ('{"whole": [1, 2]}', r"'whole' stands for '\[1, 2\]'"),
+        ('{"A": true}', "'A' stands for 'True'"),
+        ('{"A": -1}', "'A' stands for '-1'"),
+        ('{"EchoTime": 0.09}', "'EchoTime' stands for '0.09'"),
+    ],
+)
+def test_tables_that_name_no_labels(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(FormatError, match=says):
+        read_label_names(tmp_path / "a.json")
+
+
+def test_a_label_map_is_split_by_its_values() -> None:
+    split = split_labels(volume(labels(7, 7, 300, 0, 9, dtype="i2")), {300: "A", 9: None, 7: "B", 11: "C"}, "here")
+    assert counts(split) == {"A": 1, "B": 2, "C": 0}
+    assert np.flatnonzero(split["A"].array).tolist() == [2]
+    assert split.labels.array.dtype == np.uint8
+    with pytest.raises(StructureError, match=r"no name is known for the labels 7, 9; named are 300 \[here\]. Way out: .*null"):
+        split_labels(volume(labels(7, 300, 9, dtype="i2")), {300: "A"}, "here")
+    many = split_labels(volume(np.arange(1, 121).reshape(GRID.shape) * 5), {5 * n: f"S{n}" for n in range(1, 401)}, "here")
+    assert many.labels.array.dtype == np.uint16
+    assert np.flatnonzero(many["S77"].array).tolist() == [76]
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4"])
+def test_what_is_a_mask_of_one_structure(dtype: str) -> None:
+    for values in ((0, 1, 1), (0, 255, 255), (0, 0, 0)):
+        mask = mask_of_one(volume(labels(*values, dtype=dtype)), "here", "a.json")
+        assert not is_label_map(volume(labels(*values, dtype=dtype)))
+        assert np.flatnonzero(mask.array).tolist() == [n for n, value in enumerate(values) if value]
+    with pytest.raises(StructureError, match=r"holds 2 labels \(1, 2\)"):
+        mask_of_one(volume(labels(0, 1, 2, dtype=dtype)), "here", "a.json")
+    assert label_values(volume(labels(0, 1, 2, dtype=dtype))) == (1, 2)
+
+
+def test_probabilities_count_from_one_half_and_other_numbers_are_refused() -> None:
+    array = np.zeros(GRID.shape, np.float32)
+    array.reshape(-1)[:4] = (0.49, 0.5, 1.0000001, -1e-6)
+    assert np.flatnonzero(mask_of_one(volume(array), "here", "a.json").array).tolist() == [1, 2]
+    with pytest.raises(FormatError, match=r"values from 0 to 87\.5 are neither labels nor a probability"):
+        mask_of_one(volume(np.where(array > 0.6, 87.5, 0)), "here", "a.json")
+
+
+# ---- in a patient's folder
+
+
+def test_json_of_another_kind_beside_a_mask_is_left_alone(tmp_path: Path) -> None:
+    """As dcm2niix writes beside what it converts; beside a label map it names nothing and is told."""
+    source = folder(tmp_path / "p", Parotid_L=volume(labels(1, 1)))
+    (source / "masks/Parotid_L.json").write_text('{"Modality": "CT", "EchoTime": 0.09}')
+    assert counts(read(source).masks) == {"Parotid_L": 2}
+    write_image(volume(labels(1, 2)), source / "masks/Parotid_L.nii.gz")
+    with pytest.raises(FormatError, match="'Modality' stands for 'CT'"):
+        read(source)
+
+
+def test_one_structure_of_a_label_map_keeps_its_own_name(tmp_path: Path) -> None:
+    """Where a patient has but one of the organs, the file's name is not its name."""
+    source = folder(tmp_path / "p", organs=volume(labels(2, 2, 2)))
+    (source / "masks/organs.json").write_text('{"labels": {"parotid left": 1, "parotid right": 2}}')
+    case = read(source)
+    assert counts(case.masks) == {"Parotid_L": 0, "Parotid_R": 3}
+    assert case.facts["names"] == {"Parotid_L": "parotid left", "Parotid_R": "parotid right"}
+
+
+def test_a_structure_in_two_files_is_refused(tmp_path: Path) -> None:
+    source = folder(tmp_path / "p", Parotid_L=volume(labels(1)), organs=volume(labels(1, 2)))
+    (source / "masks/organs.json").write_text('{"1": "Parotid_L", "2": "Parotid_R"}')
+    with pytest.raises(InputError, match=r"organs\.nii\.gz and Parotid_L\.nii\.gz both hold a structure called 'Parotid_L'"):
+        read(source)
+
+
+@pytest.mark.parametrize("given", ["folder", "file"])
+def test_a_label_map_beside_the_ct_is_assessed_by_name(tmp_path: Path, given: str) -> None:
+    source = folder(tmp_path / "p")
+    write_image(volume(labels(1, 2, 2)), tmp_path / "drawn" / "organs.nii.gz")
+    path = tmp_path / "drawn" / ("organs.nii.gz" if given == "file" else "")
+    with pytest.raises(StructureError, match=r"holds 2 labels \(1, 2\)"):
+        read_to_assess(source, path)
+    (tmp_path / "drawn/organs.json").write_text('{"1": "Parotid_L", "2": "Parotid_R"}')
+    assert counts(read_to_assess(source, path).masks) == {"Parotid_L": 1, "Parotid_R": 2}
+
+
+# ---- .seg.nrrd of 3D Slicer
+
+
+def seg_nrrd(path: Path, array: np.ndarray, fields: str, space: str = "(2,0,0) (0,1,0) (0,0,3)") -> Path:
+    """``array`` (k, j, i) or (layer, k, j, i); voxels in file order: layer fastest, then i."""
+    sizes = array.shape[::-1] if array.ndim == 3 else (len(array), *array.shape[:0:-1])
+    kinds = "domain domain domain" if array.ndim == 3 else "list domain domain domain"
+    directions = space if array.ndim == 3 else f"none {space}"
+    stored = array if array.ndim == 3 else np.moveaxis(array, 0, -1)
+    header = (
+        f"NRRD0004\ntype: unsigned char\ndimension: {array.ndim}\nspace: left-posterior-superior\nsizes: {' '.join(map(str, sizes))}\n"
+        f"space directions: {directions}\nkinds: {kinds}\nencoding: gzip\nspace origin: (-5,10,20)\n{fields}\n"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header.encode() + gzip.compress(np.ascontiguousarray(stored).tobytes()))
+    return path
+
+
+def named(*segments: tuple[str, int, int]) -> str:
+    return "".join(
+        f"Segment{n}_ID:=s{n}\nSegment{n}_LabelValue:={value}\nSegment{n}_Layer:={layer}\nSegment{n}_Name:={name}\n"
+        for n, (name, value, layer) in enumerate(segments)
+    )
+
+
+def test_segments_bear_the_names_of_their_header(tmp_path: Path) -> None:
+    source = folder(tmp_path / "p")
+    seg_nrrd(source / "masks/all.seg.nrrd", labels(1, 4, 4), named(("Parotid left", 1, 0), ("Parotid right", 4, 0), ("cord", 5, 0)))
+    case = read(source)
+    assert counts(case.masks) == {"Parotid_L": 1, "Parotid_R": 2, "SpinalCord": 0}
+    assert case.masks["Parotid_R"].geometry == GRID
+    itk = sitk.ReadImage(str(source / "masks/all.seg.nrrd"))
+    assert np.array_equal(sitk.GetArrayFromImage(itk) == 4, case.masks["Parotid_R"].array)
+
+
+def test_segments_that_overlap_lie_in_layers(tmp_path: Path) -> None:
+    source = folder(tmp_path / "p")
+    array = np.stack([labels(1, 2, 2), labels(0, 1, 1, 1)])
+    path = seg_nrrd(source / "masks/all.seg.nrrd", array, named(("GTV", 1, 0), ("Brainstem", 2, 0), ("PTV", 1, 1)))
+    assert {name: np.flatnonzero(mask.array).tolist() for name, mask in read(source).masks.items()} == {
+        "GTV": [0], "Brainstem": [1, 2], "PTV": [1, 2, 3]
+    }  # fmt: skip
+    itk = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    assert np.array_equal(itk[..., 1], array[1])
+    old = named(("GTV", 1, 0), ("PTV", 1, 0)).replace("Segment0_LabelValue:=1\nSegment0_Layer:=0\n", "")
+    seg_nrrd(source / "masks/all.seg.nrrd", np.minimum(array, 1), old.replace("Segment1_LabelValue:=1\nSegment1_Layer:=0\n", ""))
+    assert counts(read(source).masks) == {"GTV": 3, "PTV": 3}
+    seg_nrrd(source / "ct.nrrd", array, named(("GTV", 1, 0), ("Brainstem", 2, 0), ("PTV", 1, 1)))
+    (source / "ct.nii.gz").unlink()
+    with pytest.raises(FormatError, match="segments that overlap, and is no image"):
+        read(source)
+
+
+def test_a_single_segment_is_called_as_its_file(tmp_path: Path) -> None:
+    source = folder(tmp_path / "p")
+    path = source / "masks/Parotid_L.seg.nrrd"
+    for name in ("Segment_1", "left parotid"):
+        seg_nrrd(path, labels(1, 1), named((name, 1, 0)))
+        assert counts(read(source).masks) == {"Parotid_L": 2}
+    seg_nrrd(path, labels(1, 1), named(("Parotid_R", 1, 0)))
+    with pytest.raises(StructureError, match="the file is called Parotid_L, its segment Parotid_R"):
+        read(source)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (named(("A", 1, 0), ("B", 1, 0)), "two segments are value 1 of layer 0"),
+        (named(("A", 1, 0), ("A", 2, 0)), "two segments are called 'A'"),
+        (named(("A", 1, 0), ("B", 3, 0)), "no name is known for the labels 2"),
+        (named(("A", 1, 0), ("B", 2, 1)), "'B' lies in layer 1, and there are 1"),
+        (named(("A", 1, 0), ("B", 2, 0)).replace("LabelValue:=2", "LabelValue:=two"), "'two' .* is no number"),
+    ],
+)
+def test_segments_that_make_no_sense(tmp_path: Path, fields: str, says: str) -> None:
+    source = folder(tmp_path / "p")
+    seg_nrrd(source / "masks/all.seg.nrrd", labels(1, 2), fields)
+    with pytest.raises(OncontourError, match=says):
+        read(source)
+
+
+def test_a_header_of_a_hundred_segments_is_read(tmp_path: Path) -> None:
+    """3D Slicer writes some 700 bytes of each; 117, as TotalSegmentator has, pass 64 KiB."""
+    fields = "".join(named((f"S{n}", n + 1, 0)).replace("Segment0", f"Segment{n}") + f"Segment{n}_Tags:={'x' * 700}\n" for n in range(117))
+    found = read_image_file(seg_nrrd(tmp_path / "all.seg.nrrd", labels(*range(1, 118)), fields))
+    assert [segment.value for segment in found.segments] == list(range(1, 118))
+
+
+# ---- masks of the image's voxels, stored in another order or aside by rounding
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("axes", [np.diag([-1.0, 1, 1])[::-1], np.diag([1, -1.0, -1])[::-1], np.eye(3)], ids=["i", "jk", "permuted"])
+def test_a_mask_stored_otherwise_is_the_same_mask(tmp_path: Path, suffix: str, axes: np.ndarray) -> None:
+    """Every one of these was refused before. ITK says where a voxel lies."""
+    source = folder(tmp_path / "p")
+    inside = RNG.random(GRID.shape) < 0.4
+    turned = volume(inside.astype(np.uint8)).to(GRID.reorient(axes))
+    assert not turned.geometry.same_grid(GRID)
+    path = write_image(turned, source / "masks" / f"Parotid_L{suffix}")
+    case = read(source)
+    assert np.array_equal(case.masks["Parotid_L"].array, inside)
+    itk = sitk.ReadImage(str(path))
+    for k, j, i in np.argwhere(inside)[::9].tolist():
+        assert itk[itk.TransformPhysicalPointToIndex(GRID.points((k, j, i)).tolist())] == 1
+    assert np.array_equal(read_to_assess(source, source / "masks").masks["Parotid_L"].array, inside)
+    assert np.array_equal(read_onto(source / "masks", case).mask("Parotid_L", GRID).array, inside)
+
+
+def test_rounding_in_a_file_is_no_other_grid(tmp_path: Path) -> None:
+    inside = RNG.random(GRID.shape) < 0.4
+    for aside in (3e-5, 0.049):
+        moved = Geometry.regular(GRID.shape, GRID.spacing_mm, (-5 + aside, 10, 20))
+        case = read(folder(tmp_path / f"{aside}", Parotid_L=volume(inside, moved)))
+        assert np.array_equal(case.masks["Parotid_L"].array, inside)
+        assert case.masks["Parotid_L"].geometry == case.geometry
+    moved = Geometry.regular(GRID.shape, GRID.spacing_mm, (-4.949, 10, 20))
+    says = r"first at \(-4\.949, 10, 20\) mm instead of \(-5, 10, 20\).*Way out: export the mask again from the program that made it"
+    with pytest.raises(GeometryError, match=says):
+        read(folder(tmp_path / "far", Parotid_L=volume(inside, moved)))
+
+
+def test_json_is_no_way_round_the_grid(tmp_path: Path) -> None:
+    moved = Geometry.regular(GRID.shape, GRID.spacing_mm, (-4, 10, 20))
+    source = folder(tmp_path / "p", organs=volume(labels(1, 2), moved))
+    (source / "masks/organs.json").write_text(json.dumps({"1": "Parotid_L", "2": "Parotid_R"}))
+    with pytest.raises(GeometryError, match="mask 'Parotid_L' lies on another grid than its image"):
+        read(source)
+    lenient = read(source, lenient=True)
+    assert not lenient.structures
+    (note,) = lenient.facts["notes"]
+    assert note.startswith("the structure organs cannot be used: mask 'Parotid_L' lies on another grid than its image: ")

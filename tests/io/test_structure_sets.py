@@ -1,0 +1,224 @@
+"""Whose structures the images bear: their own, else those of the same frame of reference, else what a person says is in the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+from oncontour import cli
+from oncontour.errors import ConfigError, OncontourError, StructureError
+from oncontour.io import read, write
+from oncontour.io.convert import convert
+from oncontour.io.patient import read_onto
+from oncontour.io.seg import write_seg
+from oncontour.notes import NoteCode, about
+from tests.io.test_read import box, copy, patient
+from tests.test_plan import patient as with_contours
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Path:
+    """CT, RTSTRUCT and RTDOSE, all of one series and one frame of reference."""
+    write(with_contours(), tmp_path / "p1")
+    return tmp_path / "p1"
+
+
+def exported_again(clinic: Path, frame: str = "") -> str:
+    """The CT gets other UIDs as an export does, its frame of reference too where ``frame`` is given; the dose follows the CT. Gives the
+    series UID."""
+    series = str(generate_uid())
+    for path in sorted((clinic / "CT").iterdir()):
+        d = pydicom.dcmread(path)
+        d.SeriesInstanceUID, d.SOPInstanceUID = series, generate_uid()
+        d.file_meta.MediaStorageSOPInstanceUID = d.SOPInstanceUID
+        d.FrameOfReferenceUID = frame or d.FrameOfReferenceUID
+        d.save_as(path)
+    if frame and (clinic / "RTDOSE.dcm").exists():
+        d = pydicom.dcmread(clinic / "RTDOSE.dcm")
+        d.FrameOfReferenceUID = frame
+        d.save_as(clinic / "RTDOSE.dcm")
+    return series
+
+
+def moved(path: Path, z_mm: float) -> None:
+    """The structure set with its contours shifted along z."""
+    d = pydicom.dcmread(path)
+    for roi in d.ROIContourSequence:
+        for contour in roi.ContourSequence:
+            contour.ContourData[2::3] = [f"{float(v) + z_mm:.3f}" for v in contour.ContourData[2::3]]
+    d.save_as(path)
+
+
+def of_series(path: Path, to: Path, series: str) -> pydicom.Dataset:
+    """A copy of a structure set that refers to another series."""
+    d = copy(path, to)
+    d.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence[0].SeriesInstanceUID = series
+    d.save_as(to)
+    return d
+
+
+# ---- the same frame of reference
+
+
+def test_structures_of_another_series_in_the_same_frame_are_read(clinic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = read(clinic)
+    exported_again(clinic)
+    after = read(clinic)
+    assert after.structures == before.structures
+    assert np.array_equal(after.mask("SpinalCord").array, before.mask("SpinalCord").array)
+    (note,) = about(after.facts["notes"], NoteCode.STRUCTURES_OF_ANOTHER_SERIES)
+    assert note.startswith("RTSTRUCT.dcm was drawn on another series")
+    assert cli.main(["dvh", str(clinic), "--out", str(tmp_path / "dvh")]) == 0
+    assert "drawn on another series" in capsys.readouterr().out
+    assert any("drawn on another series" in one for one in json.loads((tmp_path / "dvh/dvh.json").read_text())["notes"])
+    assert cli.main(["convert", str(clinic), str(tmp_path / "nifti")]) == 0
+    assert "drawn on another series" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "nifti/masks").iterdir()) == ["PTV_4000.nii.gz", "SpinalCord.nii.gz"]
+    (tmp_path / "cohort.csv").write_text("patient,path\na,p1\n")
+    assert cli.main(["features", str(tmp_path / "cohort.csv"), "--out", str(tmp_path / "f.csv"), "--families", "stat"]) == 0
+    assert "of a: RTSTRUCT.dcm was drawn on another series" in capsys.readouterr().out
+    assert "\na,SpinalCord," in (tmp_path / "f.csv").read_text()
+
+
+def test_those_that_refer_to_the_series_come_first(clinic: Path) -> None:
+    other = of_series(clinic / "RTSTRUCT.dcm", clinic / "mr.dcm", "1.2.3")
+    other.StructureSetDate = "29990101"
+    other.save_as(clinic / "mr.dcm")
+    case = read(clinic)
+    assert not about(case.facts["notes"], NoteCode.STRUCTURES_OF_ANOTHER_SERIES)
+    assert "RTSTRUCT of other images left out: mr.dcm" in case.facts["notes"]
+    picked = read(clinic, structure_set_uid=str(other.SOPInstanceUID))
+    assert about(picked.facts["notes"], NoteCode.STRUCTURES_OF_ANOTHER_SERIES)
+
+
+def test_several_of_equal_standing_are_listed(clinic: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = clinic / "RTSTRUCT.dcm"
+    uids = [str(of_series(path, clinic / f"{n}.dcm", f"1.2.3.{n}").SOPInstanceUID) for n in (1, 2)]
+    path.unlink()
+    assert cli.main(["dvh", str(clinic)]) == StructureError.exit_code
+    told = capsys.readouterr().err
+    assert all(uid in told for uid in uids)
+    assert "--structure_set_uid" in told
+    assert cli.main(["dvh", str(clinic), "--structure_set_uid", uids[1]]) == 0
+    assert "2.dcm was drawn on another series (1.2.3.2)" in capsys.readouterr().out
+    assert read(clinic, lenient=True).structures == ()
+    of_series(path.with_name("1.dcm"), clinic / "3.dcm", "1.2.3.1")
+    (clinic / "2.dcm").unlink()
+    with pytest.raises(StructureError, match=r"none is the newest.*--structure_set_uid"):
+        read(clinic)
+
+
+def test_segments_follow_the_same_rule(tmp_path: Path) -> None:
+    """A SEG of another series in the same frame is read where nothing is nearer, and picked by its UID."""
+    write(patient(), tmp_path / "p1")
+    clinic = tmp_path / "p1"
+    write_seg({"SpinalCord": box()}, clinic / "SEG.dcm", source=read(clinic).source)
+    uid = str(pydicom.dcmread(clinic / "SEG.dcm").SOPInstanceUID)
+    assert read(clinic, structure_set_uid=uid).structures == ("SpinalCord",)
+    (clinic / "RTSTRUCT.dcm").unlink()
+    exported_again(clinic)
+    case = read(clinic)
+    assert np.array_equal(case.mask("SpinalCord").array, box().array)
+    assert about(case.facts["notes"], NoteCode.STRUCTURES_OF_ANOTHER_SERIES)
+    exported_again(clinic, "1.2.3.4")
+    assert read(clinic).structures == ()
+    accepted = read(clinic, same_frame=True)
+    assert np.array_equal(accepted.mask("SpinalCord").array, box().array)
+    assert about(accepted.facts["notes"], NoteCode.FRAME_ACCEPTED)
+
+
+# ---- another name of the same frame of reference
+
+
+def test_rewritten_uids_are_accepted_where_a_person_says_so(clinic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = read(clinic)
+    exported_again(clinic, "1.2.3.4")
+    assert cli.main(["dvh", str(clinic)]) == StructureError.exit_code
+    told = capsys.readouterr().err
+    assert "no structures here: RTSTRUCT of other images left out: RTSTRUCT.dcm" in told
+    assert "--same_frame" in told
+    uid = str(pydicom.dcmread(clinic / "RTSTRUCT.dcm").SOPInstanceUID)
+    assert cli.main(["dvh", str(clinic), "--structure_set_uid", uid]) == StructureError.exit_code
+    assert "--same_frame" in capsys.readouterr().err
+    after = read(clinic, same_frame=True)
+    for name in before.structures:
+        assert np.array_equal(after.mask(name).array, before.mask(name).array)
+    assert cli.main(["dvh", str(clinic), "--same_frame", "--out", str(tmp_path / "dvh")]) == 0
+    said = "RTSTRUCT.dcm names another frame of reference"
+    assert said in capsys.readouterr().out
+    assert any(said in note for note in json.loads((tmp_path / "dvh/dvh.json").read_text())["notes"])
+    assert cli.main(["convert", str(clinic), str(tmp_path / "nifti"), "--same_frame"]) == 0
+    assert said in capsys.readouterr().out
+    assert (tmp_path / "nifti/masks/SpinalCord.nii.gz").exists()
+
+
+def test_what_is_not_in_the_same_frame_is_refused_all_the_same(clinic: Path) -> None:
+    """1 mm off the slices; another patient; nobody's PatientID."""
+    exported_again(clinic, "1.2.3.4")
+    path = clinic / "RTSTRUCT.dcm"
+    moved(path, 1.0)
+    with pytest.raises(StructureError, match=r"up to 1\.00 mm off the nearest slice of the images, more than 0\.05 mm"):
+        read(clinic, same_frame=True)
+    moved(path, 2.0)  # 3 mm in all: a whole slice, which nothing but a person can see
+    assert read(clinic, same_frame=True).structures
+    for patient_id in ("somebody else", ""):
+        copy(path, path, PatientID=patient_id)
+        with pytest.raises(StructureError, match="no structure set has the PatientID of the images"):
+            read(clinic, same_frame=True)
+        with pytest.raises(StructureError, match="PatientID"):
+            read(clinic, same_frame=True, structure_set_uid=str(pydicom.dcmread(path).SOPInstanceUID))
+
+
+def test_an_export_that_rewrote_the_frame_of_reference_alone(clinic: Path) -> None:
+    """The structure set refers to the series still, and its structures to another frame of reference."""
+    before = read(clinic)
+    path = clinic / "RTSTRUCT.dcm"
+    d = pydicom.dcmread(path)
+    for roi in d.StructureSetROISequence:
+        roi.ReferencedFrameOfReferenceUID = "1.2.3.4"
+    d.save_as(path)
+    with pytest.raises(StructureError, match=r"frame of reference 1\.2\.3\.4.*--same_frame"):
+        read(clinic)
+    for case in (read(clinic, same_frame=True), read_onto(path, before, same_frame=True)):
+        assert np.array_equal(case.mask("SpinalCord").array, before.mask("SpinalCord").array)
+        assert about(case.facts["notes"], NoteCode.FRAME_ACCEPTED)
+
+
+def test_contours_of_another_folder(clinic: Path, tmp_path: Path) -> None:
+    """As assess and --truth read them: alone, or with the CT that they were drawn on."""
+    elsewhere = tmp_path / "old"
+    write(read(clinic), elsewhere)
+    exported_again(clinic, "1.2.3.4")
+    case = read(clinic)
+    for path in (clinic / "RTSTRUCT.dcm", elsewhere):
+        with pytest.raises(StructureError, match="--same_frame"):
+            read_onto(path, case)
+        drawn = read_onto(path, case, same_frame=True)
+        assert drawn.structures == ("PTV_4000", "SpinalCord")
+        assert about(drawn.facts["notes"], NoteCode.FRAME_ACCEPTED)
+
+
+def test_of_what_is_no_dicom_nothing_can_be_picked(clinic: Path, tmp_path: Path) -> None:
+    write(read(clinic), tmp_path / "nifti", format="nifti")
+    with pytest.raises(ConfigError, match=r"--same_frame.*no DICOM"):
+        read(tmp_path / "nifti", same_frame=True)
+    for name in "ab":
+        write(patient(), tmp_path / "many" / name, format="nifti")
+    with pytest.raises(OncontourError, match="for one patient, not for a cohort"):
+        convert(tmp_path / "many", tmp_path / "out", same_frame=True)
+
+
+def test_the_one_of_several_alone_is_picked_by_uid(clinic: Path, tmp_path: Path) -> None:
+    case, folder = read(clinic), tmp_path / "sets"
+    folder.mkdir()
+    uids = [str(copy(clinic / "RTSTRUCT.dcm", folder / f"{n}.dcm").SOPInstanceUID) for n in (1, 2)]
+    with pytest.raises(StructureError, match=rf"2 structure sets: .*{uids[0]}.*--structure_set_uid"):
+        read_onto(folder, case)
+    assert read_onto(folder, case, structure_set_uid=uids[0]).structures == ("PTV_4000", "SpinalCord")
+    with pytest.raises(StructureError, match=r"no structure set 1\.2 is here"):
+        read_onto(folder, case, structure_set_uid="1.2")
