@@ -116,6 +116,18 @@ def test_a_dicom_ct_gets_an_rtstruct_that_holds_what_was_drawn(model: Path, tmp_
     assert b"SECRET" in (tmp_path / "out" / pipeline.RTSTRUCT).read_bytes()
 
 
+def test_slices_left_empty_between_contours_are_a_warning_of_a_dicom_ct(tmp_path: Path) -> None:
+    make_series(tmp_path / "ct", rows=16, columns=16, offsets=tuple(range(0, 24, 3)))
+    case = read(tmp_path / "ct")
+    sparse = np.zeros(case.geometry.shape, bool)
+    sparse[[1, 3, 5], 4:9, 4:9] = True
+    case = case.with_masks({"Lens_L": Volume(sparse, case.geometry), "Lens_R": Volume(np.cumsum(sparse, axis=0) > 0, case.geometry)})
+    (warning,) = pipeline._empty_between(case, ["Lens_L", "Lens_R"])
+    assert warning.endswith("other programs may fill them: Lens_L")
+    assert pipeline._empty_between(case, ["Lens_R"]) == []
+    assert pipeline._empty_between(replace(case, source=None), ["Lens_L"]) == []
+
+
 def test_structures_can_be_added_to_an_rtstruct_that_is_there(model: Path, tmp_path: Path) -> None:
     make_series(tmp_path / "ct", rows=48, columns=56, spacing_mm=(5.0, 5.0), offsets=tuple(range(0, 24, 3)))
     first = run(tmp_path / "ct", tmp_path / "first", model, structures=["Parotid_L"])
