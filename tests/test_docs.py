@@ -72,6 +72,8 @@ def test_shown_commands_exist(page: Path) -> None:
         if words[0].isupper() or words[0].startswith("-"):
             continue
         name = cli.find_command(words)
+        if name is None and len(words) == 1:  # "oncontour train" stands for all that begin so
+            continue
         assert name, line
         options = {option for action in cli.make_parser(name, cli.load(name))._actions for option in action.option_strings}
         unknown = [word.split("=")[0] for word in words if word.startswith("--") and word.split("=")[0] not in options]
