@@ -20,7 +20,8 @@ from oncontour.progress import Progress
 if TYPE_CHECKING:
     from oncontour.evaluate.judge import Evaluation, Predictor
     from oncontour.io.cohort import Cohort
-    from oncontour.io.labelmaps import LabelMaps, Labels
+    from oncontour.io.label_folder import LabelFolder
+    from oncontour.io.labelmap import Labels
 
 __all__ = ["Predictions", "evaluate", "write"]
 
@@ -60,11 +61,11 @@ class Predictions:
 class MapPredictions:
     """A folder of label maps as a predictor: the file that is called as the patient is (or the one it holds, where both hold one)."""
 
-    maps: LabelMaps
+    maps: LabelFolder
     only: bool = False
 
     def predict(self, case: Case) -> Case:
-        """The structures of the label map of ``case``. Raises what ``LabelMaps.read`` raises."""
+        """The structures of the label map of ``case``. Raises what ``LabelFolder.read`` raises."""
         return self.maps.read(self.cases[0] if self.only else case.id)
 
     @property
@@ -267,7 +268,8 @@ def _predictions(folders: list[Path], several: bool, labels: Path | None) -> lis
     Raises ConfigError for labels that name nothing, and for label maps whose numbers nobody names.
     """
     from oncontour.io.cohort import Cohort
-    from oncontour.io.labelmaps import flat_folder, read_labels
+    from oncontour.io.label_folder import flat_folder
+    from oncontour.io.labelmap import read_labels
 
     names = None if labels is None else read_labels(labels)
     named: list[tuple[str, Predictor]] = []
@@ -294,9 +296,9 @@ def _predictions(folders: list[Path], several: bool, labels: Path | None) -> lis
 
 
 def _maps(folder: Path, labels: Labels, several: bool) -> MapPredictions:
-    from oncontour.io.labelmaps import LabelMaps
+    from oncontour.io.label_folder import LabelFolder
 
-    maps = LabelMaps.open(folder, labels)
+    maps = LabelFolder.open(folder, labels)
     return MapPredictions(maps, only=not several and len(maps.paths) == 1)
 
 
