@@ -17,6 +17,7 @@ from oncontour.errors import FormatError, GeometryError, InputError, LimitError,
 from oncontour.geometry import Geometry
 from oncontour.io import read
 from oncontour.io.labelmap import Labels, check_all_named, is_label_map, label_values, mask_of_one, read_labels, split_labels
+from oncontour.io.layout import read_masks
 from oncontour.io.nifti import read_image_file, write_image
 from oncontour.io.patient import read_onto
 from oncontour.volume import Volume
@@ -254,6 +255,8 @@ def test_a_mask_whose_only_label_is_left_out_is_no_structure(text: str, tmp_path
     source = folder(tmp_path / "p", organs=volume(labels(1, 1)))
     (source / "masks/organs.json").write_text(text)
     assert read(source).structures == ()
+    write_image(volume(labels(0, 1)), source / "masks/Brainstem.nii.gz")
+    assert counts(read_masks(source / "masks").masks) == {"Brainstem": 1}
 
 
 def test_names_that_contradict_each_other_are_told_beside_a_mask_of_one_structure(tmp_path: Path) -> None:

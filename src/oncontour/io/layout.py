@@ -145,7 +145,7 @@ def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume]
                 what = f"{readable(path.name)} and {holder[double]} both hold a structure called {double!r}"
                 raise InputError(what, where=str(path.parent), hint="take one of them out of the folder")
             holder |= dict.fromkeys(masks, readable(path.name))
-            files.append((name, masks))
+            files += [(name, masks)] if masks else []  # else all of its labels are left out
             said += notes
     names, unmapped, remarks = map_names(own for _, masks in files for own in masks)
     called = {original: name for name, original in names.items()}
