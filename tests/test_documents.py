@@ -61,6 +61,9 @@ def test_json_that_is_none(tmp_path: Path) -> None:
     assert str(read_json(put(tmp_path / "a.json", deep))) == deep
     with pytest.raises(FormatError, match="no JSON"):
         read_json(put(tmp_path / "b.json", '{"a": '))
+    with pytest.raises(FormatError, match=r"no JSON that can be read \('b' comes twice\)"):
+        read_json(put(tmp_path / "b.json", '{"a": {"b": 1, "c": 2, "b": 1}}'))
+    assert read_json(put(tmp_path / "b.json", '\ufeff{"a": {"b": 1}, "b": 2}')) == {"a": {"b": 1}, "b": 2}
     (tmp_path / "c.json").write_bytes(b"\xff\xfe{")
     with pytest.raises(FormatError, match="as text"):
         read_json(tmp_path / "c.json")

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from oncontour.documents import once
 from oncontour.errors import ModelError, did_you_mean
 
 _MAX_HEADER = 8 * 1024 * 1024
@@ -249,7 +250,7 @@ def _json(text: bytes | str, what: str, where: str, hint: str) -> dict[str, Any]
     """A JSON object of a few levels and no doubled names. Raises ModelError saying ``what`` and why."""
     try:
         words = text.decode("utf-8") if isinstance(text, bytes) else text
-        value = json.loads(words, object_pairs_hook=_once)
+        value = json.loads(words, object_pairs_hook=once)
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # half a letter (a lone surrogate) could not be written anywhere
     except RecursionError as error:
         raise ModelError(f"{what} (nested too deeply)", where=where, hint=hint) from error
@@ -258,13 +259,6 @@ def _json(text: bytes | str, what: str, where: str, hint: str) -> dict[str, Any]
     if not isinstance(value, dict) or _is_deep(value):
         raise ModelError(f"{what} (nested too deeply)" if isinstance(value, dict) else what, where=where, hint=hint)
     return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise ValueError("a name stands twice")
-    return out
 
 
 def _is_deep(value: Any) -> bool:

@@ -7,6 +7,7 @@ ends. Nothing that oncontour reads needs either.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,27 @@ _SMALLER = "give a file that holds the settings alone"
 def read_json(path: Path) -> Any:
     """What the JSON file at ``path`` says.
 
-    Raises InputError where there is no such file, LimitError beyond MAX_JSON_BYTES or MAX_DEPTH, FormatError where it is no JSON.
+    Raises InputError where there is no such file, LimitError beyond MAX_JSON_BYTES or MAX_DEPTH, FormatError where it is no JSON or a key
+    comes twice in one object.
     """
     text = _read(path, MAX_JSON_BYTES)
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=once)
     except RecursionError as error:
         raise _too_deep(str(path)) from error
     except ValueError as error:
-        raise FormatError(f"this is no JSON ({error})", where=str(path)) from error
+        raise FormatError(f"this is no JSON that can be read ({error})", where=str(path)) from error
     _check_depth(value, str(path))
     return value
+
+
+def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON (the ``object_pairs_hook`` of json). Raises ValueError for a key that comes twice, of which json keeps the last."""
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} comes twice")
+    return out
 
 
 def read_yaml(path: Path) -> Any:
@@ -100,7 +111,7 @@ def check_yaml(text: str, where: str) -> None:
 def _read(path: Path, most: int) -> str:
     check_size(path, most)
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"the file cannot be read as text ({error})", where=str(path)) from error
 

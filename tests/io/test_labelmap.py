@@ -12,10 +12,12 @@ import pytest
 import SimpleITK as sitk
 
 from oncontour.assess import read as read_to_assess
-from oncontour.errors import FormatError, GeometryError, InputError, OncontourError, StructureError
+from oncontour.case import BitMasks, LabelMasks
+from oncontour.errors import FormatError, GeometryError, InputError, LimitError, OncontourError, StructureError
 from oncontour.geometry import Geometry
 from oncontour.io import read
-from oncontour.io.labelmap import is_label_map, label_values, mask_of_one, read_label_names, split_labels
+from oncontour.io.labelmap import Labels, check_all_named, is_label_map, label_values, mask_of_one, read_labels, split_labels
+from oncontour.io.layout import read_masks
 from oncontour.io.nifti import read_image_file, write_image
 from oncontour.io.patient import read_onto
 from oncontour.volume import Volume
@@ -49,50 +51,147 @@ def counts(masks: Any) -> dict[str, int]:
 # ---- labels and their names
 
 
+def told(text: Any, folder: Path) -> Labels:
+    path = folder / "labels.json"
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    return read_labels(path)
+
+
 @pytest.mark.parametrize(
-    ("text", "names"),
+    "text",
     [
-        ('{"1": "Parotid_L", "2": null}', {1: "Parotid_L", 2: None}),
-        ('{"background": 0, "Parotid_L": 1, "Parotid_R": 3}', {1: "Parotid_L", 3: "Parotid_R"}),
-        ('{"channel_names": {"0": "CT"}, "labels": {"background": 0, "Parotid_L": 1}}', {1: "Parotid_L"}),
-        ('{"labels": {"0": "background", "12": "Lung_L"}}', {12: "Lung_L"}),
+        {"Parotid_L": 1, "SpinalCord": 7},
+        {"background": 0, "Parotid_L": 1, "SpinalCord": 7},
+        {"1": "Parotid_L", "7": "SpinalCord"},
+        {"01": " Parotid_L ", " 7": "SpinalCord"},
+        {"Parotid_L": "1", "SpinalCord": "7"},
+        {"Parotid_L": [1], "SpinalCord": ["7"]},
+        {
+            "channel_names": {"0": "CT"},
+            "labels": {"background": 0, "Parotid_L": 1, "SpinalCord": 7, "ignore": 8},
+            "numTraining": 3,
+            "file_ending": ".nii.gz",
+        },
+        {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "Parotid_L", "7": "SpinalCord"}},
+        "\ufeff" + json.dumps({"1": "Parotid_L", "7": "SpinalCord", "0": None, "9": None}),
+    ],
+    ids=["names", "with background", "numbers", "spaces", "numbers as text", "lists", "nnU-Net v2", "nnU-Net v1", "null, from Windows"],
+)
+def test_every_form_says_the_same(text: Any, tmp_path: Path) -> None:
+    assert told(text, tmp_path).numbers == {"Parotid_L": (1,), "SpinalCord": (7,)}
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers", "left_out"),
+    [
+        ({"1": "Parotid_L", "2": None}, {"Parotid_L": (1,)}, {2}),
+        ({"background": 0, "Parotid_L": 1, "Parotid_R": 3}, {"Parotid_L": (1,), "Parotid_R": (3,)}, {0}),
+        ({"labels": {"Parotid_L": 1, "ignore": 2}}, {"Parotid_L": (1,)}, {2}),
+        ({"Parotid_L": 1, "ignore": 2}, {"Parotid_L": (1,), "ignore": (2,)}, set()),
+        ({"labels": {"background": 0, "GTV": [1, 3], "Oedema": [3, 2]}}, {"GTV": (1, 3), "Oedema": (3, 2)}, {0}),
+        ({"labels": 65535}, {"labels": (65535,)}, set()),
     ],
 )
-def test_three_ways_of_naming_labels(tmp_path: Path, text: str, names: dict[int, str | None]) -> None:
-    (tmp_path / "a.json").write_text(text)
-    assert read_label_names(tmp_path / "a.json") == names
+def test_what_is_left_out(text: Any, numbers: dict[str, tuple[int, ...]], left_out: set[int], tmp_path: Path) -> None:
+    assert told(text, tmp_path) == Labels(numbers, str(tmp_path / "labels.json"), frozenset(left_out))
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[1, 2]", "names no labels"),
-        ("{}", "names no labels"),
+        ("{", "no JSON"),
+        ("[1, 2]", "no table of names and numbers, but a list"),
+        ("{}", "no structure is named"),
+        ('{"labels": {"background": 0}}', "no structure is named"),
+        ('{"1": null}', "no structure is named"),
+        ('{"a": 1, "a": 2}', "'a' comes twice"),
+        ('{"1": "a", "1": "b"}', "'1' comes twice"),
         ('{"1": "A", "01": "B"}', "label 1 is named twice, 'A' and 'B'"),
         ('{"A": 1, "B": 1}', "label 1 is named twice, 'A' and 'B'"),
-        ('{"1": "A", "2": "A"}', "two labels are called 'A'"),
-        ('{"whole": [1, 2]}', r"'whole' stands for '\[1, 2\]'"),
-        ('{"A": true}', "'A' stands for 'True'"),
-        ('{"A": -1}', "'A' stands for '-1'"),
-        ('{"EchoTime": 0.09}', "'EchoTime' stands for '0.09'"),
+        ('{"A": 1, "1": null}', "label 1 is named twice, 'A' and null"),
+        ('{"A": [1, 2], "B": [2, 1]}', "label 1, 2 is named twice, 'A' and 'B'"),
+        ('{"A": [1, 2], "2": null}', "label 2 is left out, and belongs to 'A'"),
+        ('{"1": "a", "2": "a"}', "two labels are called 'a'"),
+        ('{"1": "a", "2": "a "}', "two labels are called 'a'"),
+        ('{"a": 1.5}', "'a': 1.5 is no name and number"),
+        ('{"a": true}', "'a': true is no name and number"),
+        ('{"a": -1}', "'a': -1 is no name and number"),
+        ('{"a": 65536}', "'a': 65536 is no name and number"),
+        ('{"EchoTime": 0.09}', "'EchoTime': 0.09 is no name and number"),
+        ('{"Modality": "CT"}', "'Modality': \"CT\" is no name and number"),
+        ('{"a": null}', "'a': null is no name and number"),
+        ('{"1": "2"}', "'1': \"2\" is no name and number"),
+        ('{"1": " "}', "is no name and number"),
+        ('{"1": "a\\n"}', "is no name and number"),
+        ('{"a": []}', "is no name and number"),
+        ('{"a": [1, 1]}', "is no name and number"),
+        ('{"a": {"b": 1}}', "is no name and number"),
+        ('{"Parotid_L": 0}', "'Parotid_L' has number 0"),
+        ('{"a": [0, 1]}', "'a' has number 0"),
     ],
 )
-def test_tables_that_name_no_labels(tmp_path: Path, text: str, says: str) -> None:
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(FormatError, match=says):
-        read_label_names(tmp_path / "a.json")
+def test_a_json_that_names_no_numbers_is_told(text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(FormatError) as raised:
+        told(text, tmp_path)
+    assert says in str(raised.value)
+    assert "labels.json" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("[" * 100_000, "more than 64 deep"), (json.dumps({f"S{n}": n for n in range(10_001)}), "10001 names of labels, at most 10000")],
+    ids=["deep", "many"],
+)
+def test_names_have_limits(text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(LimitError, match=says):
+        told(text, tmp_path)
+
+
+def test_a_json_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_labels(tmp_path / "nowhere.json")
 
 
 def test_a_label_map_is_split_by_its_values() -> None:
-    split = split_labels(volume(labels(7, 7, 300, 0, 9, dtype="i2")), {300: "A", 9: None, 7: "B", 11: "C"}, "here")
-    assert counts(split) == {"A": 1, "B": 2, "C": 0}
-    assert np.flatnonzero(split["A"].array).tolist() == [2]
-    assert split.labels.array.dtype == np.uint8
+    names = Labels({"A": (300,), "B": (7,), "C": (11,)}, left_out=frozenset({9}))
+    split = split_labels(volume(labels(7, 7, 300, 0, 9, dtype="i2")), names, "here")
+    assert counts(split.masks) == {"A": 1, "B": 2, "C": 0}
+    assert (split.empty, split.unnamed) == (("C",), ())
+    assert np.flatnonzero(split.masks["A"].array).tolist() == [2]
+    assert isinstance(split.masks, LabelMasks)
+    assert split.masks.labels.array.dtype == np.uint8
+    check_all_named(split, names, "here")
+    one = Labels({"A": (300,)})
+    split = split_labels(volume(labels(7, 300, 9, dtype="i2")), one, "here")
+    assert split.unnamed == (7, 9)
     with pytest.raises(StructureError, match=r"no name is known for the labels 7, 9; named are 300 \[here\]. Way out: .*null"):
-        split_labels(volume(labels(7, 300, 9, dtype="i2")), {300: "A"}, "here")
-    many = split_labels(volume(np.arange(1, 121).reshape(GRID.shape) * 5), {5 * n: f"S{n}" for n in range(1, 401)}, "here")
-    assert many.labels.array.dtype == np.uint16
-    assert np.flatnonzero(many["S77"].array).tolist() == [76]
+        check_all_named(split, one, "here")
+    every = Labels({f"S{n}": (5 * n,) for n in range(1, 401)})
+    many = split_labels(volume(np.arange(1, 121).reshape(GRID.shape) * 5), every, "here")
+    assert isinstance(many.masks, LabelMasks)
+    assert many.masks.labels.array.dtype == np.uint16
+    assert np.flatnonzero(many.masks["S77"].array).tolist() == [76]
+
+
+def test_regions_are_unions_and_may_overlap() -> None:
+    """20 regions of two numbers each, n and n + 1: every voxel but the first and the last is in two of them."""
+    array = labels(*range(1, 22))
+    split = split_labels(volume(array), Labels({f"R{n}": (n, n + 1) for n in range(1, 21)}), "here")
+    assert isinstance(split.masks, BitMasks)
+    assert split.masks.planes.array.shape == (3, *GRID.shape)
+    assert {name: np.flatnonzero(mask.array).tolist() for name, mask in split.masks.items()} == {f"R{n}": [n - 1, n] for n in range(1, 21)}
+    apart = split_labels(volume(array), Labels({"A": (1, 3), "B": (2,)}), "here")
+    assert isinstance(apart.masks, LabelMasks)
+    assert {name: np.flatnonzero(mask.array).tolist() for name, mask in apart.masks.items()} == {"A": [0, 2], "B": [1]}
+    assert apart.unnamed == tuple(range(4, 22))
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.5, "0.5"), (-1.0, "-1"), (70_000.0, "70000")])
+def test_other_numbers_are_no_labels(value: float, shown: str) -> None:
+    array = np.zeros(GRID.shape, np.float32)
+    array[2, 0, 1] = value
+    with pytest.raises(FormatError, match=rf"whole numbers from 0 to 65535, this has {shown} \[here\]"):
+        split_labels(volume(array), Labels({"A": (1,)}), "here")
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4"])
@@ -123,7 +222,7 @@ def test_json_of_another_kind_beside_a_mask_is_left_alone(tmp_path: Path) -> Non
     (source / "masks/Parotid_L.json").write_text('{"Modality": "CT", "EchoTime": 0.09}')
     assert counts(read(source).masks) == {"Parotid_L": 2}
     write_image(volume(labels(1, 2)), source / "masks/Parotid_L.nii.gz")
-    with pytest.raises(FormatError, match="'Modality' stands for 'CT'"):
+    with pytest.raises(FormatError, match="'Modality': \"CT\" is no name and number"):
         read(source)
 
 
@@ -134,6 +233,38 @@ def test_one_structure_of_a_label_map_keeps_its_own_name(tmp_path: Path) -> None
     case = read(source)
     assert counts(case.masks) == {"Parotid_L": 0, "Parotid_R": 3}
     assert case.facts["names"] == {"Parotid_L": "parotid left", "Parotid_R": "parotid right"}
+
+
+def test_regions_ignored_and_left_out_labels_of_a_patient(tmp_path: Path) -> None:
+    """As nnU-Net writes what it learns from: 4 is ignored, 5 left out; both names are said in TG-263's words."""
+    source = folder(tmp_path / "p", organs=volume(labels(1, 2, 3, 4, 5)), Brainstem=volume(labels(0, 1)))
+    table = {"background": 0, "parotid left": [1, 3], "parotid right": [2, 3], "Larynx": 7, "ignore": 4, "5": None}
+    (source / "masks/organs.json").write_text(json.dumps({"labels": table}))
+    case = read(source)
+    assert {name: np.flatnonzero(case.mask(name).array).tolist() for name in sorted(case.structures)} == {
+        "Brainstem": [1], "Larynx": [], "Parotid_L": [0, 2], "Parotid_R": [1, 2]
+    }  # fmt: skip
+    assert case.facts["notes"] == ("organs.nii.gz: no voxel has the label of Larynx: empty masks",)
+    write_image(volume(labels(1, 2, 6)), source / "masks/organs.nii.gz")
+    with pytest.raises(StructureError, match="no name is known for the labels 6; named are 1, 2, 3, 4, 5, 7"):
+        read(source)
+
+
+@pytest.mark.parametrize("text", ['{"1": null}', '{"labels": {"background": 0, "ignore": 1}}'])
+def test_a_mask_whose_only_label_is_left_out_is_no_structure(text: str, tmp_path: Path) -> None:
+    source = folder(tmp_path / "p", organs=volume(labels(1, 1)))
+    (source / "masks/organs.json").write_text(text)
+    assert read(source).structures == ()
+    write_image(volume(labels(0, 1)), source / "masks/Brainstem.nii.gz")
+    assert counts(read_masks(source / "masks").masks) == {"Brainstem": 1}
+
+
+def test_names_that_contradict_each_other_are_told_beside_a_mask_of_one_structure(tmp_path: Path) -> None:
+    """Else the left parotid would be taken for a structure that is called as the file."""
+    source = folder(tmp_path / "p", organs=volume(labels(1, 1)))
+    (source / "masks/organs.json").write_text('{"Parotid_L": 1, "Parotid_R": 1}')
+    with pytest.raises(FormatError, match="label 1 is named twice, 'Parotid_L' and 'Parotid_R'"):
+        read(source)
 
 
 def test_a_structure_in_two_files_is_refused(tmp_path: Path) -> None:
@@ -223,6 +354,8 @@ def test_a_single_segment_is_called_as_its_file(tmp_path: Path) -> None:
     [
         (named(("A", 1, 0), ("B", 1, 0)), "two segments are value 1 of layer 0"),
         (named(("A", 1, 0), ("A", 2, 0)), "two segments are called 'A'"),
+        (named(("A", 1, 0), ("B", 0, 0)), "'B' has label 0; labels of segments are from 1 to 65535"),
+        (named(("A", 1, 0), ("B", 70000, 0)), "'B' has label 70000"),
         (named(("A", 1, 0), ("B", 3, 0)), "no name is known for the labels 2"),
         (named(("A", 1, 0), ("B", 2, 1)), "'B' lies in layer 1, and there are 1"),
         (named(("A", 1, 0), ("B", 2, 0)).replace("LabelValue:=2", "LabelValue:=two"), "'two' .* is no number"),

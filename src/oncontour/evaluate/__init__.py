@@ -20,7 +20,8 @@ from oncontour.progress import Progress
 if TYPE_CHECKING:
     from oncontour.evaluate.judge import Evaluation, Predictor
     from oncontour.io.cohort import Cohort
-    from oncontour.io.labelmaps import LabelMaps, Labels
+    from oncontour.io.label_folder import LabelFolder
+    from oncontour.io.labelmap import Labels
 
 __all__ = ["Predictions", "evaluate", "write"]
 
@@ -60,11 +61,11 @@ class Predictions:
 class MapPredictions:
     """A folder of label maps as a predictor: the file that is called as the patient is (or the one it holds, where both hold one)."""
 
-    maps: LabelMaps
+    maps: LabelFolder
     only: bool = False
 
     def predict(self, case: Case) -> Case:
-        """The structures of the label map of ``case``. Raises what ``LabelMaps.read`` raises."""
+        """The structures of the label map of ``case``. Raises what ``LabelFolder.read`` raises."""
         return self.maps.read(self.cases[0] if self.only else case.id)
 
     @property
@@ -99,7 +100,8 @@ def evaluate(
     which is replaced.
 
     Where FOLDER holds label maps, one file a patient (PATIENT.nii.gz), as nnU-Net and TotalSegmentator write them, --labels says what
-    their numbers mean: {"Parotid_L": 1, ...}, {"1": "Parotid_L", ...} or nnU-Net's dataset.json.
+    their numbers mean: {"Parotid_L": 1, ...}, {"1": "Parotid_L", "2": null, ...} (null: left out) or nnU-Net's dataset.json. A number that
+    it does not name is left out, with a note.
 
     A missed structure counts: DSC 0 and an infinite distance. One that was not contoured in the truth does not. Empty in both is nothing
     to judge. Intervals resample patients; p-values are never printed below what the number of patients allows.
@@ -267,7 +269,8 @@ def _predictions(folders: list[Path], several: bool, labels: Path | None) -> lis
     Raises ConfigError for labels that name nothing, and for label maps whose numbers nobody names.
     """
     from oncontour.io.cohort import Cohort
-    from oncontour.io.labelmaps import flat_folder, read_labels
+    from oncontour.io.label_folder import flat_folder
+    from oncontour.io.labelmap import read_labels
 
     names = None if labels is None else read_labels(labels)
     named: list[tuple[str, Predictor]] = []
@@ -294,9 +297,9 @@ def _predictions(folders: list[Path], several: bool, labels: Path | None) -> lis
 
 
 def _maps(folder: Path, labels: Labels, several: bool) -> MapPredictions:
-    from oncontour.io.labelmaps import LabelMaps
+    from oncontour.io.label_folder import LabelFolder
 
-    maps = LabelMaps.open(folder, labels)
+    maps = LabelFolder.open(folder, labels)
     return MapPredictions(maps, only=not several and len(maps.paths) == 1)
 
 

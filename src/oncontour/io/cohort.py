@@ -165,7 +165,7 @@ def _cohorts(folders: Sequence[Path]) -> bool:
 
 
 def _from_folder(path: Path) -> Cohort:
-    from oncontour.io.labelmaps import flat_folder
+    from oncontour.io.label_folder import flat_folder
 
     if flat := flat_folder(path):
         raise CohortError(

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from oncontour.case import Case, LabelMasks
+from oncontour.case import BitMasks, Case, LabelMasks
 from oncontour.errors import FormatError, InputError, OncontourError, StructureError
 from oncontour.files import readable, writing_folder
 from oncontour.io.folders import name_of
-from oncontour.io.labelmap import is_label_map, mask_of_one, read_label_names, split_labels, split_segments
+from oncontour.io.labelmap import check_all_named, labels_beside, mask_of_one, split_labels, split_segments
 from oncontour.io.names import to_tg263
 from oncontour.io.nifti import SUFFIXES, is_image, read_image, read_image_file, write_image
 from oncontour.io.voxels import ImageFile
@@ -145,19 +145,19 @@ def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume]
                 what = f"{readable(path.name)} and {holder[double]} both hold a structure called {double!r}"
                 raise InputError(what, where=str(path.parent), hint="take one of them out of the folder")
             holder |= dict.fromkeys(masks, readable(path.name))
-            files.append((name, masks))
+            files += [(name, masks)] if masks else []  # else all of its labels are left out
             said += notes
     names, unmapped, remarks = map_names(own for _, masks in files for own in masks)
     called = {original: name for name, original in names.items()}
     case = Case(id, images) if images else None
     plain: dict[str, Volume] = {}
-    packed: list[LabelMasks] = []
+    packed: list[LabelMasks | BitMasks] = []
     for name, masks in files:
         mine = _renamed(masks, called)
         with _or_said(to_tg263(name) or name, said, lenient):
             case = case or Case(id, masks=mine)
             case.with_masks(mine)  # raises for another grid
-            if isinstance(mine, LabelMasks):
+            if isinstance(mine, LabelMasks | BitMasks):
                 packed.append(mine)
             else:
                 plain |= mine
@@ -188,6 +188,8 @@ def _or_said(name: str, said: list[str], lenient: bool) -> Iterator[None]:
 def _renamed(masks: Mapping[str, Volume], called: Mapping[str, str]) -> Mapping[str, Volume]:
     if isinstance(masks, LabelMasks):
         return LabelMasks(masks.labels, [called[own] for own in masks])
+    if isinstance(masks, BitMasks):
+        return BitMasks(masks.planes, [called[own] for own in masks])
     return {called[own]: mask for own, mask in masks.items()}
 
 
@@ -199,26 +201,14 @@ def _structures_in(path: Path, name: str) -> tuple[Mapping[str, Volume], list[st
         return {_only_name(found, name, where): next(iter(split_segments(found.volume, found.segments, where).values()))}, notes
     if found.segments:
         return split_segments(found.volume, found.segments, where), notes
-    labels = _labels_beside(beside, found.volume)
+    labels = labels_beside(beside, found.volume)
     if labels is None:
         return {name: mask_of_one(found.volume, where, beside.name)}, notes
-    masks = split_labels(found.volume, labels, where)
-    there = np.unique(masks.labels.array)
-    if empty := [own for own in masks if masks.value(own) not in there]:
-        notes.append(f"{readable(path.name)}: no voxel has the label of {', '.join(empty)}: empty masks")
-    return masks, notes
-
-
-def _labels_beside(beside: Path, volume: Volume) -> Mapping[int, str | None] | None:
-    """The names of labels in the JSON ``beside`` a mask file, if any; another kind of JSON beside a mask of one structure is left alone."""
-    if not beside.is_file():
-        return None
-    try:
-        return read_label_names(beside)
-    except FormatError:
-        if is_label_map(volume):
-            raise
-        return None
+    split = split_labels(found.volume, labels, where)
+    check_all_named(split, labels, where)
+    if split.empty:
+        notes.append(f"{readable(path.name)}: no voxel has the label of {', '.join(split.empty)}: empty masks")
+    return split.masks, notes
 
 
 def _only_name(found: ImageFile, name: str, where: str) -> str:
