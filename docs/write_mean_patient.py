@@ -11,9 +11,9 @@ hour of one core.
 3. After each round the mean is brought to the mean *shape*: the displacements are averaged, and the average is inverted.
 4. CT and dose are the median of the warped patients, voxel by voxel; a structure is where the mean of its warped published masks reaches
    one half. No model has a part in it.
-5. Nobody may be recovered from it: after a rigid alignment its nearest training patient must be no nearer than its nearest patient of the
-   validation set, of which it holds nothing. The figures are printed and stand in ORIGIN.md beside the data; where it fails, nothing is
-   written.
+5. Nobody may be recovered from it: after a rigid alignment its nearest training patient must be no nearer, by correlation, than its nearest
+   patient of the validation set, of which it holds nothing. The figures are printed and stand in ORIGIN.md beside the data; where it
+   fails, nothing is written.
 """
 
 from __future__ import annotations
@@ -339,7 +339,7 @@ def distances(mean: Placed, cohort: Cohort, ids: Sequence[str]) -> list[Distance
         centre = np.median([centre_mm(case, name) - places[name][::-1] for name in have], axis=0)
         found.append(distance(mean, placed(case, centre)))
         say(f"{id}: RMS {found[-1].rms_hu:.1f} HU, correlation {found[-1].correlation:.4f}")
-    return sorted(found, key=lambda one: one.rms_hu)
+    return sorted(found, key=lambda one: -one.correlation)
 
 
 # ---- what is shipped
@@ -383,19 +383,22 @@ Not a person. The mean of {patients} public head-and-neck patients: what most of
   voxel by voxel; an organ or a target is where at least half of the patients have it, by their published masks. No model has a part in it.
 - **Holds**: CT in steps of {hu} HU, dose in steps of {gy} Gy, {names}. Voxels of {voxel} mm (k, j, i).
 - **Learned from**: `hn-organs` and the quality models learned from these patients too. How well they do here measures nothing.
-- **Nobody in particular**: after a rigid alignment the nearest of its patients is {train}; the nearest of the
-  {others} validation patients, of whom it holds nothing, is {validation}. Root mean square of the difference in HU, between -1000
-  and 1000 HU, in the tissue of that patient; the median of all is {train_median} for its patients, {validation_median} for the others.
+- **Nobody in particular**: after a rigid alignment the nearest of its patients is {train}; the nearest of the {others}
+  validation patients, of whom it holds nothing, is {validation}. What is given is the correlation of HU in the tissue of that
+  patient; the median is {train_median} for its patients, {validation_median} for the others. By the root mean square of the difference
+  the nearest are {train_rms} and {validation_rms}.
 - **Not for**: training, evaluation, dosimetry, or a figure about any patient.
 """
 
 
 def origin(mean: Placed, ids: Sequence[str], near: Mapping[str, Sequence[Distance]]) -> str:
     """What ORIGIN.md says."""
-    said = {name: f"{far[0].id}, at {far[0].rms_hu:.1f} HU (correlation {far[0].correlation:.3f})" for name, far in near.items()}
-    middle = {f"{name}_median": f"{np.median([one.rms_hu for one in far]):.1f} HU" for name, far in near.items()}
+    said = {name: f"{far[0].id}, at {far[0].correlation:.3f}" for name, far in near.items()}
+    said |= {f"{name}_median": f"{np.median([one.correlation for one in far]):.2f}" for name, far in near.items()}
+    closest = {name: min(far, key=lambda one: one.rms_hu) for name, far in near.items()}
+    said |= {f"{name}_rms": f"{one.id} ({one.rms_hu:.0f} HU)" for name, one in closest.items()}
     facts = {"hu": HU_STEP, "gy": GY_STEP, "names": ", ".join(mean.masks), "voxel": " x ".join(f"{step:g}" for step in SPACING_MM)}
-    return ORIGIN.format(patients=len(ids), ids=", ".join(ids), others=len(near["validation"]), **said, **middle, **facts)
+    return ORIGIN.format(patients=len(ids), ids=", ".join(ids), others=len(near["validation"]), **said, **facts)
 
 
 def say(line: str) -> None:
@@ -418,9 +421,11 @@ def main(arguments: Sequence[str]) -> int:
     mean = cleaned(grouped(patients))
     ids = [case.id for case in cases]
     near = {"train": distances(mean, train, ids), "validation": distances(mean, validation, validation.ids)}
-    first = {name: far[0].rms_hu for name, far in near.items()}
-    said = f"nearest training patient {first['train']:.1f} HU, nearest validation patient {first['validation']:.1f} HU"
-    if first["train"] < first["validation"]:
+    first = {name: far[0].correlation for name, far in near.items()}
+    said = (
+        f"correlation with the nearest training patient {first['train']:.3f}, with the nearest validation patient {first['validation']:.3f}"
+    )
+    if first["train"] > first["validation"]:
         say(f"Nothing written: the mean is nearer to one of its patients than to any other: {said}")
         return 1
     out.mkdir(parents=True, exist_ok=True)

@@ -104,10 +104,10 @@ def test_the_dose_of_another_real_patient_is_not_used(shown: demo.Shown, data: P
 
 @pytest.fixture(scope="module")
 def without_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """What the installed command says where there are no data, no git and no network, and the folder that it leaves."""
+    """What the command says where there are no data, no other program and no network, and the folder that it leaves."""
     folder = tmp_path_factory.mktemp("bare") / "checkout"
     folder.mkdir()
-    block = "import socket, subprocess; socket.socket.connect = subprocess.Popen.__init__ = lambda *a, **k: 1 / 0; "
+    block = "import socket; socket.socket.connect = socket.getaddrinfo = lambda *a, **k: 1 / 0; "
     code = block + "import sys; from oncontour.cli import main; sys.exit(main(['demo']))"
     environment = {"PATH": str(folder), "PYTHONPATH": str(Path(demo.__file__).parents[1]), "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False)
