@@ -60,7 +60,9 @@ def _plain(path: Path) -> bytes:
     if path.suffix == ".json":
         return json.dumps(_timeless(json.loads(path.read_text())), sort_keys=False).encode()
     if path.suffix == ".html":
-        return re.sub(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d\S*)?|\b\d+(\.\d+)? (s|MB)\b|(?<=rtstruct\.dcm: )\w{64}", b"TIME", path.read_bytes())
+        return re.sub(
+            rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d\S*)?|\b\d+(\.\d+)? (s|MB)\b|(?<=rtstruct\.dcm: )\w{64}", b"TIME", path.read_bytes()
+        )
     return _uidless(path) if path.suffix == ".dcm" else path.read_bytes()
 
 
