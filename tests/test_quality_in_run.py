@@ -16,9 +16,10 @@ def rows(judge: str, said: tuple[float, ...], lower: tuple[float, ...], structur
 
 
 def test_figures_of_four_slices_by_pencil() -> None:
-    """Errors of the second judge: 0, .1, .1, 0; of the first: .1, .3, .3, .1. Bad are slices 1 and 3. The first judge says .8, .8, .5, .7: of
+    """Errors of the second judge: 0, .1, .1, 0; of the first: .1, .3, .3, .1. Bad are slices 1 and 3. The first says .8, .8, .5, .7: of
     the four pairs of a bad and a good slice one is in order ((1, 0) a tie: a half; (3, 0) in order), so AUC 1.5 / 4; the second orders all.
-    Slice 1 lies below the bound of the second: 3 of 4 are covered. The median of the truth is .7: off by .2, .2, .1, .1."""
+    Slice 1 lies below the bound of the second: 3 of 4 are covered. The median of the truth is .7: off by .2, .2, .1, .1.
+    """
     nan = (float("nan"),) * 4
     found = figures_of(
         [
