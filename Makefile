@@ -6,7 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint check clean
+LOWEST := .venv-lowest
+
+.PHONY: demo test lint check lowest clean
 .DEFAULT_GOAL := test
 
 $(READY): pyproject.toml constraints.txt
@@ -29,5 +31,17 @@ lint: $(READY)
 check: $(READY)
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $${TEST_JOBS:-2} --dist loadfile
 
+# The lowest versions that pyproject.toml allows, in a venv of their own, and tests of what leans on them most.
+$(LOWEST)/.ready: pyproject.toml constraints-lowest.txt
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+lowest: $(LOWEST)/.ready
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q tests/test_cli.py tests/test_engine.py tests/test_report.py \
+		tests/io/test_seg.py tests/io/test_textheader.py tests/io/test_series_compressed.py tests/metrics/test_stats.py tests/nets/test_unet.py
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q tests/test_train.py -k two_runs_of_one_seed
+
 clean:
-	rm -rf $(VENV) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

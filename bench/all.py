@@ -1,4 +1,4 @@
-"""Every bench in this folder, one after the other, into bench/results.md: what was printed, on which machine, when.
+"""Every bench in this folder, one after the other, into bench/results.md: what was printed, on which machine, at which commit.
 
 python bench/all.py [NAME ...]      by default all; names without .py, whose sections alone are then made anew
 """
@@ -31,7 +31,7 @@ def main() -> int:
             else f"{done.stdout.strip()}\nended with status {done.returncode}: {last_line(done.stderr)}"
         )
         print(said, flush=True)
-        parts[name] = f"## {name}\n\n```\n{said.replace(str(HERE.parent), '.')}\n```\n"
+        parts[name] = f"## {name}\n\n{made_at()}\n\n```\n{said.replace(str(HERE.parent), '.')}\n```\n"
         RESULTS.write_text("\n".join([head, *(parts[key] for key in sorted(parts))]), encoding="utf-8")
     return 1 if failed else 0
 
@@ -47,16 +47,24 @@ def last_line(text: str) -> str:
 
 
 def machine() -> str:
-    """Processor, cores, memory, load, software, commit and day, in one paragraph."""
+    """Processor, cores, memory, load and software, in one paragraph."""
     cpu = next(
         (line.split(":")[1].strip() for line in _text("/proc/cpuinfo").splitlines() if line.startswith("model name")), platform.processor()
     )
     memory = next((int(line.split()[1]) / 1e6 for line in _text("/proc/meminfo").splitlines() if line.startswith("MemTotal")), 0.0)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
     hardware = f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GB, load {os.getloadavg()[0]:.1f} at the start"
-    return (
-        f"{hardware}; {platform.system()}, Python {platform.python_version()}; commit {commit or 'unknown'}; {datetime.now(UTC):%Y-%m-%d}."
-    )
+    return f"{hardware}; {platform.system()}, Python {platform.python_version()}."
+
+
+def made_at() -> str:
+    """Commit and day of one section: others may be older, where some benches alone were run again."""
+    commit = _git("rev-parse", "--short", "HEAD") or "unknown"
+    changed = " with changes" if _git("status", "--porcelain", "--untracked-files=no", "--", "../src") else ""
+    return f"Commit {commit}{changed}, {datetime.now(UTC):%Y-%m-%d}."
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _text(path: str) -> str:

@@ -100,3 +100,16 @@ def test_runnable_blocks_run(page: Path, tmp_path: Path) -> None:
             ["bash", "-euo", "pipefail", "-c", block], cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         assert ended.returncode == 0, f"{block}\n{ended.stdout}\n{ended.stderr}"
+
+
+def test_what_was_measured_names_the_commit_it_was_measured_at() -> None:
+    """Every section of bench/results.md, and each commit is one that this history has."""
+    sections = (ROOT / "bench" / "results.md").read_text(encoding="utf-8").split("\n## ")[1:]
+    commits = [re.match(r"[\w-]+\n\nCommit (\w{7,}), \d{4}-\d\d-\d\d\.\n", section) for section in sections]
+    assert sections
+    assert [section.split("\n")[0] for section, commit in zip(sections, commits, strict=True) if commit is None] == []
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git history here: an archive of the sources")
+    for commit in {found.group(1) for found in commits if found}:
+        known = subprocess.run(["git", "merge-base", "--is-ancestor", commit, "HEAD"], cwd=ROOT, capture_output=True, check=False)
+        assert known.returncode == 0, commit
