@@ -7,12 +7,12 @@ import time
 
 import numpy as np
 
-from oncontour.card import shipped
-from oncontour.case import Case
-from oncontour.ops.checks import findings_or_why
+from oncontour.core.case import Case
+from oncontour.learn.card import shipped
 from oncontour.phantom import head_neck
-from oncontour.tasks.assess import AssessSettings, AssessTask
-from oncontour.tasks.assessing import BATCH, Assessor, load_assessor, refusal
+from oncontour.quality.predict import BATCH, Assessor, load_assessor, refusal
+from oncontour.quality.rules import findings_or_why
+from oncontour.quality.task import AssessSettings, AssessTask
 
 NAMES = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", "PTV_7000")
 

@@ -31,14 +31,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.case import Case
-from oncontour.contours import Contours
+from oncontour.core.case import Case
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.dose.dvh import dvh
-from oncontour.geometry import Geometry
 from oncontour.io import write
 from oncontour.phantom import Cylinder, Sphere
 from oncontour.raster import fill
-from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
 CENTRE = np.array([1.3, -2.7, 3.1])

@@ -41,9 +41,9 @@ def lines(classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(size: int, classes: int, blend: str, finer: bool) -> dict[str, float | str]:
-    from oncontour.geometry import Geometry
+    from oncontour.core.geometry import Geometry
+    from oncontour.core.volume import Volume
     from oncontour.ops.windows import stitch_labels
-    from oncontour.volume import Volume
 
     slopes, offsets = lines(classes)
 

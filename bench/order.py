@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from oncontour import pipeline, scoring
-from oncontour.case import Case
+from oncontour.commands import run as pipeline
+from oncontour.contour.predict import load_contourer
+from oncontour.core.case import Case
 from oncontour.io.cohort import Cohort
 from oncontour.metrics.risk_coverage import found_early
+from oncontour.quality import score as scoring
 from oncontour.report.review import Spot, Strip, spots, strips
-from oncontour.tasks.contouring import load_contourer
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("ONCONTOUR_DATA") or ROOT.parent / "shared" / "data")

@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 
 from oncontour import report
-from oncontour.case import Case
-from oncontour.geometry import Geometry
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.io import read
 from oncontour.io.cohort import Cohort
-from oncontour.ops.checks import findings
 from oncontour.phantom import Sphere
-from oncontour.volume import Volume
+from oncontour.quality.rules import findings
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("ONCONTOUR_DATA") or ROOT.parent / "shared" / "data")

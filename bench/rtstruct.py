@@ -21,13 +21,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from oncontour.case import Case
-from oncontour.geometry import Geometry
-from oncontour.io.rtstruct import read_structure_set, write_rtstruct
-from oncontour.io.series_write import write_series
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
+from oncontour.io.dicom.rtstruct import read_structure_set, write_rtstruct
+from oncontour.io.dicom.series_write import write_series
 from oncontour.phantom.shapes import Box, Cylinder, Ellipsoid, HollowSphere, Solid, Sphere, Straw, Torus
 from oncontour.raster import fill
-from oncontour.volume import Volume
 
 Result = TypeVar("Result")
 GRID = Geometry.regular((200, 512, 512), origin_mm=(-255.5, -255.5, -99.5))

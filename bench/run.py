@@ -63,15 +63,15 @@ def once(ct: Path, out: Path, model: str, threads: int) -> str:
 
 def find_or_make(name: str, scratch: Path) -> str:
     """``name`` where it is a shipped model or a file, else the path of an untrained one."""
-    from oncontour.card import find
     from oncontour.errors import ModelError
+    from oncontour.learn.card import find
 
     try:
         return str(find(name))
     except ModelError:
         print(f"no model {name!r} here: an untrained net stands in for it")
-    from oncontour.tasks.contour import ContourSettings, ContourTask
-    from oncontour.tasks.task import save_model
+    from oncontour.contour.task import ContourSettings, ContourTask
+    from oncontour.learn.task import save_model
 
     organs = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible")
     save_model(ContourTask(ContourSettings(organs)), scratch / "untrained.safetensors")

@@ -1,4 +1,4 @@
-"""Seconds to read a CT series from its folder: oncontour.io.series against SimpleITK's series reader (GDCM), in one run.
+"""Seconds to read a CT series from its folder: oncontour.io.dicom.series against SimpleITK's series reader (GDCM), in one run.
 
     python bench/series.py [FOLDER ...]
 
@@ -41,7 +41,7 @@ def with_simpleitk(folder: Path) -> np.ndarray:
 
 
 def with_oncontour(folder: Path) -> np.ndarray:
-    from oncontour.io.series import read_series
+    from oncontour.io.dicom.series import read_series
 
     return read_series(folder)[0].array
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from oncontour.geometry import Geometry
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.metrics.surface import SurfaceDistances, surfaces
 from oncontour.phantom import Box, Solid, Sphere
-from oncontour.volume import Volume
 
 CT = Geometry.regular((134, 512, 512), (3.0, 0.9765625, 0.9765625), (-250.0, -250.0, 0.0))
 ORGANS_CC = {"Brainstem": 28, "SpinalCord": 20, "Parotid_L": 30, "Parotid_R": 30, "Esophagus": 12, "Larynx": 35, "Bone_Mandible": 60}

@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from oncontour.dose.dosiomics import Settings, extract, measure
-from oncontour.dose.names import FAMILIES
-from oncontour.dose.region import Processing, prepare
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
+from oncontour.radiomics.extract import Settings, extract, measure
+from oncontour.radiomics.names import FAMILIES
+from oncontour.radiomics.region import Processing, prepare
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_R", "Parotid_L", "Esophagus", "Larynx", "Bone_Mandible")
 TEXTURES = ("cm", "rlm", "szm", "dzm", "ngt", "ngl")
@@ -197,7 +197,7 @@ def _as_ours(name: str) -> str:
 
 
 def cohort(jobs: int, patients: int) -> None:
-    from oncontour.features import features
+    from oncontour.commands.features import features
     from oncontour.io.cohort import Cohort
 
     data = Path(os.environ.get("ONCONTOUR_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")

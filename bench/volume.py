@@ -17,8 +17,8 @@ from threading import Event, Thread
 import numpy as np
 import SimpleITK as sitk
 
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 
 FINE = Geometry.regular((134, 512, 512), (3.0, 0.9765625, 0.9765625), (-250.0, -250.0, -400.0))
 COARSE = FINE.resample((3.0, 4.0, 4.0))

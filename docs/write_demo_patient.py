@@ -5,7 +5,7 @@
 
 VALIDATION is the folder openkbp/validation. Writes docs/demo_patients.csv, a line a patient (the mean DSC of the organs that it has, the
 voxel in mm, how many organs), and prints who is chosen: of the patients that have every organ, and pixels that are not among the largest or
-the smallest tenth, the one whose DSC is nearest to the median of all patients. ``REAL`` in src/oncontour/demo.py names it.
+the smallest tenth, the one whose DSC is nearest to the median of all patients. ``REAL`` in src/oncontour/commands/demo.py names it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from oncontour.demo import ORGANS
+from oncontour.commands.demo import ORGANS
 from oncontour.io.cohort import Cohort
 
 TABLE = Path(__file__).with_name("demo_patients.csv")

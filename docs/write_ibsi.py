@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from oncontour.dose.dosiomics import Settings, measure
-from oncontour.dose.names import DIRECTED, FAMILIES, FEATURES, NO_CONSENSUS, code, split, words
-from oncontour.dose.region import Processing, Region, interpolate, prepare
-from oncontour.io.nifti import read_image
-from oncontour.volume import Volume
+from oncontour.core.volume import Volume
+from oncontour.io.image.nifti import read_image
+from oncontour.radiomics.extract import Settings, measure
+from oncontour.radiomics.names import DIRECTED, FAMILIES, FEATURES, NO_CONSENSUS, code, split, words
+from oncontour.radiomics.region import Processing, Region, interpolate, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "ibsi.md"

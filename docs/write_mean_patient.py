@@ -32,11 +32,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional
 
-from oncontour.case import Case
-from oncontour.geometry import Geometry
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.io.cohort import Cohort
 from oncontour.phantom.mean import AIR_HU, GY_STEP, HU_STEP, PATIENTS
-from oncontour.volume import Volume
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible")
 TARGETS = ("PTV_5600", "PTV_6300", "PTV_7000")

@@ -2,7 +2,7 @@
 
     python docs/write_pieces.py COHORT OUT.csv
 
-The table that is shipped (src/oncontour/ops/checks/pieces.csv) was made from the 140 training patients of OpenKBP. It holds counts,
+The table that is shipped (src/oncontour/ops/pieces.csv) was made from the 140 training patients of OpenKBP. It holds counts,
 the part that the largest second piece had of the first, and how far apart the two lay: nothing of a single patient's anatomy beyond that.
 """
 
@@ -12,10 +12,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from oncontour.core.geometry import Geometry
 from oncontour.files import write_text
-from oncontour.geometry import Geometry
 from oncontour.io.cohort import Cohort
-from oncontour.ops.checks.pieces import Mask, as_csv, pieces_of
+from oncontour.ops.pieces import Mask, as_csv, pieces_of
 from oncontour.ops.tidy import Tidy, tidy
 
 

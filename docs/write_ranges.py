@@ -2,7 +2,7 @@
 
     python docs/write_ranges.py COHORT OUT.json [STRUCTURE ...]
 
-The ranges that are shipped (src/oncontour/ops/checks/ranges.json) were made from the 140 training patients of OpenKBP, with Brainstem,
+The ranges that are shipped (src/oncontour/quality/rules/ranges.json) were made from the 140 training patients of OpenKBP, with Brainstem,
 SpinalCord, Parotid_L, Parotid_R, Esophagus, Larynx, Bone_Mandible and PTV_7000 as structures. Without any named, all of the cohort's
 structures are measured; those in fewer than 20 patients are left out.
 """
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from oncontour.case import Case
+from oncontour.core.case import Case
 from oncontour.io.cohort import Cohort
-from oncontour.ops.checks import ranges_of, write_ranges
+from oncontour.quality.rules import ranges_of, write_ranges
 
 
 def main() -> int:

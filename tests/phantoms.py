@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from oncontour.case import Case
-from oncontour.io.nifti import write_image
+from oncontour.core.case import Case
+from oncontour.io.image.nifti import write_image
 from oncontour.phantom import head_neck, pelvis
 
 BODIES = {"head_neck": head_neck, "pelvis": pelvis}

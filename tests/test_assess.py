@@ -8,20 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oncontour import cli, pipeline
-from oncontour.assess import assess, calibrate, observe_cohort, read
-from oncontour.card import find, read_card
+from oncontour import cli
+from oncontour.commands import run as pipeline
+from oncontour.commands.assess import assess, calibrate, observe_cohort, read
+from oncontour.commands.predict import confidences, predict
+from oncontour.contour.task import ContourSettings, ContourTask
 from oncontour.errors import CohortError, ConfigError, GeometryError, InputError, ModelError, OutputError, TrainingError
-from oncontour.io.claims import claims_about, sources, with_claims
 from oncontour.io.cohort import Cohort
-from oncontour.io.nifti import write_image
+from oncontour.io.image.nifti import write_image
+from oncontour.learn.card import find, read_card
+from oncontour.learn.fit import TrainSettings, fit
+from oncontour.learn.task import save_model
 from oncontour.phantom import head_neck
-from oncontour.predict import confidences, predict
-from oncontour.tasks.assess import AssessSettings, AssessTask
-from oncontour.tasks.assessing import load_assessor
-from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.tasks.task import save_model
-from oncontour.train import TrainSettings, fit
+from oncontour.quality.predict import load_assessor
+from oncontour.quality.segmenters import claims_about, sources, with_claims
+from oncontour.quality.task import AssessSettings, AssessTask
 from tests.phantoms import cohort, patient
 
 NAMES = ("Bone_Mandible", "Parotid_L", "Parotid_R")
@@ -93,7 +94,7 @@ def test_only_strangers_are_drawn(folder):
 
 def test_a_model_that_does_not_say_whom_it_knows_draws_only_when_told(folder, tmp_path):
     card = read_card(folder / "seg" / "seg.safetensors")
-    from oncontour.tasks.task import load_task
+    from oncontour.learn.task import load_task
 
     path = tmp_path / "silent.safetensors"
     save_model(load_task(folder / "seg" / "seg.safetensors"), path, replace(card, made={}))
@@ -136,7 +137,7 @@ def test_assess_writes_scores_page_and_record(folder, tmp_path, capsys):
 
 
 def test_without_a_model_the_rules_alone_are_told(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("oncontour.card.WEIGHTS", tmp_path / "none")
+    monkeypatch.setattr("oncontour.learn.card.WEIGHTS", tmp_path / "none")
     new = folder / "new" / "phantom-020"
     done = assess(new, new, out=tmp_path / "out")
     assert all(not one["scored"] for one in done.case.scores["assess"]["structures"].values())
@@ -248,7 +249,7 @@ def test_the_examples_are_settings_of_this_version_and_of_the_shipped_models(nam
 )
 def test_a_real_chest_and_a_real_pelvis_are_refused_by_name(folder, data, place, shows):
     from oncontour.io import read as read_case
-    from oncontour.tasks.assessing import refusal
+    from oncontour.quality.predict import refusal
 
     why, _ = refusal(read_case(data / place), read_card(model(folder)))
     assert why is not None
@@ -288,7 +289,7 @@ def test_a_second_opinion_is_not_calibrated_on_the_asked_model_s_own_work(folder
 
 
 def test_a_real_head_and_neck_is_not_refused(folder, data):
-    from oncontour.tasks.assessing import refusal
+    from oncontour.quality.predict import refusal
 
     case = Cohort.open(data / "openkbp" / "validation")["pt_201"]
     assert refusal(case, read_card(model(folder))) == (None, "head_neck")

@@ -14,12 +14,12 @@ import SimpleITK as sitk
 import torch
 
 from oncontour import cli
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.volume import Volume
 from oncontour.io import write
+from oncontour.learn.task import save_model
 from oncontour.phantom import head_neck
-from oncontour.tasks.risk import RiskSettings, RiskTask
-from oncontour.tasks.task import save_model
-from oncontour.volume import Volume
+from oncontour.risk.task import RiskSettings, RiskTask
 
 SETTINGS = RiskSettings(
     ("late",),
@@ -180,7 +180,7 @@ def test_a_risk_that_is_told_says_what_is_odd(case: Case, model: Path, tmp_path:
 
 def test_a_published_model_is_not_told_of_half_an_organ(case: Case, model: Path) -> None:
     """Two fifths of the oesophagus have no dose: the model's own answer says so, and no published model is given a part for the whole."""
-    from oncontour.risk import load
+    from oncontour.commands.risk import load
 
     mask = case.mask("Esophagus")
     held = np.argwhere(mask.array)[:, 0]

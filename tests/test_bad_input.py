@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from oncontour import cli
-from oncontour.geometry import Geometry
-from oncontour.io.nifti import write_image
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
+from oncontour.io.image.nifti import write_image
 from oncontour.phantom import head_neck
-from oncontour.volume import Volume
 from tests.dicom_cases import make_series
 from tests.phantoms import patient
 from tests.test_pipeline import make_model, whole

@@ -17,14 +17,14 @@ import pytest
 import torch
 
 from oncontour import cli
-from oncontour.card import NOT_COVERED, at_home, checked_card, find, portable, read_card, shapes, shipped, with_card
+from oncontour.contour.task import ContourSettings, ContourTask
 from oncontour.errors import ModelError
+from oncontour.learn.card import NOT_COVERED, at_home, checked_card, find, portable, read_card, shapes, shipped, with_card
+from oncontour.learn.fit import TrainSettings, fit
+from oncontour.learn.task import load_task, save_model
 from oncontour.phantom import head_neck
-from oncontour.tasks.assess import AssessSettings, AssessTask
-from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.tasks.risk import RiskSettings, RiskTask
-from oncontour.tasks.task import load_task, save_model
-from oncontour.train import TrainSettings, fit
+from oncontour.quality.task import AssessSettings, AssessTask
+from oncontour.risk.task import RiskSettings, RiskTask
 from tests.conftest import ROOT
 from tests.phantoms import patient
 
@@ -352,8 +352,8 @@ def test_a_net_larger_than_its_file_takes_no_memory(models: dict[str, Path], tmp
     """Of 3 x 8000 channels the net would have 12 GB; an address space of 1 GiB beyond what is there suffices to refuse it."""
     path = changed(models["contour"], tmp_path / "m.safetensors", setting(net_options={"widths": [8000, 8000, 8000]}))
     code = (
-        "import resource, sys; from pathlib import Path; import torch, safetensors.torch; from oncontour.tasks.task import load_task\n"
-        "import oncontour.tasks.contour, oncontour.tasks.build; from oncontour.errors import ModelError\n"
+        "import resource, sys; from pathlib import Path; import torch, safetensors.torch; from oncontour.learn.task import load_task\n"
+        "import oncontour.contour.task, oncontour.learn.build; from oncontour.errors import ModelError\n"
         "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30),) * 2)\n"
         "try:\n    load_task(sys.argv[1])\n"

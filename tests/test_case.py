@@ -8,13 +8,13 @@ import pickle
 import numpy as np
 import pytest
 
-from oncontour.case import BitMasks, Case, LabelMasks
-from oncontour.contours import Contours
+from oncontour.core.case import BitMasks, Case, LabelMasks
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import GeometryError, InputError
-from oncontour.geometry import Geometry
-from oncontour.io.source import DicomSource, SliceRef
+from oncontour.io.dicom.source import DicomSource, SliceRef
 from oncontour.phantom import Cylinder
-from oncontour.volume import Volume
 
 GRID = Geometry.regular((4, 20, 20), (3, 1, 1), (-9.5, -9.5, 0))
 OTHER = Geometry.regular((4, 20, 20), (3, 1, 1), (-9.5, -9.5, 1))

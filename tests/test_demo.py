@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from docs import write_demo_patient
 
-from oncontour import demo, pipeline, report
+from oncontour import report
+from oncontour.commands import demo
+from oncontour.commands import run as pipeline
 from oncontour.errors import ConfigError, InputError
 from oncontour.io import read, write
 from oncontour.io.cohort import Cohort

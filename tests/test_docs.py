@@ -12,9 +12,9 @@ import pytest
 from docs import write_map
 
 from oncontour.cli import COMMANDS
-from oncontour.io import dicomfile, encapsulated, scan
+from oncontour.io.dicom import dicomfile, encapsulated, scan
+from oncontour.learn import TASKS
 from oncontour.nets import NETS
-from oncontour.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 MAP = ROOT / "docs" / "map.md"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from oncontour.cli import main
+from oncontour.contour.external.bundle import _Config
 from oncontour.documents import MAX_DEPTH, MAX_VALUES, MAX_YAML_BYTES, read_json, read_yaml
 from oncontour.errors import FormatError, InputError, LimitError
-from oncontour.tasks.bundle import _Config
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 """2^40 values in 40 lines."""

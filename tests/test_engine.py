@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from oncontour.engine import Engine
 from oncontour.errors import ConfigError, ModelError
+from oncontour.learn.engine import Engine
 
 
 def small_net(dims: int, classes: int = 3) -> "torch.nn.Module":
@@ -117,7 +117,7 @@ def test_nothing_leaves_the_host():
                 print("PHONED", event, arguments[1:], flush=True)
         sys.addaudithook(watch)
         import numpy, torch
-        from oncontour.engine import Engine
+        from oncontour.learn.engine import Engine
         run = Engine.load(torch.nn.Conv2d(1, 1, 1), (1, 1, 4, 4), backend="openvino")
         run(numpy.zeros((1, 1, 4, 4)))
         print("telemetry", "openvino_telemetry" in sys.modules and sys.modules["openvino_telemetry"] is not None)
@@ -133,7 +133,7 @@ STARVED = """
     import resource, sys
     from pathlib import Path
     import numpy, torch
-    from oncontour.engine import Engine, openvino
+    from oncontour.learn.engine import Engine, openvino
 
     def leave(mebibytes):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -205,8 +205,8 @@ ONNX_WEIGHTS = {"a": (64, 1, 1, 1, 1), "b": (1, 64, 1, 1, 1)}
 def test_a_training_that_runs_out_of_memory_ends_as_such(tmp_path):
     script = """
         from oncontour.phantom import head_neck
-        from oncontour.tasks.contour import ContourSettings, ContourTask
-        from oncontour.train import TrainSettings, fit
+        from oncontour.contour.task import ContourSettings, ContourTask
+        from oncontour.learn.fit import TrainSettings, fit
         cases = [head_neck(0, (6, 5, 5), 1.0, (32, 48, 48))]
         settings = ContourSettings(("Parotid_L", "Parotid_R"), net_options={"widths": (64, 64)}, window=(96, 96, 96), draws=2)
         leave(300)

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oncontour.case import Case
 from oncontour.cli import main
-from oncontour.contours import Contours
+from oncontour.core.case import Case
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError, InputError, OutputError
 from oncontour.evaluate import Predictions, evaluate, tables
 from oncontour.evaluate import write as write_results
@@ -17,12 +19,10 @@ from oncontour.evaluate.figures import box_plots, chosen_patients
 from oncontour.evaluate.judge import METRICS, Evaluation, Row, judge, measure, swapped
 from oncontour.evaluate.panels import panels
 from oncontour.evaluate.tables import ALL, compare, summarise, text
-from oncontour.geometry import Geometry
 from oncontour.io import write
 from oncontour.io.cohort import Cohort
-from oncontour.io.nifti import write_image
+from oncontour.io.image.nifti import write_image
 from oncontour.metrics.overlap import overlap
-from oncontour.volume import Volume
 from tests.phantoms import patient as write_patient
 
 GRID = Geometry.regular((10, 24, 24), (3.0, 2.0, 2.0))

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from oncontour.contour.task import ContourSettings
+from oncontour.learn import TASKS, task_class
+from oncontour.learn.fit import TrainSettings, fit
+from oncontour.learn.task import load_task, save_model
 from oncontour.phantom import head_neck
-from oncontour.tasks import TASKS, task_class
-from oncontour.tasks.assess import AssessSettings
-from oncontour.tasks.contour import ContourSettings
-from oncontour.tasks.risk import RiskSettings
-from oncontour.tasks.task import load_task, save_model
-from oncontour.train import TrainSettings, fit
+from oncontour.quality.task import AssessSettings
+from oncontour.risk.task import RiskSettings
 
 SMALL = {
     "contour": ContourSettings(

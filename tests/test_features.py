@@ -14,11 +14,11 @@ import pytest
 from pyarrow import parquet
 
 from oncontour import cli
-from oncontour.case import Case
+from oncontour.commands.features import BEFORE, features, spread
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError, OutputError
-from oncontour.features import BEFORE, features, spread
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
 from tests.phantoms import patient as write_patient
 
 GRID = Geometry.regular((8, 14, 14), (3.0, 3.0, 3.0))

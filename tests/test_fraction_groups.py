@@ -11,12 +11,13 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from oncontour import cli, plan
+from oncontour import cli
+from oncontour.commands import dvh as plan
+from oncontour.core.volume import Volume
 from oncontour.dose.dvh import eqd2_of_groups
 from oncontour.errors import ConfigError, DoseError
 from oncontour.io import read, write
-from oncontour.io.rtdose import RT_PLAN
-from oncontour.volume import Volume
+from oncontour.io.dicom.rtdose import RT_PLAN
 from tests.test_plan import DOSES, patient, write_plan
 
 FRACTIONS, GY = (25, 5), (50.0, 15.0)
@@ -104,7 +105,7 @@ def test_doses_of_fraction_groups_are_told_group_by_group(clinic: Path, tmp_path
 
 
 def losses_of(clinic: Path) -> Sequence[str]:
-    from oncontour.io import layout
+    from oncontour.io.image import layout
 
     return layout.losses(read(clinic))
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oncontour.core.geometry import Geometry
 from oncontour.errors import GeometryError
-from oncontour.geometry import Geometry
 
 few = settings(max_examples=30, deadline=None)
 sizes = st.tuples(*[st.integers(1, 9)] * 3)

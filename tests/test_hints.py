@@ -15,10 +15,10 @@ import pytest
 
 import oncontour
 from oncontour.cli import COMMANDS
-from oncontour.io.choose import PICK_ONE as PICK_SERIES
-from oncontour.io.source import SAME_FRAME_WAY
-from oncontour.io.structure_sets import PICK_ONE as PICK_SET
-from oncontour.notes import CHOOSE_DOSE
+from oncontour.core.notes import CHOOSE_DOSE
+from oncontour.io.dicom.choose import PICK_ONE as PICK_SERIES
+from oncontour.io.dicom.source import SAME_FRAME_WAY
+from oncontour.io.dicom.structure_sets import PICK_ONE as PICK_SET
 
 SRC = Path(oncontour.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--([a-z][\w.]*(?:-[\w.]+)*)")

@@ -30,7 +30,7 @@ def test_import_contracts_hold() -> None:
         ("highdicom", ("io",)),
         ("SimpleITK", ()),
         ("gdcm", ()),
-        ("lightning", ("train.py", "reproduce")),
+        ("lightning", ("learn/fit.py", "reproduce")),
         ("jsonargparse", ("cli.py",)),
         ("jinja2", ("report",)),
         ("pickle", ()),

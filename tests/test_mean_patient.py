@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oncontour import demo
+from oncontour.commands import demo
+from oncontour.contour.predict import load_contourer
 from oncontour.errors import ConfigError
 from oncontour.metrics.overlap import dsc
 from oncontour.phantom import mean
 from oncontour.phantom.mean import mean_patient
-from oncontour.tasks.contouring import load_contourer
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "src/oncontour/phantom/mean_patient"

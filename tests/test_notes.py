@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from oncontour import cli
+from oncontour.contour.task import ContourSettings, ContourTask
+from oncontour.core.notes import Note, NoteCode, about, all_anonymous, because, code_of, except_about, grouped
 from oncontour.io.cohort import Cohort
-from oncontour.notes import Note, NoteCode, about, all_anonymous, because, code_of, except_about, grouped
+from oncontour.learn.fit import TrainSettings, fit, read_cases
 from oncontour.phantom import head_neck
-from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.train import TrainSettings, fit, read_cases
 from tests.dicom_cases import make_series
 from tests.phantoms import cohort, patient
 

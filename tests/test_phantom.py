@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oncontour.core.geometry import Geometry
 from oncontour.errors import ConfigError, GeometryError
-from oncontour.geometry import Geometry
 from oncontour.phantom import (
     Both,
     Box,

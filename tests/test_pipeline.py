@@ -16,23 +16,24 @@ import pytest
 import torch
 from pydicom.dataset import Dataset
 
-from oncontour import files, pipeline, report, result
-from oncontour.card import read_card
-from oncontour.case import Case
+from oncontour import files, report, result
+from oncontour.commands import run as pipeline
+from oncontour.commands.predict import predict
+from oncontour.contour.predict import anywhere, load_contourer
+from oncontour.contour.task import ContourSettings, ContourTask
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, IncompleteError, InputError, ModelError, OutputError, StructureError
 from oncontour.evaluate.judge import judge
 from oncontour.files import sweep, writing_folder
-from oncontour.geometry import Geometry
 from oncontour.io import read, write
 from oncontour.io.cohort import Cohort
-from oncontour.io.nifti import write_image
-from oncontour.io.rtstruct import read_rtstruct, write_rtstruct
+from oncontour.io.dicom.rtstruct import read_rtstruct, write_rtstruct
+from oncontour.io.image.nifti import write_image
+from oncontour.learn.card import read_card
+from oncontour.learn.task import save_model
 from oncontour.phantom import head_neck, pelvis
-from oncontour.predict import predict
-from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.tasks.contouring import anywhere, load_contourer
-from oncontour.tasks.task import save_model
-from oncontour.volume import Volume
 from tests.dicom_cases import make_series
 from tests.phantoms import patient
 

@@ -13,15 +13,17 @@ import pydicom
 import pytest
 import torch
 
-from oncontour import cli, pipeline, scoring
-from oncontour.card import Card
-from oncontour.case import Case
+from oncontour import cli
+from oncontour.commands import run as pipeline
+from oncontour.core.case import Case
 from oncontour.errors import ConfigError, InputError, ModelError, OutputError, StructureError
 from oncontour.io import read, write
+from oncontour.learn.card import Card
+from oncontour.learn.task import save_model
 from oncontour.phantom import head_neck
-from oncontour.tasks.assess import AssessSettings, AssessTask
-from oncontour.tasks.risk import RiskSettings, RiskTask
-from oncontour.tasks.task import save_model
+from oncontour.quality import score as scoring
+from oncontour.quality.task import AssessSettings, AssessTask
+from oncontour.risk.task import RiskSettings, RiskTask
 from tests.phantoms import patient
 from tests.test_pipeline import NAMES, make_model, run
 
@@ -315,7 +317,7 @@ def test_a_shipped_quality_model_that_is_damaged_does_not_stop_a_run(
 ) -> None:
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(Path(models["quality"]).read_bytes()[:-100])
-    monkeypatch.setattr("oncontour.card.shipped", lambda: {scoring.DEFAULT_MODEL: damaged})
+    monkeypatch.setattr("oncontour.learn.card.shipped", lambda: {scoring.DEFAULT_MODEL: damaged})
     done = run(planned, tmp_path / "out", Path(models["contour"]), assess=True)
     assert (tmp_path / "out" / "rtstruct.dcm").exists()
     assert any(text.startswith("The shipped quality model could not be used") for text in done.record["warnings"])

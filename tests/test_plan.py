@@ -17,18 +17,19 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from oncontour import cli, plan
-from oncontour.case import Case
-from oncontour.contours import Contours
+from oncontour import cli
+from oncontour.commands import dvh as plan
+from oncontour.core.case import Case
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.dose.dvh import DVH
 from oncontour.errors import ConfigError, DoseError, InputError, OutputError, StructureError
-from oncontour.geometry import Geometry
 from oncontour.io import read, write
-from oncontour.io.patient import losses
-from oncontour.io.rtdose import RT_PLAN, write_rtdose
+from oncontour.io.dicom.patient import losses
+from oncontour.io.dicom.rtdose import RT_PLAN, write_rtdose
 from oncontour.phantom import Cylinder
 from oncontour.report.dvh import draw, svg
-from oncontour.volume import Volume
 
 GRID = Geometry.regular((12, 40, 40), (3.0, 2.0, 2.0), (-39.0, -39.0, -16.5))
 DOSES = Geometry.regular((20, 20, 20), (2.5, 5.0, 5.0), (-48.0, -47.0, -24.0))

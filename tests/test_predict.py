@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from oncontour.cli import main
+from oncontour.commands.predict import predict
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, IncompleteError, InputError, OutputError
-from oncontour.geometry import Geometry
-from oncontour.io.nifti import write_image
+from oncontour.io.image.nifti import write_image
 from oncontour.phantom import head_neck
-from oncontour.predict import predict
-from oncontour.volume import Volume
 from tests.phantoms import patient
 from tests.test_pipeline import make_model
 

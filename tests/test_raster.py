@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from oncontour.contours import Contours, Slices
+from oncontour.core.contours import Contours, Slices
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, GeometryError, LimitError, StructureError
-from oncontour.geometry import Geometry
 from oncontour.phantom.shapes import Box, Cylinder, Ellipsoid, HollowSphere, Solid, Sphere, Straw, Torus, keyhole
 from oncontour.raster import fill, rasterise, trace
-from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
 

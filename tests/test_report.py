@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from oncontour import report
-from oncontour.case import Case
-from oncontour.contours import Contours
-from oncontour.geometry import Geometry
+from oncontour.core.case import Case
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.palette import COLOURS
 from oncontour.phantom import head_neck
 from oncontour.report.scene import HU_LEVELS, _spacing, scene
-from oncontour.volume import Volume
 from tests.needs import browser
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'</script>"

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oncontour.case import Case
+from oncontour.contour.task import ContourTask
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError
-from oncontour.geometry import Geometry
 from oncontour.reproduce import PAPERS, reproduce
 from oncontour.reproduce.deeplab_npc_2020 import (
     ARMS,
@@ -22,8 +24,6 @@ from oncontour.reproduce.deeplab_npc_2020 import (
     judge,
     tables,
 )
-from oncontour.tasks.contour import ContourTask
-from oncontour.volume import Volume
 from tests.phantoms import cohort
 
 PAPER_FOLDERS = Path(__file__).parents[1] / "papers"
@@ -54,7 +54,7 @@ def judged(true, claimed, monkeypatch):
     grid = Geometry.regular(true.shape, (3.0, 1.0, 1.0))
     case = Case("p1", images={"ct": Volume(np.zeros(true.shape, np.int16), grid)}, masks={"PTV_7000": Volume(true, grid)})
     monkeypatch.setattr(
-        "oncontour.tasks.contouring.Contourer.predict", lambda _, asked: asked.with_masks({"PTV_7000": Volume(claimed, grid)})
+        "oncontour.contour.predict.Contourer.predict", lambda _, asked: asked.with_masks({"PTV_7000": Volume(claimed, grid)})
     )
     arm = ContourTask(arm_settings(ARMS[0], "PTV_7000", (1, 32, 32), (3, 1, 1), 2, "paper"))
     return {row["protocol"]: row for row in judge("x", arm, [case], "PTV_7000")}

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oncontour.card import read_card
 from oncontour.errors import CohortError, ConfigError, OutputError, TrainingError
-from oncontour.io.outcomes import Outcomes
+from oncontour.learn.card import read_card
 from oncontour.metrics.stats import Interval
 from oncontour.reproduce.dosiomics_2025 import PLAIN, PUBLISHED, SPATIAL, Scene, _columns, _places, reproduce
 from oncontour.reproduce.risk_rows import ROWS, chosen_rows
@@ -29,6 +28,7 @@ from oncontour.reproduce.risk_tables import (
     verdict,
     widened,
 )
+from oncontour.risk.outcome_table import Outcomes
 from tests.phantoms import cohort
 
 FOLDER = Path(__file__).parents[1] / "papers" / "dosiomics-2025"

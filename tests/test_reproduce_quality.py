@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oncontour.card import read_card
 from oncontour.errors import CohortError, ConfigError
+from oncontour.learn.card import read_card
+from oncontour.quality.calibrate import Scored
 from oncontour.reproduce.quality_2026 import ARMS, HEADS, PAIRS, arm_settings, judged_models, parts, planned, reproduce
 from oncontour.reproduce.quality_tables import PUBLISHED, Row, recalibrated_coverage, select, simple_predictors, tables
-from oncontour.tasks.calibrating import Scored
 from tests.phantoms import cohort
 
 PAPER = Path(__file__).parents[1] / "papers" / "quality-2026"

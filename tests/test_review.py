@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oncontour import report, scoring
-from oncontour.case import Case
-from oncontour.geometry import Geometry
-from oncontour.ops.checks import CODES, Finding, findings
+from oncontour import report
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
+from oncontour.quality import score as scoring
+from oncontour.quality.rules import CODES, Finding, findings
 from oncontour.report.review import SEVERITY, TITLES, sentence, spots, strips
 from oncontour.report.scene import scene
-from oncontour.volume import Volume
 from tests.needs import browser
 from tests.test_report import HOSTILE, make, record_of
 
@@ -290,7 +291,7 @@ def test_scores_for_json_are_json_without_volumes(tmp_path: Path) -> None:
 def test_an_rtstruct_says_what_was_predicted_and_is_valid(tmp_path: Path, dciodvfy: Any) -> None:
     """In ROIObservationDescription: a standard attribute, no private one; the contours are the same with it and without."""
     from oncontour.io import read, write
-    from oncontour.io.rtstruct import read_rtstruct, write_rtstruct
+    from oncontour.io.dicom.rtstruct import read_rtstruct, write_rtstruct
 
     write(make({}), tmp_path / "dicom", format="dicom")
     bare = read(tmp_path / "dicom")

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from oncontour import cli
-from oncontour.case import Case
-from oncontour.dose.outcomes import Hospital, Toxicity
+from oncontour.commands.simulate import simulate
+from oncontour.core.case import Case
 from oncontour.errors import CohortError, ConfigError
 from oncontour.io.cohort import Cohort
-from oncontour.io.outcomes import read_outcomes
 from oncontour.phantom import head_neck
-from oncontour.simulate import simulate
-from oncontour.tasks.people import cases, gather
-from oncontour.tasks.risk_patient import View
+from oncontour.risk.cohort import cases, gather
+from oncontour.risk.inputs import View
+from oncontour.risk.outcome_table import read_outcomes
+from oncontour.risk.virtual_patients import Hospital, Toxicity
 from tests.phantoms import cohort, patient
 
 PASSED_OVER = "passed over: image files in [...]; those of structures are read from masks alone"
@@ -157,7 +157,7 @@ def test_one_patient_that_cannot_be_used_does_not_stop_the_others(patients, made
 
 
 def test_training_says_simulated_wherever_it_is_read(model):
-    from oncontour.card import read_card
+    from oncontour.learn.card import read_card
 
     card = read_card(model / "model.safetensors")
     assert card.made["simulated_outcomes"] is True
@@ -202,9 +202,9 @@ def test_a_fact_that_would_count_for_nothing_is_refused(facts, says, tmp_path, c
 
 def test_facts_in_words_reach_the_published_models(patients, model, tmp_path, capsys):
     """Xerostomia after LIPP by pencil: all of both parotids and submandibular glands at 25 Gy, and mild complaints before."""
-    from oncontour.geometry import Geometry
+    from oncontour.core.geometry import Geometry
+    from oncontour.core.volume import Volume
     from oncontour.io import write
-    from oncontour.volume import Volume
 
     grid = Geometry.regular((8, 12, 12), (6.0, 5.0, 5.0))
     masks = {}
@@ -224,8 +224,8 @@ def test_from_dicom_and_with_a_dose_of_another_frame(patients, model, tmp_path, 
     """The same patient as DICOM gives the same risk; with an RTDOSE of another frame of reference there is none, and it is said why."""
     import pydicom
 
+    from oncontour.commands.risk import load
     from oncontour.io import read, write
-    from oncontour.risk import load
 
     folder = tmp_path / "dicom"
     case = read(patients / "phantom-000")
@@ -254,7 +254,7 @@ def test_a_table_of_one_class_and_a_model_for_something_else(patients, model, tm
 
 
 def test_real_outcomes_by_the_same_command(patients, tmp_path):
-    from oncontour.card import read_card
+    from oncontour.learn.card import read_card
 
     table = tmp_path / "real.csv"
     table.write_text("patient,late\n" + "".join(f"phantom-00{n},{n % 2}\n" for n in range(5)))

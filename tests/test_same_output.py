@@ -15,10 +15,10 @@ import numpy as np
 import pydicom
 import pytest
 
+from oncontour.core.volume import Volume
 from oncontour.io import read, write
-from oncontour.io.patient import read_onto
+from oncontour.io.dicom.patient import read_onto
 from oncontour.phantom import head_neck
-from oncontour.volume import Volume
 from tests.phantoms import cohort, patient
 
 ROOT = Path(__file__).parents[1]

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from oncontour.card import checked_card
 from oncontour.cli import main
+from oncontour.contour.task import ContourSettings, ContourTask
 from oncontour.errors import InputError
 from oncontour.evaluate.stamp import figures, stamp
-from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.tasks.task import load_task, save_model
+from oncontour.learn.card import checked_card
+from oncontour.learn.task import load_task, save_model
 from tests.phantoms import cohort
 
 SETTINGS = ContourSettings(

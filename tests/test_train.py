@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from oncontour.case import Case
+from oncontour.contour.task import ContourSettings, ContourTask
+from oncontour.core.case import Case
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, ModelError, OutputError, TrainingError
+from oncontour.learn.fit import Lesson, SaveEpoch, TrainSettings, fit, held_back
+from oncontour.learn.fit import _resumed as resumed
+from oncontour.learn.task import load_task
 from oncontour.ops.augment import Ranges
 from oncontour.phantom import head_neck
-from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.tasks.task import load_task
-from oncontour.train import Lesson, SaveEpoch, TrainSettings, fit, held_back
-from oncontour.train import _resumed as resumed
-from oncontour.volume import Volume
 from tests.phantoms import cohort
 
 SETTINGS = ContourSettings(
@@ -350,7 +350,7 @@ def test_who_taught_the_first_model_is_no_stranger_to_the_second(cases, tmp_path
 
 
 def test_figures_that_were_stamped_outlive_a_second_call(cases, tmp_path):
-    from oncontour.tasks.task import save_model
+    from oncontour.learn.task import save_model
 
     once = replace(QUICK, epochs=1)
     done = fit(ContourTask(SETTINGS), cases, tmp_path, once)
@@ -385,7 +385,7 @@ def test_what_this_machine_cannot_do_is_told_before_patients_are_read(tmp_path, 
 
 
 def test_weights_that_are_no_numbers_are_never_saved_and_large_ones_stay(tmp_path):
-    from oncontour.tasks.task import save_model
+    from oncontour.learn.task import save_model
 
     task = ContourTask(SETTINGS)
     with torch.no_grad():
@@ -400,7 +400,7 @@ def test_weights_that_are_no_numbers_are_never_saved_and_large_ones_stay(tmp_pat
 
 
 def test_a_folder_of_its_name_hides_no_shipped_model(tmp_path, monkeypatch):
-    from oncontour.card import WEIGHTS, find
+    from oncontour.learn.card import WEIGHTS, find
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hn-organs").mkdir()

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import GeometryError
-from oncontour.geometry import Geometry
 from oncontour.phantom import Box, Ellipsoid, HollowSphere, Sphere
-from oncontour.volume import Volume
 from tests.test_geometry import SIGNED_AXES, rotation
 
 few = settings(max_examples=30, deadline=None)

@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("oncontour.pipeline:run", "a CT folder in; RTSTRUCT, report.html and report.json out"),
-    "convert": ("oncontour.io.convert:convert", "a patient or a cohort between DICOM and NIfTI"),
-    "assess": ("oncontour.assess:assess", "how right is each slice of these contours? scores, bound, findings"),
-    "train contour": ("oncontour.train:contour", "train a contouring model on a cohort"),
-    "train assess": ("oncontour.train:assess", "train a contour quality model on a cohort"),
-    "train risk": ("oncontour.train:risk", "train a risk model on a cohort with dose and outcomes"),
-    "predict": ("oncontour.predict:predict", "contours of many patients by several models, as files"),
-    "calibrate": ("oncontour.assess:calibrate", "a quality model's bound and gate from one's own patients"),
+    "run": ("oncontour.commands.run:run", "a CT folder in; RTSTRUCT, report.html and report.json out"),
+    "convert": ("oncontour.commands.convert:convert", "a patient or a cohort between DICOM and NIfTI"),
+    "assess": ("oncontour.commands.assess:assess", "how right is each slice of these contours? scores, bound, findings"),
+    "train contour": ("oncontour.learn.fit:contour", "train a contouring model on a cohort"),
+    "train assess": ("oncontour.learn.fit:assess", "train a contour quality model on a cohort"),
+    "train risk": ("oncontour.learn.fit:risk", "train a risk model on a cohort with dose and outcomes"),
+    "predict": ("oncontour.commands.predict:predict", "contours of many patients by several models, as files"),
+    "calibrate": ("oncontour.commands.assess:calibrate", "a quality model's bound and gate from one's own patients"),
     "evaluate": ("oncontour.evaluate:evaluate", "judge contours against the truth: tidy CSV, statistics, figures"),
     "stamp": ("oncontour.evaluate.stamp:stamp", "put the figures of an evaluation into a model's card"),
     "reproduce": ("oncontour.reproduce:reproduce", "repeat a paper on a cohort and print its table beside ours"),
-    "info": ("oncontour.card:info", "what a model file says of itself"),
-    "dvh": ("oncontour.plan:dvh", "what a plan gives to its structures: table, CSV, JSON and plot"),
-    "risk": ("oncontour.risk:risk", "the risk of a toxicity from a plan, and where it comes from"),
-    "simulate outcomes": ("oncontour.simulate:outcomes", "virtual patients with a known, made-up risk, from real doses"),
-    "features": ("oncontour.features:features", "IBSI features of a cohort, on dose and CT: one table, with robustness"),
-    "demo": ("oncontour.demo:demo", "the main job on one patient whose truth is known"),
+    "info": ("oncontour.learn.card:info", "what a model file says of itself"),
+    "dvh": ("oncontour.commands.dvh:dvh", "what a plan gives to its structures: table, CSV, JSON and plot"),
+    "risk": ("oncontour.commands.risk:risk", "the risk of a toxicity from a plan, and where it comes from"),
+    "simulate outcomes": ("oncontour.commands.simulate:outcomes", "virtual patients with a known, made-up risk, from real doses"),
+    "features": ("oncontour.commands.features:features", "IBSI features of a cohort, on dose and CT: one table, with robustness"),
+    "demo": ("oncontour.commands.demo:demo", "the main job on one patient whose truth is known"),
 }
 """command -> ("module:function", what it gives in a line)."""
 

@@ -20,12 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from oncontour import notes, report
-from oncontour.card import Card
-from oncontour.card import notes as notes_of
-from oncontour.case import Case
+from oncontour import report
+from oncontour.core import notes
+from oncontour.core.case import Case
 from oncontour.errors import InputError, OutputError
 from oncontour.files import at_end_of_link, check_not_here, check_writable, sweep, writing_folder
+from oncontour.learn.card import Card
+from oncontour.learn.card import notes as notes_of
 
 PAGE, RECORD, SCORES, MASKS = "report.html", "report.json", "scores.csv", "masks"
 """Names inside a result folder; ``scores.csv`` holds the quality of each slice, ``masks`` NIfTI files where a CT came without DICOM."""

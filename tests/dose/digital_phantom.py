@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 
 _IMAGE = """
     1 4 4 1 1   1 4 6 1 1   4 1 6 4 1   4 4 6 4 1

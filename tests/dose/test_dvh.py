@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.spatial.transform import Rotation
 
-from oncontour.contours import Contours, Slices
+from oncontour.core.contours import Contours, Slices
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.dose.dvh import DVH, bed_gy, dvh, eqd2_gy, together
 from oncontour.dose.field import cut_square
 from oncontour.errors import ConfigError, DoseError, StructureError
-from oncontour.geometry import Geometry
 from oncontour.phantom import Cylinder, Sphere
-from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
 Field = Callable[[Floats], Floats]

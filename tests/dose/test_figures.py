@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oncontour.dose.figures import parse
+from oncontour.dose.metric_names import parse
 from oncontour.errors import ConfigError
 
 

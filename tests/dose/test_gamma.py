@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.dose.gamma import gamma
 from oncontour.errors import ConfigError, DoseError
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
 
 GRID = Geometry.regular((9, 10, 11), (2.5, 2.0, 3.0), (-14, -8, -9))
 

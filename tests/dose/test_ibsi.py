@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from docs import write_ibsi
 
-from oncontour.dose.names import DIRECTED, FAMILIES, FEATURES, NO_CONSENSUS, UNDIRECTED, code, split, words
-from oncontour.io.nifti import read_image
+from oncontour.io.image.nifti import read_image
+from oncontour.radiomics.names import DIRECTED, FAMILIES, FEATURES, NO_CONSENSUS, UNDIRECTED, code, split, words
 from tests.dose.digital_phantom import IMAGE, MASK
 from tests.needs import lacking
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oncontour.contours import Contours
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.dose.dvh import DVH, dvh
 from oncontour.dose.indices import conformity, homogeneity, homogeneity_rtog, isodose_cc
 from oncontour.errors import ConfigError, DoseError
-from oncontour.geometry import Geometry
 from oncontour.phantom import Sphere
-from oncontour.volume import Volume
 
 GRID = Geometry.regular((34, 34, 34), (2.0, 2.0, 2.0), (-33.3, -32.6, -33.1))
 

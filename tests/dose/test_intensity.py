@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oncontour.dose.discretise import MAX_LEVELS, fixed_bin_number, fixed_bin_size
-from oncontour.dose.intensity import PEAK_RADIUS_MM, histogram, local_peaks, statistics, volume_histogram
-from oncontour.dose.region import Region
+from oncontour.core.geometry import Geometry
 from oncontour.errors import ConfigError
-from oncontour.geometry import Geometry
+from oncontour.radiomics.discretise import MAX_LEVELS, fixed_bin_number, fixed_bin_size
+from oncontour.radiomics.intensity import PEAK_RADIUS_MM, histogram, local_peaks, statistics, volume_histogram
+from oncontour.radiomics.region import Region
 
 # ---- grey levels
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from oncontour.dose.learn import boosted, grouped_folds, lasso, logistic, ridge
-from oncontour.dose.select import Chosen, Selection, mrmr, relevance, select
 from oncontour.errors import InputError
 from oncontour.metrics.classify import auc
+from oncontour.risk.baselines import boosted, grouped_folds, lasso, logistic, ridge
+from oncontour.risk.feature_selection import Chosen, Selection, mrmr, relevance, select
 
 
 @pytest.fixture(scope="module")

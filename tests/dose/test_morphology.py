@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 
-from oncontour.dose.mesh import area_and_volume, vertices
-from oncontour.dose.morphology import autocorrelation, ellipsoid_area, enclosing_ellipsoid, morphology, shape
-from oncontour.dose.region import Region
-from oncontour.geometry import Geometry
+from oncontour.core.geometry import Geometry
+from oncontour.radiomics.mesh import area_and_volume, vertices
+from oncontour.radiomics.morphology import autocorrelation, ellipsoid_area, enclosing_ellipsoid, morphology, shape
+from oncontour.radiomics.region import Region
 
 BOX = np.ones((7, 5, 9), bool)
 MM = (3.0, 1.0, 2.0)

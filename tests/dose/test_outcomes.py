@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.dose.dvh import dvh
-from oncontour.dose.outcomes import (
+from oncontour.errors import ConfigError, DoseError, InputError
+from oncontour.risk.virtual_patients import (
     HOSPITALS,
     Anatomy,
     Exposure,
@@ -24,9 +27,6 @@ from oncontour.dose.outcomes import (
     seen_by_dvh,
     wall_gy,
 )
-from oncontour.errors import ConfigError, DoseError, InputError
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
 
 
 def tube(gradient_gy=10.0, level_gy=40.0):

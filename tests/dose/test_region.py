@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from oncontour.dose.dosiomics import CT, DOSE, Settings, extract
-from oncontour.dose.names import DIRECTED, split
-from oncontour.dose.region import Processing, interpolate, prepare, resegment
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, InputError
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
+from oncontour.radiomics.extract import CT, DOSE, Settings, extract
+from oncontour.radiomics.names import DIRECTED, split
+from oncontour.radiomics.region import Processing, interpolate, prepare, resegment
 
 GRID = Geometry.regular((10, 20, 30), (3.0, 1.0, 1.5), (-5.0, 2.0, 7.0))
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import f
 
-from oncontour.dose.dosiomics import Settings, extract
-from oncontour.dose.region import Processing, prepare
-from oncontour.dose.robustness import Perturbation, agreements, draws, icc
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
+from oncontour.radiomics.extract import Settings, extract
+from oncontour.radiomics.region import Processing, prepare
+from oncontour.radiomics.robustness import Perturbation, agreements, draws, icc
 
 JUDGES = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
 """Six targets rated by four judges: Shrout and Fleiss 1979, table 2."""

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from oncontour.dose.names import DIRECTED
-from oncontour.dose.texture import AROUND, DIRECTIONS, Grey, texture
 from oncontour.errors import ConfigError
+from oncontour.radiomics.names import DIRECTED
+from oncontour.radiomics.texture import AROUND, DIRECTIONS, Grey, texture
 
 FAMILIES = ("cm", "rlm", "szm", "dzm", "ngt", "ngl")
 ALL = tuple(DIRECTED)

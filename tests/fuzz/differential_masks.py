@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.case import Case
-from oncontour.contours import Contours
-from oncontour.geometry import Geometry
-from oncontour.io.rtstruct import read_structure_set, slices_of, write_rtstruct
-from oncontour.io.source import DicomSource, SliceRef
+from oncontour.core.case import Case
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
+from oncontour.io.dicom.rtstruct import read_structure_set, slices_of, write_rtstruct
+from oncontour.io.dicom.source import DicomSource, SliceRef
 from oncontour.raster import fill, rasterise
-from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

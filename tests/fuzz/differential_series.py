@@ -22,9 +22,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from scipy.spatial.transform import Rotation
 
+from oncontour.core.volume import Volume
 from oncontour.errors import OncontourError, SeriesError
-from oncontour.io.series import AIR_HU, read_series
-from oncontour.volume import Volume
+from oncontour.io.dicom.series import AIR_HU, read_series
 from tests.dicom_cases import PATIENT_POSITIONS, WrittenSeries, make_series, ramp
 
 Floats = NDArray[np.float64]

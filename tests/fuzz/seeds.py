@@ -11,10 +11,10 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from oncontour.case import Case
-from oncontour.geometry import Geometry
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.phantom import HollowSphere
-from oncontour.volume import Volume
 from tests import phantoms
 from tests.dicom_cases import WrittenSeries, make_series, save
 from tests.fuzz import damage
@@ -47,15 +47,15 @@ def read_everything(path: Path) -> object:
 
 
 def read_series_alone(folder: Path) -> object:
-    from oncontour.io.series import read_series
+    from oncontour.io.dicom.series import read_series
 
     volume, source, notes = read_series(folder)
     return volume.array.sum(), source.offsets_mm, notes
 
 
 def read_structures(folder: Path) -> object:
-    from oncontour.io.rtstruct_read import read_rtstruct
-    from oncontour.io.series import read_series
+    from oncontour.io.dicom.rtstruct_read import read_rtstruct
+    from oncontour.io.dicom.series import read_series
     from oncontour.raster import fill
 
     volume, source, _ = read_series(folder)
@@ -64,7 +64,7 @@ def read_structures(folder: Path) -> object:
 
 
 def read_dose(folder: Path) -> object:
-    from oncontour.io.rtdose import read_rtdose
+    from oncontour.io.dicom.rtdose import read_rtdose
 
     volume, notes = read_rtdose(folder / "rtdose.dcm")
     return volume.array.sum(), notes
@@ -72,22 +72,23 @@ def read_dose(folder: Path) -> object:
 
 def read_plan(folder: Path) -> object:
     """The whole of ``oncontour dvh``, but for its files."""
-    from oncontour import io, plan
+    from oncontour import io
+    from oncontour.commands import dvh as plan
 
     told = plan.evaluate(io.read(folder), figures=("Dmean", "D95%", "D0.03cc", "V20Gy"), ntcp=True)
     return str(told), plan.record(told)
 
 
 def read_segments(folder: Path) -> object:
-    from oncontour.io.seg import read_seg
-    from oncontour.io.series import read_series
+    from oncontour.io.dicom.seg import read_seg
+    from oncontour.io.dicom.series import read_series
 
     segments, volume = read_seg(folder / "seg.dcm"), read_series(folder)[0]
     return [mask.to(volume.geometry).volume_cc for mask in segments.masks.values()], str(segments.notes)
 
 
 def read_single_image(folder: Path) -> object:
-    from oncontour.io.nifti import read_image
+    from oncontour.io.image.nifti import read_image
 
     return [read_image(path).array.sum() for path in sorted(folder.iterdir()) if not path.name.startswith("other")]
 
@@ -101,8 +102,8 @@ def read_cohort(folder: Path) -> object:
 
 def read_model(folder: Path) -> object:
     """A model as it is loaded to be used, and what ``oncontour info`` says of it."""
-    from oncontour.card import info
-    from oncontour.tasks.task import load_task
+    from oncontour.learn.card import info
+    from oncontour.learn.task import load_task
 
     (path,) = folder.glob("*.safetensors")
     return info(str(path)), load_task(path).card()
@@ -117,7 +118,7 @@ def _volume(dtype: type = np.int16) -> Volume:
 
 def _image(name: str) -> Callable[[Path], list[Path]]:
     def make(folder: Path) -> list[Path]:
-        from oncontour.io.nifti import write_image
+        from oncontour.io.image.nifti import write_image
 
         return [write_image(_volume(), folder / name)]
 
@@ -136,7 +137,7 @@ def _layout(folder: Path) -> list[Path]:
 
 def _labels(folder: Path) -> list[Path]:
     """A label map with the names of its labels, and a .seg.nrrd that names them itself."""
-    from oncontour.io.nifti import write_image
+    from oncontour.io.image.nifti import write_image
 
     case = small_case()
     two = case.masks["Larynx"].map(lambda inside: inside.astype(np.uint8) + 2 * np.roll(inside, 9, axis=2).astype(np.uint8))
@@ -344,10 +345,10 @@ def _enhanced(folder: Path) -> list[Path]:
 
 def _model(kind: str) -> Callable[[Path], list[Path]]:
     def make(folder: Path) -> list[Path]:
-        from oncontour.tasks.assess import AssessSettings, AssessTask
-        from oncontour.tasks.contour import ContourSettings, ContourTask
-        from oncontour.tasks.risk import RiskSettings, RiskTask
-        from oncontour.tasks.task import save_model
+        from oncontour.contour.task import ContourSettings, ContourTask
+        from oncontour.learn.task import save_model
+        from oncontour.quality.task import AssessSettings, AssessTask
+        from oncontour.risk.task import RiskSettings, RiskTask
 
         names = ("Parotid_L", "Parotid_R")
         if kind == "contour":

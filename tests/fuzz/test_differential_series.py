@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from oncontour.geometry import Geometry
-from oncontour.io.series import read_series
-from oncontour.volume import Volume
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
+from oncontour.io.dicom.series import read_series
 from tests.fuzz import differential_series as differential
 
 KINDS = ("even", "uneven", "missing", "tilted", "doubled")

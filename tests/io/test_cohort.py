@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError, InputError
-from oncontour.geometry import Geometry
 from oncontour.io.cohort import Cohort, is_cohort, natural
-from oncontour.io.nifti import write_image
-from oncontour.volume import Volume
+from oncontour.io.image.nifti import write_image
 from tests.dicom_cases import make_series
 
 

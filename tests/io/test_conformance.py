@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oncontour.case import Case
-from oncontour.contours import Contours, Slices
-from oncontour.geometry import Geometry
-from oncontour.io.rtstruct import read_rtstruct, slices_of, write_rtstruct
-from oncontour.io.series import read_series
+from oncontour.core.case import Case
+from oncontour.core.contours import Contours, Slices
+from oncontour.core.geometry import Geometry
+from oncontour.io.dicom.rtstruct import read_rtstruct, slices_of, write_rtstruct
+from oncontour.io.dicom.series import read_series
 from oncontour.raster import fill, rasterise
 from tests.dicom_cases import PATIENT_POSITIONS, make_series
 from tests.test_raster import PLANES, SOLIDS, area_mm2, dice

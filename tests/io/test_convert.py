@@ -9,20 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oncontour.case import Case
 from oncontour.cli import main
-from oncontour.contours import Contours, Slices
+from oncontour.commands.convert import convert
+from oncontour.core.case import Case
+from oncontour.core.contours import Contours, Slices
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError, InputError, OncontourError, OutputError, StructureError
 from oncontour.files import writing_folder
-from oncontour.geometry import Geometry
-from oncontour.io import layout, read, write
-from oncontour.io.convert import convert
-from oncontour.io.nifti import read_image, write_image
-from oncontour.io.patient import losses
-from oncontour.io.rtdose import DoseKind
-from oncontour.io.rtstruct import slices_of, write_rtstruct
-from oncontour.io.series import read_series
-from oncontour.volume import Volume
+from oncontour.io import read, write
+from oncontour.io.dicom.patient import losses
+from oncontour.io.dicom.rtdose import DoseKind
+from oncontour.io.dicom.rtstruct import slices_of, write_rtstruct
+from oncontour.io.dicom.series import read_series
+from oncontour.io.image import layout
+from oncontour.io.image.nifti import read_image, write_image
 from tests.dicom_cases import make_series
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, FormatError
-from oncontour.geometry import Geometry
 from oncontour.io.cohort import Cohort
-from oncontour.io.label_folder import LabelFolder
-from oncontour.io.labelmap import Labels, read_labels
-from oncontour.io.nifti import write_image
-from oncontour.volume import Volume
+from oncontour.io.image.label_folder import LabelFolder
+from oncontour.io.image.labelmap import Labels, read_labels
+from oncontour.io.image.nifti import write_image
 
 GRID = Geometry.regular((4, 5, 6), (3.0, 2.0, 1.0), (-10.0, 20.0, 30.0))
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from oncontour.assess import read as read_to_assess
-from oncontour.case import BitMasks, LabelMasks
+from oncontour.commands.assess import read as read_to_assess
+from oncontour.core.case import BitMasks, LabelMasks
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, GeometryError, InputError, LimitError, OncontourError, StructureError
-from oncontour.geometry import Geometry
 from oncontour.io import read
-from oncontour.io.labelmap import Labels, check_all_named, is_label_map, label_values, mask_of_one, read_labels, split_labels
-from oncontour.io.layout import read_masks
-from oncontour.io.nifti import read_image_file, write_image
-from oncontour.io.patient import read_onto
-from oncontour.volume import Volume
+from oncontour.io.dicom.patient import read_onto
+from oncontour.io.image.labelmap import Labels, check_all_named, is_label_map, label_values, mask_of_one, read_labels, split_labels
+from oncontour.io.image.layout import read_masks
+from oncontour.io.image.nifti import read_image_file, write_image
 
 GRID = Geometry.regular((4, 5, 6), (3, 1, 2), (-5, 10, 20))
 RNG = np.random.default_rng(5)

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, GeometryError, InputError, LimitError, OncontourError
-from oncontour.geometry import Geometry
-from oncontour.io.nifti import _NIFTI1, _NIFTI2, SUFFIXES, is_image, read_image, read_image_file, write_image
-from oncontour.volume import Volume
+from oncontour.io.image.nifti import _NIFTI1, _NIFTI2, SUFFIXES, is_image, read_image, read_image_file, write_image
 
 LPS = ((0, 0, 1), (0, 1, 0), (1, 0, 0))
 

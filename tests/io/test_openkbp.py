@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, InputError, LimitError, OncontourError
-from oncontour.io import openkbp, read
-from oncontour.io.openkbp import read_openkbp, write_openkbp
-from oncontour.volume import Volume
+from oncontour.io import read
+from oncontour.io.image import openkbp
+from oncontour.io.image.openkbp import read_openkbp, write_openkbp
 
 
 @pytest.mark.parametrize("patient", ["pt_238", "pt_239"])

@@ -14,13 +14,13 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.volume import Volume
 from oncontour.errors import InputError
 from oncontour.io import read, write
-from oncontour.io.rtdose import RT_PLAN, dose_kind, read_rtdose, write_rtdose
-from oncontour.io.seg import write_seg
-from oncontour.io.series import read_series
-from oncontour.volume import Volume
+from oncontour.io.dicom.rtdose import RT_PLAN, dose_kind, read_rtdose, write_rtdose
+from oncontour.io.dicom.seg import write_seg
+from oncontour.io.dicom.series import read_series
 from tests.dicom_cases import make_series, ramp, save
 from tests.io.test_read import clinic, copy  # noqa: F401  (a fixture)
 from tests.io.test_rtdose import make_dose

@@ -3,7 +3,7 @@
 import pytest
 
 from oncontour.errors import CohortError
-from oncontour.io.outcomes import MADE, Outcomes, Person, read_outcomes, write_outcomes
+from oncontour.risk.outcome_table import MADE, Outcomes, Person, read_outcomes, write_outcomes
 
 MADE_UP = {**dict.fromkeys(MADE, 0.0), "scale": 0.9, "number": 3.0}
 

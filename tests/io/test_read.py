@@ -17,18 +17,18 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, generate_uid
 
-from oncontour.case import Case
-from oncontour.contours import Contours
+from oncontour.commands.dvh import dvh
+from oncontour.core.case import Case
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, DoseError, InputError, OncontourError, OutputError, StructureError
-from oncontour.geometry import Geometry
 from oncontour.io import read, write
-from oncontour.io.nifti import write_image
-from oncontour.io.patient import losses, read_onto
-from oncontour.io.rtdose import RT_PLAN, DoseKind, write_rtdose
-from oncontour.io.seg import write_seg
+from oncontour.io.dicom.patient import losses, read_onto
+from oncontour.io.dicom.rtdose import RT_PLAN, DoseKind, write_rtdose
+from oncontour.io.dicom.seg import write_seg
+from oncontour.io.image.nifti import write_image
 from oncontour.phantom import head_neck
-from oncontour.plan import dvh
-from oncontour.volume import Volume
 from tests.dicom_cases import make_series, save
 
 GRID = Geometry.regular((6, 20, 24), (2.0, 1.0, 1.5), (-10.0, 20.0, 30.0))

@@ -14,13 +14,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from scipy.spatial.transform import Rotation
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, DoseError, FormatError, InputError, OncontourError
-from oncontour.geometry import Geometry
 from oncontour.io import read, write
-from oncontour.io.rtdose import RT_DOSE, RT_PLAN, DoseKind, dose_kind, read_rtdose, write_rtdose
-from oncontour.io.seg import write_seg
-from oncontour.volume import Volume
+from oncontour.io.dicom.rtdose import RT_DOSE, RT_PLAN, DoseKind, dose_kind, read_rtdose, write_rtdose
+from oncontour.io.dicom.seg import write_seg
 from tests.dicom_cases import PATIENT_POSITIONS, anatomy, save
 
 EVEN = tuple(np.arange(0.0, 24.0, 2.0))

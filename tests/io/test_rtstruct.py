@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from oncontour.case import Case
-from oncontour.contours import Contours
+from oncontour.core.case import Case
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.dose.dvh import dvh
 from oncontour.errors import FormatError, InputError, LimitError, OncontourError, StructureError
-from oncontour.geometry import Geometry
-from oncontour.io import decimals, elements, outlines, rtstruct_read
-from oncontour.io.elements import Elements, element, item
-from oncontour.io.rtstruct import read_rtstruct, read_structure_set, slices_of, write_rtstruct
-from oncontour.io.series import read_series
+from oncontour.io.dicom import decimals, elements, outlines, rtstruct_read
+from oncontour.io.dicom.elements import Elements, element, item
+from oncontour.io.dicom.rtstruct import read_rtstruct, read_structure_set, slices_of, write_rtstruct
+from oncontour.io.dicom.series import read_series
 from oncontour.phantom.shapes import Box, HollowSphere, Sphere, keyhole
 from oncontour.raster import fill, rasterise, trace
-from oncontour.volume import Volume
 from tests.dicom_cases import PATIENT_POSITIONS, make_series
 from tests.test_raster import dice, moved, volume_mm3
 

@@ -11,17 +11,17 @@ import numpy as np
 import pydicom
 import pytest
 
-from oncontour.contours import Contours
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, InputError, OncontourError, StructureError
-from oncontour.geometry import Geometry
 from oncontour.io import read
-from oncontour.io.patient import read_onto
-from oncontour.io.rtstruct import read_rtstruct, slices_of, write_rtstruct
-from oncontour.io.seg import read_seg, write_seg
-from oncontour.io.series import read_series
-from oncontour.io.source import DicomSource
+from oncontour.io.dicom.patient import read_onto
+from oncontour.io.dicom.rtstruct import read_rtstruct, slices_of, write_rtstruct
+from oncontour.io.dicom.seg import read_seg, write_seg
+from oncontour.io.dicom.series import read_series
+from oncontour.io.dicom.source import DicomSource
 from oncontour.raster import fill
-from oncontour.volume import Volume
 from tests.dicom_cases import PATIENT_POSITIONS, make_series, save
 from tests.io.test_series_enhanced import enhanced
 

@@ -12,7 +12,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from oncontour.errors import FormatError, SeriesError
-from oncontour.io.series import read_series
+from oncontour.io.dicom.series import read_series
 from tests.dicom_cases import make_series, save
 from tests.io.test_series_enhanced import enhanced
 

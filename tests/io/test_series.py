@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from oncontour.core.volume import Volume
 from oncontour.errors import InputError, LimitError, SeriesError
-from oncontour.io.scan import scan
-from oncontour.io.series import AIR_HU, read_series
-from oncontour.volume import Volume
+from oncontour.io.dicom.scan import scan
+from oncontour.io.dicom.series import AIR_HU, read_series
 from tests.dicom_cases import BLOBS, PATIENT_POSITIONS, anatomy, make_series, ramp, save
 
 

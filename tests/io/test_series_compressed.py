@@ -15,9 +15,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 
 from oncontour.errors import FormatError, LimitError, OncontourError
-from oncontour.io.dicomparse import _inflated_last
-from oncontour.io.encapsulated import _PLUGINS, MAX_SHRUNK
-from oncontour.io.series import read_series
+from oncontour.io.dicom.dicomparse import _inflated_last
+from oncontour.io.dicom.encapsulated import _PLUGINS, MAX_SHRUNK
+from oncontour.io.dicom.series import read_series
 from tests.dicom_cases import make_series
 from tests.io.test_series_enhanced import enhanced
 
@@ -90,7 +90,7 @@ def test_lossy_jpeg_is_read_with_a_note(tmp_path: Path) -> None:
 @pytest.mark.parametrize("restart", [False, True])
 def test_every_predictor_of_lossless_jpeg(predictor: int, restart: bool) -> None:
     """Against an encoder written here from T.81 annex H, as no tool at hand writes predictors other than 1."""
-    from oncontour.io.entropy import code_table, lossless_jpeg
+    from oncontour.io.dicom.entropy import code_table, lossless_jpeg
 
     rng = np.random.default_rng(predictor)
     image = rng.integers(0, 65536, (9, 13)).astype(np.uint16)
@@ -167,7 +167,7 @@ def test_a_transfer_syntax_that_is_not_read_is_named(tmp_path: Path) -> None:
 
 
 def test_a_deflate_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oncontour.io.dicomparse.MAX_INFLATED_BYTES", 100_000)
+    monkeypatch.setattr("oncontour.io.dicom.dicomparse.MAX_INFLATED_BYTES", 100_000)
     make_series(tmp_path, rows=300, columns=300, offsets=[0, 2], syntax=SYNTAXES["deflated"])
     with pytest.raises(LimitError, match="inflates to more than"):
         read_series(tmp_path)

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oncontour.errors import FormatError, InputError, OncontourError
-from oncontour.io.scan import scan
-from oncontour.io.series import read_series
+from oncontour.io.dicom.scan import scan
+from oncontour.io.dicom.series import read_series
 from tests.dicom_cases import make_series
 
 

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from oncontour.errors import FormatError, SeriesError
-from oncontour.io.series import read_series
+from oncontour.io.dicom.series import read_series
 from tests.dicom_cases import make_series, save
 
 

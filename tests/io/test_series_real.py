@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from oncontour.io.scan import scan
-from oncontour.io.series import read_series
+from oncontour.io.dicom.scan import scan
+from oncontour.io.dicom.series import read_series
 
 
 @pytest.mark.parametrize(

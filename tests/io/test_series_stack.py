@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from oncontour.core.volume import Volume
 from oncontour.errors import SeriesError
-from oncontour.io.series import AIR_HU, read_series
-from oncontour.io.stack import common_step
-from oncontour.volume import Volume
+from oncontour.io.dicom.series import AIR_HU, read_series
+from oncontour.io.dicom.stack import common_step
 from tests.dicom_cases import WrittenSeries, make_series, ramp
 
 
@@ -118,7 +118,7 @@ def test_images_far_apart_are_no_volume(tmp_path: Path) -> None:
 
 
 def test_a_grid_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oncontour.io.stack.MAX_UNEVEN_VOXELS", 40_000)
+    monkeypatch.setattr("oncontour.io.dicom.stack.MAX_UNEVEN_VOXELS", 40_000)
     make_series(tmp_path, offsets=[0, 1, 2, 40])
     with pytest.raises(SeriesError, match="is too large"):
         read_series(tmp_path)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, OutputError, SeriesError
-from oncontour.geometry import Geometry
-from oncontour.io.attributes import fitted
-from oncontour.io.series import read_series
-from oncontour.io.series_write import write_series
-from oncontour.volume import Volume
+from oncontour.io.dicom.attributes import fitted
+from oncontour.io.dicom.series import read_series
+from oncontour.io.dicom.series_write import write_series
 from tests.dicom_cases import make_series
 
 GRID = Geometry.regular((5, 12, 14), (2.5, 0.7, 1.3), (-3.25, 8.5, 100.125))

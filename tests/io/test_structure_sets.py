@@ -11,12 +11,12 @@ import pytest
 from pydicom.uid import generate_uid
 
 from oncontour import cli
+from oncontour.commands.convert import convert
+from oncontour.core.notes import NoteCode, about
 from oncontour.errors import ConfigError, OncontourError, StructureError
 from oncontour.io import read, write
-from oncontour.io.convert import convert
-from oncontour.io.patient import read_onto
-from oncontour.io.seg import write_seg
-from oncontour.notes import NoteCode, about
+from oncontour.io.dicom.patient import read_onto
+from oncontour.io.dicom.seg import write_seg
 from tests.io.test_read import box, copy, patient
 from tests.test_plan import patient as with_contours
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, GeometryError, LimitError, OncontourError
-from oncontour.geometry import Geometry
-from oncontour.io.nifti import read_image, read_image_file, write_image
-from oncontour.volume import Volume
+from oncontour.io.image.nifti import read_image, read_image_file, write_image
 from tests.test_geometry import rotation
 
 GRID = Geometry.regular((4, 5, 6), (3, 1.5, 0.7), (-10, 20, -300), np.eye(3)[::-1] @ rotation((0.2, -0.3, 0.1)))
@@ -100,9 +100,9 @@ def test_simpleitk_is_not_needed_to_write(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['SimpleITK'] = None\n"
         "import numpy as np\n"
-        "from oncontour.geometry import Geometry\n"
-        "from oncontour.io.nifti import read_image, write_image\n"
-        "from oncontour.volume import Volume\n"
+        "from oncontour.core.geometry import Geometry\n"
+        "from oncontour.io.image.nifti import read_image, write_image\n"
+        "from oncontour.core.volume import Volume\n"
         "grid = Geometry.regular((2, 3, 4))\n"
         "for ending in ('nrrd', 'mha'):\n"
         "    print(int(read_image(write_image(Volume(np.full(grid.shape, 7), grid), sys.argv[1] + '/a.' + ending)).array.sum()))\n"

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import InputError
-from oncontour.geometry import Geometry
 from oncontour.metrics.isosurface import _COUNTS, _TABLE, inside_box, isosurface
 from oncontour.phantom import Sphere
-from oncontour.volume import Volume
 
 GRID = Geometry.regular((5, 5, 5), (2.0, 1.0, 1.0))
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import GeometryError
-from oncontour.geometry import Geometry
 from oncontour.metrics.overlap import dsc, jaccard, overlap
-from oncontour.volume import Volume
 
 GRID = Geometry.regular((4, 5, 6), (2.0, 1.0, 1.0))
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import GeometryError
-from oncontour.geometry import Geometry
 from oncontour.metrics.overlap import overlap
 from oncontour.metrics.slices import slice_scores
-from oncontour.volume import Volume
 
 
 def test_by_pencil():

@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import GeometryError, InputError
-from oncontour.geometry import Geometry
 from oncontour.metrics.isosurface import isosurface
 from oncontour.metrics.surface import surfaces
 from oncontour.phantom import Sphere
-from oncontour.volume import Volume
 
 FINE = Geometry.regular((40, 40, 40))
 CT = Geometry.regular((24, 60, 60), (3.0, 0.977, 0.977), (-28.8, -28.8, -34.5))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from oncontour.engine import Engine
+from oncontour.learn.engine import Engine
 from oncontour.nets import make_net
 from oncontour.nets.quality import Packed, agreement
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from oncontour.geometry import Geometry
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.io import read
 from oncontour.ops.body import REGIONS, Region, body_mask, in_words, is_masked, region, region_of
 from oncontour.phantom import head_neck, pelvis
-from oncontour.volume import Volume
 
 GRID = Geometry.regular((10, 150, 160), (5.0, 2.0, 2.0), (-159.0, -149.0, 0.0))
 _, Y, X = np.meshgrid(*[np.arange(n) for n in GRID.shape], indexing="ij")

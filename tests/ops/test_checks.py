@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oncontour.case import Case, LabelMasks
-from oncontour.contours import Contours, Slices
+from oncontour.core.case import Case, LabelMasks
+from oncontour.core.contours import Contours, Slices
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume, written_cc
 from oncontour.errors import ConfigError, InputError
-from oncontour.geometry import Geometry
 from oncontour.io.cohort import Cohort
-from oncontour.ops import checks
-from oncontour.ops.checks import CODES, Finding, Range, Ranges, findings, ranges_of, read_ranges, shipped_ranges, unchecked, write_ranges
-from oncontour.ops.checks.finding import drawn_on, runs, where
-from oncontour.ops.checks.pieces import Pieces, as_csv, pieces_of, shipped_pieces
+from oncontour.ops.pieces import Pieces, as_csv, pieces_of, shipped_pieces
 from oncontour.phantom import Sphere, head_neck, pelvis
+from oncontour.quality import rules as checks
+from oncontour.quality.rules import CODES, Finding, Range, Ranges, findings, ranges_of, read_ranges, shipped_ranges, unchecked, write_ranges
+from oncontour.quality.rules.finding import drawn_on, runs, where
 from oncontour.sides import other_side
-from oncontour.volume import Volume, written_cc
 
 GRID = Geometry.regular((24, 48, 60), (3.0, 2.0, 2.0), (-59.0, -47.0, 100.0))
 NONE = Ranges()

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from oncontour.errors import ConfigError
 from oncontour.metrics.slices import slice_scores
-from oncontour.ops.flaws import FAMILIES, Flaw, Scene, around, ball, draw, grown, other_side, radius_mm, shifted, spoil
+from oncontour.quality.simulated_errors import FAMILIES, Flaw, Scene, around, ball, draw, grown, other_side, radius_mm, shifted, spoil
 
 SPACING = (2.0, 2.0, 2.0)
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oncontour.case import BitMasks, LabelMasks
+from oncontour.core.case import BitMasks, LabelMasks
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, GeometryError
-from oncontour.geometry import Geometry
 from oncontour.ops.tidy import Tidy, tidy
-from oncontour.volume import Volume
 
 GRID = Geometry.regular((10, 20, 20), (3.0, 1.0, 1.0))
 ONLY = {"pieces": 0, "holes": "off", "slivers_mm2": 0, "overlap": "off"}

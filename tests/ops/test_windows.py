@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, ModelError
-from oncontour.geometry import Geometry
 from oncontour.ops.windows import cut, profile, shares, starts, stitch_labels, tiles, whole_slices
-from oncontour.volume import Volume
 
 MIXING = np.random.default_rng(7).normal(size=(9, 3)).astype(np.float32)
 

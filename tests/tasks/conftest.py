@@ -4,9 +4,9 @@ import pytest
 import torch
 from tests.phantoms import NECK, SMALL_GRID
 
+from oncontour.contour.task import ContourSettings, ContourTask
+from oncontour.learn.task import save_model
 from oncontour.phantom import head_neck
-from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.tasks.task import save_model
 
 
 @pytest.fixture(scope="module")

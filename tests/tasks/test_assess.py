@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, InputError, ModelError, TrainingError
-from oncontour.geometry import Geometry
+from oncontour.learn.fit import TrainSettings, fit
+from oncontour.learn.task import save_model
 from oncontour.metrics.overlap import overlap
 from oncontour.ops.augment import Move, Ranges
-from oncontour.ops.flaws import Flaw, Scene, shifted, spoil
 from oncontour.phantom import head_neck, pelvis
-from oncontour.tasks import calibrating
-from oncontour.tasks.assess import AssessSettings, AssessTask, Table
-from oncontour.tasks.assessing import Assessor, error_map, load_assessor, past_the_ends, quality
-from oncontour.tasks.calibrating import GATE_PATIENTS, Observed, _gate_anew, check_scored, observe, offsets, recalibrated
-from oncontour.tasks.claims import Packed, claims_of, flaws, rows_of
-from oncontour.tasks.gate import Gate, distance, fitted
-from oncontour.tasks.task import save_model
-from oncontour.train import TrainSettings, fit
-from oncontour.volume import Volume
+from oncontour.quality import calibrate as calibrating
+from oncontour.quality.calibrate import GATE_PATIENTS, Observed, _gate_anew, check_scored, observe, offsets, recalibrated
+from oncontour.quality.candidates import Packed, claims_of, flaws, rows_of
+from oncontour.quality.out_of_distribution import Gate, distance, fitted
+from oncontour.quality.predict import Assessor, error_map, load_assessor, past_the_ends, quality
+from oncontour.quality.simulated_errors import Flaw, Scene, shifted, spoil
+from oncontour.quality.task import AssessSettings, AssessTask, Table
 
 NAMES = ("Bone_Mandible", "Parotid_L", "Parotid_R")
 SETTINGS = AssessSettings(
@@ -391,7 +391,7 @@ def transplanted(case, other):
 
 
 def test_a_structure_outside_or_without_contour_is_not_scored(assessor, stranger):
-    from oncontour.contours import Contours
+    from oncontour.core.contours import Contours
 
     far = Contours((np.array([[900.0, 0, 0], [910, 0, 0], [910, 10, 0]]),))
     case = Case(

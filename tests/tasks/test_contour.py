@@ -8,22 +8,22 @@ import pytest
 import torch
 from tests.phantoms import patient
 
-from oncontour import pipeline
-from oncontour.card import find, read_card
-from oncontour.case import BitMasks, Case, LabelMasks
-from oncontour.contours import Contours
+from oncontour.commands import run as pipeline
+from oncontour.contour.predict import Contourer, load_contourer
+from oncontour.contour.task import Clash, ContourSettings, ContourTask, clash, soft_dice
+from oncontour.core.case import BitMasks, Case, LabelMasks
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.dose.dvh import dvh
 from oncontour.errors import ConfigError, ModelError, TrainingError
-from oncontour.geometry import Geometry
 from oncontour.io import read
+from oncontour.learn.card import find, read_card
+from oncontour.learn.fit import TrainSettings, fit
+from oncontour.learn.task import Draw, save_model
 from oncontour.ops.augment import Ranges, mirrored
 from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
-from oncontour.tasks.contour import Clash, ContourSettings, ContourTask, clash, soft_dice
-from oncontour.tasks.contouring import Contourer, load_contourer
-from oncontour.tasks.task import Draw, save_model
-from oncontour.train import TrainSettings, fit
-from oncontour.volume import Volume
 
 SETTINGS = ContourSettings(
     structures=("Bone_Mandible", "Brainstem"),

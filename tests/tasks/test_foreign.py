@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from oncontour.case import Case
+from oncontour.contour.external.base import load_tensors
+from oncontour.contour.external.bundle import _STEPS
+from oncontour.contour.external.load import is_foreign, load_foreign
+from oncontour.contour.external.nnunet import _Recipe, build_net, resized, resized_grid
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, ModelError
-from oncontour.geometry import Geometry
 from oncontour.nets.nnunet import NnUNet
 from oncontour.ops.tidy import Tidy
-from oncontour.tasks.bundle import _STEPS
-from oncontour.tasks.foreign import is_foreign, load_foreign
-from oncontour.tasks.nnunet import _Recipe, build_net, resized, resized_grid
-from oncontour.tasks.outside import load_tensors
-from oncontour.volume import Volume
 
 GRID = Geometry.regular((24, 40, 44), (3.0, 2.0, 2.0), (-43.0, -39.0, 100.0))
 NAMES = {"background": 0, "parotid_left": 1, "Right Parotid": 2}
@@ -395,7 +395,7 @@ def test_the_conversion_that_the_message_offers_works(tmp_path):
     import subprocess
     import sys
 
-    from oncontour.tasks.outside import CONVERT
+    from oncontour.contour.external.base import CONVERT
 
     old, new = tmp_path / "old.pth", tmp_path / "new.pth"
     torch.save({"network_weights": {"a": torch.ones(2)}, "args": argparse.Namespace(seed=1)}, old)

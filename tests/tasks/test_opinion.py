@@ -11,24 +11,24 @@ from hypothesis import strategies as st
 from tests.phantoms import NECK as NAMES
 from tests.phantoms import SMALL_GRID as GRID
 
-from oncontour import scoring
-from oncontour.case import Case
+from oncontour.commands.run import contour, judge
+from oncontour.contour.opinion import Opinion
+from oncontour.contour.predict import Contourer, keeping_chances, load_contourer
+from oncontour.contour.task import ContourSettings, ContourTask
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ModelError, TrainingError
-from oncontour.geometry import Geometry
+from oncontour.learn.task import load_task, save_model
 from oncontour.ops.augment import Move
 from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
-from oncontour.pipeline import contour, judge
-from oncontour.scoring import score
-from oncontour.tasks.assess import AssessSettings, AssessTask, asked
-from oncontour.tasks.assessing import Assessor
-from oncontour.tasks.calibrating import Observed, observe, recalibrated
-from oncontour.tasks.claims import UNLIKELY, Chance
-from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.tasks.contouring import Contourer, keeping_chances, load_contourer
-from oncontour.tasks.opinion import Opinion
-from oncontour.tasks.task import load_task, save_model
-from oncontour.volume import Volume
+from oncontour.quality import score as scoring
+from oncontour.quality.calibrate import Observed, observe, recalibrated
+from oncontour.quality.candidates import UNLIKELY, Chance
+from oncontour.quality.predict import Assessor
+from oncontour.quality.score import score
+from oncontour.quality.task import AssessSettings, AssessTask, asked
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_structure_without_an_opinion_has_an_empty_one(case, task):
 def test_mirrored_draws_mirror_the_opinion(case, task):
     claim = next(c for c in task.samples(case) if c.structure == 1)
     rows = task.plan([claim], np.random.default_rng(0), train=False)
-    from oncontour.tasks.assess import Frame, cut_chance
+    from oncontour.quality.task import Frame, cut_chance
 
     k, centre = int(rows[0].centre[0]), rows[0].centre[1:]
     frames = [(Frame.of(claim.scan.spacing_mm, 1, centre, (32, 32), move), move) for move in (Move(), Move(flip_left_right=True))]

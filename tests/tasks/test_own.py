@@ -9,26 +9,28 @@ import torch
 from tests.phantoms import NECK as NAMES
 from tests.phantoms import SMALL_GRID as GRID
 
-from oncontour import card, pipeline, scoring
-from oncontour.assess import observe_cohort
-from oncontour.card import shipped
-from oncontour.case import Case
+from oncontour.commands import run as pipeline
+from oncontour.commands.assess import observe_cohort
+from oncontour.commands.predict import predict
+from oncontour.commands.run import contour, judge
+from oncontour.contour.opinion import Opinion, by_structure
+from oncontour.contour.predict import keeping_chances, load_contourer
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, TrainingError
-from oncontour.geometry import Geometry
-from oncontour.io.claims import chances_about, claims_about, sources, with_claims, write_chances
 from oncontour.io.cohort import Cohort
-from oncontour.io.layout import CHANCES, write_layout
+from oncontour.io.image.layout import CHANCES, write_layout
+from oncontour.learn import card
+from oncontour.learn.card import shipped
 from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
-from oncontour.pipeline import contour, judge
-from oncontour.predict import predict
-from oncontour.tasks.assess import AssessSettings, AssessTask
-from oncontour.tasks.assessing import UNSURE, Assessor
-from oncontour.tasks.calibrating import Observed, observe
-from oncontour.tasks.claims import SEGMENTER, UNLIKELY
-from oncontour.tasks.contouring import keeping_chances, load_contourer
-from oncontour.tasks.opinion import Opinion, by_structure
-from oncontour.volume import Volume
+from oncontour.quality import score as scoring
+from oncontour.quality.calibrate import Observed, observe
+from oncontour.quality.candidates import SEGMENTER, UNLIKELY
+from oncontour.quality.predict import UNSURE, Assessor
+from oncontour.quality.segmenters import chances_about, claims_about, sources, with_claims, write_chances
+from oncontour.quality.task import AssessSettings, AssessTask
 
 SMALL = {"net_options": {"width": 32, "depth": 1, "stem": (8, 16, 24)}, "spacing_mm": (6, 5, 5), "window": (32, 32)}
 

@@ -7,24 +7,24 @@ import pytest
 import torch
 from matplotlib.text import Text
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.notes import Note, NoteCode
+from oncontour.core.volume import Volume
 from oncontour.dose.dvh import dvh
-from oncontour.dose.select import Selection
 from oncontour.errors import ConfigError, DoseError, InputError, ModelError
-from oncontour.geometry import Geometry
+from oncontour.learn.fit import TrainSettings, fit, held_back, learned_from
+from oncontour.learn.task import Draw, load_task, save_model
 from oncontour.metrics.classify import auc
 from oncontour.metrics.probability import Recalibration
-from oncontour.notes import Note, NoteCode
 from oncontour.phantom import head_neck
 from oncontour.report import risk as page
 from oncontour.report.tripod import tripod
-from oncontour.tasks.contrast import by_outcome, by_patient
-from oncontour.tasks.risk import RiskSettings, RiskTask, outcome_loss, prepared, region_loss
-from oncontour.tasks.risk_patient import around, patient_of
-from oncontour.tasks.risking import interval, predict
-from oncontour.tasks.task import Draw, load_task, save_model
-from oncontour.train import TrainSettings, fit, held_back, learned_from
-from oncontour.volume import Volume
+from oncontour.risk.contrastive import by_outcome, by_patient
+from oncontour.risk.feature_selection import Selection
+from oncontour.risk.inputs import around, patient_of
+from oncontour.risk.predict import interval, predict
+from oncontour.risk.task import RiskSettings, RiskTask, outcome_loss, prepared, region_loss
 
 NET = {"widths": (4, 8, 8, 8), "embedding": 8}
 SETTINGS = RiskSettings(("a", "b"), net_options=NET, window=(8, 16, 16), dosiomics=False, members=1)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from oncontour.case import Case
+from oncontour.contour.predict import Contourer, load_contourer
+from oncontour.contour.task import ContourSettings, ContourTask
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError
-from oncontour.geometry import Geometry
-from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.tasks.contouring import Contourer, load_contourer
-from oncontour.tasks.task import save_model
-from oncontour.volume import Volume
+from oncontour.learn.task import save_model
 
 NAMES = ("Bone_Mandible", "Brainstem", "Larynx")
 

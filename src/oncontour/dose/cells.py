@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.contours import Contours, Slices
+from oncontour.core.contours import Contours, Slices
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import DoseError, StructureError
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
 MOST_CELLS = 2**22

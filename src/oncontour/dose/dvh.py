@@ -18,11 +18,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.contours import Contours, Slices
+from oncontour.core.contours import Contours, Slices
+from oncontour.core.volume import Volume, written_cc
 from oncontour.dose.cells import cells
-from oncontour.dose.figures import Figure, parse
+from oncontour.dose.metric_names import Figure, parse
 from oncontour.errors import ConfigError, DoseError
-from oncontour.volume import Volume, written_cc
 
 Floats = NDArray[np.float64]
 BINS = 4096

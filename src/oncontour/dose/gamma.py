@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.volume import Volume
 from oncontour.dose.cells import check
 from oncontour.errors import ConfigError, DoseError
-from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
 STEPS_A_TOLERANCE = 8

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from oncontour.contours import Contours
+from oncontour.core.contours import Contours
+from oncontour.core.volume import Volume
 from oncontour.dose.cells import check
 from oncontour.dose.dvh import DVH, dvh
 from oncontour.errors import ConfigError
-from oncontour.volume import Volume
 
 
 def homogeneity(target: DVH) -> float:

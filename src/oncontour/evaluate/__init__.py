@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.notes import all_anonymous
 from oncontour.errors import CohortError, ConfigError, IncompleteError, InputError, OutputError
-from oncontour.notes import all_anonymous
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
     from oncontour.evaluate.judge import Evaluation, Predictor
     from oncontour.io.cohort import Cohort
-    from oncontour.io.label_folder import LabelFolder
-    from oncontour.io.labelmap import Labels
+    from oncontour.io.image.label_folder import LabelFolder
+    from oncontour.io.image.labelmap import Labels
 
 __all__ = ["Predictions", "evaluate", "write"]
 
@@ -38,7 +38,7 @@ class Predictions:
 
     def predict(self, case: Case) -> Case:
         """The contours predicted for ``case``. Raises CohortError where there are none, and what ``io.patient.read_onto`` raises."""
-        from oncontour.io.patient import read_onto
+        from oncontour.io.dicom.patient import read_onto
 
         id = self.cohort.ids[0] if self.only else case.id
         path = self.cohort.path(id)
@@ -232,7 +232,7 @@ def _weights(predictor: Predictor) -> str:
 
 def _notes(predictor: Predictor) -> list[str]:
     """What is to be known of a model's file; nothing where there is no model."""
-    from oncontour.card import notes
+    from oncontour.learn.card import notes
 
     card = _card(predictor)
     return [] if card is None else notes(card)
@@ -250,7 +250,7 @@ def _methods(models: list[str], predictions: list[Path], several: bool, any_regi
     drawn = _predictions(predictions, several, labels)
     named: list[tuple[str, Predictor]] = []
     for model in models:
-        from oncontour.tasks.contouring import anywhere, load_contourer
+        from oncontour.contour.predict import anywhere, load_contourer
 
         named.append((Path(model).stem, anywhere(load_contourer(model), any_region)))
     out: dict[str, Predictor] = {}
@@ -269,8 +269,8 @@ def _predictions(folders: list[Path], several: bool, labels: Path | None) -> lis
     Raises ConfigError for labels that name nothing, and for label maps whose numbers nobody names.
     """
     from oncontour.io.cohort import Cohort
-    from oncontour.io.label_folder import flat_folder
-    from oncontour.io.labelmap import read_labels
+    from oncontour.io.image.label_folder import flat_folder
+    from oncontour.io.image.labelmap import read_labels
 
     names = None if labels is None else read_labels(labels)
     named: list[tuple[str, Predictor]] = []
@@ -297,7 +297,7 @@ def _predictions(folders: list[Path], several: bool, labels: Path | None) -> lis
 
 
 def _maps(folder: Path, labels: Labels, several: bool) -> MapPredictions:
-    from oncontour.io.label_folder import LabelFolder
+    from oncontour.io.image.label_folder import LabelFolder
 
     maps = LabelFolder.open(folder, labels)
     return MapPredictions(maps, only=not several and len(maps.paths) == 1)
@@ -305,7 +305,7 @@ def _maps(folder: Path, labels: Labels, several: bool) -> MapPredictions:
 
 def _called(path: Path) -> str:
     """What a folder or file of predictions is called in the tables."""
-    from oncontour.io.layout import stem
+    from oncontour.io.image.layout import stem
 
     return stem(path) if path.is_file() else path.resolve().name
 

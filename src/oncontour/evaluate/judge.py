@@ -20,16 +20,16 @@ from typing import Protocol
 
 import numpy as np
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.notes import NoteCode, because, grouped
+from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError, OncontourError
 from oncontour.evaluate.panels import Panel, panels
-from oncontour.geometry import Geometry
 from oncontour.io.names import to_tg263
 from oncontour.metrics.overlap import Overlap, overlap
 from oncontour.metrics.surface import surfaces
-from oncontour.notes import NoteCode, because, grouped
 from oncontour.sides import other_side
-from oncontour.volume import Volume
 
 
 @dataclass(frozen=True)

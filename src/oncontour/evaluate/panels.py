@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.case import Case
-from oncontour.geometry import Geometry
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.metrics.isosurface import inside_box
 from oncontour.metrics.overlap import Overlap
-from oncontour.volume import Volume
 
 MARGIN_MM, LEAST_MM = 15.0, 70.0
 RANKS = ("best", "median", "worst")

@@ -27,8 +27,8 @@ def stamp(model: str, evaluation: Path, *, out: Path, tested_on: str, limits: st
         tested_on: who the patients were, in a line
         limits: what the model is not for, instead of what its card says
     """
-    from oncontour.card import at_home, checked_card, find, portable, with_card
     from oncontour.files import writing
+    from oncontour.learn.card import at_home, checked_card, find, portable, with_card
 
     path = find(model)
     if not tested_on.strip():

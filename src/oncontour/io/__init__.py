@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from oncontour.case import Case
+from oncontour.core.case import Case
 from oncontour.errors import ConfigError
 
 FORMATS = ("dicom", "nifti")
@@ -22,7 +22,7 @@ def read(
     doses: Sequence[str | Path] = (),
     lenient: bool = False,
 ) -> Case:
-    """The patient at ``path``, whatever of these it is: a folder of images with ``masks`` (``io/layout.py``), an OpenKBP folder of CSVs,
+    """The patient at ``path``, whatever of these it is: a folder of images with ``masks`` (``io/image/layout.py``), an OpenKBP folder of CSVs,
     a single image file, or a folder of DICOM (stray image files in it are passed over; a CT in both forms is refused).
 
     ``id`` is by default the name of the folder or file: a PatientID is patient data and stays out of ids. ``series_uid`` picks one of
@@ -34,12 +34,12 @@ def read(
     wants the images in any case. Raises InputError (or one of its kinds) in one sentence.
     """
     path = Path(path)
+    from oncontour.io.dicom.patient import read_dicom
+    from oncontour.io.dicom.scan import holds_dicom
     from oncontour.io.folders import check_patient
-    from oncontour.io.layout import check_not_both, is_layout, read_layout
-    from oncontour.io.nifti import is_image
-    from oncontour.io.openkbp import is_openkbp, read_openkbp
-    from oncontour.io.patient import read_dicom
-    from oncontour.io.scan import holds_dicom
+    from oncontour.io.image.layout import check_not_both, is_layout, read_layout
+    from oncontour.io.image.nifti import is_image
+    from oncontour.io.image.openkbp import is_openkbp, read_openkbp
 
     check_patient(path)
     picked: dict[str, Any] = {"series_uid": series_uid, "structure_set_uid": structure_set_uid, "same_frame": same_frame, "doses": doses}
@@ -80,23 +80,23 @@ def check_unpicked(
 
 
 def write(case: Case, out: Path | str, *, format: str = "dicom") -> list[Path]:
-    """Write ``case`` into folder ``out`` as "dicom" (``io/patient.py``) or "nifti" (``io/layout.py``) and give the files.
+    """Write ``case`` into folder ``out`` as "dicom" (``io/dicom/patient.py``) or "nifti" (``io/image/layout.py``) and give the files.
 
     ``out`` appears whole or not at all; one that was written before is replaced in one step. Raises OutputError where it holds other
     things or cannot be written.
     """
     if format not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
-    from oncontour.io.layout import write_layout
-    from oncontour.io.patient import check_replaceable, write_dicom
+    from oncontour.io.dicom.patient import check_replaceable, write_dicom
+    from oncontour.io.image.layout import write_layout
 
     check_replaceable(Path(out))
     return write_dicom(case, out) if format == "dicom" else write_layout(case, out)
 
 
 def _read_single(path: Path, id: str | None) -> Case:
-    from oncontour.io.layout import IMAGES, image_name, one_volume, stem
-    from oncontour.io.nifti import read_image_file
+    from oncontour.io.image.layout import IMAGES, image_name, one_volume, stem
+    from oncontour.io.image.nifti import read_image_file
 
     name, found = stem(path), read_image_file(path)
     image = image_name(name) if image_name(name) in IMAGES else "ct"

@@ -15,11 +15,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.notes import all_anonymous
 from oncontour.errors import CohortError, ConfigError
 from oncontour.files import readable
 from oncontour.io.folders import archives_in, check_cohort
-from oncontour.notes import all_anonymous
 
 MAX_PATIENTS = 1_000_000
 
@@ -153,8 +153,8 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _is_patient(folder: Path) -> bool:
-    from oncontour.io.layout import is_layout
-    from oncontour.io.openkbp import is_openkbp
+    from oncontour.io.image.layout import is_layout
+    from oncontour.io.image.openkbp import is_openkbp
 
     return is_layout(folder) or is_openkbp(folder)
 
@@ -165,7 +165,7 @@ def _cohorts(folders: Sequence[Path]) -> bool:
 
 
 def _from_folder(path: Path) -> Cohort:
-    from oncontour.io.label_folder import flat_folder
+    from oncontour.io.image.label_folder import flat_folder
 
     if flat := flat_folder(path):
         raise CohortError(
@@ -206,7 +206,7 @@ def _check_links(path: Path, folders: Sequence[Path]) -> None:
 
 
 def _no_folders(path: Path) -> CohortError:
-    from oncontour.io.scan import holds_dicom
+    from oncontour.io.dicom.scan import holds_dicom
 
     if packed := archives_in(path):
         return CohortError(f"no folders of patients, but archives: {', '.join(packed[:3])}", where=str(path), hint="unpack them first")
@@ -269,7 +269,7 @@ def _patient_below(folder: Path) -> str | None:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    from oncontour.io.scan import files_below
+    from oncontour.io.dicom.scan import files_below
 
     for _, file in zip(range(20), files_below(folder), strict=False):
         try:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from oncontour.errors import CohortError, InputError
-from oncontour.io.nifti import is_image
+from oncontour.io.image.nifti import is_image
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _MARKS = {
@@ -89,7 +89,7 @@ def _absent(path: Path) -> InputError:
 
 def _one_of_several(path: Path) -> str:
     """What a DICOM file is that is no patient by itself, "" for one that is, and for any other file."""
-    from oncontour.io.scan import scan
+    from oncontour.io.dicom.scan import scan
 
     if path.name.upper() == "DICOMDIR":
         return "a DICOMDIR, which lists the files beside it"

@@ -22,8 +22,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from oncontour.core.volume import Volume
 from oncontour.errors import InputError
-from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int32]

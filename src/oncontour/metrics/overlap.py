@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.volume import Volume
 from oncontour.errors import GeometryError
 from oncontour.metrics.isosurface import inside_box
-from oncontour.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)

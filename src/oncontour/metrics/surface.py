@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.volume import Volume
 from oncontour.errors import GeometryError, InputError
 from oncontour.metrics.isosurface import Segments, isosurface
 from oncontour.metrics.nearest import distances
-from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
 _ROUNDING_MM = 1e-6

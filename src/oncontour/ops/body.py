@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import InputError
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
 
 Mask = NDArray[np.bool_]
 Grey = NDArray[np.float32]

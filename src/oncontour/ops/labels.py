@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from oncontour.core.geometry import Geometry
+from oncontour.core.resample import ON_GRID, copy_moves
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError
-from oncontour.geometry import Geometry
-from oncontour.resample import ON_GRID, copy_moves
-from oncontour.volume import Volume
 
 Floats = NDArray[np.float32]
 Mode = Literal["softmax", "softmax_logits", "sigmoid", "sigmoid_logits"]

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oncontour.case import BitMasks, LabelMasks
+from oncontour.core.case import BitMasks, LabelMasks
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, GeometryError
-from oncontour.geometry import Geometry
-from oncontour.ops.checks.finding import is_several, is_target
-from oncontour.ops.checks.pieces import NEAR_MM, gap_mm, labelled, shipped_pieces
-from oncontour.ops.checks.stack import TARGET_ISLAND_CC
-from oncontour.volume import Volume
+from oncontour.ops.pieces import NEAR_MM, gap_mm, labelled, shipped_pieces
+from oncontour.quality.rules.finding import is_several, is_target
+from oncontour.quality.rules.stack import TARGET_ISLAND_CC
 
 _BRANCH_MM = 10.0
 """What is thin through so many millimetres of slices is a vessel, a nerve, a process of a bone: no sliver."""

@@ -22,11 +22,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.case import BitMasks, LabelMasks
+from oncontour.core.case import BitMasks, LabelMasks
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, ModelError
-from oncontour.geometry import Geometry
 from oncontour.ops.labels import EVERYWHERE, Labels, Mode
-from oncontour.volume import Volume
 
 Floats = NDArray[np.float32]
 Predict = Callable[[Floats], Floats]

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oncontour.case import BitMasks, Case
+from oncontour.core.case import BitMasks, Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
 
 PATIENTS = 24
 """So many are averaged."""

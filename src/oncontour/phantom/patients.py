@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError
-from oncontour.geometry import Geometry
 from oncontour.phantom.shapes import Both, Box, Ellipsoid, Minus, Moved, Point, Shape, Sphere, Tube, Union
-from oncontour.volume import Volume
 
 AIR, FAT, MUSCLE, BRAIN, WATER = -1000.0, -100.0, 50.0, 36.0, 8.0
 NOISE_HU = 12.0

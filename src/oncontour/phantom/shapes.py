@@ -14,9 +14,9 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from oncontour.contours import Contours
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.contours import Contours, Slices
+from oncontour.core.contours import Contours, Slices
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, LimitError
-from oncontour.geometry import Geometry
 from oncontour.raster.planes import Planes, sort_into_planes
-from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

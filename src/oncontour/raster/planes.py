@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.contours import Contours, Slices
+from oncontour.core.contours import Contours, Slices
+from oncontour.core.geometry import ON_GRID_MM, Geometry
 from oncontour.errors import LimitError, StructureError
-from oncontour.geometry import ON_GRID_MM, Geometry
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

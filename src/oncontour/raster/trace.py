@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oncontour.contours import Contours, Slices
+from oncontour.core.contours import Contours, Slices
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.errors import GeometryError
-from oncontour.geometry import Geometry
-from oncontour.volume import Volume
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -19,7 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from oncontour.case import Case
+from oncontour.core.case import Case
 from oncontour.files import write_text
 from oncontour.palette import COLOURS, colour_of
 from oncontour.report.export import by_reason, observations, scores_csv, worst, write_scores

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
 from oncontour.files import write_text
-from oncontour.geometry import Geometry
 from oncontour.report.review import Cell, Spot, Strip, sentence, spots, strips
 
 COLUMNS = ("structure", "slice", "z_mm", "dsc", "lower_bound", "class", "surface_mm", "wrong_cm2", "flagged", "findings")

@@ -1,6 +1,6 @@
 """What the page says of quality: a strip of slices a structure, the places to look at, worst first, and what was not scored and why.
 
-It reads ``case.scores["assess"]`` (``tasks/assess.py``) and makes nothing up: a structure without scores has a strip without numbers, on
+It reads ``case.scores["assess"]`` (``quality/task.py``) and makes nothing up: a structure without scores has a strip without numbers, on
 which only the findings of the rule checks are marked.
 """
 
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.case import Case
-from oncontour.geometry import Geometry
-from oncontour.ops.checks import CODES, OF_PLACE, Finding, unchecked
-from oncontour.ops.checks.finding import box_of, runs
-from oncontour.volume import Volume
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
+from oncontour.quality.rules import CODES, OF_PLACE, Finding, unchecked
+from oncontour.quality.rules.finding import box_of, runs
 
 SEVERITY: dict[str, float] = {
     "side": 0.0,

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.volume import Volume
 from oncontour.errors import InputError
-from oncontour.volume import Volume
 
 SIMULATED = "SIMULATED OUTCOMES: the model learned from outcomes that were made up; it says nothing about this patient"
 RESEARCH = "For research; not validated for this patient"

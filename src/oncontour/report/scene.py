@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.case import Case
-from oncontour.geometry import Geometry
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
 from oncontour.report import review as reviewing
 from oncontour.report.structures import Row
-from oncontour.volume import Volume
 
 BUDGET = 14_000_000
 """Voxels of the images in a page; at most about 9 MB of text."""

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.case import Case
+from oncontour.core.case import Case
+from oncontour.core.volume import Volume
 from oncontour.metrics.overlap import dsc
-from oncontour.ops.checks import shipped_ranges
 from oncontour.palette import Colour, colour_of
+from oncontour.quality.rules import shipped_ranges
 from oncontour.sides import side_of
-from oncontour.volume import Volume
 
 MIDLINE_MM = 5.0
 """A centre of mass nearer than this to the middle of the body is called ``middle``."""

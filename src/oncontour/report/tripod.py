@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from oncontour.card import Card
+from oncontour.learn.card import Card
 
 TITLE = "Simulated outcomes"
 _NOT = "Not answered by the model itself."

@@ -18,17 +18,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from oncontour.case import Case
+from oncontour.contour.task import ContourSettings, ContourTask
+from oncontour.core.case import Case
+from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError
 from oncontour.files import write_text
 from oncontour.io.cohort import Cohort
+from oncontour.learn.fit import TrainSettings, fit, read_cases
 from oncontour.metrics.overlap import dsc, jaccard
 from oncontour.metrics.stats import holm, p_text, paired_t, wilcoxon
 from oncontour.metrics.surface import surfaces
 from oncontour.ops.augment import Ranges
-from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.train import TrainSettings, fit, read_cases
-from oncontour.volume import Volume
 
 METRICS = ("dsc", "ji", "asd_mm", "hd_mm")
 PUBLISHED = {
@@ -133,8 +133,8 @@ def parts(cohort: Path, patients: int | None) -> tuple[Cohort, Cohort]:
 
 def judge(name: str, task: ContourTask, truth: Iterable[Case], structure: str) -> list[dict[str, Any]]:
     """One row a patient and protocol: the paper's four metrics, and what is claimed on slices without target."""
+    from oncontour.contour.predict import Contourer
     from oncontour.ops.tidy import Tidy
-    from oncontour.tasks.contouring import Contourer
 
     contourer = Contourer(task, rules=Tidy.off())
     rows = []
@@ -164,7 +164,7 @@ def judge(name: str, task: ContourTask, truth: Iterable[Case], structure: str) -
 
 def milliseconds(task: ContourTask, size: int = 512, repeats: int = 3) -> float:
     """Milliseconds for one slice of ``size`` squared, the median of a few, as this machine's engine runs it."""
-    from oncontour.engine import Engine
+    from oncontour.learn.engine import Engine
 
     image = np.zeros((1, 1 + 2 * task.settings.neighbours, size, size), np.float32)
     engine = Engine.load(task.net, image.shape)

@@ -22,17 +22,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from oncontour.case import Case
-from oncontour.dose.learn import grouped_folds
-from oncontour.dose.outcomes import HOSPITALS, TITLE, Toxicity
-from oncontour.dose.select import Selection
+from oncontour.commands.simulate import FACTS, record, simulate
+from oncontour.core.case import Case
+from oncontour.core.notes import grouped
 from oncontour.errors import CohortError, OncontourError, OutputError, TrainingError
 from oncontour.files import write_text
 from oncontour.io.cohort import Cohort
-from oncontour.io.outcomes import Outcomes, read_outcomes
+from oncontour.learn.fit import TrainSettings, fit, learned_from
 from oncontour.metrics.classify import youden
 from oncontour.nets.dosefusion import RESNET34
-from oncontour.notes import grouped
 from oncontour.report.tripod import tripod
 from oncontour.reproduce.risk_rows import FULL, Recipe, Row, chosen_rows, learn
 from oncontour.reproduce.risk_tables import (
@@ -45,11 +43,13 @@ from oncontour.reproduce.risk_tables import (
     pair_table,
     verdict,
 )
-from oncontour.simulate import FACTS, record, simulate
-from oncontour.tasks.people import gather
-from oncontour.tasks.risk import RiskSettings, RiskTask, prepared
-from oncontour.tasks.risk_patient import Patient
-from oncontour.train import TrainSettings, fit, learned_from
+from oncontour.risk.baselines import grouped_folds
+from oncontour.risk.cohort import gather
+from oncontour.risk.feature_selection import Selection
+from oncontour.risk.inputs import Patient
+from oncontour.risk.outcome_table import Outcomes, read_outcomes
+from oncontour.risk.task import RiskSettings, RiskTask, prepared
+from oncontour.risk.virtual_patients import HOSPITALS, TITLE, Toxicity
 
 PUBLISHED = {"internal": (0.88, 0.76, 0.95), "external 1": (0.82, 0.65, 0.96), "external 2": (0.83, 0.74, 0.92)}
 """Their best row: AUC and 95 % interval; 101, 57 and 95 patients."""

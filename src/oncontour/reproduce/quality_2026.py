@@ -23,25 +23,25 @@ from typing import Any
 
 import numpy as np
 
-from oncontour.case import Case
+from oncontour.commands.predict import Segmenter, confidences, draw, load
+from oncontour.contour.task import ContourSettings, ContourTask
+from oncontour.core.case import Case
+from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError
 from oncontour.files import write_text
-from oncontour.io.claims import chances_about, claims_about, sources, with_claims
 from oncontour.io.cohort import Cohort
+from oncontour.learn.fit import TrainSettings, fit, read_cases, telling
 from oncontour.metrics.overlap import overlap
 from oncontour.ops.augment import Ranges
-from oncontour.ops.flaws import FAMILIES, Flaw, Scene, spoil
-from oncontour.predict import Segmenter, confidences, draw, load
+from oncontour.quality.calibrate import Observed, observe
+from oncontour.quality.candidates import SEGMENTER, Claim
+from oncontour.quality.predict import Assessor, load_assessor
+from oncontour.quality.segmenters import chances_about, claims_about, sources, with_claims
+from oncontour.quality.simulated_errors import FAMILIES, Flaw, Scene, spoil
+from oncontour.quality.task import AssessSettings, AssessTask
 from oncontour.reproduce import quality_in_run
 from oncontour.reproduce.quality_tables import Row, simple_predictors, tables
 from oncontour.sides import other_side
-from oncontour.tasks.assess import AssessSettings, AssessTask
-from oncontour.tasks.assessing import Assessor, load_assessor
-from oncontour.tasks.calibrating import Observed, observe
-from oncontour.tasks.claims import SEGMENTER, Claim
-from oncontour.tasks.contour import ContourSettings, ContourTask
-from oncontour.train import TrainSettings, fit, read_cases, telling
-from oncontour.volume import Volume
 
 STRUCTURES = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", "PTV_7000")
 HEADS = ("dsc", "class", "errors", "surface", "present")
@@ -329,7 +329,7 @@ class Shared(AssessTask):
 
 def _stub(id: str) -> Case:
     """A case that is nothing but its id: its masks are made already."""
-    from oncontour.geometry import Geometry
+    from oncontour.core.geometry import Geometry
 
     return Case(id, {"ct": Volume(np.zeros((1, 1, 1), np.int16), Geometry.regular((1, 1, 1)))})
 

@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from oncontour.card import shipped
-from oncontour.case import Case
+from oncontour.commands.run import contour
+from oncontour.contour.predict import load_contourer
+from oncontour.core.case import Case
+from oncontour.core.volume import Volume
 from oncontour.io.cohort import Cohort
+from oncontour.learn.card import shipped
 from oncontour.metrics.calibration import agreement
 from oncontour.metrics.classify import auc
 from oncontour.metrics.conformal import covered
 from oncontour.metrics.stats import Interval, bootstrap, bootstrap_mean
-from oncontour.pipeline import contour
+from oncontour.quality.calibrate import Observed, observe
+from oncontour.quality.predict import Assessor, load_assessor
+from oncontour.quality.score import BOTH_MODEL, DEFAULT_MODEL, OPINION_MODEL, OWN_MODEL
 from oncontour.reproduce.quality_tables import HELD_OUT, Column, Row, select
-from oncontour.scoring import BOTH_MODEL, DEFAULT_MODEL, OPINION_MODEL, OWN_MODEL
-from oncontour.tasks.assessing import Assessor, load_assessor
-from oncontour.tasks.calibrating import Observed, observe
-from oncontour.tasks.contouring import load_contourer
-from oncontour.volume import Volume
 
 UNTAUGHT = ("Esophagus",)
 """Left out, as none of the nets that the judges learned from drew it."""

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.dose.learn import Model, boosted, lasso, logistic, ridge
 from oncontour.dose.ntcp import MODELS, Lkb, lkb
-from oncontour.dose.outcomes import DVH_FIGURES
-from oncontour.dose.select import Chosen, Selection, select
 from oncontour.errors import ConfigError
-from oncontour.tasks.risk import RiskSettings, RiskTask, prepared
-from oncontour.tasks.risk_patient import Patient
-from oncontour.tasks.task import load_task
-from oncontour.train import TrainSettings, fit
+from oncontour.learn.fit import TrainSettings, fit
+from oncontour.learn.task import load_task
+from oncontour.risk.baselines import Model, boosted, lasso, logistic, ridge
+from oncontour.risk.feature_selection import Chosen, Selection, select
+from oncontour.risk.inputs import Patient
+from oncontour.risk.task import RiskSettings, RiskTask, prepared
+from oncontour.risk.virtual_patients import DVH_FIGURES
 
 Floats = NDArray[np.float64]
 Predict = Callable[[Sequence[Patient]], Floats]

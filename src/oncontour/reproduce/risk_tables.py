@@ -139,7 +139,7 @@ def calibration_table(columns: Sequence[Column], rows: Sequence[str], seed: int 
 
 def recalibrated(p: Floats, y: NDArray[np.bool_], originals: Sequence[str], seed: int = 0) -> Floats:
     """Probabilities of each half of the originals, recalibrated by what happened to the other half."""
-    from oncontour.dose.learn import grouped_folds
+    from oncontour.risk.baselines import grouped_folds
 
     out = p.copy()
     for fit, judged in grouped_folds(originals, 2, seed):

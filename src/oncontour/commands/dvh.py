@@ -1,0 +1,542 @@
+"""``oncontour dvh``: what a plan gives to its structures, on the screen, as tables, and as the plot that a clinic expects.
+
+read (io) -> evaluate: a DVH a structure (dose) -> figures of the targets, published NTCP models -> files (report.dvh draws)
+"""
+
+from __future__ import annotations
+
+import csv
+import io as text_io
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from oncontour.core.notes import CHOOSE_DOSE, NoteCode, because, except_about
+from oncontour.errors import ConfigError, DoseError, InputError, LimitError, StructureError
+from oncontour.progress import Progress
+
+if TYPE_CHECKING:
+    from oncontour.core.case import Case
+    from oncontour.core.contours import Contours
+    from oncontour.core.volume import Volume
+    from oncontour.dose.dvh import DVH
+    from oncontour.dose.metric_names import Figure
+
+TABLE, CURVES, RECORD, PLOT = "dvh.csv", "curves.csv", "dvh.json", "dvh"
+FILES = (TABLE, CURVES, RECORD, f"{PLOT}.png", f"{PLOT}.svg")
+FIGURES = ("Dmean", "D98%", "D50%", "D2%", "D0.03cc")
+"""What the table tells of every structure: the mean, the near-minimum, median and near-maximum of ICRU 83, and the hottest 0.03 cc."""
+CURVE_GY = 0.1
+MOST_GY = 300.0
+"""A median above this in a structure is no dose in Gy."""
+FAR_OFF = 20.0
+"""How many times a target's prescription its median may be before the numbers are taken for centigray."""
+NESTED = (("GTV", "IGTV"), ("CTV", "ICTV"), ("ITV",), ("PTV",))
+"""Targets, each within the next (ICRU Report 83)."""
+SCHEMA = "oncontour-dvh-1"
+MOST_TOLD_GY = 150.0
+"""No target gets more: PTV_6000x30 is 60 Gy in 30 fractions, though TG-263 has a fraction's dose before the x."""
+_TOLD = re.compile(r"_(\d+(?:[.p]\d+)?)(c?gy)?(?:x(\d{1,2})(?!\d))?", re.IGNORECASE)
+"""A dose at the end of a target's name: number, unit, and times how many fractions (TG-263, section on target volumes)."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target with a prescription. ``homogeneity`` is that of ICRU 83; the conformity indices are those of the isodose of 95 %.
+
+    They are NaN where the isodose is meant to enclose another target too: one that is prescribed more, or as much and is no part of this
+    one (ICRU 83: GTV within CTV within ITV within PTV).
+    """
+
+    prescription_gy: float
+    v95_percent: float
+    d95_gy: float
+    homogeneity: float
+    paddick: float
+    rtog: float
+    gradient: float
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What ``evaluate`` finds: a DVH a structure, the figures asked for, what is said of targets, risks by published models, remarks."""
+
+    id: str
+    dvhs: Mapping[str, DVH]
+    figures: tuple[str, ...]
+    table: Mapping[str, Mapping[str, float]]
+    targets: Mapping[str, Target]
+    risks: Mapping[str, float]
+    notes: tuple[str, ...]
+    prescribed_gy: Mapping[str, float] = field(default_factory=dict)
+    """by target, as the doses of ``dvhs`` are told: the EQD2 of the prescription where these are EQD2"""
+    files: tuple[Path, ...] = field(default=())
+
+    def __str__(self) -> str:
+        blocks = [_columns(["structure", "cc", *self.figures], [[n, *(_number(v) for v in row.values())] for n, row in self.table.items()])]
+        basis = {one.basis for one in self.dvhs.values()} - {"physical"}
+        blocks[0] += (
+            f"\nThese doses are {basis.pop()}, and so are the prescriptions of their percents; targets below are told physically."
+            if basis
+            else ""
+        )
+        if self.targets:
+            head = ["target", "Gy", "V95%", "D95% Gy", "HI", "CI Paddick", "CI RTOG", "GI"]
+            rows = [
+                (t.prescription_gy, t.v95_percent, t.d95_gy, t.homogeneity, t.paddick, t.rtog, t.gradient) for t in self.targets.values()
+            ]
+            blocks.append(_columns(head, [[n, *(_number(v) for v in row)] for n, row in zip(self.targets, rows, strict=True)]))
+        if self.risks:
+            blocks.append(_risk_table(self.risks))
+        blocks += ["\n".join(f"note: {note}" for note in self.notes)] if self.notes else []
+        blocks += [f"{', '.join(path.name for path in self.files)} in {self.files[0].parent}"] if self.files else []
+        return "\n\n".join(blocks)
+
+
+def dvh(
+    patient: Path,
+    *,
+    out: Path | None = None,
+    structures: list[str] | None = None,
+    figures: list[str] | None = None,
+    dose: list[str] | None = None,
+    prescription: float | None = None,
+    fractions: float | None = None,
+    alpha_beta: float | None = None,
+    ntcp: bool = False,
+    unit: Literal["Gy", "cGy"] = "Gy",
+    series_uid: str | None = None,
+    structure_set_uid: str | None = None,
+    same_frame: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Plan:
+    """DVHs of a plan: a table of every structure on the screen; with --out also CSV, JSON and the plot (PNG, SVG).
+
+    The folder holds a CT or MR, an RTSTRUCT (or SEG) and an RTDOSE; folders of NIfTI files and OpenKBP patients are read too. Beams or
+    fraction groups are added up where there is no dose of the whole plan. With doses of several plans --dose says which one; several are
+    added. Volumes are exact to the contour, doses to the interpolated dose, however small the structure.
+
+    Figures are written as D95%, D2cc, V20Gy, V20Gy[cc], V95% (of the prescription), Dmean, Dmax. Targets named like PTV_7000, PTV_50p4Gy
+    or PTV_2000x5 tell their prescription themselves (TG-263: in cGy unless Gy is said; x5: that dose in each of 5 fractions).
+
+    Examples:
+        oncontour dvh DICOM_FOLDER
+        oncontour dvh DICOM_FOLDER --out OUT --structures SpinalCord,Parotid_L --figures Dmean,D0.03cc,V20Gy
+        oncontour dvh DICOM_FOLDER --dose RTDOSE.dcm --prescription 66 --fractions 33 --alpha-beta 3
+
+    Args:
+        patient: folder with images, structures and dose
+        out: folder to make for dvh.csv, curves.csv, dvh.json, dvh.png and dvh.svg
+        structures: only these (separated by commas)
+        figures: columns of the table (separated by commas)
+        dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several; those of several plans are added up
+        prescription: Gy, of targets whose name does not tell; that of the RTPLAN by default
+        fractions: number of fractions; that of the RTPLAN by default
+        alpha_beta: Gy; all doses, the prescription too, are then told as the dose in 2 Gy fractions of the same effect (EQD2)
+        ntcp: tell the risk by every published model that has all it needs; none of an organ of which more than 5 % has no dose
+        unit: what the numbers of the dose are; cGy where a file says Gy and holds centigray
+        series_uid: SeriesInstanceUID of the images, where the folder holds several
+        structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG, where the folder holds several
+        same_frame: take structures that name another frame of reference than the images, where an export rewrote the UIDs: PatientID and
+            every plane must agree with the images, and it is recorded
+        overwrite: replace OUT where it is an earlier result
+        progress: called with the fraction done
+    """
+    from oncontour.io import read
+    from oncontour.result import check_out
+
+    if out is not None:
+        check_out(out, [patient], FILES, overwrite=overwrite, of="the patient")
+    case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=dose or ())
+    plan = evaluate(
+        case,
+        structures=structures,
+        figures=figures or FIGURES,
+        prescription_gy=prescription,
+        fractions=fractions,
+        alpha_beta_gy=alpha_beta,
+        ntcp=ntcp,
+        unit=unit,
+        progress=progress,
+    )
+    return plan if out is None else write(plan, out, overwrite=overwrite)
+
+
+def evaluate(
+    case: Case,
+    *,
+    structures: Sequence[str] | None = None,
+    figures: Sequence[str] = FIGURES,
+    prescription_gy: float | None = None,
+    fractions: float | None = None,
+    alpha_beta_gy: float | None = None,
+    ntcp: bool = False,
+    unit: Literal["Gy", "cGy"] = "Gy",
+    progress: Progress | None = None,
+) -> Plan:
+    """The plan of ``case``: images["dose"] in its structures, as contours where they are drawn and there is no mask.
+
+    Raises DoseError where there is no dose, where it is NaN or negative, in the wrong unit, or meets no structure; InputError for
+    structures that are not there; ConfigError for figures that cannot be read, or that need what is not known.
+    """
+    from oncontour.dose.metric_names import parse
+
+    parsed = list({str(one): one for one in map(parse, figures)}.values())  # Dmedian is D50%: one column
+    for what, value in (("a prescription (Gy)", prescription_gy), ("a number of fractions", fractions)):
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{what} is above 0, not {value:g}")
+    names = _chosen(case, structures)
+    dose, notes = _dose(case, unit)
+    known = case.facts
+    prescription = prescription_gy if prescription_gy is not None else known.get("prescription_gy")
+    physical, broken = _histograms(case, dose, names, strict=structures is not None, progress=progress)
+    notes += broken
+    names = list(physical)
+    prescriptions = _prescriptions(names, prescription)
+    _check_unit(physical, prescriptions)
+    notes += [one.note for one in physical.values() if one.note]
+    notes += _doubts(physical, prescriptions)
+    dvhs, told = physical, prescriptions
+    is_prescribed = any(prescriptions.get(name, prescription) for name in names)
+    if alpha_beta_gy is not None:
+        effect = _effect(case, unit, alpha_beta_gy, fractions)
+        notes += effect.notes
+        dvhs = effect.of(case, physical)
+        told = {name: gy for name, physical_gy in prescriptions.items() if (gy := effect.of_gy(physical_gy))}
+        prescription = effect.of_gy(prescription) if prescription else None
+    wanted = {name: told.get(name, prescription) for name in names}
+    table = {name: {"cc": one.volume_cc, **_figures(one, parsed, wanted[name], is_prescribed)} for name, one in dvhs.items()}
+    targets = _targets(dose, physical, prescriptions)
+    risks, left_out = _risks(physical, dvhs, known) if ntcp else ({}, [])
+    notes += left_out
+    if ntcp and not risks:
+        notes.append("no published model has all that it needs here (structures, and facts of the patient)")
+    return Plan(case.id, dvhs, tuple(str(p) for p in parsed), table, targets, risks, tuple(dict.fromkeys(notes)), told)
+
+
+def write(plan: Plan, out: Path, *, overwrite: bool = False) -> Plan:
+    """Write all FILES into folder ``out``, which appears whole or not at all; the plan that knows where they are.
+
+    Raises OutputError where ``out`` holds other things, or an earlier result that ``overwrite`` does not give up.
+    """
+    from oncontour.files import write_text
+    from oncontour.report.dvh import draw, save
+    from oncontour.result import result_folder
+
+    with result_folder(out, FILES, overwrite=overwrite) as temporary:
+        write_text(temporary / TABLE, _csv(_table_rows(plan)))
+        write_text(temporary / CURVES, _csv(_curve_rows(plan)))
+        write_text(temporary / RECORD, json.dumps(record(plan), indent=1, allow_nan=False) + "\n")
+        save(
+            draw(plan.dvhs, prescriptions_gy={name: gy for name, gy in plan.prescribed_gy.items() if name in plan.targets}),
+            temporary / PLOT,
+        )
+    return replace(plan, files=tuple(out / name for name in FILES))
+
+
+def record(plan: Plan) -> dict[str, Any]:
+    """All of the plan for programs; a figure that does not exist is null."""
+    return {
+        "schema": SCHEMA,
+        "id": plan.id,
+        "structures": {
+            name: {
+                "volume_cc": plan.dvhs[name].volume_cc,
+                "missing_cc": plan.dvhs[name].missing_cc,
+                "basis": plan.dvhs[name].basis,
+                "min_gy": _known(plan.dvhs[name].min_gy),
+                "mean_gy": _known(plan.dvhs[name].mean_gy),
+                "max_gy": _known(plan.dvhs[name].max_gy),
+                "figures": {key: _known(value) for key, value in row.items() if key != "cc"},
+            }
+            for name, row in plan.table.items()
+        },
+        "targets": {name: {key: _known(value) for key, value in asdict(target).items()} for name, target in plan.targets.items()},
+        "ntcp": dict(plan.risks),
+        "notes": list(plan.notes),
+    }
+
+
+# ---- what is there
+
+
+def _chosen(case: Case, structures: Sequence[str] | None) -> list[str]:
+    if not case.structures:
+        why = because(case.facts.get("notes", ()), NoteCode.STRUCTURES_LEFT_OUT)
+        hint = "add the RTSTRUCT of these images, or masks" + (", or name one with --structure_set_uid" if why else "")
+        raise InputError(f"no structures here{why}", where=f"case {case.id}", hint=hint)
+    absent = [name for name in structures or () if name not in case.structures]
+    if absent:
+        raise InputError(f"no structure {', '.join(absent)}; there are {', '.join(case.structures)}", where=f"case {case.id}")
+    return list(structures or case.structures)
+
+
+def _dose(case: Case, unit: str) -> tuple[Volume, list[str]]:
+    from oncontour.core.volume import Volume
+    from oncontour.dose.cells import check
+
+    said = list(case.facts.get("notes", ()))
+    if "dose" not in case.images:
+        why = because(said, NoteCode.DOSE_LEFT_OUT)
+        raise DoseError(f"no dose to use{why}", where=f"case {case.id}", hint=f"add the RTDOSE of this plan, or {CHOOSE_DOSE}")
+    dose = case.images["dose"]
+    check(dose.array, f"case {case.id}")
+    if not dose.array.any():
+        raise DoseError("the dose is 0 everywhere", where=f"case {case.id}")
+    if unit == "cGy":
+        said = except_about(said, NoteCode.DOSE_MAY_BE_CENTIGRAY)
+        dose = Volume(dose.array / 100, dose.geometry)
+    return dose, said
+
+
+def _histograms(
+    case: Case, dose: Volume, names: Sequence[str], *, strict: bool, progress: Progress | None
+) -> tuple[dict[str, DVH], list[str]]:
+    """A DVH a structure, and what is said of those that cannot be filled; ``strict`` raises instead."""
+    from oncontour.dose import dvh as histograms
+
+    found, broken = {}, []
+    for n, name in enumerate(names):
+        try:
+            found[name] = histograms.dvh(dose, _solid(case, name), name=name)
+        except (StructureError, LimitError) as error:
+            if strict:
+                raise
+            broken.append(f"{name} is left out: {error.what}")
+        if progress is not None:
+            progress((n + 1) / len(names))
+    if not any(one.dosed_cc for one in found.values()) and any(one.volume_cc for one in found.values()):
+        raise DoseError(
+            f"none of the {len(found)} structures meets the dose, which covers {dose.geometry}",
+            where=f"case {case.id}",
+            hint="make sure that dose and structures are of one patient and one frame of reference",
+        )
+    return found, broken
+
+
+def _solid(case: Case, name: str) -> Contours | Volume:
+    return case.masks[name] if name in case.masks else case.contours[name]
+
+
+def _prescriptions(names: Sequence[str], prescription_gy: float | None) -> dict[str, float]:
+    """Target -> Gy: as its TG-263 name tells (``_told_gy``), else ``prescription_gy``."""
+    from oncontour.quality.rules import is_target
+
+    told = {name: _told_gy(name) or prescription_gy for name in filter(is_target, names)}
+    return {name: gy for name, gy in told.items() if gy}
+
+
+def _told_gy(name: str) -> float | None:
+    """The dose in a target's name, None where there is none or several: cGy in three to five digits, or with a unit.
+
+    A dose a fraction is multiplied; what would then be more than MOST_TOLD_GY is taken as the whole (PTV_6000x30). Digits of cGy go before
+    Gy, which may be a fraction's (PTV_2Gy_7000); of several in Gy nobody knows which is the whole.
+
+    >>> [_told_gy(name) for name in ("PTV_7000", "PTV_50p4Gy", "PTV_Liver_2000x3", "PTV_Liver_20Gyx3", "PTV_20210304", "PTV_2Gy_70Gy")]
+    [70.0, 50.4, 60.0, 60.0, None, None]
+    """
+    in_cgy, in_gy = [], []
+    for number, unit, fractions in _TOLD.findall(name):
+        if unit.lower() == "gy":
+            in_gy.append(_whole(float(number.lower().replace("p", ".")), fractions))
+        elif unit or re.match(r"\d{3,5}(?!\d)", number):  # a point after cGy is the number of a copy (PTV_7000.1)
+            in_cgy.append(_whole(float(re.split(r"[.p]", number, flags=re.IGNORECASE)[0]) / 100, fractions))
+    return in_cgy[0] if in_cgy else in_gy[0] if len(in_gy) == 1 else None
+
+
+def _whole(gy: float, fractions: str) -> float:
+    """``gy`` in each of so many ``fractions`` ("" for one), unless that is more than anybody gives."""
+    whole = gy * int(fractions or 1)
+    return whole if whole <= MOST_TOLD_GY else gy
+
+
+def _check_unit(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> None:
+    """Raise DoseError for numbers that cannot be Gy."""
+    for name, one in dvhs.items():
+        middle = one.dose_to_percent(50)
+        limit = FAR_OFF * prescriptions[name] if name in prescriptions else MOST_GY
+        if middle > limit:
+            of = f", prescribed are {prescriptions[name]:g} Gy" if name in prescriptions else ""
+            raise DoseError(
+                f"{name} would receive {middle:.0f} Gy in the median{of}: the numbers look like centigray",
+                where=f"structure {name}",
+                hint="if they are, say so with --unit cGy",
+            )
+
+
+def _doubts(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> Iterator[str]:
+    for name, gy in prescriptions.items():
+        middle = dvhs[name].dose_to_percent(50)
+        if middle < gy / 2 or middle > 1.5 * gy:
+            yield f"{name} receives {middle:.1f} Gy in the median, prescribed are {gy:g} Gy: is this the whole treatment's dose, in Gy?"
+
+
+@dataclass(frozen=True, eq=False)
+class _Effect:
+    """How doses become EQD2: all of the dose in ``fractions`` equal ones, or, where there are several, the sum of its ``groups``: Gy of
+    each, and in how many equal fractions it is given."""
+
+    alpha_beta_gy: float
+    fractions: float = 0.0
+    groups: tuple[tuple[Volume, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def of(self, case: Case, physical: Mapping[str, DVH]) -> dict[str, DVH]:
+        """The DVHs as EQD2."""
+        from oncontour.dose.dvh import dvh, eqd2_basis, eqd2_of_groups
+
+        if not self.groups:
+            return {name: one.eqd2(self.alpha_beta_gy, self.fractions) for name, one in physical.items()}
+        dose, basis = eqd2_of_groups(self.groups, self.alpha_beta_gy), eqd2_basis(self.alpha_beta_gy)
+        return {name: replace(dvh(dose, _solid(case, name), name=name), basis=basis) for name in physical}
+
+    def of_gy(self, gy: float) -> float | None:
+        """EQD2 of a prescription; None where several groups give it, as it is not told which part each of them gives."""
+        from oncontour.dose.dvh import eqd2_gy
+
+        return None if self.groups else eqd2_gy(gy, self.fractions, self.alpha_beta_gy)
+
+
+def _effect(case: Case, unit: str, alpha_beta_gy: float, fractions: float | None) -> _Effect:
+    """How the dose of ``case`` becomes EQD2: ``fractions`` goes before what the plan tells.
+
+    Raises DoseError for a dose that is weighted by biology already; ConfigError where it is not known in which fractions it is given.
+    """
+    from oncontour.io.dicom.doses import FractionGroup
+    from oncontour.io.dicom.rtdose import DoseKind
+
+    kind = case.facts.get("rtdose")
+    if isinstance(kind, DoseKind) and kind.type == "EFFECTIVE":
+        hint = "leave out --alpha_beta, or export the physical dose"
+        raise DoseError("the dose is EFFECTIVE: it is weighted by biology already", where=f"case {case.id}", hint=hint)
+    groups = tuple(group for group in case.facts.get("fraction_groups", ()) if isinstance(group, FractionGroup))
+    several = len(groups) > 1 or (isinstance(kind, DoseKind) and (kind.plans > 1 or kind.summation == "MULTI_PLAN"))
+    count = fractions if fractions is not None else case.facts.get("fractions")
+    if count:
+        what = "EQD2 takes the dose of all plans and fraction groups as given in equal fractions: summed by group it is as much or more"
+        return _Effect(alpha_beta_gy, count, notes=(what,) if several else ())
+    if len(groups) < 2 or any(group.fractions is None for group in groups):
+        raise ConfigError(
+            "EQD2 needs the number of fractions, which no RTPLAN tells here"
+            + (f" of each of the {len(groups)} plans or fraction groups" if len(groups) > 1 else ""),
+            hint="give it with --fractions",
+        )
+    listed = " and ".join(f"{group.fractions}" for group in groups)
+    given = tuple((group.dose, float(group.fractions)) for group in groups if group.dose is not None and group.fractions)
+    if len(given) < len(groups):
+        raise ConfigError(
+            f"EQD2 needs the dose of each fraction group, and no RTDOSE tells them apart: {len(groups)} groups of {listed} fractions",
+            where=f"case {case.id}",
+            hint="export the RTDOSE of each group (DoseSummationType FRACTION) or beam too, or say with --fractions that all are equal",
+        )
+    scale = 0.01 if unit == "cGy" else 1.0
+    note = (
+        f"EQD2 is the sum of {len(groups)} fraction groups, each in equal fractions of its own: {listed}; of a prescription it is not known"
+    )
+    return _Effect(alpha_beta_gy, groups=tuple((dose.map(lambda gy: gy * scale), n) for dose, n in given), notes=(note,))
+
+
+def _figures(one: DVH, parsed: Sequence[Figure], prescription_gy: float | None, known: bool) -> dict[str, float]:
+    """What ``one`` receives; percent of a prescription is NaN where only other structures have one (``known``)."""
+    none = known and not prescription_gy
+    return {str(p): math.nan if none and p.needs_prescription else one.figure(p, prescription_gy) for p in parsed}
+
+
+def _targets(dose: Volume, dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> dict[str, Target]:
+    from oncontour.dose.indices import conformity, homogeneity
+
+    out = {}
+    for name, gy in prescriptions.items():
+        one, isodose = dvhs[name], 0.95 * gy
+        if not one.dosed_cc:
+            continue
+        shape = (math.nan, math.nan, math.nan)
+        if not any(other != name and _goes_beyond(other, its_gy, name, gy) for other, its_gy in prescriptions.items()):
+            found = conformity(dose, one, isodose)
+            shape = found.paddick, found.rtog, found.gradient
+        out[name] = Target(gy, one.percent_above(isodose), one.dose_to_percent(95), homogeneity(one), *shape)
+    return out
+
+
+def _goes_beyond(other: str, other_gy: float, name: str, gy: float) -> bool:
+    """Whether the isodose of target ``name`` must enclose ``other`` as well."""
+    rank = [next(n for n, kinds in enumerate(NESTED) if one.upper().startswith(kinds)) for one in (other, name)]
+    return other_gy > gy or (other_gy == gy and rank[0] >= rank[1])
+
+
+def _risks(physical: Mapping[str, DVH], told: Mapping[str, DVH], facts: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
+    """(risk by model, a sentence on each organ that none is told of: too much of it has no dose).
+
+    Models fitted to physical doses get those; the others the doses as they are told.
+    """
+    from oncontour.dose.ntcp import MODELS, PHYSICAL, applicable, dosed, organs
+
+    whole = dosed(physical)
+    by_physical, by_told = applicable(whole, facts), applicable({name: told[name] for name in whole}, facts)
+    risks = {name: (by_physical if MODELS[name].dose == PHYSICAL else by_told)[name] for name in by_told}
+    return risks, [f"no published model of {name}: {physical[name].note}" for name in organs() if name in physical and name not in whole]
+
+
+# ---- as text
+
+
+def _number(value: float) -> str:
+    if value != value:
+        return "-"
+    return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
+
+
+def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[n]) for row in (head, *rows)) for n in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in (head, *rows)
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _risk_table(risks: Mapping[str, float]) -> str:
+    from oncontour.dose.ntcp import MODELS
+
+    rows = [[f"{MODELS[name].endpoint} ({MODELS[name].source})", f"{100 * value:.1f} %"] for name, value in risks.items()]
+    return _columns(["published model", "risk"], rows) + "\nFor research: none of these models is validated for this patient."
+
+
+def _table_rows(plan: Plan) -> Iterator[list[Any]]:
+    yield ["structure", "volume_cc", "missing_cc", "basis", "min_gy", "mean_gy", "max_gy", *plan.figures]
+    for name, one in plan.dvhs.items():
+        figures = [value for key, value in plan.table[name].items() if key != "cc"]
+        yield [name, one.volume_cc, one.missing_cc, one.basis, one.min_gy, one.mean_gy, one.max_gy, *figures]
+
+
+def _curve_rows(plan: Plan) -> Iterator[list[Any]]:
+    yield ["structure", "dose_gy", "volume_cc", "volume_percent"]
+    for name, one in plan.dvhs.items():
+        if one.dosed_cc:
+            for gy, cc in zip(*one.cumulative(CURVE_GY), strict=True):
+                yield [name, float(gy), float(cc), 100 * float(cc) / one.dosed_cc]
+
+
+def _csv(rows: Iterator[list[Any]]) -> str:
+    """CSV with numbers to six places; a figure that does not exist is an empty cell. Names cannot become formulas."""
+    out = text_io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for row in rows:
+        writer.writerow([_cell(value) for value in row])
+    return out.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.6g}"
+    text = str(value)
+    return f"'{text}" if text[:1] in "=+-@" else text
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else float(value)

@@ -1,0 +1,380 @@
+"""Contouring: a CT becomes masks of organs and targets.
+
+One output channel and one sigmoid a structure. A structure that was not contoured in a patient has no say in that patient's loss:
+absent is not background. Where structures may overlap (``settings.overlap``) each is drawn whole, else a voxel belongs to one alone.
+Training windows are cut, moved and turned in one interpolation from arrays kept in memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from oncontour.classes import named_by_user
+from oncontour.core.case import Case
+from oncontour.core.geometry import Geometry
+from oncontour.core.volume import written_cc
+from oncontour.errors import ConfigError, TrainingError
+from oncontour.learn.card import Card
+from oncontour.learn.task import Batch, Draw, Progress, Task, check_grid, first_card, seeded
+from oncontour.nets import make_net
+from oncontour.ops.augment import Move, Ranges, mirrored
+from oncontour.ops.intensity import AIR_HU, window
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ContourSettings:
+    """What makes a contouring model; kept in its card, so that the file alone rebuilds it."""
+
+    structures: tuple[str, ...]
+    """TG-263 names, one output each"""
+    net: str = "unet3d"
+    """a row of NETS"""
+    net_options: dict[str, Any] = field(default_factory=dict)
+    """the net's own options, such as output_stride or widths"""
+    neighbours: int = 0
+    """2D nets: so many slices on either side ride along as channels (0 is 2D, 1 and more 2.5D)"""
+    spacing_mm: Triple = (2.5, 4.0, 4.0)
+    """working grid (k, j, i)"""
+    spacing_tolerance: float = 0.35
+    """a CT whose spacing is within this fraction of ``spacing_mm`` on every axis is taken as it is, unresampled"""
+    window: tuple[int, int, int] = (64, 64, 64)
+    """voxels (k, j, i) the net sees at once; k is 1 for 2D nets"""
+    hu: tuple[float, float] = (-300.0, 500.0)
+    """grey values from black to white"""
+    loss: Literal["dice_bce", "paper"] = "dice_bce"
+    """"paper": 1 - DSC alone (Xue et al. 2020)"""
+    hardest: float = 1.0
+    """part of a window's voxels, the worst first, over which a structure's cross-entropy is averaged; below 1 stray claims cost more"""
+    slices: Literal["balanced", "all", "target"] = "balanced"
+    """what an epoch draws: windows balanced over structures; every slice; or every slice that bears a structure"""
+    draws: int = 200
+    """windows or slices an epoch; 0 with "all" or "target": every one once"""
+    augment: Ranges = field(default_factory=Ranges)
+    """how far training windows are turned, zoomed, shifted and shaded"""
+    mask_body: bool = True
+    """predicting: what lies outside the patient becomes air first, unless the CT was masked before we got it"""
+    mirror: bool = False
+    """predicting: the mean of what the net says of the image and of its mirror image, sides swapped back; twice the time"""
+    threshold: float | tuple[float, ...] = 0.5
+    """probability from which a voxel is inside: one, or one for each structure"""
+    overlap: bool | None = None
+    """true: structures may overlap (a GTV in its PTV, a lens in an eye), each is drawn whole; false: a voxel that several claim goes to the
+    likeliest alone; left out: likewise, and training refuses patients whose structures overlap"""
+    tune_threshold: bool = False
+    """after training, choose the threshold of each structure from the patients held back (``contour/thresholds.py``)"""
+
+    def __post_init__(self) -> None:
+        for name in ("structures", "spacing_mm", "window", "hu"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.structures or len(set(self.structures)) != len(self.structures) or len(self.structures) > 32:
+            raise ConfigError(f"a model contours 1 to 32 different structures, not {list(self.structures)}")
+        check_grid(self.spacing_mm, self.window, self.neighbours)
+        if not (np.isfinite(self.hu).all() and len(self.hu) == 2 and self.hu[0] < self.hu[1]):
+            raise ConfigError(f"the HU range runs from low to high, not {self.hu}")
+        if self.draws < 0 or not self.spacing_tolerance >= 0:
+            raise ConfigError(f"draws and spacing_tolerance are 0 or more, not {self.draws} and {self.spacing_tolerance}")
+        if not isinstance(self.threshold, float | int):
+            object.__setattr__(self, "threshold", tuple(self.threshold))
+        each = self.thresholds
+        if len(each) != len(self.structures) or not all(0 < t < 1 for t in each):
+            raise ConfigError(f"threshold is a probability, or one for each of {len(self.structures)} structures, not {self.threshold}")
+        if not 0 < self.hardest <= 1:
+            raise ConfigError(f"hardest is a part of the voxels, above 0 and up to 1, not {self.hardest}")
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The threshold of each structure."""
+        return self.threshold if isinstance(self.threshold, tuple) else (self.threshold,) * len(self.structures)
+
+
+@dataclass(frozen=True)
+class Clash:
+    """Two structures of a patient that share more than the uncertainty of drawing them: both, their volumes, and what they share."""
+
+    structures: tuple[str, str]
+    volumes_cc: tuple[float, float]
+    shared_cc: float
+
+    def __str__(self) -> str:
+        (a, b), (one, other) = self.structures, self.volumes_cc
+        return f"{a} ({written_cc(one)} cc) and {b} ({written_cc(other)} cc) share {written_cc(self.shared_cc)} cc"
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """A case as training arrays on the working grid: HU (k, j, i), bit n of ``bits`` for structure n, which structures are known."""
+
+    case_id: str
+    ct: NDArray[np.int16]
+    bits: NDArray[np.uint32]
+    known: NDArray[np.bool_]
+    geometry: Geometry
+    places: tuple[NDArray[np.int32], ...]
+    """for each structure (m, 3) of its voxels (at most 2000), to centre windows on"""
+    clash: Clash | None = None
+    """the two structures that overlap most, where any do"""
+    lost: tuple[str, ...] = ()
+    """structures that were contoured and are too thin for a voxel of the working grid: not known, as they are not absent"""
+
+
+class ContourTask(Task[Sample]):
+    """Contours of ``settings.structures``; see the module's words and ``learn/task.py`` for the contract."""
+
+    name = "contour"
+
+    def __init__(self, settings: ContourSettings, card: Card | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        self._card = card
+        if card is None:
+            named_by_user(settings.net)
+        self.net = make_net(settings.net, 1 + 2 * settings.neighbours, len(settings.structures), **settings.net_options)
+        self.flat = getattr(self.net, "dims", 3) == 2
+        if self.flat != (settings.window[0] == 1):
+            raise ConfigError(f"net {settings.net!r} has {2 if self.flat else 3} dimensions, its window {settings.window} does not")
+        if settings.neighbours < 0 or (settings.neighbours and not self.flat):
+            raise ConfigError(
+                f"neighbours={settings.neighbours} with net {settings.net!r}: 0 or more slices ride along with a net in two dimensions",
+                hint="a net in three sees its neighbours in the window: leave neighbours at 0",
+            )
+        # A third faster on a CPU (and with windows of one: without, 3D convolutions there fall back to a slow path); values are the same.
+        self._format = torch.channels_last if self.flat else torch.channels_last_3d
+        self.net.to(memory_format=self._format)  # type: ignore[call-overload]
+        divisor = getattr(self.net, "divisor", 1)
+        if any(n % divisor for n in settings.window[1 if self.flat else 0 :]):
+            raise ConfigError(f"window {settings.window} must be made of multiples of {divisor} for net {settings.net!r}")
+        if not self.flat and divisor > 1 and max(settings.window) == divisor:
+            raise ConfigError(
+                f"window {settings.window} is a single point to net {settings.net!r} at its coarsest: one side of {2 * divisor}"
+            )
+        self._mirror = mirrored(settings.structures)
+        if settings.mirror and self._mirror is None:
+            raise ConfigError(f"one side of a pair is missing among {list(settings.structures)}, so mirror must stay off")
+
+    def start_afresh(self) -> None:
+        super().start_afresh()
+        head = getattr(self.net, "head", None)
+        if self.settings.loss != "paper" and head is not None:
+            # Organs are rare: starting at "nowhere" saves the first hundred steps.
+            torch.nn.init.constant_(head.bias, -4.0)
+
+    # ---- the contract
+
+    def taught(self, samples: Sequence[Sample]) -> set[int]:
+        return {n for sample in samples for n, known in enumerate(sample.known) if known and len(sample.places[n])}
+
+    @classmethod
+    def from_card(cls, card: Card) -> ContourTask:
+        """The task that a model's card describes, its net still without weights. Raises ModelError where the card is wrong."""
+        from oncontour.learn.build import settings_from
+
+        return cls(settings_from(card, ContourSettings), card)
+
+    def card(self) -> Card:
+        return self._card or first_card(self, self.settings)
+
+    def working_grid(self, geometry: Geometry) -> Geometry:
+        """The grid the net sees a case on: upright (S, P, L), the case's own voxels where they are near ``spacing_mm``, else resampled."""
+        upright = geometry.reorient()
+        ratio = np.asarray(upright.spacing_mm) / np.asarray(self.settings.spacing_mm)
+        checked = ratio[1:] if self.flat else ratio
+        if (np.abs(checked - 1) <= self.settings.spacing_tolerance).all():
+            return upright
+        wanted = list(self.settings.spacing_mm)
+        if self.flat:
+            wanted[0] = upright.spacing_mm[0]
+        return upright.resample(wanted)
+
+    def samples(self, case: Case) -> list[Sample]:
+        names = self.settings.structures
+        known = np.array([name in case.structures for name in names])
+        if not known.any():
+            return []
+        grid = self.working_grid(case.geometry)
+        ct = case.ct.to(grid, fill=AIR_HU).array
+        bits, lost = np.zeros(grid.shape, np.uint32), np.zeros(len(names), bool)
+        places = []
+        for n, name in enumerate(names):
+            inside = case.mask(name, grid).array if known[n] else np.zeros(grid.shape, bool)
+            bits |= inside.astype(np.uint32) << np.uint32(n)
+            where = np.argwhere(inside).astype(np.int32)
+            lost[n] = known[n] and not len(where) and _drawn(case, name)
+            places.append(where[:: max(1, len(where) // 2000)])
+        hu = np.clip(ct, -32768, 32767).astype(np.int16)
+        thin = tuple(name for name, gone in zip(names, lost, strict=True) if gone)
+        return [Sample(case.id, hu, bits, known & ~lost, grid, tuple(places), clash(names, bits, grid), thin)]
+
+    def plan(self, samples: Sequence[Sample], rng: np.random.Generator, *, train: bool) -> list[Draw]:
+        """As ``Task.plan``. Raises TrainingError where structures overlap and ``settings.overlap`` does not say what is to be done, and
+        where no patient to learn from has a voxel of any structure."""
+        if self.settings.overlap is None:
+            _check_apart(samples)
+        if self.settings.slices != "balanced":
+            draws = [
+                Draw(n, (float(k), (s.ct.shape[1] - 1) / 2, (s.ct.shape[2] - 1) / 2), int(rng.integers(2**62)) if train else None)
+                for n, s in enumerate(samples)
+                for k in self._slices(s)
+            ]
+            if train:
+                rng.shuffle(draws)
+                return draws[: self.settings.draws or None]
+            # A tenth as many to watch, spread over all patients.
+            return draws[:: max(1, len(draws) // max(8, self.settings.draws // 10))] if self.settings.draws else draws
+        bearing = {o: [n for n, s in enumerate(samples) if len(s.places[o])] for o in range(len(self.settings.structures))}
+        organs = [o for o, group in bearing.items() if group]
+        if not organs and train:
+            raise TrainingError(
+                f"no patient has a voxel of {', '.join(self.settings.structures)} on the working grid of {self.settings.spacing_mm} mm",
+                where=f"{len(samples)} patients",
+                hint="are their masks empty, or smaller than a voxel?",
+            )
+        if not organs:  # to watch, patients who have none of it are still worth a look: nothing should be claimed there
+            return [Draw(n, tuple((size - 1) / 2 for size in s.ct.shape), None) for n, s in enumerate(samples)]
+        if not train:
+            rng = seeded(0)
+        draws = []
+        for n in range(self.settings.draws if train else max(8, self.settings.draws // 10)):
+            organ = organs[n % len(organs)]
+            chosen = bearing[organ][int(rng.integers(len(bearing[organ])))]
+            # Half of the windows stand on the organ itself: centred on any, a rare one at the end of the scan would hardly be seen.
+            places = samples[chosen].places
+            choices = [places[organ]] if rng.random() < 0.5 else [p for p in places if len(p)]
+            place = choices[int(rng.integers(len(choices)))]
+            place = place[int(rng.integers(len(place)))]
+            k, j, i = (float(v) for v in place)
+            draws.append(Draw(chosen, (k, j, i), int(rng.integers(2**62)) if train else None))
+        return draws
+
+    def _slices(self, sample: Sample) -> NDArray[np.intp]:
+        if self.settings.slices == "all":
+            return np.arange(len(sample.ct))
+        return np.flatnonzero(sample.bits.any(axis=(1, 2)))
+
+    def item(self, samples: Sequence[Sample], draw: Draw) -> dict[str, Tensor]:
+        sample, s = samples[draw.sample], self.settings
+        move = Move() if draw.seed is None else self._draw(seeded(draw.seed))
+        depth, rows, columns = s.window
+        image, masks = move.take(
+            sample.ct, sample.bits, len(s.structures), sample.geometry.spacing_mm, draw.centre, (depth + 2 * s.neighbours, rows, columns)
+        )
+        known = sample.known
+        if move.flip_left_right and self._mirror is not None:
+            masks, known = masks[self._mirror], known[self._mirror]
+        x, y = torch.from_numpy(window(image, *s.hu)), torch.from_numpy(np.ascontiguousarray(masks)).float()
+        if self.flat:
+            return {"image": x, "masks": y[:, s.neighbours], "known": torch.from_numpy(known.astype(np.float32))}
+        return {"image": x[None], "masks": y, "known": torch.from_numpy(known.astype(np.float32))}
+
+    def _draw(self, rng: np.random.Generator) -> Move:
+        move = self.settings.augment.draw(rng, flat=self.flat)
+        return move if self._mirror is not None else replace(move, flip_left_right=False)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        image = batch["image"].contiguous(memory_format=self._format)
+        logits, masks, known = self.net(image), batch["masks"], batch["known"]
+        known = known.reshape(*known.shape, *[1] * (logits.ndim - 2))
+        dsc, counted = soft_dice(torch.sigmoid(logits) * known, masks * known)
+        mean_dsc = (dsc * counted).sum() / counted.sum().clamp(min=1)
+        if self.settings.loss == "paper":
+            return 1 - mean_dsc, {"dsc": float(mean_dsc.detach())}
+        bce = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").flatten(2)
+        if self.settings.hardest < 1:
+            bce = bce.topk(max(1, round(self.settings.hardest * bce.shape[2])), sorted=False).values
+        bce = (bce.mean(2) * known.flatten(1)).sum() / known.sum().clamp(min=1)
+        return 1 - mean_dsc + bce, {"dsc": float(mean_dsc.detach()), "bce": float(bce.detach())}
+
+    def finish(self, train: Sequence[Sample], held_back: Sequence[Sample]) -> dict[str, Any]:
+        """What the card tells: in how many patients a structure was too thin for the working grid, so that they taught nothing of it; and
+        with ``settings.tune_threshold``, by which thresholds are chosen and set, from how many patients and what they gain."""
+        lost = Counter(name for sample in (*train, *held_back) for name in sample.lost)
+        thin = {"too_thin": dict(sorted(lost.items()))} if lost else {}
+        if not self.settings.tune_threshold:
+            return thin
+        from oncontour.contour.thresholds import tuned
+
+        self.eval()
+        thresholds, told = tuned(self, train, held_back)
+        self.settings = replace(self.settings, threshold=thresholds)
+        return {**thin, "thresholds": told}
+
+    def predict(self, case: Case, progress: Progress | None = None) -> Case:
+        from oncontour.contour.predict import contour
+
+        return contour(self, case, progress)
+
+
+def _drawn(case: Case, name: str) -> bool:
+    """Whether anything was contoured under ``name``, however small."""
+    return bool(case.masks[name].array.any()) if name in case.masks else bool(case.contours[name].polygons)
+
+
+_SLIVER, _LARGE = 0.05, 1 / 3
+"""Parts of the smaller of two structures. In 173 patients (OpenKBP) two organs share up to 0.30 of the smaller one, and up to 0.013 of it
+lies deeper in both than a voxel: contours that do not quite meet. A PTV and a larynx share up to 1, and 0.58 lies deeper."""
+
+
+def clash(names: Sequence[str], bits: NDArray[np.uint32], grid: Geometry) -> Clash | None:
+    """Of the structures in ``bits`` (bit n is ``names[n]``) the two that share most of the smaller one; None where none share enough.
+
+    Enough is a third of the smaller one's voxels, or a twentieth of them at least a voxel inside both: no boundary is drawn so badly.
+    """
+    kinds, counts = np.unique(bits[(bits & (bits - np.uint32(1))) != 0], return_counts=True)
+    found: list[tuple[float, Clash]] = []
+    for pair in combinations(range(len(names)), 2):
+        both = np.uint32(sum(1 << n for n in pair))
+        shared = int(counts[(kinds & both) == both].sum())
+        if not shared:
+            continue
+        sizes = [int(np.count_nonzero(bits & np.uint32(1 << n))) for n in pair]
+        part = shared / min(sizes)
+        if part >= _LARGE or (part > _SLIVER and _deep((bits & both) == both) > _SLIVER * min(sizes)):
+            one, other, common = (n * grid.voxel_mm3 / 1000 for n in (*sizes, shared))
+            found.append((part, Clash((names[pair[0]], names[pair[1]]), (one, other), common)))
+    return max(found, key=lambda each: each[0])[1] if found else None
+
+
+def _deep(mask: NDArray[np.bool_]) -> int:
+    """How many voxels of ``mask`` have all six neighbours in it; what lies beyond the image counts as in it."""
+    (found,) = ndimage.find_objects(mask.astype(np.uint8))
+    return int(np.count_nonzero(ndimage.binary_erosion(np.pad(mask, 1, mode="edge")[tuple(slice(p.start, p.stop + 2) for p in found)])))
+
+
+def _check_apart(samples: Sequence[Sample]) -> None:
+    """Raises TrainingError where two structures of any of ``samples`` overlap."""
+    clashes = [(s.case_id, s.clash) for s in samples if s.clash is not None]
+    if not clashes:
+        return
+    patient, worst = max(clashes, key=lambda each: each[1].shared_cc / min(each[1].volumes_cc))
+    others = f" and {len(clashes) - 1} more" if len(clashes) > 1 else ""
+    raise TrainingError(
+        f"{worst}, and the model would give a voxel to one of them alone",
+        where=f"patient {patient}{others} of {len(samples)}",
+        hint="settings.overlap true draws each structure whole, false leaves what they share to the likelier one (with a new folder as "
+        "--out); or train them apart, or mend the patient's contours",
+    )
+
+
+def soft_dice(probability: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """DSC of each structure over the whole batch, (n, c, ...) both, and which structures count: those with truth or any claim.
+
+    Sums run over the batch as over one volume (Xue et al. 2020, eq. 1, on probabilities); 1 is added above and below, so that a
+    structure with no voxel and no claim scores 1. Structures without truth in the batch count only for the paper's loss of one
+    structure; otherwise their cross-entropy alone teaches them.
+    """
+    axes = (0, *range(2, truth.ndim))
+    overlap, total, voxels = (probability * truth).sum(axes), (probability + truth).sum(axes), truth.sum(axes)
+    counted = torch.ones_like(voxels) if truth.shape[1] == 1 else (voxels > 0).float()
+    return (2 * overlap + 1) / (total + 1), counted

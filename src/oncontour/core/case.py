@@ -1,0 +1,271 @@
+"""One patient at one time: the noun that everything reads and returns.
+
+Absent is absent (no key); empty is an empty mask or a ``Contours`` without polygons. The two never blur: an organ that was not
+contoured is not background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from oncontour.core.contours import Contours
+from oncontour.core.geometry import AS_REFERENCE, Geometry
+from oncontour.core.volume import Volume
+from oncontour.errors import GeometryError, InputError
+
+
+def _nothing() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+class LabelMasks(Mapping[str, Volume]):
+    """Masks of many structures that do not overlap, held as one label volume (0 is background, n is ``names[n - 1]``).
+
+    A hundred organs on 384^3 take 57 MB this way; each is a bool Volume at the moment it is asked for.
+    """
+
+    def __init__(self, labels: Volume, names: Sequence[str]) -> None:
+        if labels.array.ndim != 3 or not np.issubdtype(labels.array.dtype, np.integer):
+            raise GeometryError(f"a label volume has three axes and integers, not {labels.array.shape} of {labels.array.dtype}")
+        if len(set(names)) != len(names):
+            raise InputError(f"structure names must differ: {list(names)}")
+        if len(names) > np.iinfo(labels.array.dtype).max:
+            raise InputError(f"{len(names)} structures do not fit into labels of {labels.array.dtype}")
+        self.labels = labels
+        self._value = {name: n + 1 for n, name in enumerate(names)}
+
+    def __getitem__(self, name: str) -> Volume:
+        return Volume(self.labels.array == self._value[name], self.labels.geometry)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._value)
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._value
+
+    def value(self, name: str) -> int:
+        """The label of ``name`` in ``labels``."""
+        return self._value[name]
+
+    @property
+    def geometry(self) -> Geometry:
+        """The grid of every mask."""
+        return self.labels.geometry
+
+
+class BitMasks(Mapping[str, Volume]):
+    """Masks of many structures that may overlap, one bit each: structure n is bit n % 8 of plane n // 8 of ``planes`` (p, k, j, i).
+
+    A hundred organs on 384^3 take 736 MB this way; each is a bool Volume at the moment it is asked for. Raises GeometryError for planes
+    that are not uint8 of four axes or too few for the names, InputError for a name that comes twice.
+    """
+
+    def __init__(self, planes: Volume, names: Sequence[str]) -> None:
+        if planes.array.ndim != 4 or planes.array.dtype != np.uint8:
+            raise GeometryError(f"planes of bits have four axes and are uint8, not {planes.array.shape} of {planes.array.dtype}")
+        if len(set(names)) != len(names):
+            raise InputError(f"structure names must differ: {list(names)}")
+        if len(names) > 8 * len(planes.array):
+            raise GeometryError(f"{len(names)} structures do not fit into {len(planes.array)} planes of 8 bits")
+        self.planes = planes
+        self._number = {name: n for n, name in enumerate(names)}
+
+    def __getitem__(self, name: str) -> Volume:
+        plane, bit = self.place(name)
+        return Volume((self.planes.array[plane] & np.uint8(bit)) != 0, self.planes.geometry)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._number)
+
+    def __len__(self) -> int:
+        return len(self._number)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._number
+
+    def place(self, name: str) -> tuple[int, int]:
+        """The plane of ``name``, and the value of its bit there (1, 2, 4, ... 128)."""
+        return self._number[name] // 8, 1 << self._number[name] % 8
+
+    @property
+    def geometry(self) -> Geometry:
+        """The grid of every mask."""
+        return self.planes.geometry
+
+
+class _Layered(Mapping[str, Any]):
+    """Several mappings read as one, the first that has a key answering; values are not touched until asked for."""
+
+    def __init__(self, *layers: Mapping[str, Any]) -> None:
+        flat = (layer._layers if isinstance(layer, _Layered) else (layer,) for layer in layers)
+        self._layers: tuple[Mapping[str, Any], ...] = tuple(part for parts in flat for part in parts)
+        self._keys = tuple(dict.fromkeys(key for layer in reversed(layers) for key in layer))
+
+    def __getitem__(self, key: str) -> Any:
+        for layer in self._layers:
+            if key in layer:
+                return layer[key]
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+
+def _kept(masks: Mapping[str, Volume]) -> Mapping[str, Volume]:
+    """``masks`` as a case holds them: packed ones as they are, plain ones as a copy that nobody else can change."""
+    return masks if isinstance(masks, LabelMasks | BitMasks | _Layered) else dict(masks)
+
+
+def _check_bool(masks: Mapping[str, Volume], where: str) -> None:
+    """Raises InputError for a mask that is not bool. Packed masks are bool by making."""
+    for layer in masks._layers if isinstance(masks, _Layered) else (masks,):
+        for name, mask in () if isinstance(layer, LabelMasks | BitMasks) else layer.items():
+            if mask.array.dtype != bool or mask.array.ndim != 3:
+                shown = f"{mask.array.dtype} of {mask.array.ndim} axes"
+                raise InputError(
+                    f"mask {name!r} must be bool of three axes, not {shown}", where=where, hint="give what is inside and what is not"
+                )
+
+
+def _grid_of(masks: Mapping[str, Volume]) -> Iterator[tuple[str, Geometry]]:
+    if isinstance(masks, LabelMasks | BitMasks):
+        yield next(iter(masks), "labels"), masks.geometry
+    elif isinstance(masks, _Layered):
+        for layer in masks._layers:
+            yield from _grid_of(layer)
+    else:
+        for name, mask in masks.items():
+            yield name, mask.geometry
+
+
+def _stored_on(masks: Mapping[str, Volume], grid: Geometry, where: str) -> Mapping[str, Volume]:
+    """``masks`` with every voxel where ``grid`` has it. Raises GeometryError for a mask of other voxels."""
+
+    def placed(name: str, volume: Volume) -> Volume:
+        found = volume.stored_on(grid)
+        if found is None:
+            difference = grid.difference(volume.geometry)
+            raise GeometryError(f"mask {name!r} lies on another grid than its image: {difference}", where=where, hint=AS_REFERENCE)
+        return found
+
+    if isinstance(masks, _Layered):
+        return _Layered(*(_stored_on(layer, grid, where) for layer in masks._layers))
+    if isinstance(masks, LabelMasks):
+        labels = placed(next(iter(masks), "labels"), masks.labels)
+        return masks if labels is masks.labels else LabelMasks(labels, list(masks))
+    if isinstance(masks, BitMasks):
+        planes = placed(next(iter(masks), "labels"), masks.planes)
+        return masks if planes is masks.planes else BitMasks(planes, list(masks))
+    return {name: placed(name, mask) for name, mask in masks.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One patient at one time.
+
+    ``images``    "ct", "mr" (HU or scanner units), "dose" (Gy), ...: each a Volume, on its own grid;
+    ``masks``     TG-263 name -> bool Volume on the case's grid; one whose voxels are stored in another order (axes that run another way),
+                  or lie aside by rounding in a file, is brought onto it voxel by voxel;
+    ``contours``  TG-263 name -> Contours in LPS mm, as drawn; a name may have both (the mask is then what counts);
+    ``facts``     known of the patient (age, prescription_gy); ``scores`` what was predicted;
+    ``prior``     the earlier visit, a Case on its own grid; ``source`` what ``io`` needs to write DICOM back, opaque to everyone else.
+
+    Raises GeometryError when a mask is not on the case's grid, InputError when one is not bool.
+    """
+
+    id: str
+    images: Mapping[str, Volume] = field(default_factory=_nothing)
+    masks: Mapping[str, Volume] = field(default_factory=_nothing)
+    contours: Mapping[str, Contours] = field(default_factory=_nothing)
+    facts: Mapping[str, Any] = field(default_factory=_nothing)
+    scores: Mapping[str, Any] = field(default_factory=_nothing)
+    prior: Case | None = None
+    source: Any = None
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise InputError("a case needs an id")
+        for name in ("images", "contours", "facts", "scores"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        masks = _kept(self.masks)
+        object.__setattr__(self, "masks", masks)
+        if not self.images and not self.masks:
+            raise InputError("a case needs at least one image or mask", where=f"case {self.id}")
+        _check_bool(masks, f"case {self.id}")
+        masks = _stored_on(masks, self.geometry, f"case {self.id}")
+        object.__setattr__(self, "masks", MappingProxyType(masks) if isinstance(masks, dict) else masks)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        maps = (dict(self.images), _kept(self.masks), dict(self.contours), dict(self.facts), dict(self.scores))
+        return Case, (self.id, *maps, self.prior, self.source)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The case's grid: that of the CT, else of the MR, else of the first image, else of the first mask."""
+        for name in ("ct", "mr", *self.images):
+            if name in self.images:
+                return self.images[name].geometry
+        return next(_grid_of(self.masks))[1]
+
+    @property
+    def ct(self) -> Volume:
+        """The CT in HU. Raises InputError where there is none."""
+        if "ct" not in self.images:
+            raise InputError(f"no CT among the images {sorted(self.images)}", where=f"case {self.id}")
+        return self.images["ct"]
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Names of every structure present as mask or contours, in order of arrival, masks first."""
+        return tuple(dict.fromkeys((*self.masks, *self.contours)))
+
+    def mask(self, name: str, geometry: Geometry | None = None) -> Volume:
+        """Structure ``name`` as a bool Volume on ``geometry`` (default: the case's grid), rasterised from contours where no mask is held.
+
+        Contours go straight onto the requested grid. Raises InputError when the structure is absent.
+        """
+        grid = geometry or self.geometry
+        if name in self.masks:
+            return self.masks[name].binary().to(grid)
+        if name in self.contours:
+            from oncontour.raster import fill
+
+            return fill(self.contours[name], grid)
+        raise InputError(f"no structure {name!r}; there are {list(self.structures)}", where=f"case {self.id}")
+
+    def with_images(self, images: Mapping[str, Volume]) -> Case:
+        """A new case with these images added or replaced."""
+        return replace(self, images={**self.images, **images})
+
+    def with_masks(self, masks: Mapping[str, Volume]) -> Case:
+        """A new case with these masks added or replaced; LabelMasks and BitMasks stay packed."""
+        if not self.masks:
+            return replace(self, masks=masks)
+        new = _stored_on(_kept(masks), self.geometry, f"case {self.id}")
+        return replace(self, masks=_Layered(new, _kept(self.masks)))
+
+    def with_contours(self, contours: Mapping[str, Contours]) -> Case:
+        """A new case with these contours added or replaced."""
+        return replace(self, contours={**self.contours, **contours})
+
+    def with_scores(self, scores: Mapping[str, Any]) -> Case:
+        """A new case with these scores added or replaced."""
+        return replace(self, scores={**self.scores, **scores})
+
+    def without_structures(self) -> Case:
+        """A new case that holds the images alone: what a contouring task is given when the truth must not be seen."""
+        return replace(self, masks={}, contours={})

@@ -1,0 +1,177 @@
+"""The family's contract: a task is three answers about a Case, and a fourth with a default.
+
+    samples(case)            which arrays does a case become? (computed once, kept in memory, no randomness)
+    plan(samples, ...)       which draws make one epoch? each Draw names a sample, a place in it and the seed of its augmentation
+    item(samples, draw)      the tensors of one draw, ready to be collated
+    loss(batch)              how wrong is the net on them?
+    predict(case)            what does a case become? the same case, on its own grid, with masks, images or scores added
+
+Trainer, evaluation, command line and tests speak only to these. A Task is an ``nn.Module``.
+*Differs* from a LightningModule on purpose: ``learn/fit.py`` wraps it in one, so that predicting needs no Lightning (its import alone takes
+seconds and 180 MB of a clinic's run).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from oncontour.core.case import Case
+from oncontour.errors import ConfigError, ModelError, TrainingError
+from oncontour.learn.card import Card, at_home, checked_card, find, portable, shapes, with_card
+from oncontour.libraries import memory_told, why
+
+S = TypeVar("S")
+Batch = Mapping[str, Tensor]
+Progress = Callable[[float], None]
+"""Called with the fraction done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One training example to be made: sample index, centre voxel (k, j, i), and the seed of its augmentation (None: plain crop)."""
+
+    sample: int
+    centre: tuple[float, float, float]
+    seed: int | None
+
+
+class Task(nn.Module, ABC, Generic[S]):
+    """What every task offers; see the module's words."""
+
+    name: str
+    net: nn.Module
+    refuses_untaught = False
+    """whether the model says "not known" of a structure that nothing taught it; one that does not would make it up"""
+
+    @abstractmethod
+    def samples(self, case: Case) -> list[S]:
+        """The arrays a case becomes; an empty list when it has nothing to learn from."""
+
+    @abstractmethod
+    def plan(self, samples: Sequence[S], rng: np.random.Generator, *, train: bool) -> list[Draw]:
+        """The draws of one epoch; without ``train`` a fixed set without augmentation."""
+
+    @abstractmethod
+    def item(self, samples: Sequence[S], draw: Draw) -> dict[str, Tensor]:
+        """The tensors of one draw."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """A scalar to minimise, and figures to log beside it."""
+
+    @abstractmethod
+    def predict(self, case: Case, progress: Progress | None = None) -> Case:
+        """The case with what the task adds, on the case's own grid."""
+
+    @abstractmethod
+    def card(self) -> Card:
+        """What is known of the model; ``sha256`` is filled in when it is saved."""
+
+    def taught(self, samples: Sequence[S]) -> set[int]:
+        """Which of the model's structures, by number, these samples teach; all of them where a task cannot tell."""
+        return set(range(len(self.card().structures)))
+
+    def finish(self, train: Sequence[S], held_back: Sequence[S]) -> dict[str, Any]:
+        """What is measured once after training, for the card's ``made``; ``held_back`` are of patients that nothing was learned from."""
+        return {}
+
+    def start_afresh(self) -> None:
+        """Draw initial weights anew from torch's generator, so that they depend on the seed alone, however the task was made."""
+        for module in self.net.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+
+
+def first_card(task: Task[Any], settings: Any) -> Card:
+    """The card of a model that nobody has trained: its ``settings`` (a dataclass), structures and grid."""
+    from dataclasses import asdict
+
+    return Card(task.name, task.name, asdict(settings), list(settings.structures), list(settings.spacing_mm))
+
+
+MAX_NEIGHBOURS, MAX_WINDOW = 64, 2**28
+"""Slices on either side that may ride along, and numbers (voxels and their neighbours) that a net may see at once: 1 GiB of them."""
+
+
+def check_grid(spacing_mm: Sequence[float], window: Sequence[int], neighbours: int = 0) -> None:
+    """Raise ConfigError for a working grid or a window (k, j, i) that no net can have."""
+    if len(spacing_mm) != 3 or not all(0.01 <= mm <= 100 for mm in spacing_mm):
+        raise ConfigError(f"spacing_mm is three spacings (k, j, i) from 0.01 to 100 mm, not {list(spacing_mm)}")
+    if not 0 <= neighbours <= MAX_NEIGHBOURS:
+        raise ConfigError(f"0 to {MAX_NEIGHBOURS} slices on either side ride along, not neighbours={neighbours}")
+    if len(window) != 3 or min(window) < 1 or math.prod(window) * (1 + 2 * neighbours) > MAX_WINDOW:
+        raise ConfigError(f"a net sees windows (k, j, i) of 1 to {MAX_WINDOW} voxels with their neighbours, not {list(window)}")
+
+
+def save_model(task: Task[Any], path: Path | str, card: Card | None = None, *, half: bool = True) -> Card:
+    """Write ``task`` as one safetensors file with its card in the header, whole or not at all; give the card with its hashes.
+
+    ``half`` stores floating-point weights in 16 bits (they are read back into float32), but for those too large for that. Raises
+    TrainingError where weights are no numbers.
+    """
+    from safetensors.torch import save
+
+    from oncontour.files import writing
+
+    tensors = {name: _stored(name, value, half).contiguous().clone() for name, value in task.net.state_dict().items()}
+    card = card or task.card()
+    card, data = with_card(save(tensors), replace(card, settings=portable(card.settings, Path(path).parent)))
+    with writing(path) as temporary:
+        temporary.write_bytes(data)
+    return card
+
+
+def _stored(name: str, value: Tensor, half: bool) -> Tensor:
+    """``value`` as it goes into the file."""
+    if not value.is_floating_point():
+        return value
+    if not value.isfinite().all():
+        raise TrainingError(f"the weights {name} are no numbers any more", hint="lower the learning rate and train again in another folder")
+    short = value.half()
+    return short if half and bool(short.isfinite().all()) else value
+
+
+def load_weights(net: nn.Module, path: Path | str) -> None:
+    """Fill ``net`` from a safetensors file, strictly. Raises ModelError when names or shapes do not fit, or weights are no numbers."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        with memory_told():
+            tensors = load_file(path)
+            net.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in tensors.items()})
+    except (RuntimeError, SafetensorError, OSError) as error:
+        raise ModelError(f"the weights do not fit the net of the card ({why(error)})", where=str(path)) from error
+    lost = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if lost:
+        raise ModelError(f"the weights {', '.join(lost[:3])} are no numbers", where=str(path), hint="train the model again")
+
+
+def load_task(model: str | Path) -> Task[Any]:
+    """The task in a model file (a path or a shipped name), its weights checked against the card's hash, in evaluation mode.
+
+    Raises ModelError where file or card are damaged or contradict each other, and for a net or task that is no row of NETS or TASKS and
+    no class that the user named (``oncontour.classes``). Nothing of the size that a card asks for is made before the file is known to
+    hold as many numbers.
+    """
+    from oncontour.learn.build import built
+
+    path = find(model)
+    card = checked_card(path)
+    task = built(replace(card, settings=at_home(card.settings, path.parent)), shapes(path), path)
+    load_weights(task.net, path)
+    return task.eval()
+
+
+def seeded(*numbers: int) -> np.random.Generator:
+    """A generator that depends on all of ``numbers`` and nothing else."""
+    return np.random.default_rng(list(numbers))
