@@ -28,6 +28,7 @@ from oncontour.core.volume import Volume
 from oncontour.io import read
 from oncontour.io.cohort import Cohort
 from oncontour.phantom import Sphere
+from oncontour.quality import score as scoring
 from oncontour.quality.rules import findings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +77,7 @@ def patient() -> Case:
 def scored(case: Case) -> Case:
     rng = np.random.default_rng(0)
     found = findings(case)
-    said = report.unscored(case, found, "")
+    said = scoring.unscored(case, found, "")
     maps = {}
     for name, words in said["structures"].items():
         words["scored"], words["why"] = True, None

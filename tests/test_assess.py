@@ -17,8 +17,9 @@ from oncontour.errors import CohortError, ConfigError, GeometryError, InputError
 from oncontour.io.cohort import Cohort
 from oncontour.io.image.nifti import write_image
 from oncontour.learn.card import find, read_card
-from oncontour.learn.fit import TrainSettings, fit
+from oncontour.learn.fit import fit
 from oncontour.learn.task import save_model
+from oncontour.learn.train_settings import TrainSettings
 from oncontour.phantom import head_neck
 from oncontour.quality.predict import load_assessor
 from oncontour.quality.segmenters import claims_about, sources, with_claims

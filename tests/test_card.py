@@ -20,8 +20,9 @@ from oncontour import cli
 from oncontour.contour.task import ContourSettings, ContourTask
 from oncontour.errors import ModelError
 from oncontour.learn.card import NOT_COVERED, at_home, checked_card, find, portable, read_card, shapes, shipped, with_card
-from oncontour.learn.fit import TrainSettings, fit
+from oncontour.learn.fit import fit
 from oncontour.learn.task import load_task, save_model
+from oncontour.learn.train_settings import TrainSettings
 from oncontour.phantom import head_neck
 from oncontour.quality.task import AssessSettings, AssessTask
 from oncontour.risk.task import RiskSettings, RiskTask

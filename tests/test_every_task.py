@@ -9,8 +9,9 @@ import torch
 
 from oncontour.contour.task import ContourSettings
 from oncontour.learn import TASKS, task_class
-from oncontour.learn.fit import TrainSettings, fit
+from oncontour.learn.fit import fit
 from oncontour.learn.task import load_task, save_model
+from oncontour.learn.train_settings import TrainSettings
 from oncontour.phantom import head_neck
 from oncontour.quality.task import AssessSettings
 from oncontour.risk.task import RiskSettings

@@ -30,7 +30,7 @@ def test_import_contracts_hold() -> None:
         ("highdicom", ("io",)),
         ("SimpleITK", ()),
         ("gdcm", ()),
-        ("lightning", ("learn/fit.py", "reproduce")),
+        ("lightning", ("learn/fit.py", "learn/callbacks.py", "reproduce")),
         ("jsonargparse", ("cli.py",)),
         ("jinja2", ("report",)),
         ("pickle", ()),

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from oncontour import cli
+from oncontour.commands.train import read_cases
 from oncontour.contour.task import ContourSettings, ContourTask
 from oncontour.core.notes import Note, NoteCode, about, all_anonymous, because, code_of, except_about, grouped
 from oncontour.io.cohort import Cohort
-from oncontour.learn.fit import TrainSettings, fit, read_cases
+from oncontour.learn.fit import fit
+from oncontour.learn.train_settings import TrainSettings
 from oncontour.phantom import head_neck
 from tests.dicom_cases import make_series
 from tests.phantoms import cohort, patient

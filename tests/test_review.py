@@ -122,7 +122,7 @@ def test_what_lies_in_the_wrong_place_comes_before_any_area(code: str) -> None:
     case = scores(make(BOXES), {"Parotid_L": {7: (0.4, 0.3)}, "Brainstem": {14: (0.98, 0.9)}}, {"Brainstem": [found]})
     assert [one.name for one in spots(strips(case))] == ["Brainstem", "Parotid_L"]
     assert report.misplaced(case) == ["Brainstem is not where it should be."]
-    assert scoring.summary(case)[0] == "warning: Brainstem is not where it should be.", "on the screen of oncontour assess"
+    assert report.summary(case)[0] == "warning: Brainstem is not where it should be.", "on the screen of oncontour assess"
     bare = scores(make(BOXES), {"Brainstem": {14: (0.98, 0.9)}}, {"Brainstem": [Finding("sliver", "Brainstem has a sliver.", (14,))]})
     assert report.misplaced(bare) == []
 
@@ -135,7 +135,7 @@ def test_without_a_prediction_a_finding_stands_for_a_part_of_its_slice() -> None
         "Parotid_R": [Finding("sliver", "Parotid_R has a sliver.", (7,))],
     }
     case = make(BOXES)
-    case = case.with_scores({"assess": report.unscored(case, told, "There is no model.")})
+    case = case.with_scores({"assess": scoring.unscored(case, told, "There is no model.")})
     assert [(one.name, round(one.rank[1], 3)) for one in spots(strips(case))] == [
         ("Parotid_L", 0.9),
         ("Brainstem", 0.48),
@@ -164,7 +164,7 @@ def test_the_worst_part_of_a_long_run_is_a_place_of_its_own() -> None:
     for k in range(20):
         cone[k, 15 : 16 + k, 23:27] = True
     bare = case.with_masks({"SpinalCord": Volume(cone, case.geometry)})
-    bare = bare.with_scores({"assess": report.unscored(bare, {"SpinalCord": [island]}, "There is no model.")})
+    bare = bare.with_scores({"assess": scoring.unscored(bare, {"SpinalCord": [island]}, "There is no model.")})
     assert [(spot.first, spot.last, spot.k) for spot in spots(strips(bare))] == [(0, 19, 19)], "one finding is one place"
     even = {k: (0.5 + 0.01 * (k % 2), 0.2) for k in range(20)}
     assert [(spot.first, spot.last) for spot in spots(strips(scores(case, {"SpinalCord": even})))] == [(0, 19)]
@@ -179,7 +179,7 @@ def test_the_worst_places_in_words() -> None:
         "  and 1 more",
     ]
     bare = make({"Brainstem": BOXES["Brainstem"]})
-    unscored = bare.with_scores({"assess": report.unscored(bare, {"Brainstem": []}, "There is no model.")})
+    unscored = bare.with_scores({"assess": scoring.unscored(bare, {"Brainstem": []}, "There is no model.")})
     assert report.worst(unscored, 2) == ["There is no model.", "Nothing is flagged. No slice was scored: only the rules have looked."]
     found = scored().scores["assess"]
     stem = {"scored": False, "why": "Nobody taught it.", "slices": [], "findings": []}
@@ -206,7 +206,7 @@ def test_every_code_has_a_rank() -> None:
 
 def test_findings_alone_make_a_review_without_numbers() -> None:
     case = make({"Parotid_L": BOXES["Parotid_R"], "Brainstem": BOXES["Brainstem"]})
-    case = case.with_scores({"assess": report.unscored(case, findings(case), "There is no quality model for this.")})
+    case = case.with_scores({"assess": scoring.unscored(case, findings(case), "There is no quality model for this.")})
     table = strips(case)
     assert [(strip.name, strip.scored) for strip in table] == [("Parotid_L", False), ("Brainstem", False)]
     assert all(cell.dsc is None and cell.quality is None for strip in table for cell in strip.cells)
@@ -274,7 +274,7 @@ def test_csv_numbers_do_not_depend_on_how_the_grid_lies() -> None:
 @pytest.mark.parametrize("name", ["=1+2", "+A1", "-A1", "@SUM(A1)", "\tx"])
 def test_csv_holds_no_formula(name: str) -> None:
     case = make({name: BOXES["Parotid_L"]})
-    case = case.with_scores({"assess": report.unscored(case, {name: []}, "no model")})
+    case = case.with_scores({"assess": scoring.unscored(case, {name: []}, "no model")})
     assert {line["structure"] for line in csv.DictReader(io.StringIO(report.scores_csv(case)))} == {"'" + name}
 
 
@@ -318,7 +318,7 @@ def test_an_rtstruct_says_what_was_predicted_and_is_valid(tmp_path: Path, dciodv
 
 def test_observations_of_what_was_not_scored() -> None:
     case = make(BOXES)
-    case = case.with_scores({"assess": report.unscored(case, {"Brainstem": [ISLAND]}, "There is no model.")})
+    case = case.with_scores({"assess": scoring.unscored(case, {"Brainstem": [ISLAND]}, "There is no model.")})
     assert report.observations(case) == {"Brainstem": "Quality not scored: There is no model. Brainstem has 1 piece apart from the rest."}
     assert report.observations(make(BOXES)) == {}
 
@@ -341,7 +341,7 @@ def test_error_maps_reach_the_page_where_they_belong() -> None:
 
 def test_a_refused_case_says_why() -> None:
     case = make(BOXES)
-    said = {**report.unscored(case, {name: [] for name in BOXES}, "refused"), "refused": "This is no CT of a head and neck."}
+    said = {**scoring.unscored(case, {name: [] for name in BOXES}, "refused"), "refused": "This is no CT of a head and neck."}
     case = case.with_scores({"assess": said})
     assert "Not scored: This is no CT of a head and neck." in report.page(record_of(case, report.rows(case)), case, report.rows(case))
 
@@ -529,7 +529,7 @@ def test_names_and_words_from_files_are_only_ever_text(chromium: Any, tmp_path: 
 
 def test_findings_alone_can_be_walked_through(chromium: Any, tmp_path: Path) -> None:
     case = make({"Parotid_L": BOXES["Parotid_R"], "Brainstem": BOXES["Brainstem"]})
-    case = case.with_scores({"assess": report.unscored(case, findings(case), "There is no quality model for this.")})
+    case = case.with_scores({"assess": scoring.unscored(case, findings(case), "There is no quality model for this.")})
     opened = Reader(chromium, case, tmp_path / "report.html")
     assert opened.question.startswith("1 of ")
     assert "Parotid_L" in opened.question

@@ -18,9 +18,11 @@ from oncontour.contour.task import ContourSettings, ContourTask
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, ModelError, OutputError, TrainingError
-from oncontour.learn.fit import Lesson, SaveEpoch, TrainSettings, fit, held_back
-from oncontour.learn.fit import _resumed as resumed
+from oncontour.learn.callbacks import SaveEpoch
+from oncontour.learn.fit import Lesson, fit, held_back
+from oncontour.learn.resume import resumed
 from oncontour.learn.task import load_task
+from oncontour.learn.train_settings import TrainSettings
 from oncontour.ops.augment import Ranges
 from oncontour.phantom import head_neck
 from tests.phantoms import cohort

@@ -25,8 +25,6 @@ from oncontour.core import notes
 from oncontour.core.case import Case
 from oncontour.errors import InputError, OutputError
 from oncontour.files import at_end_of_link, check_not_here, check_writable, sweep, writing_folder
-from oncontour.learn.card import Card
-from oncontour.learn.card import notes as notes_of
 
 PAGE, RECORD, SCORES, MASKS = "report.html", "report.json", "scores.csv", "masks"
 """Names inside a result folder; ``scores.csv`` holds the quality of each slice, ``masks`` NIfTI files where a CT came without DICOM."""
@@ -119,12 +117,6 @@ def finish(
     record["timings_s"], record["peak_memory_mb"] = clock.so_far(), peak_memory_mb()
     record["files"][PAGE] = sha256((folder / PAGE).read_bytes())
     (folder / RECORD).write_text(json.dumps(_known(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def card_words(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a model's card what a record keeps, and ``notes``: what is to be known of the file."""
-    kept = ("name", "task", "structures", "spacing_mm", "region", "data", "licence", "metrics", "limits", "sha256", "file_sha256")
-    return {key: card[key] for key in kept} | {"notes": notes_of(Card(**card))}
 
 
 def pseudonym(case: Case) -> str:

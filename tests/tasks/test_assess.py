@@ -10,8 +10,9 @@ from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, InputError, ModelError, TrainingError
-from oncontour.learn.fit import TrainSettings, fit
+from oncontour.learn.fit import fit
 from oncontour.learn.task import save_model
+from oncontour.learn.train_settings import TrainSettings
 from oncontour.metrics.overlap import overlap
 from oncontour.ops.augment import Move, Ranges
 from oncontour.phantom import head_neck, pelvis

@@ -19,8 +19,9 @@ from oncontour.dose.dvh import dvh
 from oncontour.errors import ConfigError, ModelError, TrainingError
 from oncontour.io import read
 from oncontour.learn.card import find, read_card
-from oncontour.learn.fit import TrainSettings, fit
+from oncontour.learn.fit import fit
 from oncontour.learn.task import Draw, save_model
+from oncontour.learn.train_settings import TrainSettings
 from oncontour.ops.augment import Ranges, mirrored
 from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck

@@ -9,6 +9,7 @@ import torch
 from tests.phantoms import NECK as NAMES
 from tests.phantoms import SMALL_GRID as GRID
 
+from oncontour import report
 from oncontour.commands import run as pipeline
 from oncontour.commands.assess import observe_cohort
 from oncontour.commands.predict import predict
@@ -195,7 +196,7 @@ def test_what_the_model_never_saw_in_training_is_not_scored(task, drawer, case):
     assert {s["dsc"] for s in rated["Parotid_R"]["slices"]} == {None}
     assert "Parotid_R" not in scored.scores["assess"]["error_maps"]
     assert rated["Parotid_L"]["scored"]
-    assert "not scored: Parotid_R: The model never saw Parotid_R in training." in scoring.summary(scored)
+    assert "not scored: Parotid_R: The model never saw Parotid_R in training." in report.summary(scored)
 
 
 def test_who_judges_depends_on_who_drew():
@@ -270,7 +271,7 @@ def test_a_clinic_calibrates_on_what_will_be_scored_alone(task, shipped_ones, dr
 
 @pytest.fixture
 def shipped_ones(drawer, monkeypatch):
-    """Untrained nets under the names of the shipped ones, and ``scoring.load`` that knows them alone."""
+    """Untrained nets under the names of the shipped ones, and ``quality.score.load`` that knows them alone."""
     kinds = {"": {}, "-own": {"own": True}, "-opinion": {"opinion": str(drawer)}, "-both": {"own": True, "opinion": str(drawer)}}
     models = {}
     for end, settings in kinds.items():

@@ -7,14 +7,16 @@ import pytest
 import torch
 from matplotlib.text import Text
 
+from oncontour.commands.train import learned_from
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.notes import Note, NoteCode
 from oncontour.core.volume import Volume
 from oncontour.dose.dvh import dvh
 from oncontour.errors import ConfigError, DoseError, InputError, ModelError
-from oncontour.learn.fit import TrainSettings, fit, held_back, learned_from
+from oncontour.learn.fit import fit, held_back
 from oncontour.learn.task import Draw, load_task, save_model
+from oncontour.learn.train_settings import TrainSettings
 from oncontour.metrics.classify import auc
 from oncontour.metrics.probability import Recalibration
 from oncontour.phantom import head_neck

@@ -38,7 +38,7 @@ class Assessment:
     out: Path
 
     def __str__(self) -> str:
-        return "\n".join([*scoring.summary(self.case), f"{', '.join(self.record['files'])} and {RECORD} in {self.out}"])
+        return "\n".join([*report.summary(self.case), f"{', '.join(self.record['files'])} and {RECORD} in {self.out}"])
 
 
 def assess(

@@ -126,8 +126,8 @@ def _mean(seed: int) -> Patient:
 
 def write_patient(case: Case, dicom: Path, truth: Path) -> None:
     """As DICOM what a planner has before the organs are drawn: images, dose and targets; all structures in the NIfTI layout."""
+    from oncontour.core.structure_kinds import is_target
     from oncontour.io import write
-    from oncontour.quality.rules import is_target
 
     targets = {name: case.mask(name) for name in case.structures if is_target(name)}
     images = case.without_structures()

@@ -325,7 +325,7 @@ def _solid(case: Case, name: str) -> Contours | Volume:
 
 def _prescriptions(names: Sequence[str], prescription_gy: float | None) -> dict[str, float]:
     """Target -> Gy: as its TG-263 name tells (``_told_gy``), else ``prescription_gy``."""
-    from oncontour.quality.rules import is_target
+    from oncontour.core.structure_kinds import is_target
 
     told = {name: _told_gy(name) or prescription_gy for name in filter(is_target, names)}
     return {name: gy for name, gy in told.items() if gy}

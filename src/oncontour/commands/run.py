@@ -17,11 +17,12 @@ from oncontour.core.case import Case
 from oncontour.core.notes import DOSE_DOUBTS, NoteCode, about, except_about
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, did_you_mean
+from oncontour.learn.card import card_words
 from oncontour.libraries import is_out_of_memory, why
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
 from oncontour.quality import score as scoring
-from oncontour.result import MASKS, PAGE, RECORD, SCORES, Clock, anonymous, card_words, check_out, finish, pseudonym, record, result_folder
+from oncontour.result import MASKS, PAGE, RECORD, SCORES, Clock, anonymous, check_out, finish, pseudonym, record, result_folder
 
 if TYPE_CHECKING:
     from oncontour.commands.dvh import Plan
@@ -328,7 +329,7 @@ def _check_addable(add_to: Path | None, case: Case) -> None:
 def _load(name: str, settings: Mapping[str, Any], trust: bool) -> Any:
     """Our own model (a file or a shipped name) or somebody else's; only ``trust`` lets one run that is a program.
 
-    A ``tasks.contouring.Contours``; not named as a type, as the command line would import torch to look it up.
+    A ``contour.predict.Contours``; not named as a type, as the command line would import torch to look it up.
     """
     from oncontour.contour.predict import load_contourer
 
@@ -406,7 +407,7 @@ def _given(case: Case, drawn: Case, plan: Plan | None) -> list[str]:
 
 def _targets(case: Case, drawn: Case) -> list[str]:
     """Targets that came with the CT and that nobody drew anew."""
-    from oncontour.quality.rules import is_target
+    from oncontour.core.structure_kinds import is_target
 
     return [name for name in case.structures if is_target(name) and name not in drawn.structures]
 
@@ -424,7 +425,7 @@ def _load_shipped_assessor(failed: list[str], *, first: str, backend: Literal["a
 
 
 def judge(drawn: Case, assessor: Any, failed: list[str], progress: Progress | None = None) -> tuple[Case, list[dict[str, Any]]]:
-    """As ``scoring.score``; contours that could not be judged, for whatever reason, are there all the same, and ``failed`` gets why.
+    """As ``quality.score.score``; contours that could not be judged, for whatever reason, are there all the same, and ``failed`` gets why.
 
     What a quality model cannot do the rules do alone.
     """

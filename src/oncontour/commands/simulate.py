@@ -1,4 +1,5 @@
-"""``oncontour simulate outcomes``: a cohort of virtual patients with a known risk, made of real dose distributions (``dose.outcomes``)."""
+"""``oncontour simulate outcomes``: a cohort of virtual patients with a known risk, made of real dose distributions
+(``risk.virtual_patients``)."""
 
 from __future__ import annotations
 

@@ -213,7 +213,8 @@ def anywhere(contourer: Contours, wanted: bool = True) -> Contours:
 def load_contourer(model: str | Path, *, backend: Backend = "auto", rules: Tidy | None = None, threads: int | None = None) -> Contours:
     """The contour model in a file or folder (a path or a shipped name), ready to predict.
 
-    A .safetensors file is one of ours; anything else is somebody else's model (``contour/external/load.py``). Raises ModelError for other kinds.
+    A .safetensors file is one of ours; anything else is somebody else's model (``contour/external/load.py``). Raises ModelError for other
+    kinds.
     """
     from oncontour.contour.task import ContourTask
     from oncontour.learn.card import find, is_ours

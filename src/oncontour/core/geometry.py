@@ -126,6 +126,10 @@ class Geometry:
         """(x, y, z) of the middle of the grid."""
         return self.points((np.asarray(self.shape) - 1) / 2)
 
+    def slice_z_mm(self, k: int) -> float:
+        """z of the middle of slice ``k`` in mm, to a hundredth: what people call a slice by."""
+        return round(float(self.points((k, (self.shape[1] - 1) / 2, (self.shape[2] - 1) / 2))[2]), 2)
+
     @property
     def is_axial(self) -> bool:
         """Whether the axes lie along patient axes (k along z, j along y, i along x, either sign)."""

@@ -114,7 +114,12 @@ def because(notes: Iterable[str], *codes: NoteCode) -> str:
     return f": {'; '.join(reasons)}" if reasons else ""
 
 
-# ---- many patients
+# ---- many names and many patients
+
+
+def some(names: Sequence[str]) -> str:
+    """The first five names, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def grouped(notes: Mapping[str, Sequence[str]], *, most: int | None = _MOST_SHOWN) -> list[str]:

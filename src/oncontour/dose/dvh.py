@@ -113,7 +113,7 @@ class DVH:
         return 100 * (self.cc_above(gy) / self.dosed_cc) if self.dosed_cc else np.nan
 
     def figure(self, name: str | Figure, prescription_gy: float | None = None) -> float:
-        """The figure that ``name`` spells (``dose.figures``).
+        """The figure that ``name`` spells (``dose.metric_names``).
 
         Raises ConfigError for a name that spells none, and where it is told in percent of a prescription that is not given.
         """

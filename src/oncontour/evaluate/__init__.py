@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour.core.case import Case
-from oncontour.core.notes import all_anonymous
+from oncontour.core.notes import all_anonymous, some
 from oncontour.errors import CohortError, ConfigError, IncompleteError, InputError, OutputError
 from oncontour.progress import Progress
 
@@ -37,7 +37,7 @@ class Predictions:
     only: bool = False
 
     def predict(self, case: Case) -> Case:
-        """The contours predicted for ``case``. Raises CohortError where there are none, and what ``io.patient.read_onto`` raises."""
+        """The contours predicted for ``case``. Raises CohortError where there are none, and what ``io.dicom.patient.read_onto`` raises."""
         from oncontour.io.dicom.patient import read_onto
 
         id = self.cohort.ids[0] if self.only else case.id
@@ -54,7 +54,7 @@ class Predictions:
     def remarks(self, ids: Sequence[str]) -> list[str]:
         """What lies there and was not looked at, as nobody of ``ids`` is called so."""
         others = [] if self.only else [id for id in self.cases if id not in ids]
-        return [f"predictions of no patient here, not looked at: {_some(others)} [{self.cohort.where}]"] if others else []
+        return [f"predictions of no patient here, not looked at: {some(others)} [{self.cohort.where}]"] if others else []
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,7 @@ def _check_anybody(patients: Cohort, methods: Mapping[str, Predictor]) -> None:
     for name, one in methods.items():
         if isinstance(one, Predictions | MapPredictions) and not one.only and not set(one.cases) & set(patients.ids):
             raise CohortError(
-                f"nobody of the cohort is predicted: the patients are {_some(patients.ids)}; predicted are {_some(one.cases)}",
+                f"nobody of the cohort is predicted: the patients are {some(patients.ids)}; predicted are {some(one.cases)}",
                 where=name,
                 hint="name the folders or files of the predictions as the patients are named",
             )
@@ -323,7 +323,3 @@ def _check_anybody(patients: Cohort, methods: Mapping[str, Predictor]) -> None:
 
 def _remarks(predictor: Predictor, ids: Sequence[str]) -> list[str]:
     return predictor.remarks(ids) if isinstance(predictor, Predictions | MapPredictions) else []
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -22,8 +22,8 @@ def read(
     doses: Sequence[str | Path] = (),
     lenient: bool = False,
 ) -> Case:
-    """The patient at ``path``, whatever of these it is: a folder of images with ``masks`` (``io/image/layout.py``), an OpenKBP folder of CSVs,
-    a single image file, or a folder of DICOM (stray image files in it are passed over; a CT in both forms is refused).
+    """The patient at ``path``, whatever of these it is: a folder of images with ``masks`` (``io/image/layout.py``), an OpenKBP folder of
+    CSVs, a single image file, or a folder of DICOM (stray image files in it are passed over; a CT in both forms is refused).
 
     ``id`` is by default the name of the folder or file: a PatientID is patient data and stays out of ids. ``series_uid`` picks one of
     several image series, ``structure_set_uid`` (a SOPInstanceUID) one of several RTSTRUCTs or SEGs, ``doses`` (SOPInstanceUIDs or files)

@@ -411,3 +411,9 @@ _RULES: tuple[_Rule, ...] = (
     ),
 )
 """(place in the card, whether its value can be used, what it should be); what is not there is not asked for."""
+
+
+def card_words(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model's card what a record keeps, and ``notes``: what is to be known of the file."""
+    kept = ("name", "task", "structures", "spacing_mm", "region", "data", "licence", "metrics", "limits", "sha256", "file_sha256")
+    return {key: card[key] for key in kept} | {"notes": notes(Card(**card))}

@@ -19,9 +19,10 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from oncontour.core.geometry import Geometry
-from oncontour.ops.ranges import OFTEN
 
 Mask = NDArray[np.bool_]
+OFTEN = 0.05
+"""A structure that reaches the first or last slice in more than this part of a cohort is not told for it."""
 PART = 0.2
 """A second piece of at least this part of the largest is one that counts."""
 SELDOM = 0.05

@@ -1,7 +1,7 @@
 """Tidying masks the way a clinician would before looking closer, each step switchable and every change put in words.
 
 In this order, structure by structure: close holes, smooth, drop slivers, keep the large pieces; then no voxel in two structures.
-A step that changes nothing says nothing. An organ that is of one piece in a cohort (``ops.checks.pieces``) loses pieces that lie far from
+A step that changes nothing says nothing. An organ that is of one piece in a cohort (``ops.pieces``) loses pieces that lie far from
 the rest, however large they are: a spinal cord in an arm. A target may have several parts (nodes), and so have organs that are several by
 name (Lungs, Bowel): those of TARGET_ISLAND_CC and more are never dropped. What is hollow by name (a wall, a ring, skin, a vertebra) keeps
 its hole.
@@ -20,11 +20,10 @@ from scipy import ndimage
 
 from oncontour.core.case import BitMasks, LabelMasks
 from oncontour.core.geometry import Geometry
+from oncontour.core.structure_kinds import TARGET_ISLAND_CC, is_several, is_target
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, GeometryError
 from oncontour.ops.pieces import NEAR_MM, gap_mm, labelled, shipped_pieces
-from oncontour.quality.rules.finding import is_several, is_target
-from oncontour.quality.rules.stack import TARGET_ISLAND_CC
 
 _BRANCH_MM = 10.0
 """What is thin through so many millimetres of slices is a vessel, a nerve, a process of a bone: no sliver."""

@@ -424,7 +424,7 @@ class _Lines:
         lower = float(np.minimum(lower, dsc))  # a careful net's bound may have been raised, but never above what is told beside it
         return {
             "k": k,
-            "z_mm": self._z(k),
+            "z_mm": self.grid.slice_z_mm(k),
             "dsc": round(dsc, 4),
             "lower": None if np.isnan(lower) else round(lower, 4),
             "class": quality(dsc, measured.reached[n]),
@@ -434,10 +434,7 @@ class _Lines:
     def _bare(self, k: int, dsc: float | None, kind: str | None, present: float = float("nan")) -> dict[str, Any]:
         """A slice without a contour, or one that is not scored; ``present``: the probability that the structure is there."""
         there = {} if np.isnan(present) else {"present": round(present, 4)}
-        return {"k": k, "z_mm": self._z(k), "dsc": dsc, "lower": dsc, "class": kind, "surface_mm": None, **there}
-
-    def _z(self, k: int) -> float:
-        return round(float(self.grid.points((k, (self.grid.shape[1] - 1) / 2, (self.grid.shape[2] - 1) / 2))[2]), 2)
+        return {"k": k, "z_mm": self.grid.slice_z_mm(k), "dsc": dsc, "lower": dsc, "class": kind, "surface_mm": None, **there}
 
     def as_dict(self) -> dict[str, Any]:
         """The slices in order of k with the codes of their findings, and the findings."""

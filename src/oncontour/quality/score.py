@@ -2,7 +2,7 @@
 
 load(model)            the model, the shipped one by default; None where none is shipped
 score(case, model)     the case with ``scores["assess"]``
-summary(case)          that in a few lines
+unscored(case, ...)    findings alone in that form
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from oncontour import report, result
+import numpy as np
+
 from oncontour.core.case import Case
+from oncontour.core.notes import some
+from oncontour.learn.card import card_words
 from oncontour.learn.engine import Backend, computed_with
 from oncontour.progress import Progress
+from oncontour.quality.rules import Finding
 
 if TYPE_CHECKING:
     from oncontour.quality.predict import Assessor
@@ -77,16 +81,16 @@ def score(
 
     A shipped model that is to know how sure the drawer was, and is not told so of every structure, gives way to one that need not know
     (UNTOLD); any that asks for an opinion does where the asked model drew itself. ``scores["chances"]`` and ``["drawers"]`` (hashes of the
-    models that drew, as ``pipeline.contour`` leaves them) have then served their turn.
+    models that drew, as ``commands.run.contour`` leaves them) have then served their turn.
     """
     if assessor is None:
         from oncontour.quality.rules import findings_or_why
 
-        return without_drawers(case).with_scores({"assess": report.unscored(case, findings_or_why(case), without)}), []
+        return without_drawers(case).with_scores({"assess": unscored(case, findings_or_why(case), without)}), []
     reasons: list[tuple[str, str]] = []
     unsure = assessor.unsure(case) if assessor.card.name in UNTOLD else []
     if unsure and (other := _instead(assessor, UNTOLD[assessor.card.name])) is not None:
-        reasons.append((UNSURE, _some(unsure)))
+        reasons.append((UNSURE, some(unsure)))
         assessor = other
     scored = assessor.predict(case, progress)
     opinion = scored.scores["assess"]["opinion"] or {}
@@ -96,7 +100,7 @@ def score(
     elif "calibrated_with" in opinion:
         reasons.append((NO_BOUND, opinion["model"]))
     notes = [] if scored.scores["assess"]["refused"] else [reason.format(of, assessor.card.name) for reason, of in reasons]
-    told = result.card_words(asdict(assessor.card))
+    told = card_words(asdict(assessor.card))
     judge = {**told, **computed_with(assessor.backend, assessor.threads), "notes": [*told["notes"], *notes]}
     return without_drawers(scored), [judge]
 
@@ -117,33 +121,16 @@ def _instead(assessor: Assessor, name: str) -> Assessor | None:
     return other if other is not None and other.task.settings.chances < assessor.task.settings.chances else None
 
 
-def summary(case: Case) -> list[str]:
-    """The result in a few lines: what lies in the wrong place; what was not scored and why, each reason once; and a line for each structure
-    that was, or has findings."""
-    found = case.scores["assess"]
-    structures: Mapping[str, Any] = found["structures"]
-    lines = [f"warning: {text}" for text in report.misplaced(case)]
-    lines += [f"not scored: {found['refused']}"] if found["refused"] else _reasons(structures)
-    for name, one in structures.items():
-        codes = ", ".join(dict.fromkeys(report.title(finding["code"]) for finding in one["findings"]))
-        rated = [s for s in one["slices"] if s["dsc"] is not None]
-        if one["scored"] and rated:
-            worst = min(rated, key=lambda s: float(s["dsc"]))
-            flagged = sum(s["class"] == "bad" or bool(s["findings"]) for s in one["slices"])
-            place = f"worst DSC {worst['dsc']:.2f} at z {worst['z_mm']:.1f} mm"
-            lines.append(f"{name:<16}{flagged} of {len(one['slices'])} slices to look at; {place}{f'; findings: {codes}' if codes else ''}")
-        elif codes:
-            lines.append(f"{name:<16}findings: {codes}")
-    return lines
-
-
-def _reasons(structures: Mapping[str, Any]) -> list[str]:
-    """Why structures are not scored: a reason that all share stands alone."""
-    why = report.by_reason((name, one["why"]) for name, one in structures.items() if not one["scored"])
-    if len(structures) in map(len, why.values()):
-        return list(why)
-    return [f"not scored: {_some(names)}: {reason}" for reason, names in why.items()]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def unscored(case: Case, found: Mapping[str, Sequence[Finding]], why: str) -> dict[str, Any]:
+    """Findings alone in the form of ``scores["assess"]``: no model has scored anything, because of ``why`` (a sentence)."""
+    structures = {}
+    for name, told in found.items():
+        held = np.flatnonzero(case.mask(name).array.any(axis=(1, 2))).tolist()
+        slices = sorted({*held, *(k for one in told for k in one.slices)})
+        nothing = dict.fromkeys(("dsc", "lower", "class", "surface_mm"))
+        rows = [
+            {"k": k, "z_mm": case.geometry.slice_z_mm(k), **nothing, "findings": [one.code for one in told if k in one.slices]}
+            for k in slices
+        ]
+        structures[name] = {"scored": False, "why": why, "slices": rows, "findings": [one.as_dict() for one in told]}
+    return {"model": None, "sha256": None, "refused": None, "coverage": None, "calibration": {}, "structures": structures, "error_maps": {}}

@@ -1,0 +1,1 @@
+"""The IBSI features, on dose and on CT."""

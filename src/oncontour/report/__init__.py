@@ -22,8 +22,8 @@ from typing import Any
 from oncontour.core.case import Case
 from oncontour.files import write_text
 from oncontour.palette import COLOURS, colour_of
-from oncontour.report.export import by_reason, observations, scores_csv, worst, write_scores
-from oncontour.report.review import found_sided, misplaced, scores_of, title, unscored
+from oncontour.report.export import by_reason, observations, scores_csv, summary, worst, write_scores
+from oncontour.report.review import found_sided, misplaced, scores_of, title
 from oncontour.report.structures import Row, rows, warnings
 
 __all__ = [
@@ -38,9 +38,9 @@ __all__ = [
     "rows",
     "scores_csv",
     "scores_of",
+    "summary",
     "table",
     "title",
-    "unscored",
     "warnings",
     "worst",
     "write",

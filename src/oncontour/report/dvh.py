@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from oncontour.core.structure_kinds import is_target
 from oncontour.dose.dvh import DVH
 from oncontour.files import writing
 from oncontour.palette import Colour, colour_of
-from oncontour.quality.rules import is_target
 
 DASHES: tuple[Any, ...] = ((0, (5, 1.6)), (0, (1.4, 1.2)), (0, (7, 1.5, 1.4, 1.5)), (0, (3, 1)), (0, (9, 2)))
 """Of organs: after twelve colours have been used up, and for eyes that see none, the dashes still differ."""

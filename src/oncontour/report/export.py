@@ -10,8 +10,9 @@ from typing import Any
 
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
+from oncontour.core.notes import some
 from oncontour.files import write_text
-from oncontour.report.review import Cell, Spot, Strip, sentence, spots, strips
+from oncontour.report.review import Cell, Spot, Strip, misplaced, sentence, spots, strips, title
 
 COLUMNS = ("structure", "slice", "z_mm", "dsc", "lower_bound", "class", "surface_mm", "wrong_cm2", "flagged", "findings")
 
@@ -124,3 +125,31 @@ def _number(value: float | None, digits: int) -> str:
 def _safe(text: str) -> str:
     """Text that a spreadsheet does not take for a formula: names come from files that anybody may have made."""
     return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def summary(case: Case) -> list[str]:
+    """The result in a few lines: what lies in the wrong place; what was not scored and why, each reason once; and a line for each structure
+    that was, or has findings."""
+    found = case.scores["assess"]
+    structures: Mapping[str, Any] = found["structures"]
+    lines = [f"warning: {text}" for text in misplaced(case)]
+    lines += [f"not scored: {found['refused']}"] if found["refused"] else _reasons(structures)
+    for name, one in structures.items():
+        codes = ", ".join(dict.fromkeys(title(finding["code"]) for finding in one["findings"]))
+        rated = [s for s in one["slices"] if s["dsc"] is not None]
+        if one["scored"] and rated:
+            worst = min(rated, key=lambda s: float(s["dsc"]))
+            flagged = sum(s["class"] == "bad" or bool(s["findings"]) for s in one["slices"])
+            place = f"worst DSC {worst['dsc']:.2f} at z {worst['z_mm']:.1f} mm"
+            lines.append(f"{name:<16}{flagged} of {len(one['slices'])} slices to look at; {place}{f'; findings: {codes}' if codes else ''}")
+        elif codes:
+            lines.append(f"{name:<16}findings: {codes}")
+    return lines
+
+
+def _reasons(structures: Mapping[str, Any]) -> list[str]:
+    """Why structures are not scored: a reason that all share stands alone."""
+    why = by_reason((name, one["why"]) for name, one in structures.items() if not one["scored"])
+    if len(structures) in map(len, why.values()):
+        return list(why)
+    return [f"not scored: {some(names)}: {reason}" for reason, names in why.items()]

@@ -156,7 +156,7 @@ def title(code: str) -> str:
 
 
 def misplaced(case: Case) -> list[str]:
-    """What the rules found of place and side (``ops.checks.OF_PLACE``), in words: what stands among the warnings, a wrong side first."""
+    """What the rules found of place and side (``quality.rules.OF_PLACE``), in words: what stands among the warnings, a wrong side first."""
     structures: Mapping[str, Any] = case.scores.get("assess", {}).get("structures", {})
     told = [(name, one) for name, said in structures.items() for one in said.get("findings", ()) if one["code"] in OF_PLACE]
     return [_named(name, str(one["text"])) for name, one in sorted(told, key=lambda pair: SEVERITY[pair[1]["code"]])]
@@ -179,20 +179,6 @@ def scores_of(case: Case) -> dict[str, Any]:
         for row in said["structures"][strip.name].get("slices", ()):
             row["wrong_cm2"] = wrong[row["k"]]
     return {**said, "unchecked": _unchecked(case)}
-
-
-def unscored(case: Case, found: Mapping[str, Sequence[Finding]], why: str) -> dict[str, Any]:
-    """Findings alone in the form of ``scores["assess"]``: no model has scored anything, because of ``why`` (a sentence)."""
-    structures = {}
-    for name, told in found.items():
-        held = np.flatnonzero(case.mask(name).array.any(axis=(1, 2))).tolist()
-        slices = sorted({*held, *(k for one in told for k in one.slices)})
-        nothing = dict.fromkeys(("dsc", "lower", "class", "surface_mm"))
-        rows = [
-            {"k": k, "z_mm": _z_mm(case.geometry, k), **nothing, "findings": [one.code for one in told if k in one.slices]} for k in slices
-        ]
-        structures[name] = {"scored": False, "why": why, "slices": rows, "findings": [one.as_dict() for one in told]}
-    return {"model": None, "sha256": None, "refused": None, "coverage": None, "calibration": {}, "structures": structures, "error_maps": {}}
 
 
 # ---- for the page
@@ -248,9 +234,9 @@ def _strip(case: Case, name: str, said: Mapping[str, Any]) -> Strip:
     areas = _areas_cm2(case, name)
     cells = {int(row["k"]): _cell(row, told, areas) for row in said.get("slices", ())}
     if not cells:
-        cells = {k: _cell({"k": k, "z_mm": _z_mm(case.geometry, k)}, told, areas) for k in np.flatnonzero(areas).tolist()}
+        cells = {k: _cell({"k": k, "z_mm": case.geometry.slice_z_mm(k)}, told, areas) for k in np.flatnonzero(areas).tolist()}
     for k in {k for one in told for k in one.slices} - set(cells):
-        cells[k] = _cell({"k": k, "z_mm": _z_mm(case.geometry, k)}, told, areas)
+        cells[k] = _cell({"k": k, "z_mm": case.geometry.slice_z_mm(k)}, told, areas)
     return Strip(name, bool(said.get("scored")), said.get("why"), tuple(cells[k] for k in sorted(cells)), told)
 
 
@@ -423,10 +409,6 @@ def _map(name: str, volume: Volume, shown: Geometry) -> dict[str, Any] | None:
     steps[steps * 17 < LEAST_ERROR] = 0
     text = base64.b64encode(zlib.compress(steps.tobytes(), 6)).decode("ascii")
     return {"name": name, "from": low.tolist(), "shape": list(steps.shape), "text": text}
-
-
-def _z_mm(grid: Geometry, k: int) -> float:
-    return round(float(grid.points((k, (grid.shape[1] - 1) / 2, (grid.shape[2] - 1) / 2))[2]), 2)
 
 
 def _short(value: float | None) -> float | None:

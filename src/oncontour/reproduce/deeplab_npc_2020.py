@@ -18,13 +18,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from oncontour.commands.train import read_cases
 from oncontour.contour.task import ContourSettings, ContourTask
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError
 from oncontour.files import write_text
 from oncontour.io.cohort import Cohort
-from oncontour.learn.fit import TrainSettings, fit, read_cases
+from oncontour.learn.fit import fit
+from oncontour.learn.train_settings import TrainSettings
 from oncontour.metrics.overlap import dsc, jaccard
 from oncontour.metrics.stats import holm, p_text, paired_t, wilcoxon
 from oncontour.metrics.surface import surfaces

@@ -23,12 +23,14 @@ from typing import Any, Literal
 import numpy as np
 
 from oncontour.commands.simulate import FACTS, record, simulate
+from oncontour.commands.train import learned_from
 from oncontour.core.case import Case
 from oncontour.core.notes import grouped
 from oncontour.errors import CohortError, OncontourError, OutputError, TrainingError
 from oncontour.files import write_text
 from oncontour.io.cohort import Cohort
-from oncontour.learn.fit import TrainSettings, fit, learned_from
+from oncontour.learn.fit import fit
+from oncontour.learn.train_settings import TrainSettings
 from oncontour.metrics.classify import youden
 from oncontour.nets.dosefusion import RESNET34
 from oncontour.report.tripod import tripod

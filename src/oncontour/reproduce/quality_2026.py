@@ -24,13 +24,15 @@ from typing import Any
 import numpy as np
 
 from oncontour.commands.predict import Segmenter, confidences, draw, load
+from oncontour.commands.train import read_cases, telling
 from oncontour.contour.task import ContourSettings, ContourTask
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError
 from oncontour.files import write_text
 from oncontour.io.cohort import Cohort
-from oncontour.learn.fit import TrainSettings, fit, read_cases, telling
+from oncontour.learn.fit import fit
+from oncontour.learn.train_settings import TrainSettings
 from oncontour.metrics.overlap import overlap
 from oncontour.ops.augment import Ranges
 from oncontour.quality.calibrate import Observed, observe

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from oncontour.dose.ntcp import MODELS, Lkb, lkb
 from oncontour.errors import ConfigError
-from oncontour.learn.fit import TrainSettings, fit
+from oncontour.learn.fit import fit
 from oncontour.learn.task import load_task
+from oncontour.learn.train_settings import TrainSettings
 from oncontour.risk.baselines import Model, boosted, lasso, logistic, ridge
 from oncontour.risk.feature_selection import Chosen, Selection, select
 from oncontour.risk.inputs import Patient

@@ -3,8 +3,8 @@
     model = lasso(x, y, groups)          penalty chosen by cross-validation inside, split by patient
     model.probability(x_new)
 
-``x`` (n, f) are finite numbers, best standardised (``dose.select``); ``y`` (n,) 0 or 1, both present. *Differs* from scikit-learn, which is
-no dependency: nothing but what the comparison needs.
+``x`` (n, f) are finite numbers, best standardised (``risk.feature_selection``); ``y`` (n,) 0 or 1, both present. *Differs* from
+scikit-learn, which is no dependency: nothing but what the comparison needs.
 """
 
 from __future__ import annotations

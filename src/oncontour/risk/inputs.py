@@ -13,12 +13,12 @@ from scipy import ndimage
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.notes import CHOOSE_DOSE, NoteCode, because
+from oncontour.core.structure_kinds import is_target
 from oncontour.core.volume import Volume
 from oncontour.dose.cells import check
 from oncontour.dose.dvh import DVH, dvh
 from oncontour.errors import DoseError, InputError
 from oncontour.ops.intensity import window as grey
-from oncontour.quality.rules import is_target
 from oncontour.radiomics.extract import Settings, extract
 from oncontour.radiomics.region import MARGIN_MM, Processing
 from oncontour.risk.virtual_patients import DVH_FIGURES

@@ -299,8 +299,8 @@ class RiskTask(Task[Sample]):
 def prepared(settings: RiskSettings, patients: Sequence[Patient], selection: Any = None) -> RiskSettings:
     """``settings`` with features chosen, and features and facts standardised, by these training patients and nobody else.
 
-    ``selection`` is a ``dose.select.Selection``. The first toxicity chooses. Raises InputError where nothing can be chosen, ConfigError
-    where a fact is not known of anybody or all these patients, or none, had a toxicity.
+    ``selection`` is a ``risk.feature_selection.Selection``. The first toxicity chooses. Raises InputError where nothing can be chosen,
+    ConfigError where a fact is not known of anybody or all these patients, or none, had a toxicity.
     """
     from oncontour.risk.feature_selection import Selection, select
 

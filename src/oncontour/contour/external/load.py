@@ -40,9 +40,9 @@ def load_foreign(
 ) -> Foreign:
     """The model at ``path``, ready to predict.
 
-    ``trust`` lets TorchScript run, which is a program (see ``contour/external/onnx.py``). ``folds`` and ``mirror`` are for nnU-Net: which folds
-    are averaged (default: all numbered ones, else fold_all), and whether predictions of mirrored images are averaged too (as nnU-Net does
-    by default; 8 times the work in 3D). Raises ModelError saying what is wrong and how to convert it.
+    ``trust`` lets TorchScript run, which is a program (see ``contour/external/onnx.py``). ``folds`` and ``mirror`` are for nnU-Net: which
+    folds are averaged (default: all numbered ones, else fold_all), and whether predictions of mirrored images are averaged too (as nnU-Net
+    does by default; 8 times the work in 3D). Raises ModelError saying what is wrong and how to convert it.
     """
     path, rules = Path(path), rules or Tidy()
     try:

@@ -1,0 +1,1 @@
+"""DICOM-RT in and out: series, structure sets, segmentations and doses."""

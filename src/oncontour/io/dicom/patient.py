@@ -64,11 +64,11 @@ def read_dicom(
 
     Structure sets that refer to the series come first, then those of another series in the same frame of reference, with a note; of
     several of one series the newest is read. ``structure_set_uid`` (a SOPInstanceUID) names any RTSTRUCT or SEG; with ``same_frame`` one
-    in a frame of reference of another name is taken too, where PatientID and every plane agree (``io/dicom/structure_sets.py``). The masks of a
-    SEG are added under names that the structure set does not have. A dose is read where it is one: that of one plan, in the images' frame
-    of reference; ``doses`` (SOPInstanceUIDs or files) names others, added up where there are several. The RTPLAN of the dose tells
-    ``facts["fractions"]``, ``facts["fraction_groups"]`` and ``facts["prescription_gy"]`` (``io.doses.plan_facts``); ``facts["rtdose"]``, a
-    DoseKind (``io.rtdose``), whether it is EFFECTIVE, or of a part. What is left out is noted.
+    in a frame of reference of another name is taken too, where PatientID and every plane agree (``io/dicom/structure_sets.py``). The
+    masks of a SEG are added under names that the structure set does not have. A dose is read where it is one: that of one plan, in the
+    images' frame of reference; ``doses`` (SOPInstanceUIDs or files) names others, added up where there are several. The RTPLAN of the dose
+    tells ``facts["fractions"]``, ``facts["fraction_groups"]`` and ``facts["prescription_gy"]`` (``io.dicom.doses.plan_facts``);
+    ``facts["rtdose"]``, a DoseKind (``io.dicom.rtdose``), whether it is EFFECTIVE, or of a part. What is left out is noted.
 
     Raises what ``read_series``, ``read_structure_set``, ``read_seg``, ``read_rtdose``, ``read_doses`` and ``choose_structure_sets``
     raise, and StructureError or DoseError where two different files bear one SOPInstanceUID (two such plans tell no fractions, with a

@@ -92,7 +92,7 @@ def read_structure_set(rtstruct: Path | str | Dataset, *, source: DicomSource | 
     Only closed planar contours are filled structures: points, open lines and contours of one or two points are left out and noted, as are
     doubles on one slice (XOR would erase both). A structure without contours is taken as not contoured and left out, unless the file
     says that it was generated automatically: then it is empty, looked for and not found. A structure whose contours cannot be read is left
-    out and noted, and the others are read. Contours that we wrote are known by their mark (``io.alone``).
+    out and noted, and the others are read. Contours that we wrote are known by their mark (``io.dicom.alone``).
 
     Raises FormatError where the file is not a readable RTSTRUCT, StructureError where none of its structures makes sense or its frame of
     reference is not that of ``source``, LimitError beyond MAX_FILE_BYTES, MAX_ROIS, MAX_CONTOURS, MAX_POINTS or ``outlines.MAX_ALIKE``.
@@ -435,7 +435,7 @@ def _contours(file: RtstructFile, roi: Roi, shape: _Shape, slices: Slices | None
 
 
 def _stand_alone(file: RtstructFile, roi: Roi, shape: _Shape, outlines: Outlines, slices: Slices) -> bool:
-    """Whether these are contours that we wrote, unchanged, on these slices (``io.alone``)."""
+    """Whether these are contours that we wrote, unchanged, on these slices (``io.dicom.alone``)."""
     if len(outlines) < len(shape.kinds) or not outlines.lengths.all():
         return False
     data = (file.elements.data[first:last] for first, last in zip(shape.starts, shape.stops, strict=True))

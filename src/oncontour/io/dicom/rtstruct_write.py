@@ -152,7 +152,8 @@ def drawn_on_other_slices(case: Case) -> tuple[str, ...]:
 
 def left_empty_between(case: Case, slices: Slices) -> tuple[str, ...]:
     """The structures that would be written on ``slices`` with one or two slices left empty between contours, or on one slice in so many
-    throughout. We know such contours as our own (``io.alone``); another reader may take them for a person's and fill what lies between."""
+    throughout. We know such contours as our own (``io.dicom.alone``); another reader may take them for a person's and fill what lies
+    between."""
     found = []
     for name in case.structures:
         held = _slices_held(case, name, slices)
@@ -221,7 +222,7 @@ def _structures(
 
 
 def _alone(contours: Contours, texts: Sequence[bytes], slices: Slices) -> str:
-    """What says that each contour stands for its slice alone (``io.alone``), "" where that is not so."""
+    """What says that each contour stands for its slice alone (``io.dicom.alone``), "" where that is not so."""
     from oncontour.raster.planes import stands_alone
 
     if not stands_alone(contours, slices):

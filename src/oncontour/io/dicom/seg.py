@@ -363,7 +363,7 @@ def _mean_step(gaps: Floats) -> float:
 
 
 def _rounding_mm(step: float) -> float:
-    """How far a frame may lie off its slice: as images of that ``step`` may and count as even (``io.stack``)."""
+    """How far a frame may lie off its slice: as images of that ``step`` may and count as even (``io.dicom.stack``)."""
     return rounding_mm(step) + 1e-6
 
 
@@ -441,7 +441,7 @@ def _on_uneven_slices(frames: _Frames, size: tuple[int, int], source: DicomSourc
 
 
 def _even(offsets: Floats) -> bool:
-    """As a series is read: evenly spaced but for rounding (``io.stack``)."""
+    """As a series is read: evenly spaced but for rounding (``io.dicom.stack``)."""
     even = np.linspace(offsets[0], offsets[-1], len(offsets))
     step = (offsets[-1] - offsets[0]) / max(len(offsets) - 1, 1)
     return bool(np.abs(offsets - even).max() <= rounding_mm(step))

@@ -1,0 +1,1 @@
+"""Image files in and out: NIfTI, NRRD, MetaImage, label maps and OpenKBP."""

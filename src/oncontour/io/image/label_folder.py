@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from oncontour.core.case import Case
+from oncontour.core.notes import some
 from oncontour.errors import CohortError, InputError
 from oncontour.files import readable
 from oncontour.io.image.labelmap import Labels, split_labels
@@ -56,7 +57,7 @@ class LabelFolder:
         anything but whole numbers from 0 to 65535, and what ``read_image`` raises.
         """
         if id not in self.paths:
-            raise CohortError(f"no label map is called {id}", where=self.where, hint=f"there are {_some(list(self.paths))}")
+            raise CohortError(f"no label map is called {id}", where=self.where, hint=f"there are {some(list(self.paths))}")
         path = self.paths[id]
         named, unmapped, notes = map_names(self.labels.numbers)
         labels = replace(self.labels, numbers={name: self.labels.numbers[original] for name, original in named.items()})
@@ -68,10 +69,10 @@ class LabelFolder:
     def remarks(self, cases: Sequence[str]) -> list[str]:
         """What was read and is not used, of ``cases`` asked for: maps of other cases, and numbers without a name."""
         others = [name for name in self.paths if name not in cases]
-        lines = [f"label maps of no case here, not looked at: {_some(others)} [{self.where}]"] if others else []
+        lines = [f"label maps of no case here, not looked at: {some(others)} [{self.where}]"] if others else []
         for number, holders in sorted(self.unnamed.items()):
             lines.append(
-                f"label {number} has no name in {self.labels.where} and is left out; it is in {_some(list(dict.fromkeys(holders)))}"
+                f"label {number} has no name in {self.labels.where} and is left out; it is in {some(list(dict.fromkeys(holders)))}"
             )
         return lines
 
@@ -81,8 +82,4 @@ def flat_folder(folder: Path) -> str:
     a folder of label maps looks like; "" where it does not."""
     if not is_masks(folder):
         return ""
-    return _some(sorted(readable(p.name) for p in folder.iterdir() if is_image(p) and not p.name.startswith(".")))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return some(sorted(readable(p.name) for p in folder.iterdir() if is_image(p) and not p.name.startswith(".")))

@@ -1,4 +1,6 @@
-"""Writing NRRD and MetaImage: a header of text, then the voxels, compressed. ``io/image/textheader.py`` reads them back to the same numbers.
+"""Writing NRRD and MetaImage: a header of text, then the voxels, compressed.
+
+``io/image/textheader.py`` reads them back to the same numbers.
 
 Sources: NRRD format definition (teem.sourceforge.net/nrrd/format.html, NRRD0004 for ``space``); MetaIO documentation
 (itk.org/Wiki/ITK/MetaIO).

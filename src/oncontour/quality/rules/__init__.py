@@ -16,7 +16,7 @@ from oncontour.core.volume import Volume
 from oncontour.errors import OncontourError
 from oncontour.ops.body import in_words
 from oncontour.quality.rules import place
-from oncontour.quality.rules.finding import CODES, OF_PLACE, Finding, Seen, is_target, see
+from oncontour.quality.rules.finding import CODES, OF_PLACE, Finding, Seen, see
 from oncontour.quality.rules.ranges import (
     Range,
     Ranges,
@@ -38,7 +38,6 @@ __all__ = [
     "Ranges",
     "findings",
     "findings_or_why",
-    "is_target",
     "ranges_of",
     "read_ranges",
     "shipped_ranges",

@@ -6,7 +6,6 @@ the checks count in the slices that were drawn on (``Contours.slices``), and nam
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from oncontour.core.case import Case
 from oncontour.core.contours import Contours
 from oncontour.core.geometry import Geometry
-from oncontour.sides import side_of
 
 Mask = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -41,17 +39,6 @@ CODES: dict[str, str] = {
 """code -> its title for people. The order is that of the findings of a structure."""
 OF_PLACE = frozenset({"side", "position", "outside", "stray"})
 """Codes that speak of where a structure lies: they come first, and stand among the warnings."""
-
-_TARGET = re.compile(r"I?[GC]TV|ITV|PTV", re.IGNORECASE)
-_SEVERAL = re.compile(r"(Hippocampi|Femora|Humeri|Testes|Ovaries|Bowel|Bag_Bowel|Colon|Ribs?|LN|SeminalVes|Bone_Pelvic)(?![a-z])")
-"""What is drawn as several pieces where the patient is well: a collapsed lung or a loop of bowel is no crumb of the other."""
-_PAIRED = re.compile(
-    r"(Atrium|Axilla|BrachialPlex|Breast|Chestwall|Cochlea|Cornea|Ear_Middle|Eye|Femur|Femur_Head|Fibula|Glnd_Lacrimal|Glnd_Submand|"
-    r"Hippocampus|Humerus|Humerus_Head|Joint_TM|Kidney|Lens|Lobe_Temporal|Lung|Musc_Masseter|OpticNrv|Ovary|Parotid|Retina|Testis|Tibia|"
-    r"Ureter|Ventricle)(s|es)?(?![a-z])"
-)
-"""What TG-263 calls by a side: without one, a name speaks of both."""
-_WHOLE = re.compile(r"External|Body|Skin|Couch|Support", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -143,21 +130,6 @@ def drawn_on(grid: Geometry, contours: Contours | None) -> Ints:
     planes = grid.points(np.stack([np.arange(count), np.zeros(count), np.zeros(count)], axis=1)) @ slices.normal
     middles = (slices.offsets_mm[1:] + slices.offsets_mm[:-1]) / 2
     return np.asarray(np.searchsorted(middles, planes), dtype=np.int64)
-
-
-def is_target(name: str) -> bool:
-    """Whether TG-263 calls this a target (GTV, CTV, ITV, IGTV, ICTV, PTV and what follows): drawn by intent, not by anatomy."""
-    return bool(_TARGET.match(name))
-
-
-def is_several(name: str) -> bool:
-    """Whether an organ comes in several pieces by its name: both of a pair (Lungs, Kidney without a side), bowel, ribs, nodes."""
-    return bool(_SEVERAL.match(name)) or (bool(_PAIRED.match(name)) and not side_of(name))
-
-
-def is_whole(name: str) -> bool:
-    """Whether this is an outline of the patient or of the couch, which holds everything else or nothing."""
-    return bool(_WHOLE.match(name))
 
 
 def runs(values: Iterable[int]) -> list[tuple[int, int]]:

@@ -22,6 +22,7 @@ from oncontour.documents import read_json
 from oncontour.errors import ConfigError, InputError
 from oncontour.files import write_text
 from oncontour.ops.body import region, region_of
+from oncontour.ops.pieces import OFTEN
 from oncontour.quality.rules.finding import Finding, Floats, Seen, see
 
 SCHEMA = "oncontour-ranges-1"
@@ -31,8 +32,6 @@ PERCENT = (1.0, 99.0)
 """What lies between these percentiles of a cohort is its range, before the margins."""
 VOLUME_MARGIN = 1.25
 PLACE_MARGIN_MM = 6.0
-OFTEN = 0.05
-"""A structure that reaches the first or last slice in more than this part of a cohort is not told for it."""
 
 Span = tuple[float, float]
 Steps = tuple[tuple[float, float, float], tuple[float, float, float]]

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
+from oncontour.core.structure_kinds import TARGET_ISLAND_CC, is_several, is_target
 from oncontour.core.volume import written_cc
 from oncontour.ops.pieces import gap_mm, shipped_pieces
-from oncontour.quality.rules.finding import Finding, Ints, Mask, Seen, counted, is_several, is_target, where
+from oncontour.quality.rules.finding import Finding, Ints, Mask, Seen, counted, where
 
 SLIVER_MM2 = 10.0
 """A region of a slice up to this area beside a larger one is a sliver. Where one pixel is larger there are none."""
-TARGET_ISLAND_CC = 0.2
-"""Targets, and organs that are several by name, may have several parts; a part smaller than this is an island all the same."""
 _IN_SLICE = np.ones((3, 3, 3), bool) & np.array([False, True, False])[:, None, None]
 """Neighbours within a slice, at corners too."""
 
