@@ -100,7 +100,7 @@ def evaluate(
     which is replaced.
 
     Where FOLDER holds label maps, one file a patient (PATIENT.nii.gz), as nnU-Net and TotalSegmentator write them, --labels says what
-    their numbers mean: {"Parotid_L": 1, ...}, {"1": "Parotid_L", "2": null, ...} (null: left out) or nnU-Net's dataset.json. A number that
+    their numbers mean: {"Parotid_L": 1, ...}, {"1": "Parotid_L", ...} or nnU-Net's dataset.json. A number that
     it does not name is left out, with a note.
 
     A missed structure counts: DSC 0 and an infinite distance. One that was not contoured in the truth does not. Empty in both is nothing
