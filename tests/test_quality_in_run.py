@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import re
+from pathlib import Path
+
 import pytest
 
 from oncontour.reproduce.quality_in_run import SURE, figures_of
 from oncontour.reproduce.quality_tables import HELD_OUT, Row
 
+ROOT = Path(__file__).parents[1]
 TRUE = (0.9, 0.5, 0.8, 0.6)
 
 
@@ -50,3 +55,17 @@ def test_figures_of_four_slices_by_pencil() -> None:
         }
     )
     assert {(f.slices, f.patients) for f in found} == {(4, 2)}
+
+
+def test_the_rows_of_a_run_in_the_readme_are_those_of_the_file() -> None:
+    with (ROOT / "papers" / "quality-2026" / "in-run.csv").open(encoding="utf-8", newline="") as stream:
+        found = {(r["model"], r["judge"], r["number"]): float(r["value"]) for r in csv.DictReader(stream) if not r["against"]}
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    starts = [n for n, line in enumerate(lines) if line.startswith("| ") and " in a run, " in line]
+    models = {"hn-organs": "hn-organs", "a": "deeplab-a"}
+    assert [lines[n].split()[1] for n in starts] == list(models)
+    for n in starts:
+        for line in lines[n : n + 2]:
+            model, judge = models[lines[n].split()[1]], re.findall(r"`([\w-]+)`", line)[0]
+            mae, constant, auc, covered = (found[model, judge, name] for name in ("MAE", "MAE of the best constant", "AUC", "covered"))
+            assert line.endswith(f"| {mae:.2f} | {constant:.2f} | {auc:.2f} | {covered:.0%} |".replace("%", " %"))
