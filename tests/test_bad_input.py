@@ -200,7 +200,7 @@ def test_stopping_a_run(number: int, code: int, after: str, model: Path, tmp_pat
     before = contents(tmp_path / "out")
     # the clock of the steps tells when to send the signal: the run holds still there until it comes
     still = (
-        "import sys, time; from oncontour import cli, pipeline\n"
+        "import sys, time; from oncontour import cli\nfrom oncontour.commands import run as pipeline\n"
         "class Clock(pipeline.Clock):\n"
         "    def __call__(self, step):\n"
         f"        if step != {after!r}: sys.stdout.write(step + '\\n'); sys.stdout.flush()\n"
@@ -248,10 +248,24 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(open_to_all: Path, mod
     for n, name in enumerate(("open", "closed")):
         make_series(open_to_all / "ct" / name, offsets=SLICES[5 * n : 5 * n + 5], series_uid="1.2.3", frame_of_reference_uid="1.2.4")
     (open_to_all / "ct" / "closed").chmod(0)
+    shutil.copy(model, open_to_all / "model.safetensors")
+    (open_to_all / "model.safetensors").chmod(0o644)
     (open_to_all / "out").mkdir()
     (open_to_all / "out").chmod(0o777)
     with as_nobody():
-        assert cli.main(["run", str(open_to_all / "ct"), "--out", str(open_to_all / "out" / "new"), "--model", str(model)]) == 2
+        assert (
+            cli.main(
+                [
+                    "run",
+                    str(open_to_all / "ct"),
+                    "--out",
+                    str(open_to_all / "out" / "new"),
+                    "--model",
+                    str(open_to_all / "model.safetensors"),
+                ]
+            )
+            == 2
+        )
         told = one_sentence(capsys)
         (open_to_all / "out").exists()
     assert "a folder cannot be read (Permission denied)" in told

@@ -150,8 +150,10 @@ def test_a_structure_that_gets_another_name_beside_one_of_its_own_is_told(model:
     assert f"warning: {told}" in str(again)
 
 
-def test_an_rtstruct_that_cannot_be_added_to_is_refused_before_any_work(nifti: Path, tmp_path: Path) -> None:
-    """The model is named and does not exist: nobody gets as far as to look for it."""
+def test_an_rtstruct_that_cannot_be_added_to_is_refused_before_any_work(
+    nifti: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "contour", lambda *words, **more: pytest.fail("contoured"))
     make_series(tmp_path / "ct", rows=8, columns=8, offsets=(0, 3), patient_id="one")
     make_series(tmp_path / "other", rows=8, columns=8, offsets=(0, 3), patient_id="two")
     theirs = tmp_path / "theirs.dcm"
@@ -160,7 +162,7 @@ def test_an_rtstruct_that_cannot_be_added_to_is_refused_before_any_work(nifti: P
     )
     for source, error in ((tmp_path / "ct", StructureError), (nifti, ConfigError)):
         with pytest.raises(error, match=r"different PatientIDs|the CT is no DICOM"):
-            run(source, tmp_path / "out", tmp_path / "no.safetensors", add_to=theirs)
+            run(source, tmp_path / "out", model, add_to=theirs)
 
 
 def test_a_frame_of_reference_that_a_person_accepts_is_recorded(model: Path, tmp_path: Path) -> None:
@@ -231,10 +233,12 @@ def test_without_a_model_the_region_decides_or_a_sentence_says_what_there_is(tmp
 def test_what_was_remarked_of_the_truth_is_told(nifti: Path, model: Path, tmp_path: Path) -> None:
     truth = patient(tmp_path / "Truth of Jane", head_neck(0, (6, 5, 5), 1.0, (32, 48, 48)))
     mask = read(truth).mask("Parotid_L")
-    write_image(mask.map(lambda inside: inside * np.arange(48, dtype=np.uint8)), truth / "masks" / "Parotid_L.nii.gz")
+    (truth / "segmentations").mkdir()
+    write_image(mask, truth / "segmentations" / "Parotid_L.nii.gz")
     notes = run(nifti, tmp_path / "out", model, truth=truth).record["input"]["notes"]
-    (told,) = (note for note in notes if "to compare with" in note)
-    assert "the file of Parotid_L has" in told
+    assert [note for note in notes if "to compare with" in note] == [
+        "Of the contours to compare with: passed over: image files in segmentations; those of structures are read from masks alone"
+    ]
 
 
 # ---- what a model was made for
@@ -511,7 +515,7 @@ def test_the_truth_may_be_an_rtstruct_alone_but_only_one_of_these_images(nifti: 
 KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
-from oncontour import pipeline
+from oncontour.commands import run as pipeline
 from tests.test_pipeline import run, whole
 source, out, model = map(Path, sys.argv[1:])
 draw = random.Random(0)

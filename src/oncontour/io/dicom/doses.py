@@ -50,7 +50,7 @@ def read_doses(
     if len(chosen) < len(picked):
         bare = next(dose for dose in picked if not has_grid(dose))
         raise DoseError("no dose grid in the file, DVHs alone", where=bare.path.name, hint=f"choose one of {listed(_grids(files))}")
-    names = ", ".join(d.path.name for d in chosen)
+    names = ", ".join(sorted(d.path.name for d in chosen))
     for dose in chosen:
         if dose.frame_of_reference_uid != source.frame_of_reference_uid:
             frames = f"{dose.frame_of_reference_uid or 'none'}, that of the images {source.frame_of_reference_uid}"
