@@ -274,7 +274,8 @@ def contour(
         if "chances" in predicted.scores:
             kept = {name: predicted.scores["chances"][name] for name in names}
             drawn = drawn.with_scores({"chances": {**drawn.scores.get("chances", {}), **kept}})
-        records.append({**card_words(asdict(one.card)), **predicted.scores.get("contour", {}), "structures": list(names)})
+        told, done = card_words(asdict(one.card)), predicted.scores.get("contour", {})
+        records.append({**told, **done, "structures": list(names), "notes": [*told["notes"], *done.get("notes", ())]})
     return drawn.with_scores({"drawers": [record["sha256"] for record in records]}), records
 
 
