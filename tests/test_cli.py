@@ -132,7 +132,7 @@ def test_mistakes_get_one_sentence(words: list[str], says: str, capsys: pytest.C
 @pytest.mark.parametrize(
     ("kind", "code", "says"),
     [
-        ("memory", cli.NO_MEMORY, "more memory"),
+        ("memory", cli.NO_MEMORY, "more memory than there is; nothing half-written was left. Way out:"),
         ("ctrl-c", cli.INTERRUPTED, "Ctrl-C"),
         ("full", OutputError.exit_code, "the disk is full"),
         ("missing", InputError.exit_code, "x/y"),

@@ -25,7 +25,8 @@ from oncontour.contour.task import ContourSettings, ContourTask
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
-from oncontour.errors import ConfigError, IncompleteError, InputError, ModelError, OutputError, StructureError, TrainingError
+from oncontour.errors import CohortError, ConfigError, IncompleteError, InputError, ModelError, OutputError, StructureError, TrainingError
+from oncontour.evaluate import evaluate
 from oncontour.evaluate.judge import judge
 from oncontour.files import sweep, writing_folder
 from oncontour.io import read, write
@@ -290,7 +291,22 @@ def test_other_commands_leave_out_who_shows_another_part_of_the_body(tmp_path: P
     with pytest.raises(IncompleteError, match="not drawn: pelvis by heads"):
         predict(cohort, model=[str(heads)], out=tmp_path / "out", seen=True)
     assert [path.name for path in (tmp_path / "out" / "heads").iterdir() if path.is_dir()] == ["head"]
-    assert "2 of 2 patients drawn" in predict(cohort, model=[str(heads)], out=tmp_path / "all", seen=True, any_region=True)
+    words = "heads drew on CTs of another part of the body than it was made for: pelvis (abdomen and pelvis)"
+    told = predict(cohort, model=[str(heads)], out=tmp_path / "all", seen=True, any_region=True)
+    assert "2 of 2 patients drawn" in told
+    assert words in told.splitlines()
+    told = evaluate(cohort, out=tmp_path / "judged", model=[str(heads)], overlays="none", any_region=True)
+    assert f"note: {words}" in told.splitlines()
+    assert f"note: {words}" in (tmp_path / "judged" / "summary.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_where_all_show_another_part_of_the_body_the_way_out_is_that_of_the_refusal(tmp_path: Path) -> None:
+    heads = head_model(tmp_path / "heads.safetensors")
+    patient(tmp_path / "cohort" / "pelvis", replace(pelvis(1, (6, 5, 5), 1.0), id="pelvis"))
+    with pytest.raises(CohortError, match="none of 1 patients could be judged; the first: pelvis: this CT shows abdomen") as caught:
+        evaluate(tmp_path / "cohort", out=tmp_path / "out", model=[str(heads)])
+    assert "--any_region" in caught.value.hint
+    assert "contours of their own" not in caught.value.hint
 
 
 @pytest.mark.parametrize("words", ["Head, neck", "H&N", "head-and-neck (adult)"])

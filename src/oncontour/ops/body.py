@@ -215,6 +215,19 @@ def check_shown(ct: Volume, made_for: str, who: str) -> None:
         )
 
 
+def elsewhere(ct: Volume, made_for: str) -> str:
+    """The part of the body that ``ct`` plainly shows, in words, where it is another than ``made_for`` (a card's words); else ""."""
+    seen = region(ct)
+    return in_words(seen.name) if seen.excludes(region_of(made_for)) else ""
+
+
+def drawn_elsewhere(who: str, shown: Mapping[str, str]) -> list[str]:
+    """A line that names the patients (id -> what their CT shows) on whom ``who`` drew and was made for another part of the body; none
+    where there are none."""
+    told = ", ".join(f"{id} ({what})" for id, what in shown.items())
+    return [f"{who} drew on CTs of another part of the body than it was made for: {told}"] if told else []
+
+
 def in_words(name: str) -> str:
     """A region as people call it: "head and neck"."""
     return name.replace("_", " and ")
