@@ -24,6 +24,8 @@ from oncontour.learn.fit import fit
 from oncontour.learn.task import load_task, save_model
 from oncontour.learn.train_settings import TrainSettings
 from oncontour.phantom import head_neck
+from oncontour.quality.predict import load_assessor
+from oncontour.quality.score import score
 from oncontour.quality.task import AssessSettings, AssessTask
 from oncontour.risk.task import RiskSettings, RiskTask
 from tests.conftest import ROOT
@@ -147,6 +149,42 @@ def test_a_file_of_an_earlier_version_is_read_and_says_that_nothing_covers_its_c
     assert record["models"][0]["file_sha256"] == read_card(models["contour"]).file_sha256
     assert record["models"][0]["notes"] == of_the_drawing
     assert of_the_drawing, "what was tidied away is told beside what is to be known of the file"
+
+
+def test_a_card_that_nothing_covers_is_warned_of_whatever_the_model_is_for(
+    models: dict[str, Path], ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the screen of the command that uses it, and in its record."""
+    quality, risk = (changed(models[name], tmp_path / f"{name}.safetensors", lambda card: None) for name in ("assess", "risk"))
+    capsys.readouterr()
+    assert cli.main([str(word) for word in ["assess", ct, ct, "--out", tmp_path / "judged", "--model", quality]]) == 0
+    assert f"warning: assess: {NOT_COVERED}" in capsys.readouterr().out.splitlines()
+    words = ["run", ct, "--out", tmp_path / "out", "--model", models["contour"], "--backend", "torch", "--assess", "false", "--risk", risk]
+    assert cli.main([str(word) for word in words]) == 0
+    assert f"warning: risk: {NOT_COVERED}" in capsys.readouterr().out.splitlines()
+    assert f"risk: {NOT_COVERED}" in json.loads((tmp_path / "out" / "report.json").read_text())["warnings"]
+
+
+def test_the_card_of_an_asked_model_is_warned_of_too(models: dict[str, Path], tmp_path: Path) -> None:
+    old = changed(models["contour"], tmp_path / "old.safetensors", lambda card: card.update(name="old"))
+    torch.manual_seed(0)
+    save_model(AssessTask(replace(ASSESS, opinion=str(old))), tmp_path / "asks.safetensors")
+    _, (told,) = score(head_neck(0, (6, 5, 5), 1.0, (32, 48, 48)), load_assessor(tmp_path / "asks.safetensors", backend="torch"))
+    assert told["notes"][0] == f"old, asked for a second opinion: {NOT_COVERED}"
+
+
+def test_a_model_is_a_shipped_one_by_its_hash_and_not_by_its_name(tmp_path: Path) -> None:
+    """Of drawers who did not say how sure they were, the shipped hn-quality-own gives way to hn-quality; one that is only called so judges."""
+    torch.manual_seed(0)
+    task = AssessTask(replace(ASSESS, own=True))
+    ours = save_model(task, tmp_path / "m.safetensors", replace(task.card(), name="hn-quality-own"))
+    old = changed(tmp_path / "m.safetensors", tmp_path / "old.safetensors", lambda card: None)
+    case = head_neck(0, (6, 5, 5), 1.0, (32, 48, 48))
+    for path in (tmp_path / "m.safetensors", old):
+        scored, (judge,) = score(case, load_assessor(path, backend="torch"))
+        assert (judge["name"], judge["sha256"], scored.scores["assess"]["sha256"]) == ("hn-quality-own", ours.sha256, ours.sha256)
+    _, (judge,) = score(case, load_assessor("hn-quality-own", backend="torch"))
+    assert judge["sha256"] == read_card(find("hn-quality")).sha256
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))

@@ -227,7 +227,7 @@ def test_no_result_names_the_patient(nifti: Path, model: Path, tmp_path: Path) -
 def test_without_a_model_the_region_decides_or_a_sentence_says_what_there_is(tmp_path: Path) -> None:
     grid = Geometry.regular((20, 40, 40), (5, 5, 5))
     nothing = Case("air", {"ct": Volume(np.full(grid.shape, -1000, np.int16), grid)})
-    with pytest.raises(ModelError, match=r"no shipped model is made for this CT.*--model"):
+    with pytest.raises(ModelError, match=r"no shipped model is made for this CT.*with both --model hn-organs and --any_region$"):
         pipeline.default_model(nothing)
 
 

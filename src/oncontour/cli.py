@@ -268,10 +268,18 @@ def spread(words: Sequence[str], parser: ArgumentParser) -> list[str]:
             elif kind == "tuple":
                 out += [option, f"[{value}]"]
             else:
-                out += [piece for part in value.split(",") for piece in (option + "+", part)]
+                out += [piece for part in _parts(value, option) for piece in (option + "+", part)]
         else:
             out.append(option + given + value if kind else word)
     return out
+
+
+def _parts(value: str, option: str) -> list[str]:
+    """The words of a list. Raises ConfigError for an empty one: it may be a variable of the shell that is not set."""
+    parts = value.split(",")
+    if not all(part.strip() for part in parts):
+        raise ConfigError(f"there is an empty word between the commas of {option} {value}", hint="take away the comma that is too many")
+    return parts
 
 
 def _kind(action: Any) -> str:
