@@ -174,7 +174,7 @@ def test_the_card_of_an_asked_model_is_warned_of_too(models: dict[str, Path], tm
 
 
 def test_a_model_is_a_shipped_one_by_its_hash_and_not_by_its_name(tmp_path: Path) -> None:
-    """Of drawers who did not say how sure they were, the shipped hn-quality-own gives way to hn-quality; one that is only called so judges."""
+    """Where drawers did not say how sure they were, the shipped hn-quality-own gives way to hn-quality; one only called so judges."""
     torch.manual_seed(0)
     task = AssessTask(replace(ASSESS, own=True))
     ours = save_model(task, tmp_path / "m.safetensors", replace(task.card(), name="hn-quality-own"))
@@ -389,7 +389,9 @@ def test_a_wrong_value_is_refused_in_a_sentence(case: str, models: dict[str, Pat
     assert len(told.splitlines()) == 1
 
 
-@pytest.mark.parametrize("case", ["settings a list", "neighbours negative", "widths huge", "offsets text", "members endless", "opinion endless"])
+@pytest.mark.parametrize(
+    "case", ["settings a list", "neighbours negative", "widths huge", "offsets text", "members endless", "opinion endless"]
+)
 def test_a_wrong_value_ends_a_run_before_its_result(
     case: str, models: dict[str, Path], ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -403,9 +405,7 @@ def test_a_wrong_value_ends_a_run_before_its_result(
 
 
 @pytest.mark.parametrize("length", [300, 6000])
-def test_a_name_longer_than_any_file_s_is_no_model(
-    length: int, ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_longer_than_any_file_s_is_no_model(length: int, ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["info", "x" * length], ["run", ct, "--out", tmp_path / "out", "--model", "x" * length]):
         told = sentence(words, 3, capsys)
         assert "no model 'xxx" in told

@@ -22,8 +22,8 @@ _ASKING = re.compile(r"please|issue|report|bug|https?://|weights_only|github|for
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether ``error``, or one that led to it, says that memory ran out. Of the system's own errors their number says so, never their words:
-    what a network share cannot give just now is "temporarily unavailable" as well."""
+    """Whether ``error``, or one that led to it, says that memory ran out. Of the system's own errors their number says so, never their
+    words: what a network share cannot give just now is "temporarily unavailable" as well."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -382,7 +382,10 @@ def _assign(offered: Sequence[Sequence[str]], wanted: Sequence[str] | None) -> l
     every = list(dict.fromkeys(name for names in offered for name in names))
     missing = [name for name in wanted or () if name not in every]
     if missing:
-        raise ConfigError(f"no model draws {', '.join(name or repr(name) for name in missing)}", hint=f"{did_you_mean(missing[0], every)}choose among {', '.join(every)}")
+        raise ConfigError(
+            f"no model draws {', '.join(name or repr(name) for name in missing)}",
+            hint=f"{did_you_mean(missing[0], every)}choose among {', '.join(every)}",
+        )
     left = [name for name in every if wanted is None or name in wanted]
     out = []
     for names in offered:

@@ -183,7 +183,7 @@ _WORDS = {
     "limb": "limb limbs extremity extremities arm arms leg legs knee thigh foot hand",
 }
 """Words of which each means a region."""
-_TURNS = frozenset("not no non except without other any body".split())
+_TURNS = frozenset(["not", "no", "non", "except", "without", "other", "any", "body"])
 """Words beside which the others may mean anything: "all except the head", "the body from head to hip"."""
 
 

@@ -114,7 +114,7 @@ def asker_notes(assessor: Assessor) -> list[str]:
 
 
 def is_shipped(card: Card) -> str:
-    """The name of the shipped quality model with this very card and these weights, by their hash; "" where it is none, whatever its name."""
+    """The name of the shipped quality model with this card and these weights, by their hash; "" where it is none, whatever its name."""
     from oncontour.learn.card import read_card, shipped
 
     same = card.file_sha256 and card.name in shipped() and read_card(shipped()[card.name]).file_sha256 == card.file_sha256

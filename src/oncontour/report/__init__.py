@@ -230,7 +230,7 @@ def _run_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _mean(value: Mapping[str, Any]) -> str:
-    """A mean with its interval as people write it; "" for anything else, and where the numbers are none: a card may hold whatever it likes."""
+    """A mean with its interval as people write it; "" for anything else: a card may hold whatever it likes."""
     span = value.get("interval_95")
     low, high = span if isinstance(span, list | tuple) and len(span) == 2 else (None, None)
     if "patients" not in value or not all(is_number(one) for one in (value.get("mean"), low, high)):
