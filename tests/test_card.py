@@ -24,6 +24,8 @@ from oncontour.learn.fit import fit
 from oncontour.learn.task import load_task, save_model
 from oncontour.learn.train_settings import TrainSettings
 from oncontour.phantom import head_neck
+from oncontour.quality.predict import load_assessor
+from oncontour.quality.score import score
 from oncontour.quality.task import AssessSettings, AssessTask
 from oncontour.risk.task import RiskSettings, RiskTask
 from tests.conftest import ROOT
@@ -137,13 +139,52 @@ def test_a_file_of_an_earlier_version_is_read_and_says_that_nothing_covers_its_c
     words = ["run", ct, "--model", old, "--backend", "torch", "--assess", "false", "--out"]
     assert cli.main([str(word) for word in [*words, tmp_path / "out"]]) == 0
     record = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert (record["models"][0]["file_sha256"], record["models"][0]["notes"]) == ("", [NOT_COVERED])
+    assert record["models"][0]["file_sha256"] == ""
+    first, *of_the_drawing = record["models"][0]["notes"]
+    assert first == NOT_COVERED
     assert f"contour: {NOT_COVERED}" in record["warnings"]
     words[3] = models["contour"]
     assert cli.main([str(word) for word in [*words, tmp_path / "new"]]) == 0
     record = json.loads((tmp_path / "new" / "report.json").read_text())
     assert record["models"][0]["file_sha256"] == read_card(models["contour"]).file_sha256
-    assert record["models"][0]["notes"] == []
+    assert record["models"][0]["notes"] == of_the_drawing
+    assert of_the_drawing, "what was tidied away is told beside what is to be known of the file"
+
+
+def test_a_card_that_nothing_covers_is_warned_of_whatever_the_model_is_for(
+    models: dict[str, Path], ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the screen of the command that uses it, and in its record."""
+    quality, risk = (changed(models[name], tmp_path / f"{name}.safetensors", lambda card: None) for name in ("assess", "risk"))
+    capsys.readouterr()
+    assert cli.main([str(word) for word in ["assess", ct, ct, "--out", tmp_path / "judged", "--model", quality]]) == 0
+    assert f"warning: assess: {NOT_COVERED}" in capsys.readouterr().out.splitlines()
+    words = ["run", ct, "--out", tmp_path / "out", "--model", models["contour"], "--backend", "torch", "--assess", "false", "--risk", risk]
+    assert cli.main([str(word) for word in words]) == 0
+    assert f"warning: risk: {NOT_COVERED}" in capsys.readouterr().out.splitlines()
+    assert f"risk: {NOT_COVERED}" in json.loads((tmp_path / "out" / "report.json").read_text())["warnings"]
+
+
+def test_the_card_of_an_asked_model_is_warned_of_too(models: dict[str, Path], tmp_path: Path) -> None:
+    old = changed(models["contour"], tmp_path / "old.safetensors", lambda card: card.update(name="old"))
+    torch.manual_seed(0)
+    save_model(AssessTask(replace(ASSESS, opinion=str(old))), tmp_path / "asks.safetensors")
+    _, (told,) = score(head_neck(0, (6, 5, 5), 1.0, (32, 48, 48)), load_assessor(tmp_path / "asks.safetensors", backend="torch"))
+    assert told["notes"][0] == f"old, asked for a second opinion: {NOT_COVERED}"
+
+
+def test_a_model_is_a_shipped_one_by_its_hash_and_not_by_its_name(tmp_path: Path) -> None:
+    """Where drawers did not say how sure they were, the shipped hn-quality-own gives way to hn-quality; one only called so judges."""
+    torch.manual_seed(0)
+    task = AssessTask(replace(ASSESS, own=True))
+    ours = save_model(task, tmp_path / "m.safetensors", replace(task.card(), name="hn-quality-own"))
+    old = changed(tmp_path / "m.safetensors", tmp_path / "old.safetensors", lambda card: None)
+    case = head_neck(0, (6, 5, 5), 1.0, (32, 48, 48))
+    for path in (tmp_path / "m.safetensors", old):
+        scored, (judge,) = score(case, load_assessor(path, backend="torch"))
+        assert (judge["name"], judge["sha256"], scored.scores["assess"]["sha256"]) == ("hn-quality-own", ours.sha256, ours.sha256)
+    _, (judge,) = score(case, load_assessor("hn-quality-own", backend="torch"))
+    assert judge["sha256"] == read_card(find("hn-quality")).sha256
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
@@ -189,6 +230,16 @@ def test_a_card_has_nothing_imported_or_called(
         assert f"--allow_class {target}" in told.err
         assert told.out == ""
     assert ours not in sys.modules
+
+
+def test_the_demo_has_the_way_out_that_it_names(
+    ours: str, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An outside class that is allowed is looked for: this one is no net of the kind, which is said instead."""
+    path = changed(models["risk"], tmp_path / "m.safetensors", lambda card: card["settings"].update(net=f"{ours}:Ours"))
+    words: list[object] = ["demo", "--source", "mean", "--out", tmp_path / "demo", "--risk", path]
+    assert f"repeat with --allow_class {ours}:Ours" in sentence(words, 3, capsys)
+    assert "not run unasked" not in sentence([*words, "--allow_class", f"{ours}:Ours"], 3, capsys)
 
 
 def test_an_outside_net_of_the_user_trains_and_is_used_where_the_user_names_it(
@@ -310,6 +361,8 @@ WRONG: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "depth huge": ("assess", setting(net_options={**ASSESS.net_options, "depth": 8000}), "larger than the"),
     "heads unknown": ("assess", setting(heads=["dsc", "wings"]), "heads are dsc and any of"),
     "weights text": ("assess", setting(weights={"dsc": "1"}), "settings.weights is values by name"),
+    "opinion endless": ("assess", setting(opinion="x" * 5000), "settings.opinion is the name of a model"),
+    "opinion no file's name": ("assess", setting(opinion="x" * 300), "describes another net than the file holds"),
     "opinion a number": ("assess", setting(opinion=3), "settings.opinion is text, not 3"),
     "beyond endless": ("assess", setting(beyond=10**6), "1000 slices"),
     "offsets text": ("assess", made(calibration={"offsets": {"all": "0.1"}}), "made.calibration.offsets.* is a number, not '0.1'"),
@@ -336,7 +389,9 @@ def test_a_wrong_value_is_refused_in_a_sentence(case: str, models: dict[str, Pat
     assert len(told.splitlines()) == 1
 
 
-@pytest.mark.parametrize("case", ["settings a list", "neighbours negative", "widths huge", "offsets text", "members endless"])
+@pytest.mark.parametrize(
+    "case", ["settings a list", "neighbours negative", "widths huge", "offsets text", "members endless", "opinion endless"]
+)
 def test_a_wrong_value_ends_a_run_before_its_result(
     case: str, models: dict[str, Path], ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -347,6 +402,29 @@ def test_a_wrong_value_ends_a_run_before_its_result(
     told = sentence(["run", ct, "--out", tmp_path / "out", option, path, *more], 3, capsys)
     assert says in told
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("length", [300, 6000])
+def test_a_name_longer_than_any_file_s_is_no_model(length: int, ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["info", "x" * length], ["run", ct, "--out", tmp_path / "out", "--model", "x" * length]):
+        told = sentence(words, 3, capsys)
+        assert "no model 'xxx" in told
+        assert len(told) < 500
+
+
+def test_figures_of_any_form_are_shown(models: dict[str, Path], ct: Path, tmp_path: Path) -> None:
+    """What a card says of its tests ends no run, whatever it is; a mean with its interval is told as people write it."""
+    right = {"mean": 0.5, "interval_95": [0.25, 0.75], "patients": 3}
+    odd: list[dict[str, Any]] = [{**right, "interval_95": one} for one in (5, [1], None, ["a", "b"], [0.1, 0.2, 0.3])]
+    odd += [{**right, "mean": one} for one in ("x", None, [0.5], 10**400, {})] + [{**right, "patients": [{}]}]
+    figures = {f"odd{n}": one for n, one in enumerate(odd)} | {"right": right}
+    path = changed(models["contour"], tmp_path / "m.safetensors", lambda card: card.update(metrics={"DSC": figures, "of": [None, [{}]]}))
+    words = ["run", ct, "--model", path, "--backend", "torch", "--assess", "false", "--out", tmp_path / "out"]
+    assert cli.main([str(word) for word in words]) == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "right: 0.50 (0.25 to 0.75, 3 patients)" in page
+    assert "odd0: mean: 0.5, interval 95: 5, patients: 3" in page
+    assert "odd6: mean: none, interval 95: 0.25, 0.75, patients: 3" in page
 
 
 def test_a_net_larger_than_its_file_takes_no_memory(models: dict[str, Path], tmp_path: Path) -> None:

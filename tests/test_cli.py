@@ -120,6 +120,8 @@ def test_a_terminal_without_the_letters_loses_no_answer() -> None:
         (["sample", "F", "--out", "O", "--times", "many"], "many"),
         (["sample", "F", "--out", "O", "--way", "c"], "way"),
         (["sample", "F", "--out", "O", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["sample", "F", "--out", "O", "--names", "a,"], "there is an empty word between the commas of --names a,"),
+        (["sample", "F", "--out", "O", "--names=a,,b"], "there is an empty word between the commas of --names a,,b"),
     ],
 )
 def test_mistakes_get_one_sentence(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +134,7 @@ def test_mistakes_get_one_sentence(words: list[str], says: str, capsys: pytest.C
 @pytest.mark.parametrize(
     ("kind", "code", "says"),
     [
-        ("memory", cli.NO_MEMORY, "more memory"),
+        ("memory", cli.NO_MEMORY, "more memory than there is; nothing half-written was left. Way out:"),
         ("ctrl-c", cli.INTERRUPTED, "Ctrl-C"),
         ("full", OutputError.exit_code, "the disk is full"),
         ("missing", InputError.exit_code, "x/y"),

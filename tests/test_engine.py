@@ -240,6 +240,23 @@ def test_every_way_of_saying_that_memory_ran_out(error):
         raise ModelError("a net of another shape")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        BlockingIOError(11, "Resource temporarily unavailable", "/share/ct/1.dcm"),
+        OSError(5, "cannot allocate memory on the server", "/share/ct/1.dcm"),
+        ValueError("out of memory"),
+    ],
+    ids=lambda error: str(error)[:30],
+)
+def test_what_only_sounds_like_it_is_none(error):
+    from oncontour import cli
+    from oncontour.libraries import is_out_of_memory
+
+    assert not is_out_of_memory(error)
+    assert cli.verdict(error)[0] != cli.NO_MEMORY
+
+
 def test_no_sentence_of_another_project_reaches_the_user():
     from oncontour.libraries import why
 

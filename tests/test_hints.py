@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import oncontour
-from oncontour.cli import COMMANDS
+from oncontour.cli import COMMANDS, LOADS_MODELS
 from oncontour.core.notes import CHOOSE_DOSE
 from oncontour.io.dicom.choose import PICK_ONE as PICK_SERIES
 from oncontour.io.dicom.source import SAME_FRAME_WAY
@@ -24,14 +24,16 @@ SRC = Path(oncontour.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--([a-z][\w.]*(?:-[\w.]+)*)")
 COMMAND = re.compile(r"oncontour ((?:train|simulate) [a-z]+|[a-z]+)")
 GROUPS = {"train", "simulate", "reproduce"}
-OFTEN = {"help", "config", "debug", "version", "allow_class"}
+OFTEN = {"help", "config", "debug", "version"}
+READS_CARDS = {"info", "stamp"}
+"""Commands that name a model and build no net."""
 
 
 def options(command: str) -> set[str]:
     """What ``command`` takes, fields of its dataclasses as ``settings.facts``."""
     module, _, name = COMMANDS[command][0].partition(":")
     function = getattr(import_module(module), name)
-    found, kinds = set(OFTEN), typing.get_type_hints(function)
+    found, kinds = OFTEN | ({"allow_class"} if command in LOADS_MODELS else set()), typing.get_type_hints(function)
     for parameter in inspect.signature(function).parameters:
         found.add(parameter)
         if dataclasses.is_dataclass(kind := kinds[parameter]):
@@ -42,6 +44,13 @@ def options(command: str) -> set[str]:
 @pytest.fixture(scope="module")
 def taken() -> dict[str, set[str]]:
     return {command: options(command) for command in COMMANDS}
+
+
+def test_what_loads_a_model_may_be_allowed_a_class(taken: dict[str, set[str]]) -> None:
+    """The way out of a model with an outside net is there in every command that can be given one."""
+    given = {command for command, its in taken.items() if its & {"model", "quality", "risk", "contourer", "start"}}
+    assert {command for command, its in taken.items() if "allow_class" in its} >= given - READS_CARDS
+    assert {"run", "demo", "info"} <= given
 
 
 def hints() -> Iterator[tuple[str, str]]:

@@ -19,18 +19,21 @@ from pydicom.dataset import Dataset
 from oncontour import files, report, result
 from oncontour.commands import run as pipeline
 from oncontour.commands.predict import predict
+from oncontour.commands.train import contour as train_contour
 from oncontour.contour.predict import anywhere, load_contourer
 from oncontour.contour.task import ContourSettings, ContourTask
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
-from oncontour.errors import ConfigError, IncompleteError, InputError, ModelError, OutputError, StructureError
+from oncontour.errors import CohortError, ConfigError, IncompleteError, InputError, ModelError, OutputError, StructureError, TrainingError
+from oncontour.evaluate import evaluate
 from oncontour.evaluate.judge import judge
 from oncontour.files import sweep, writing_folder
 from oncontour.io import read, write
 from oncontour.io.cohort import Cohort
 from oncontour.io.dicom.rtstruct import read_rtstruct, write_rtstruct
 from oncontour.io.image.nifti import write_image
+from oncontour.learn.card import notes as read_notes
 from oncontour.learn.card import read_card
 from oncontour.learn.task import save_model
 from oncontour.phantom import head_neck, pelvis
@@ -226,7 +229,7 @@ def test_no_result_names_the_patient(nifti: Path, model: Path, tmp_path: Path) -
 def test_without_a_model_the_region_decides_or_a_sentence_says_what_there_is(tmp_path: Path) -> None:
     grid = Geometry.regular((20, 40, 40), (5, 5, 5))
     nothing = Case("air", {"ct": Volume(np.full(grid.shape, -1000, np.int16), grid)})
-    with pytest.raises(ModelError, match=r"no shipped model is made for this CT.*--model"):
+    with pytest.raises(ModelError, match=r"no shipped model is made for this CT.*with both --model hn-organs and --any_region$"):
         pipeline.default_model(nothing)
 
 
@@ -244,12 +247,12 @@ def test_what_was_remarked_of_the_truth_is_told(nifti: Path, model: Path, tmp_pa
 # ---- what a model was made for
 
 
-def head_model(path: Path) -> Path:
-    """An untrained model whose card says that it is for heads and necks."""
+def head_model(path: Path, region: str = "head and neck") -> Path:
+    """An untrained model whose card says that it is for heads and necks, or for another ``region``."""
     torch.manual_seed(1)
     settings = ContourSettings(NAMES, net_options={"widths": (8, 16, 16)}, spacing_mm=(6.0, 5.0, 5.0), window=(16, 32, 32))
     task = ContourTask(settings)
-    save_model(task, path, replace(task.card(), name="heads", region="head and neck"))
+    save_model(task, path, replace(task.card(), name="heads", region=region))
     return path
 
 
@@ -292,7 +295,50 @@ def test_other_commands_leave_out_who_shows_another_part_of_the_body(tmp_path: P
     with pytest.raises(IncompleteError, match="not drawn: pelvis by heads"):
         predict(cohort, model=[str(heads)], out=tmp_path / "out", seen=True)
     assert [path.name for path in (tmp_path / "out" / "heads").iterdir() if path.is_dir()] == ["head"]
-    assert "2 of 2 patients drawn" in predict(cohort, model=[str(heads)], out=tmp_path / "all", seen=True, any_region=True)
+    words = "heads drew on CTs of another part of the body than it was made for: pelvis (abdomen and pelvis)"
+    told = predict(cohort, model=[str(heads)], out=tmp_path / "all", seen=True, any_region=True)
+    assert "2 of 2 patients drawn" in told
+    assert words in told.splitlines()
+    told = evaluate(cohort, out=tmp_path / "judged", model=[str(heads)], overlays="none", any_region=True)
+    assert f"note: {words}" in told.splitlines()
+    assert f"note: {words}" in (tmp_path / "judged" / "summary.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_where_all_show_another_part_of_the_body_the_way_out_is_that_of_the_refusal(tmp_path: Path) -> None:
+    heads = head_model(tmp_path / "heads.safetensors")
+    patient(tmp_path / "cohort" / "pelvis", replace(pelvis(1, (6, 5, 5), 1.0), id="pelvis"))
+    with pytest.raises(CohortError, match="none of 1 patients could be judged; the first: pelvis: this CT shows abdomen") as caught:
+        evaluate(tmp_path / "cohort", out=tmp_path / "out", model=[str(heads)])
+    assert "--any_region" in caught.value.hint
+    assert "contours of their own" not in caught.value.hint
+
+
+@pytest.mark.parametrize("words", ["Head, neck", "H&N", "head-and-neck (adult)"])
+def test_a_region_in_other_words_guards_as_well(words: str, tmp_path: Path) -> None:
+    heads = head_model(tmp_path / "heads.safetensors", words)
+    here = patient(tmp_path / "someone", pelvis(1, (6, 5, 5), 1.0))
+    with pytest.raises(InputError, match="this CT shows abdomen and pelvis"):
+        run(here, tmp_path / "out", heads)
+    assert read_notes(read_card(heads)) == []
+
+
+UNCHECKED = (
+    "Made for 'spine', which is none of the regions that are known (head and neck, thorax, abdomen and pelvis, limb): "
+    "it is not checked whether a CT shows it."
+)
+
+
+def test_words_that_name_no_region_are_warned_of(nifti: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A CT can not be checked for them: a run says so, and a training before it begins."""
+    done = run(nifti, tmp_path / "out", head_model(tmp_path / "spine.safetensors", "spine"))
+    assert f"heads: {UNCHECKED}" in done.record["warnings"]
+    assert f"warning: heads: {UNCHECKED}" in str(done)
+    patient(tmp_path / "cohort" / "someone", head_neck(0, (6, 5, 5), 1.0, (32, 48, 48)))
+    settings = ContourSettings(("Nowhere",), net_options={"widths": (8, 16)}, spacing_mm=(6.0, 5.0, 5.0), window=(16, 32, 32))
+    for region, told in (("spine", [f"warning: --region: {UNCHECKED}"]), ("Thorax", []), ("", [])):
+        with pytest.raises(TrainingError):
+            train_contour(tmp_path / "cohort", out=tmp_path / f"run{region}", settings=settings, region=region)
+        assert [line for line in capsys.readouterr().err.splitlines() if "--region" in line] == told
 
 
 def test_where_the_region_cannot_be_told_the_first_warning_says_so(tmp_path: Path) -> None:

@@ -45,7 +45,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """command -> ("module:function", what it gives in a line)."""
 
-LOADS_MODELS = ("run", "assess", "train contour", "train assess", "train risk", "predict", "calibrate", "evaluate", "reproduce", "risk")
+LOADS_MODELS = (
+    "run",
+    "assess",
+    "train contour",
+    "train assess",
+    "train risk",
+    "predict",
+    "calibrate",
+    "evaluate",
+    "reproduce",
+    "risk",
+    "demo",
+)
 """Commands that build nets from model files, and so have ``--allow_class``."""
 _COMMANDS_OF_TERMINALS = {code: "?" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 """What is written holds names that anybody may have given: none of them moves the cursor or hides a warning."""
@@ -91,10 +103,8 @@ def verdict(error: BaseException, words: Sequence[str] = ()) -> tuple[int, str]:
     if isinstance(error, _Terminated):
         return TERMINATED, "oncontour: stopped by SIGTERM; nothing half-written was left and what was there before is untouched"
     if is_out_of_memory(error):
-        return (
-            NO_MEMORY,
-            "oncontour: this needs more memory than there is; nothing was written. Way out: close other programs or use a larger machine",
-        )
+        told = "this needs more memory than there is; nothing half-written was left"
+        return NO_MEMORY, f"oncontour: {told}. Way out: close other programs or use a larger machine"
     if isinstance(error, PermissionError):  # of a writer it is an OutputError already
         where = f" [{error.filename}]" if error.filename else ""
         return 2, f"oncontour: this may not be read ({error.strerror or 'permission denied'}){where}. Way out: ask whoever owns it"
@@ -268,10 +278,18 @@ def spread(words: Sequence[str], parser: ArgumentParser) -> list[str]:
             elif kind == "tuple":
                 out += [option, f"[{value}]"]
             else:
-                out += [piece for part in value.split(",") for piece in (option + "+", part)]
+                out += [piece for part in _parts(value, option) for piece in (option + "+", part)]
         else:
             out.append(option + given + value if kind else word)
     return out
+
+
+def _parts(value: str, option: str) -> list[str]:
+    """The words of a list. Raises ConfigError for an empty one: it may be a variable of the shell that is not set."""
+    parts = value.split(",")
+    if not all(part.strip() for part in parts):
+        raise ConfigError(f"there is an empty word between the commas of {option} {value}", hint="take away the comma that is too many")
+    return parts
 
 
 def _kind(action: Any) -> str:

@@ -20,6 +20,7 @@ MAX_DEPTH = 64
 MAX_VALUES = 200_000
 """Values that a YAML text stands for once its aliases are followed."""
 _SMALLER = "give a file that holds the settings alone"
+_CHECK_PATH = "check the path, and whether it is a file"
 
 
 def read_json(path: Path) -> Any:
@@ -67,7 +68,7 @@ def read_yaml(path: Path) -> Any:
 def check_size(path: Path, most: int) -> None:
     """Raises InputError where ``path`` is no file, LimitError where it has more than ``most`` bytes."""
     if not path.is_file():
-        raise InputError("there is no such file", where=str(path))
+        raise InputError("there is no such file", where=str(path), hint=_CHECK_PATH)
     size = path.stat().st_size
     if size > most:
         raise LimitError(f"{size} bytes of text, at most {most} are read", where=str(path), hint=_SMALLER)

@@ -22,13 +22,14 @@ _ASKING = re.compile(r"please|issue|report|bug|https?://|weights_only|github|for
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether ``error``, or one that led to it, says that memory ran out."""
+    """Whether ``error``, or one that led to it, says that memory ran out. Of the system's own errors their number says so, never their
+    words: what a network share cannot give just now is "temporarily unavailable" as well."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
-        if isinstance(error, RuntimeError | OSError | ImportError) and _NO_MEMORY.search(str(error)):
+        if isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(str(error)):
             return True
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False

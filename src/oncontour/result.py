@@ -77,7 +77,6 @@ def record(
 ) -> dict[str, Any]:
     """What ``report.json`` holds; nothing in it names the patient. ``models``: of each its card, and what was tidied after it."""
     tidied = [line for one in models for line in one.get("tidied", ())]
-    of_models = [f"{one['name']}: {text}" for one in models for text in one.get("notes", ())]
     return {
         "schema": SCHEMA,
         "case": pseudonym(case),
@@ -93,11 +92,16 @@ def record(
         "models": [{key: value for key, value in one.items() if key != "tidied"} for one in models],
         "settings": dict(settings),
         "tidy": tidied,
-        "warnings": [*report.misplaced(case), *of_models, *report.warnings(rows, report.found_sided(case))],
+        "warnings": [*report.misplaced(case), *model_notes(models), *report.warnings(rows, report.found_sided(case))],
         "structures": [row.as_dict() for row in rows],
         **({"assess": report.scores_of(case)} if "assess" in case.scores else {}),
         "versions": versions(),
     }
+
+
+def model_notes(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is to be known of the models of a record, each line with the model's name."""
+    return [f"{one['name']}: {text}" for one in models for text in one.get("notes", ())]
 
 
 def finish(

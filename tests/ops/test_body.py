@@ -112,7 +112,7 @@ def test_the_phantoms(make, name):
 def test_only_what_a_ct_plainly_does_not_show_is_excluded(name, lung_mm, excluded):
     seen = Region(name, (), {"lung_mm": lung_mm})
     assert {one for one in REGIONS if seen.excludes(one)} == excluded
-    assert not seen.excludes(region_of("pelvis of women")), "of words that name no region nothing is known"
+    assert not seen.excludes(region_of("the whole body")), "of words that name no region nothing is known"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,27 @@ def test_only_what_a_ct_plainly_does_not_show_is_excluded(name, lung_mm, exclude
         ("abdomen and pelvis", "abdomen_pelvis"),
         ("thorax", "thorax"),
         ("", ""),
-        ("left knee", ""),
+        ("left elbow", ""),
+        ("head-and-neck", "head_neck"),
+        ("Head_Neck", "head_neck"),
+        ("H&N", "head_neck"),
+        ("HN", "head_neck"),
+        ("h and n", "head_neck"),
+        ("Head, neck", "head_neck"),
+        ("Head and neck (adult)", "head_neck"),
+        ("brain", "head_neck"),
+        ("chest", "thorax"),
+        ("Thorax/lung", "thorax"),
+        ("pelvis", "abdomen_pelvis"),
+        ("pelvis of women", "abdomen_pelvis"),
+        ("Abdomen", "abdomen_pelvis"),
+        ("abdomen, pelvis", "abdomen_pelvis"),
+        ("lower extremities", "limb"),
+        ("head and thorax", ""),  # of two regions, and made for both
+        ("not the head", ""),
+        ("whole body", ""),
+        ("header", ""),
+        ("whole brain", "head_neck"),
     ],
 )
 def test_regions_in_words(words, name):

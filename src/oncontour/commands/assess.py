@@ -38,7 +38,8 @@ class Assessment:
     out: Path
 
     def __str__(self) -> str:
-        return "\n".join([*report.summary(self.case), f"{', '.join(self.record['files'])} and {RECORD} in {self.out}"])
+        of_models = [f"warning: {text}" for text in result.model_notes(self.record["models"])]
+        return "\n".join([*of_models, *report.summary(self.case), f"{', '.join(self.record['files'])} and {RECORD} in {self.out}"])
 
 
 def assess(
@@ -201,7 +202,7 @@ def calibrate(
         if seen:
             raise InputError(f"{who} learned from {len(seen)} of these patients ({', '.join(sorted(seen)[:3])})", where=str(cohort))
     observed, notes = observe_cohort(assessor, patients, claims or [], contourer or ([] if claims else [DEFAULT_CONTOURER]), progress)
-    notes = [*notes_of(assessor.card), *notes]
+    notes = [*notes_of(assessor.card), *scoring.asker_notes(assessor), *notes]
     data = f"{len({s.patient for s in observed.scored()})} patients of one clinic"
     card, told = recalibrated(assessor, observed, coverage=coverage, method=method, by=by, data=data)
     card = save_model(assessor.task, out, replace(card, name=name or f"{card.name}-calibrated"))

@@ -162,7 +162,7 @@ def _remarks(case: Case) -> Iterable[str]:
 def _check_places(src: Path, dst: Path, overwrite: bool) -> None:
     """Refuse, before any work, a destination that would cost somebody something."""
     if not src.exists():
-        raise InputError("there is no such file or folder", where=str(src))
+        raise InputError("there is no such file or folder", where=str(src), hint="check the path of what is to be converted")
     here, there = dst.resolve(), src.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise OutputError("source and destination lie within each other", where=str(dst), hint="name a folder elsewhere")

@@ -79,6 +79,7 @@ def predict(
     """
     from oncontour.io.cohort import Cohort
     from oncontour.learn.card import notes as notes_of
+    from oncontour.ops.body import drawn_elsewhere
 
     patients = Cohort.open(cohort)
     segmenters = [s for name in model for s in load(name, hu_shift or [0.0], seen=seen, overlap=overlap, backend=backend, threads=threads)]
@@ -91,10 +92,12 @@ def predict(
     for n, segmenter in enumerate(segmenters):
         strangers = [id for id in patients.ids if id not in segmenter.trained_on]
         step = None if progress is None else _part(progress, n, len(segmenters))
-        drawn = draw(segmenter, patients, strangers, out / segmenter.name, step, chances=chances, failed=failed)
+        shown: dict[str, str] = {}
+        drawn = draw(segmenter, patients, strangers, out / segmenter.name, step, chances=chances, failed=failed, elsewhere=shown)
         known = len(patients) - len(strangers)
         lines.append(f"{segmenter.name}: {drawn} of {len(patients)} patients drawn, {known} left out as it learned from them")
         lines += [f"{segmenter.name}: {note}" for note in notes_of(segmenter.contourer.card)]
+        lines += drawn_elsewhere(segmenter.name, shown)
     if failed:
         raise IncompleteError(f"not drawn: {'; '.join(failed)}; the others are in {out}", where=str(cohort), done="\n".join(lines))
     return "\n".join(lines)
@@ -149,14 +152,17 @@ def draw(
     *,
     chances: bool = False,
     failed: list[str] | None = None,
+    elsewhere: dict[str, str] | None = None,
 ) -> int:
     """Draw the patients ``ids`` into ``out``, with ``chances`` how likely each voxel was too; gives how many are there in the end.
 
-    One that cannot be read, or lies on no grid, is named on stderr and in ``failed``. Raises OutputError where the folder of a patient
+    One that cannot be read, or lies on no grid, is named on stderr and in ``failed``. ``elsewhere`` gets what the CT shows of those drawn
+    now whose CT plainly shows another part of the body than the model was made for. Raises OutputError where the folder of a patient
     holds other things.
     """
     from oncontour.io.dicom.patient import check_replaceable
     from oncontour.io.image.layout import write_layout
+    from oncontour.ops.body import elsewhere as shown_elsewhere
     from oncontour.quality.segmenters import write_chances
 
     rows = _confidences(out / CONFIDENCE)
@@ -174,6 +180,8 @@ def draw(
                 if failed is not None:
                     failed.append(f"{id} by {segmenter.name}")
                 continue
+            if elsewhere is not None and (shown := shown_elsewhere(case.ct, segmenter.contourer.card.region)):
+                elsewhere[id] = shown
             # The folder last: it says that the patient is done.
             rows = [row for row in rows if row[0] != id] + sure
             write_text(out / CONFIDENCE, _as_csv(rows))

@@ -18,6 +18,7 @@ from oncontour.core.notes import DOSE_DOUBTS, NoteCode, about, except_about
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, did_you_mean
 from oncontour.learn.card import card_words
+from oncontour.learn.card import notes as card_notes
 from oncontour.libraries import is_out_of_memory, why
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress
@@ -189,6 +190,7 @@ def run(
     told["warnings"][:0] = [*([banner] if banner else []), *doubts]
     told |= {key: words for key, words in (("banner", banner), ("about", about)) if words}
     _complete(told, dosed, ct_folder, failed)
+    told["warnings"] += [] if risk_model is None else [f"{risk_model.card().name}: {note}" for note in card_notes(risk_model.card())]
     told["warnings"] += _empty_between(dosed.case, [row.name for row in rows])
     _write(dosed.case, rows, told, out, page=page, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
     return Result(dosed.case, rows, told, out, dosed.plan)
@@ -242,8 +244,14 @@ def default_model(case: Case) -> str:
     raise ModelError(
         f"no shipped model is made for this CT, which shows: {what} ({'; '.join(seen.reasons)}); shipped models: {there}",
         where=f"case {pseudonym(case)}",
-        hint="choose one with --model NAME_OR_FILE, or train one with 'oncontour train contour'",
+        hint="name a model that was made for it with --model NAME_OR_FILE, or train one with 'oncontour train contour'; "
+        f"{_anyhow(contourers)}",
     )
+
+
+def _anyhow(contourers: Sequence[str]) -> str:
+    """How a shipped model draws on a CT that it was not made for."""
+    return f"a shipped one draws all the same with both --model {contourers[0]} and --any_region" if contourers else "none is shipped"
 
 
 def contour(
@@ -274,7 +282,8 @@ def contour(
         if "chances" in predicted.scores:
             kept = {name: predicted.scores["chances"][name] for name in names}
             drawn = drawn.with_scores({"chances": {**drawn.scores.get("chances", {}), **kept}})
-        records.append({**card_words(asdict(one.card)), **predicted.scores.get("contour", {}), "structures": list(names)})
+        told, done = card_words(asdict(one.card)), predicted.scores.get("contour", {})
+        records.append({**told, **done, "structures": list(names), "notes": [*told["notes"], *done.get("notes", ())]})
     return drawn.with_scores({"drawers": [record["sha256"] for record in records]}), records
 
 
@@ -373,7 +382,10 @@ def _assign(offered: Sequence[Sequence[str]], wanted: Sequence[str] | None) -> l
     every = list(dict.fromkeys(name for names in offered for name in names))
     missing = [name for name in wanted or () if name not in every]
     if missing:
-        raise ConfigError(f"no model draws {', '.join(missing)}", hint=f"{did_you_mean(missing[0], every)}choose among {', '.join(every)}")
+        raise ConfigError(
+            f"no model draws {', '.join(name or repr(name) for name in missing)}",
+            hint=f"{did_you_mean(missing[0], every)}choose among {', '.join(every)}",
+        )
     left = [name for name in every if wanted is None or name in wanted]
     out = []
     for names in offered:

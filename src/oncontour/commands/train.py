@@ -17,6 +17,7 @@ from oncontour.files import write_text
 from oncontour.learn.card import Card
 from oncontour.learn.fit import fit, held_back
 from oncontour.learn.train_settings import TrainSettings
+from oncontour.ops.body import unknown_region
 from oncontour.quality.task import AssessSettings, AssessTask
 from oncontour.risk.feature_selection import Selection
 from oncontour.risk.inputs import Patient
@@ -52,6 +53,12 @@ def changed(training: TrainSettings, **instead: int | None) -> TrainSettings:
     """``training`` with those of ``instead`` that are told."""
     told: dict[str, Any] = {key: value for key, value in instead.items() if value is not None}
     return replace(training, **told)
+
+
+def _tell_unknown(region: str) -> None:
+    """Say on stderr, before the training, that ``region`` is none that a CT could be checked for."""
+    if told := unknown_region(region):
+        sys.stderr.write(f"warning: --region: {told}\n")
 
 
 def contour(
@@ -91,7 +98,8 @@ def contour(
         data: what it is trained on, for the card
         licence: of the weights, for the card
         limits: what the model is not for, for the card
-        region: of the body the model is for, e.g. "head and neck"
+        region: of the body the model is for: "head and neck", "thorax", "abdomen and pelvis" or "limb"; a CT that plainly shows another is
+            then refused
         start: a finished model (file or shipped name) of the same net and structures whose weights to begin with
         epochs: instead of training.epochs
         devices: processes, instead of training.devices
@@ -101,6 +109,7 @@ def contour(
 
     training, task = changed(training, epochs=epochs, devices=devices, seed=seed), ContourTask(settings)
     patients = Cohort.open(cohort)
+    _tell_unknown(region)
     outcome = fit(
         task, read_cases(patients), out, training, name=name, data=data, licence=licence, limits=limits, region=region, start=start
     )
@@ -145,7 +154,8 @@ def assess(
         data: what it is trained on, for the card
         licence: of the weights, for the card
         limits: what the model is not for, for the card
-        region: of the body the model is for, e.g. "head and neck"
+        region: of the body the model is for: "head and neck", "thorax", "abdomen and pelvis" or "limb"; a CT that plainly shows another is
+            then refused
         epochs: instead of training.epochs
         devices: processes, instead of training.devices
         seed: instead of training.seed
@@ -154,6 +164,7 @@ def assess(
     from oncontour.quality.segmenters import with_claims
 
     training, task = changed(training, epochs=epochs, devices=devices, seed=seed), AssessTask(settings)
+    _tell_unknown(region)
     cases = telling(with_claims(read_cases(Cohort.open(cohort), tell=False), claims or [], chances=settings.own))
     outcome = fit(task, cases, out, training, name=name, data=data, licence=licence, limits=limits, region=region)
     return "\n".join([*_no_bound(outcome.card), str(outcome)])

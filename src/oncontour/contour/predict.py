@@ -22,7 +22,7 @@ from oncontour.errors import ModelError
 from oncontour.learn.engine import Backend, Engine
 from oncontour.learn.task import Progress, load_task
 from oncontour.ops.augment import mirrored
-from oncontour.ops.body import body_mask, check_shown, is_masked
+from oncontour.ops.body import body_mask, check_shown, elsewhere, is_masked
 from oncontour.ops.intensity import AIR_HU, window
 from oncontour.ops.tidy import Change, Tidy, tidy
 from oncontour.ops.windows import Stitched, stitch_labels
@@ -82,7 +82,8 @@ class Contourer:
         A structure that the net sees nowhere is present and empty. Structures that the case already had under other names stay.
         With ``keep_chances``, ``scores["chances"]`` has what the net thought before it decided: structure -> probability times 255 (uint8)
         on the grid it works on, one half where the line is drawn; where that is small enough to be kept. Raises InputError for a CT that
-        plainly shows another part of the body than the model was made for, unless ``any_region``.
+        plainly shows another part of the body than the model was made for; with ``any_region`` it is drawn, and
+        ``scores["contour"]["elsewhere"]`` says in words what it shows.
         """
         if not self.any_region:
             check_shown(case.ct, self.card.region, self.card.name)
@@ -90,6 +91,8 @@ class Contourer:
         found = self._stitch(case, grid, case.geometry, progress, chances=self.keep_chances and self._small(grid, 0.25))
         masks, done = tidy(found.masks(self.task.settings.structures), self.rules)
         scores: dict[str, Any] = {"contour": self._record(grid, found.blend, done)}
+        if self.any_region and (shown := elsewhere(case.ct, self.card.region)):
+            scores["contour"]["elsewhere"] = shown
         if found.chances is not None:
             scores["chances"] = by_structure(found.chances, self.task.settings.structures, self.task.settings.thresholds)
         return case.with_masks(masks).with_scores(scores)

@@ -29,6 +29,7 @@ from oncontour.evaluate.panels import Panel, panels
 from oncontour.io.names import to_tg263
 from oncontour.metrics.overlap import Overlap, overlap
 from oncontour.metrics.surface import surfaces
+from oncontour.ops.body import drawn_elsewhere
 from oncontour.sides import other_side
 
 
@@ -128,7 +129,8 @@ class Evaluation:
     tolerance_mm: float = 2.0
     nowhere: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """What was remarked on reading patients and predictions, a line for those of whom the same was."""
+    """Who was drawn by a model made for another part of the body, by name; and what was remarked on reading patients and predictions, a
+    line for those of whom the same was."""
 
 
 def measure(truth: Volume, predicted: Volume, tolerance_mm: float = 2.0) -> dict[str, float]:
@@ -161,11 +163,12 @@ def judge(
             if progress:
                 progress((n + 1) / len(patients.ids))
     if not found.rows:
-        first = "".join(f"; the first: {f.patient}: {f.reason.split('. Way out:')[0]}" for f in found.failures[:1])
+        first = "".join(f"; the first: {patient}: {why}" for patient, why, _ in found.why[:1])
         wanted = f" with any of {', '.join(structures)}" if structures else ""
         raise CohortError(
             f"none of {len(patients.ids)} patients{wanted} could be judged{first}",
-            hint="the patients need contours of their own as the truth, under the names that the method predicts",
+            hint=next((way for _, _, way in found.why if way), "")
+            or "the patients need contours of their own as the truth, under the names that the method predicts",
         )
     evaluation = found.finished(len(patients.ids))
     if not evaluation.rows:
@@ -202,6 +205,17 @@ class _Found:
     drawn: dict[str, set[str]] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)
     remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    why: list[tuple[str, str, str]] = field(default_factory=list)
+    """patient, what went wrong with its place, and the way out of that ("" where none is known), of every failure"""
+    elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
+    """method -> patient -> the part of the body that the CT shows, where the method was not made for it"""
+
+    def fail(self, patient: str, methods: Iterable[str], error: Exception) -> None:
+        self.failures += [Failure(patient, method, _reason(error)) for method in methods]
+        told, way = _reason(error), ""
+        if isinstance(error, OncontourError):
+            told, way = error.what + (f" [{error.where}]" if error.where else ""), error.hint
+        self.why.append((patient, told, way))
 
     def remark(self, patient: str, case: Case, of: str = "") -> None:
         """Keep what was remarked on reading ``case``, but for what is known of the patient already; ``of``: whose contours it has."""
@@ -235,7 +249,7 @@ class _Found:
             absent,
             self.tolerance_mm,
             tuple(name for name in self.wanted if not {name, to_tg263(name)} & set(names)),
-            tuple(grouped(self.remarks)),
+            (*(line for method, shown in self.elsewhere.items() for line in drawn_elsewhere(method, shown)), *grouped(self.remarks)),
         )
 
     def _without(self, method: str, structure: str) -> int:
@@ -255,7 +269,7 @@ def _judge_patient(
         names = found.names(case.structures)
         truth = {name: case.mask(name) for name in names}
     except Exception as error:
-        found.failures.extend(Failure(patient, method, _reason(error)) for method in methods)
+        found.fail(patient, methods, error)
         return
     seen: dict[str, dict[str, tuple[Volume, Overlap]]] = {}
     for method, predictor in methods.items():
@@ -265,8 +279,10 @@ def _judge_patient(
             masks = {name: _mask(predicted, name, case.geometry) for name in names}
             numbers = list(pool.map(lambda name, masks=masks: _measure(truth[name], masks[name], found.tolerance_mm), names))
         except Exception as error:
-            found.failures.append(Failure(patient, method, _reason(error)))
+            found.fail(patient, [method], error)
             continue
+        if shown := predicted.scores.get("contour", {}).get("elsewhere"):
+            found.elsewhere.setdefault(method, {})[patient] = shown
         found.drawn.setdefault(method, set()).update(predicted.structures)
         found.judged[method] = found.judged.get(method, 0) + 1
         for name, (values, shared) in zip(names, numbers, strict=True):

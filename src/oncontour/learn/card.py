@@ -97,6 +97,22 @@ def _task_of(path: Path) -> str:
         return ""
 
 
+def _is_file(path: Path) -> bool:
+    """Whether ``path`` is a file; a name that no file can have (too long, say) is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _exists(path: Path) -> bool:
+    """Whether anything is at ``path``, as ``_is_file``."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def is_ours(model: str | Path) -> bool:
     """Whether a model's file is called as one of ours is; anything else is somebody else's (``contour/external/load.py``)."""
     return Path(model).suffix == ".safetensors"
@@ -107,13 +123,13 @@ def find(model: str | Path, task: str = "") -> Path:
     shipped for ``task``."""
     path = Path(model)
     # A folder of the name (of contours that the model drew, say) hides no shipped model; a file does.
-    if path.is_file() or (path.exists() and str(model) not in shipped()):
+    if _is_file(path) or (str(model) not in shipped() and _exists(path)):
         return path
     if str(model) in shipped():
         return shipped()[str(model)]
     names = offered(task)
     way = "give the path of a model file" + (f", or the name of one that is shipped: {', '.join(names)}" if names else "")
-    raise ModelError(f"no model {str(model)!r}", hint=did_you_mean(str(model), names) + way)
+    raise ModelError(f"no model {_shown(str(model))}", hint=did_you_mean(str(model), names) + way)
 
 
 # ---- reading
@@ -157,9 +173,16 @@ def checked_card(path: Path | str) -> Card:
 
 
 def notes(card: Card) -> list[str]:
-    """What is to be known wherever a model is used: whether a hash covers its card. Nothing of a model that was never saved, and of
-    somebody else's, whose card is made when its files are read (``contour/external/base.py``)."""
-    return [NOT_COVERED] if card.sha256 and not card.file_sha256 and "kind" not in card.settings else []
+    """What is to be known wherever a model is used: that no hash covers its card, and that it is for a region which no CT is checked for.
+
+    Of hashes nothing is said of a model that was never saved, and of somebody else's, whose card is made when its files are read
+    (``contour/external/base.py``).
+    """
+    from oncontour.ops.body import unknown_region
+
+    uncovered = card.sha256 and not card.file_sha256 and "kind" not in card.settings
+    unchecked = unknown_region(card.region)
+    return [*([NOT_COVERED] if uncovered else []), *([unchecked] if unchecked else [])]
 
 
 def info(model: str) -> str:
@@ -197,7 +220,7 @@ def portable(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """``settings`` as a file in ``folder`` is to hold them: the model that is asked for an opinion, where it is a file and no shipped name,
     by its way from ``folder``, so that nothing says where that lay on this machine, and both can be moved together."""
     asked = settings.get("opinion")
-    if not isinstance(asked, str) or not asked or asked in shipped() or not Path(asked).is_file():
+    if not isinstance(asked, str) or not asked or asked in shipped() or not _is_file(Path(asked)):
         return dict(settings)
     try:
         return {**settings, "opinion": Path(os.path.relpath(Path(asked).resolve(), folder.resolve())).as_posix()}
@@ -208,7 +231,7 @@ def portable(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def at_home(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The settings of a file in ``folder``, to work with: a way that ``portable`` made is a path again, if it leads to a file."""
     asked = settings.get("opinion")
-    if not isinstance(asked, str) or not asked or asked in shipped() or not (folder / asked).is_file():
+    if not isinstance(asked, str) or not asked or asked in shipped() or not _is_file(folder / asked):
         return dict(settings)
     return {**settings, "opinion": str((folder / asked).resolve())}
 
@@ -339,12 +362,17 @@ def _card_in(header: _Header, where: str) -> Card:
 
 def refuse(rule: str, value: Any, where: str) -> NoReturn:
     """Raise ModelError for a ``value`` in a card that breaks ``rule``."""
-    shown = repr(value)
     raise ModelError(
-        f"the model's card is wrong: {rule}, not {shown if len(shown) <= 80 else shown[:80] + '...'}",
+        f"the model's card is wrong: {rule}, not {_shown(value)}",
         where=where,
         hint="get the file again from whoever made it",
     )
+
+
+def _shown(value: Any) -> str:
+    """A value as a message shows it, cut where it is long."""
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:80] + "..."
 
 
 def _at(values: Any, names: list[str]) -> Iterable[Any]:
@@ -391,6 +419,7 @@ _RULES: tuple[_Rule, ...] = (
     ("name", _is_name, "a name"),
     ("task", _is_name, "the name of a task"),
     ("settings", _is_object, "settings by name"),
+    ("settings.opinion", lambda value: not isinstance(value, str) or len(value) <= 1000, "the name of a model"),
     ("structures", _are_names, "a list of different names"),
     ("spacing_mm", _is_spacing, "three spacings from 0.01 to 100 mm"),
     *((one, _is_text, "text") for one in ("region", "data", "licence", "limits")),

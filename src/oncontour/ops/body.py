@@ -5,6 +5,7 @@ Both work on a coarse copy (about 4 mm): the outline needs no more to be found, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -175,10 +176,33 @@ REGIONS = ("head_neck", "thorax", "abdomen_pelvis", "limb")
 """What a CT can be told to show."""
 
 
+_WORDS = {
+    "head_neck": "head heads neck necks hn hns hnc headneck headandneck brain skull face",
+    "thorax": "thorax thoracic chest lung lungs breast breasts mediastinum",
+    "abdomen_pelvis": "abdomen abdominal pelvis pelvic abdominopelvic prostate liver bladder rectum",
+    "limb": "limb limbs extremity extremities arm arms leg legs knee thigh foot hand",
+}
+"""Words of which each means a region."""
+_TURNS = frozenset(["not", "no", "non", "except", "without", "other", "any", "body"])
+"""Words beside which the others may mean anything: "all except the head", "the body from head to hip"."""
+
+
 def region_of(words: str) -> str:
-    """The region that ``words`` name, as a model's card does ("head and neck"); "" where they name none of REGIONS."""
-    name = "_".join(words.lower().replace("&", " ").replace(" and ", " ").replace("-", " ").split())
-    return name if name in REGIONS else ""
+    """The region that ``words`` name, as a model's card does ("head and neck", "H&N", "Chest (adult)"); "" where they name none of REGIONS,
+    or several."""
+    text = re.sub(r"\bh\s*(?:&|\+|/|and)\s*n\b", "hn", words.lower())
+    said = set(re.findall(r"[^\W\d_]+", text))
+    named = [region for region, known in _WORDS.items() if said & set(known.split())]
+    return named[0] if len(named) == 1 and not said & _TURNS else ""
+
+
+def unknown_region(words: str) -> str:
+    """A sentence where ``words`` are there, and name no region that ``region`` could tell: nothing then checks what a CT shows; else ""."""
+    if not words.strip() or region_of(words):
+        return ""
+    known = ", ".join(map(in_words, REGIONS))
+    shown = words if len(words) <= 80 else words[:80] + "..."
+    return f"Made for {shown!r}, which is none of the regions that are known ({known}): it is not checked whether a CT shows it."
 
 
 def check_shown(ct: Volume, made_for: str, who: str) -> None:
@@ -189,6 +213,19 @@ def check_shown(ct: Volume, made_for: str, who: str) -> None:
             f"this CT shows {in_words(seen.name)} ({'; '.join(seen.reasons)}), and {who} was made for {made_for}",
             hint="choose a model that was made for it; run, predict and evaluate draw all the same with --any_region",
         )
+
+
+def elsewhere(ct: Volume, made_for: str) -> str:
+    """The part of the body that ``ct`` plainly shows, in words, where it is another than ``made_for`` (a card's words); else ""."""
+    seen = region(ct)
+    return in_words(seen.name) if seen.excludes(region_of(made_for)) else ""
+
+
+def drawn_elsewhere(who: str, shown: Mapping[str, str]) -> list[str]:
+    """A line that names the patients (id -> what their CT shows) on whom ``who`` drew and was made for another part of the body; none
+    where there are none."""
+    told = ", ".join(f"{id} ({what})" for id, what in shown.items())
+    return [f"{who} drew on CTs of another part of the body than it was made for: {told}"] if told else []
 
 
 def in_words(name: str) -> str:

@@ -15,7 +15,8 @@ import numpy as np
 
 from oncontour.core.case import Case
 from oncontour.core.notes import some
-from oncontour.learn.card import card_words
+from oncontour.learn.card import Card, card_words
+from oncontour.learn.card import notes as card_notes
 from oncontour.learn.engine import Backend, computed_with
 from oncontour.progress import Progress
 from oncontour.quality.rules import Finding
@@ -88,8 +89,9 @@ def score(
 
         return without_drawers(case).with_scores({"assess": unscored(case, findings_or_why(case), without)}), []
     reasons: list[tuple[str, str]] = []
-    unsure = assessor.unsure(case) if assessor.card.name in UNTOLD else []
-    if unsure and (other := _instead(assessor, UNTOLD[assessor.card.name])) is not None:
+    shipped_as = is_shipped(assessor.card)
+    unsure = assessor.unsure(case) if shipped_as in UNTOLD else []
+    if unsure and (other := _instead(assessor, UNTOLD[shipped_as])) is not None:
         reasons.append((UNSURE, some(unsure)))
         assessor = other
     scored = assessor.predict(case, progress)
@@ -101,8 +103,22 @@ def score(
         reasons.append((NO_BOUND, opinion["model"]))
     notes = [] if scored.scores["assess"]["refused"] else [reason.format(of, assessor.card.name) for reason, of in reasons]
     told = card_words(asdict(assessor.card))
-    judge = {**told, **computed_with(assessor.backend, assessor.threads), "notes": [*told["notes"], *notes]}
+    judge = {**told, **computed_with(assessor.backend, assessor.threads), "notes": [*told["notes"], *asker_notes(assessor), *notes]}
     return without_drawers(scored), [judge]
+
+
+def asker_notes(assessor: Assessor) -> list[str]:
+    """What is to be known of the file of the model that is asked for a second opinion; nothing where none is."""
+    asked = assessor.asker
+    return [] if asked is None else [f"{asked.card.name}, asked for a second opinion: {note}" for note in card_notes(asked.card)]
+
+
+def is_shipped(card: Card) -> str:
+    """The name of the shipped quality model with this card and these weights, by their hash; "" where it is none, whatever its name."""
+    from oncontour.learn.card import read_card, shipped
+
+    same = card.file_sha256 and card.name in shipped() and read_card(shipped()[card.name]).file_sha256 == card.file_sha256
+    return card.name if same else ""
 
 
 def without_opinion(assessor: Assessor) -> str:

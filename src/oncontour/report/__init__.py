@@ -21,6 +21,7 @@ from typing import Any
 
 from oncontour.core.case import Case
 from oncontour.files import write_text
+from oncontour.learn.card import is_number
 from oncontour.palette import COLOURS, colour_of
 from oncontour.report.export import by_reason, observations, scores_csv, summary, worst, write_scores
 from oncontour.report.review import found_sided, misplaced, scores_of, title
@@ -228,12 +229,20 @@ def _run_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(title, text) for title, text in facts if text]
 
 
+def _mean(value: Mapping[str, Any]) -> str:
+    """A mean with its interval as people write it; "" for anything else: a card may hold whatever it likes."""
+    span = value.get("interval_95")
+    low, high = span if isinstance(span, list | tuple) and len(span) == 2 else (None, None)
+    if "patients" not in value or not all(is_number(one) for one in (value.get("mean"), low, high)):
+        return ""
+    return f"{value['mean']:.2f} ({low:.2f} to {high:.2f}, {_plain(value['patients'])} patients)"
+
+
 def _plain(value: Any) -> str:
     """A value in words: ``a: 1, b: 2``; ``a, b``; a mean with its interval as people write it."""
     if isinstance(value, Mapping):
-        if {"mean", "interval_95", "patients"} <= set(value):
-            low, high = value["interval_95"]
-            return f"{value['mean']:.2f} ({low:.2f} to {high:.2f}, {value['patients']} patients)"
+        if told := _mean(value):
+            return told
         between = "; " if any(isinstance(inner, Mapping) for inner in value.values()) else ", "
         return between.join(f"{str(key).replace('_', ' ')}: {_plain(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
