@@ -15,6 +15,7 @@ from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.errors import OncontourError
 from oncontour.ops.body import in_words
+from oncontour.ops.pieces import shipped_pieces
 from oncontour.quality.rules import place
 from oncontour.quality.rules.finding import CODES, OF_PLACE, Finding, Seen, see
 from oncontour.quality.rules.ranges import (
@@ -56,6 +57,7 @@ def findings(case: Case, names: Sequence[str] | None = None, ranges: Ranges | No
     """
     known = shipped_ranges() if ranges is None else ranges
     usual = Ranges() if known.elsewhere(case) else known
+    pieces = {} if shipped_ranges().elsewhere(case) else shipped_pieces()
     wanted = list(case.structures if names is None else names)
     everything = {name: see(case, name) for name in dict.fromkeys((*wanted, *case.structures))}
     body = place.body_of(case)
@@ -67,7 +69,7 @@ def findings(case: Case, names: Sequence[str] | None = None, ranges: Ranges | No
         if seen is None:
             found = found or [Finding("empty", _nothing(case, name))]
         else:
-            found += stack(seen)
+            found += stack(seen, pieces)
             if body is not None:
                 found += place.outside(seen, body)
             found += _side(case, seen, everything, body) + list(volume(seen, usual)) + odd.get(name, []) + shared.get(name, [])
