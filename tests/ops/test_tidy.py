@@ -137,7 +137,10 @@ def test_of_two_glands_under_one_name_the_side_decides(name):
     """Two equal pieces 72 mm apart, the midline between them: by the order of labels Parotid_R's went as well as Parotid_L's."""
     right, left = (block((4, 12), (8, 14), (i, i + 6), shape=WIDE.shape) for i in (6, 35))
     masks = {name: Volume(right | left, WIDE)}
-    masks |= {other: Volume(block((0, 20), rows, (22, 25), shape=WIDE.shape), WIDE) for other, rows in (("SpinalCord", (18, 21)), ("Larynx", (2, 5)))}
+    masks |= {
+        other: Volume(block((0, 20), rows, (22, 25), shape=WIDE.shape), WIDE)
+        for other, rows in (("SpinalCord", (18, 21)), ("Larynx", (2, 5)))
+    }
     after, done = tidy(masks, anatomy=HEAD_NECK)
     assert np.array_equal(after[name].array, left if name == "Parotid_L" else right)
     assert [change.warns for change in done] == [True]

@@ -4,9 +4,9 @@ In this order, structure by structure: close holes, smooth, drop slivers, keep t
 A step that changes nothing says nothing. An organ that is of one piece in a cohort (``ops.pieces``) loses pieces that lie far from
 the rest: a spinal cord in an arm. That needs a CT of the part of the body that the cohort shows; elsewhere they stay and are told. Where
 such pieces are of like size the place decides (side, distance from the middle of the patient), and where that cannot, all stay and a
-warning says that one is wrong. A piece of SEEN_CC and more that is dropped for its size is among the warnings as well. A target may have several parts (nodes), and so have organs that are several by
-name (Lungs, Bowel): those of TARGET_ISLAND_CC and more are never dropped. What is hollow by name (a wall, a ring, skin, a vertebra) keeps
-its hole.
+warning says that one is wrong. A piece of SEEN_CC and more that is dropped for its size is among the warnings as well. A target may
+have several parts (nodes), and so have organs that are several by name (Lungs, Bowel): those of TARGET_ISLAND_CC and more are never
+dropped. What is hollow by name (a wall, a ring, skin, a vertebra) keeps its hole.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def tidy(
             array[box], words = _one(anatomy, name, array[box], grid, rules)
             done += words
         arrays[name] = array
-    for name, box, gone, words in _far_pieces(list(arrays), arrays.__getitem__, grid, rules, anatomy):
+    for name, box, gone, words in _far_pieces(list(arrays), lambda name: (arrays[name], _whole(grid)), grid, rules, anatomy):
         arrays[name][box] &= ~gone
         done += words
     out = {name: Volume(array, grid) for name, array in arrays.items()}
@@ -166,7 +166,7 @@ def _packed(masks: LabelMasks, rules: Tidy, anatomy: Anatomy) -> tuple[LabelMask
     grid = masks.labels.geometry
     labels = masks.labels.array.copy()
     boxes = ndimage.find_objects(labels.astype(np.int32, copy=False)) if labels.dtype == np.uint16 else ndimage.find_objects(labels)
-    done: list[Change] = []
+    done, within = list[Change](), dict[str, Box]()
     names = list(masks)
     order = sorted(names, key=lambda name: rules.priority.index(name) if name in rules.priority else len(names))
     for name in order:
@@ -174,14 +174,18 @@ def _packed(masks: LabelMasks, rules: Tidy, anatomy: Anatomy) -> tuple[LabelMask
         found = boxes[value - 1] if value <= len(boxes) else None
         if found is None:
             continue
-        box = _widened(found, labels.shape, _margin(rules, grid))
+        box = within[name] = _widened(found, labels.shape, _margin(rules, grid))
         here = labels[box]
         before = here == value
         after, words = _one(anatomy, name, before, grid, rules, free=here == 0)
         here[before & ~after] = 0
         here[after & ~before] = value
         done += words
-    for name, box, gone, words in _far_pieces(order, lambda name: np.equal(labels, masks.value(name)), grid, rules, anatomy):
+
+    def part_of(name: str) -> tuple[Mask, Box]:
+        return np.equal(labels[within[name]], masks.value(name)), within[name]
+
+    for _, box, gone, words in _far_pieces([name for name in order if name in within], part_of, grid, rules, anatomy):
         labels[box][gone] = 0
         done += words
     return LabelMasks(Volume(labels, grid), names), tuple(done)
@@ -208,7 +212,7 @@ def _in_bits(masks: BitMasks, rules: Tidy, anatomy: Anatomy) -> tuple[BitMasks, 
         after, words = _one(anatomy, name, after, grid, rest)
         _set(planes[number][box], bit, after)
         done += filled + words
-    for name, box, gone, words in _far_pieces(list(masks), mask_of, grid, rules, anatomy):
+    for name, box, gone, words in _far_pieces(list(masks), lambda name: (mask_of(name), _whole(grid)), grid, rules, anatomy):
         number, bit = masks.place(name)
         _set(planes[number][box], bit, mask_of(name)[box] & ~gone)
         done += words
@@ -231,9 +235,7 @@ def _set(plane: NDArray[np.uint8], bit: int, mask: Mask) -> None:
 # ---- one structure, in its bounding box
 
 
-def _one(
-    anatomy: Anatomy, name: str, mask: Mask, grid: Geometry, rules: Tidy, free: Mask | None = None
-) -> tuple[Mask, list[Change]]:
+def _one(anatomy: Anatomy, name: str, mask: Mask, grid: Geometry, rules: Tidy, free: Mask | None = None) -> tuple[Mask, list[Change]]:
     """``mask`` after the rules, and what they did; grown voxels must be ``free`` (background) where that is given."""
     said = list[Change]()
     if _HOLLOW.fullmatch(name) or _HOLLOW.fullmatch(anatomy.name(name)):
@@ -374,10 +376,12 @@ def _distance(mm: float) -> str:
 # ---- pieces far from the rest
 
 Far = tuple[str, Box, Mask, list[Change]]
+PartOf = Callable[[str], tuple[Mask, Box]]
+"""A structure's mask in a box of the grid that holds all of it, and the box."""
 
 
-def _far_pieces(names: Sequence[str], mask_of: Callable[[str], Mask], grid: Geometry, rules: Tidy, anatomy: Anatomy) -> Iterator[Far]:
-    """(structure, its box, what is to go of it there, what is said) for those that have pieces far from the rest. Whoever asks takes them
+def _far_pieces(names: Sequence[str], part_of: PartOf, grid: Geometry, rules: Tidy, anatomy: Anatomy) -> Iterator[Far]:
+    """(structure, a box, what is to go of it there, what is said) for those that have pieces far from the rest. Whoever asks takes them
     away before the next is asked for."""
     if not 0 < rules.pieces < 1:
         return
@@ -385,15 +389,16 @@ def _far_pieces(names: Sequence[str], mask_of: Callable[[str], Mask], grid: Geom
         known, called = anatomy.of(name), anatomy.name(name)
         if _has_parts(called) or (known is not None and not known.single):
             continue
-        mask = mask_of(name)
-        box = _objects(mask)
-        if box is None:
+        mask, within = part_of(name)
+        inner = _objects(mask)
+        if inner is None:
             continue
-        here = grid.crop([side.start for side in box], [side.stop for side in box])
-        places, said = _places(name, mask[box], here, known)
-        gone = np.zeros_like(mask[box])
+        mask, box = mask[inner], _inside(within, inner)
+        places, said = _places(name, mask, _cropped(grid, box), known)
+        gone = np.zeros_like(mask)
         if known is not None and len(places) > 1:
-            gone, verdict = _verdict(name, called, places, here, _middle_mm(called, names, mask_of, grid, anatomy))
+            middle_mm = _middle_mm(called, names, part_of, grid, anatomy)
+            gone, verdict = _verdict(name, called, places, _cropped(grid, box), middle_mm)
             said += verdict
         if said:
             yield name, box, gone, said
@@ -435,8 +440,8 @@ def _why_one(part: Mask, piece: Mask, grid: Geometry, known: Pieces | None) -> s
 
 
 def _verdict(name: str, called: str, places: Sequence[Mask], grid: Geometry, middle_mm: float | None) -> tuple[Mask, list[Change]]:
-    """What is to go of an organ of one piece that lies in several places, and what is said. Among those of like size the one that lies where
-    the organ belongs stays; where that is none or several, all stay, and so they do where only a much smaller one lies where it belongs."""
+    """What is to go of an organ of one piece that lies in several places, and what is said. Among those of like size the one that lies
+    where the organ belongs stays; where that is none or several, all stay, and so they do where only a much smaller one lies there."""
     sizes = [int(np.count_nonzero(place)) for place in places]
     like = [n for n, size in enumerate(sizes) if size >= LIKE * max(sizes)]
     fits = [n for n in range(len(places)) if middle_mm is not None and _belongs(called, places[n], grid, middle_mm)]
@@ -463,15 +468,17 @@ def _belongs(called: str, place: Mask, grid: Geometry, middle_mm: float) -> bool
     return abs(left_mm) <= MIDDLE_MM if not side else (left_mm if side == "L" else -left_mm) >= -OVER_MM
 
 
-def _middle_mm(called: str, names: Sequence[str], mask_of: Callable[[str], Mask], grid: Geometry, anatomy: Anatomy) -> float | None:
+def _middle_mm(called: str, names: Sequence[str], part_of: PartOf, grid: Geometry, anatomy: Anatomy) -> float | None:
     """x of the patient's midline as other organs of one piece tell, those without a side and pairs; None where fewer than two do, or where
     they do not agree."""
     at = dict[str, float]()
     for name in names:
         known, other = anatomy.of(name), anatomy.name(name)
-        mask = mask_of(name) if known is not None and known.single and other not in (called, other_side(called)) else None
-        if mask is not None and mask.any():
-            at[other] = _x_mm(mask, grid)
+        if known is None or not known.single or other in (called, other_side(called)):
+            continue
+        mask, box = part_of(name)
+        if mask.any():
+            at[other] = _x_mm(mask, _cropped(grid, box))
     pairs = [(at[name] + at[other_side(name)]) / 2 for name in at if side_of(name) == "L" and other_side(name) in at]
     told = [*(x for name, x in at.items() if not side_of(name)), *pairs]
     middle = float(np.median(told)) if len(told) > 1 else None
@@ -545,6 +552,21 @@ def _objects(mask: Mask) -> Box | None:
     flat = np.asarray(mask[k].any(axis=0))
     rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
     return k, slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _whole(grid: Geometry) -> Box:
+    k, j, i = (slice(0, size) for size in grid.shape)
+    return k, j, i
+
+
+def _inside(box: Box, inner: Box) -> Box:
+    """A box within a box, in the grid that the outer one is of."""
+    k, j, i = (slice(o.start + n.start, o.start + n.stop) for o, n in zip(box, inner, strict=True))
+    return k, j, i
+
+
+def _cropped(grid: Geometry, box: Box) -> Geometry:
+    return grid.crop([side.start for side in box], [side.stop for side in box])
 
 
 def _widened(box: Sequence[slice], shape: Sequence[int], margin: Sequence[int]) -> Box:
