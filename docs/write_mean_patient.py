@@ -36,6 +36,7 @@ from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.io.cohort import Cohort
+from oncontour.learn.card import find, read_card
 from oncontour.phantom.mean import AIR_HU, GY_STEP, HU_STEP, PATIENTS
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible")
@@ -382,11 +383,14 @@ Not a person. The mean of {patients} public head-and-neck patients: what most of
 - **Made by**: `docs/write_mean_patient.py`, which says how. CT and dose are the median of the patients after a group-wise registration,
   voxel by voxel; an organ or a target is where at least half of the patients have it, by their published masks. No model has a part in it.
 - **Holds**: CT in steps of {hu} HU, dose in steps of {gy} Gy, {names}. Voxels of {voxel} mm (k, j, i).
-- **Learned from**: `hn-organs` and the quality models learned from these patients too. How well they do here measures nothing.
+- **Learned from**: `hn-organs` learned from all but one of these patients ({organs_held} was held back), and the other models from most of
+  them. How well they do here measures nothing.
 - **Nobody in particular**: after a rigid alignment the nearest of its patients is {train}; the nearest of the {others}
   validation patients, of whom it holds nothing, is {validation}. What is given is the correlation of HU in the tissue of that
   patient; the median is {train_median} for its patients, {validation_median} for the others. By the root mean square of the difference
-  the nearest are {train_rms} and {validation_rms}.
+  the nearest are {train_rms} and {validation_rms}. In plain words: by correlation none of its patients is nearer than the nearest
+  validation patient, and by the root mean square of the difference {rms_verdict}.
+  That correlation decides was chosen after both had been seen.
 - **Not for**: training, evaluation, dosimetry, or a figure about any patient.
 """
 
@@ -397,6 +401,10 @@ def origin(mean: Placed, ids: Sequence[str], near: Mapping[str, Sequence[Distanc
     said |= {f"{name}_median": f"{np.median([one.correlation for one in far]):.2f}" for name, far in near.items()}
     closest = {name: min(far, key=lambda one: one.rms_hu) for name, far in near.items()}
     said |= {f"{name}_rms": f"{one.id} ({one.rms_hu:.0f} HU)" for name, one in closest.items()}
+    (held,) = sorted(set(ids) & set(read_card(find("hn-organs")).made["held_back_patients"]))
+    one, other = closest["train"], closest["validation"]
+    figures = f"({one.id}, {one.rms_hu:.0f} HU against {other.rms_hu:.0f} HU of {other.id})"
+    said |= {"organs_held": held, "rms_verdict": f"{'one is' if one.rms_hu < other.rms_hu else 'none is'} {figures}"}
     facts = {"hu": HU_STEP, "gy": GY_STEP, "names": ", ".join(mean.masks), "voxel": " x ".join(f"{step:g}" for step in SPACING_MM)}
     return ORIGIN.format(patients=len(ids), ids=", ".join(ids), others=len(near["validation"]), **said, **facts)
 

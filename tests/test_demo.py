@@ -16,7 +16,7 @@ from docs import write_demo_patient
 from oncontour import report
 from oncontour.commands import demo
 from oncontour.commands import run as pipeline
-from oncontour.errors import ConfigError, InputError
+from oncontour.errors import ConfigError, InputError, OncontourError, OutputError
 from oncontour.io import read, write
 from oncontour.io.cohort import Cohort
 from oncontour.report.review import sentence, spots, strips
@@ -125,8 +125,8 @@ def test_without_data_it_shows_the_mean_patient(without_data: tuple[Path, str]) 
     assert [row["name"] for row in record["structures"]] == list(demo.ORGANS)
     assert sum(scores) / len(scores) >= 0.78
     assert record["about"] == (
-        "This is not a person: it is the mean of 24 public head-and-neck patients (OpenKBP). The models used here learned from "
-        "these patients, so the DSC measures nothing but that the demo works."
+        "This is not a person: it is the mean of 24 public head-and-neck patients (OpenKBP). The model that contours it learned "
+        "from all but one of these patients, and the other models from most of them, so the DSC measures nothing but that the demo works."
     )
     assert record["about"] in said
     page = (out / "result" / "report.html").read_text(encoding="utf-8")
@@ -172,3 +172,28 @@ def test_no_data_where_data_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_p
         demo.patient("data")
     assert "--source mean" in str(told.value)
     assert demo.patient().case.id == "mean-patient-000"
+
+
+def test_nothing_is_written_where_a_demo_would_replace_what_it_did_not_make(tmp_path: Path) -> None:
+    """Somebody's own result, strangers in it, a patient of their own, a risk model that is not there: nothing is written."""
+    for folder, name, text in (
+        ("result", "report.json", '{"warnings": []}'),
+        ("result", "notes.txt", "mine"),
+        ("dicom", "mine.dcm", "mine"),
+    ):
+        out = tmp_path / f"{folder}-{name}"
+        (out / folder).mkdir(parents=True)
+        (out / folder / name).write_text(text)
+        with pytest.raises(OutputError) as told:
+            demo.demo(out=out, source="mean")
+        assert "--out" in str(told.value) or "folder" in str(told.value)
+        assert [(path.relative_to(out).as_posix(), path.read_text()) for path in out.rglob("*.*")] == [(f"{folder}/{name}", text)]
+    with pytest.raises(OncontourError, match="nothing-like-it"):
+        demo.demo(out=tmp_path / "risk", source="mean", risk="nothing-like-it")
+    assert not (tmp_path / "risk").exists()
+
+
+def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "report.json").write_text('{"about": "This is not a person"}')
+    demo._check_ours(*(tmp_path / name for name in ("dicom", "truth", "result")))

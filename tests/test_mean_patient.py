@@ -66,8 +66,13 @@ def test_it_is_small_and_holds_no_objects() -> None:
 def test_its_origin_is_told_in_full() -> None:
     told = " ".join(mean.origin().split())
     assert len(re.findall(r"\bpt_\d+\b", told.split("OpenKBP:")[0])) == mean.PATIENTS == 24
-    for words in ("Not a person", "Babier", "Medical Physics 48, 2021", "MIT", "write_mean_patient.py", "learned from these patients"):
+    for words in ("Not a person", "Babier", "Medical Physics 48, 2021", "MIT", "write_mean_patient.py"):
         assert words in told
+    made_from = set(re.findall(r"pt_\d+", told.split("OpenKBP:")[0]))
+    (held,) = made_from & set(load_contourer("hn-organs").card.made["held_back_patients"])
+    assert f"`hn-organs` learned from all but one of these patients ({held} was held back)" in told
+    assert "by the root mean square of the difference one is (pt_119, 126 HU against 155 HU of pt_232)" in told
+    assert "That correlation decides was chosen after both had been seen." in told
     near, other = (float(value) for value in re.findall(r"pt_\d+, at (\d\.\d+)", told))
     assert near <= other < 0.9, "its nearest training patient correlates no better than the nearest patient it holds nothing of"
     assert (FOLDER / "LICENSE").read_text(encoding="utf-8").startswith("MIT License\n\nCopyright (c) 2021 Aaron Babier")

@@ -127,6 +127,14 @@ def test_what_lies_in_the_wrong_place_comes_before_any_area(code: str) -> None:
     assert report.misplaced(bare) == []
 
 
+def test_a_place_tells_its_worst_finding_first() -> None:
+    """A place that stands first for its side does not begin with its sliver."""
+    told = {"Brainstem": [Finding("sliver", "Brainstem has a sliver.", (14,)), Finding("side", "Brainstem lies on the wrong side.", (14,))]}
+    (spot,) = spots(strips(scores(make(BOXES), {"Brainstem": {14: (0.98, 0.9)}}, told)))
+    assert spot.texts == ("Brainstem lies on the wrong side.", "Brainstem has a sliver.")
+    assert spot.codes == ("side", "sliver")
+
+
 def test_without_a_prediction_a_finding_stands_for_a_part_of_its_slice() -> None:
     """An island (0.55) on 2 cm2 counts 0.9, a gap (0.4) on 0.8 cm2 0.48, a sliver (0.78) on 2 cm2 0.44."""
     told = {

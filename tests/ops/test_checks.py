@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oncontour.contour.anatomy import anatomy_of
 from oncontour.core.case import Case, LabelMasks
 from oncontour.core.contours import Contours, Slices
 from oncontour.core.geometry import Geometry
@@ -22,7 +23,7 @@ from oncontour.ops.pieces import Pieces, as_csv, pieces_of, shipped_pieces
 from oncontour.phantom import Sphere, head_neck, pelvis
 from oncontour.quality import rules as checks
 from oncontour.quality.rules import CODES, Finding, Range, Ranges, findings, ranges_of, read_ranges, shipped_ranges, unchecked, write_ranges
-from oncontour.quality.rules.finding import drawn_on, runs, where
+from oncontour.quality.rules.finding import drawn_on, runs, see, where
 from oncontour.sides import other_side
 
 GRID = Geometry.regular((24, 48, 60), (3.0, 2.0, 2.0), (-59.0, -47.0, 100.0))
@@ -378,6 +379,20 @@ def test_one_misplaced_structure_is_blamed_and_not_the_others() -> None:
     assert "35 mm too far to right" in found["C"][0].text
 
 
+def test_what_lies_on_the_wrong_side_accuses_nobody_else() -> None:
+    """With left and right swapped both parotids are told; the jaw is where it belongs, and only the parotids know where that is."""
+    places: dict[str, Box] = {"Parotid_L": LEFT, "Parotid_R": RIGHT, "Bone_Mandible": (slice(8, 14), slice(30, 34), slice(36, 44))}
+    right = made(places)
+    seen = {name: see(right, name) for name in places}
+    centres = {name: one.centre_mm for name, one in seen.items() if one is not None}
+    steps = {f"{a} {b}": (tuple(centres[b] - centres[a] - 5), tuple(centres[b] - centres[a] + 5)) for a in places for b in places if a < b}
+    ranges = Ranges("", {}, steps)  # type: ignore[arg-type]
+    assert all(found == [] for found in findings(right, ranges=ranges).values())
+    swapped = findings(made({**places, "Parotid_L": RIGHT, "Parotid_R": LEFT}), ranges=ranges)
+    assert swapped["Bone_Mandible"] == []
+    assert codes(swapped["Parotid_L"])[0] == codes(swapped["Parotid_R"])[0] == "side"
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"schema": "other"}', '{"schema": "oncontour-ranges-1", "structures": {"A": 1}, "steps_mm": {}}']
 )
@@ -548,6 +563,19 @@ def test_ranges_of_heads_are_not_laid_on_a_pelvis() -> None:
         told = unchecked(case)
         assert ("volume" in codes(findings(case)["Larynx"])) is not bool(shown)
         assert (f"They were measured in CTs of head and neck, and this one shows {shown}." in " ".join(told)) is bool(shown)
+
+
+def test_what_is_known_of_pieces_in_heads_is_not_laid_on_a_pelvis() -> None:
+    """A cord of 4.0 cc and 2.2 cc 102 mm to its left: on a head and neck they are a cord and a stray, on a pelvis just two pieces."""
+    for make, code in ((pelvis, "island"), (head_neck, "stray")):
+        ct = make(1).ct
+        array = np.zeros(ct.geometry.shape, bool)
+        array[10:28, 40:43, 30:33] = array[12:26, 40:43, 66:68] = True
+        case = Case("one", {"ct": ct}, {"SpinalCord": Volume(array, ct.geometry)})
+        assert [one.code for one in findings(case)["SpinalCord"] if one.code in ("island", "stray")] == [code]
+        anatomy = anatomy_of(case.ct, ["SpinalCord"])
+        assert (anatomy.of("SpinalCord") is not None) is (code == "stray"), "what tidying removes by"
+    assert anatomy_of(None, ["SpinalCord"]).of("SpinalCord") is None
 
 
 def test_ranges_know_the_region_of_their_cohort() -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from oncontour.commands import run as pipeline
+from oncontour.commands.risk import load as load_risk
 from oncontour.core.case import Case
-from oncontour.errors import ConfigError, InputError
+from oncontour.documents import read_json
+from oncontour.errors import ConfigError, InputError, OutputError
+from oncontour.io.dicom.patient import check_replaceable
 from oncontour.progress import Progress
-from oncontour.result import PAGE
+from oncontour.result import PAGE, RECORD, check_out
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible")
 """What the patient must have contours of, so that the table has no gaps."""
@@ -22,8 +25,8 @@ REAL = "pt_222"
 """The validation patient of OpenKBP that is shown: with every organ and usual voxels, and contoured by hn-organs about as well as most
 (docs/write_demo_patient.py chooses, docs/demo_patients.csv has the figures of all)."""
 MEAN_SAYS = (
-    "This is not a person: it is the mean of {patients} public head-and-neck patients (OpenKBP){bent}. The models used here learned from "
-    "these patients, so the DSC measures nothing but that the demo works."
+    "This is not a person: it is the mean of {patients} public head-and-neck patients (OpenKBP){bent}. The model that contours it learned "
+    "from all but one of these patients, and the other models from most of them, so the DSC measures nothing but that the demo works."
 )
 REAL_SAYS = "A public patient, {id} of the validation set of OpenKBP: the models used here never learned from it."
 
@@ -69,10 +72,11 @@ def demo(
     """Contour one patient whose truth is known, exactly as a clinic would, and show how well it went and where to look.
 
     Where $ONCONTOUR_DATA, else ../shared/data, holds openkbp/validation, the patient is a real one of that set, which the models never
-    learned from. Elsewhere it is the mean patient that is shipped: the mean of 24 public patients of whom the models learned, so that its
-    DSC measures nothing but that the demo works. The first line and the page say which. No network is used. The patient is written as
-    DICOM (CT, targets, RTDOSE), and 'oncontour run' does the rest. At the end stand a table (structure, volume, DSC against the truth),
-    the places that deserve a person's time, worst first, what the dose gives to each structure, and where the report is.
+    learned from. Elsewhere it is the mean patient that is shipped: the mean of 24 public patients, of all but one of whom the model that
+    contours it learned, so that its DSC measures nothing but that the demo works. The first line and the page say which. No network is
+    used. The patient is written as DICOM (CT, targets, RTDOSE), and 'oncontour run' does the rest. At the end stand a table (structure,
+    volume, DSC against the truth), the places that deserve a person's time, worst first, what the dose gives to each structure, and where
+    the report is.
 
     Examples:
         oncontour demo
@@ -80,22 +84,42 @@ def demo(
         oncontour demo --seed 3
 
     Args:
-        out: folder in which dicom, truth and result are put; those of an earlier demo are replaced
+        out: folder in which dicom, truth and result are put; those of an earlier demo are replaced, anything else never
         source: where the patient comes from: data (a real one), mean (the mean patient); auto: data where there are any
         seed: of the mean patient, which it then shows: each from 1 on bends it into another patient; 0 is the mean itself
         risk: a risk model, made by 'oncontour train risk', to tell the patient's risk by; by default one
             of simulated outcomes, which says so
         progress: called with the fraction done
     """
+    dicom, truth, result = out / "dicom", out / "truth", out / "result"
+    _check_ours(dicom, truth, result)
+    load_risk(risk)
     shown = patient(source, seed)
     _say(f"Patient: {shown.who}")
-    dicom, truth, result = out / "dicom", out / "truth", out / "result"
     write_patient(shown.case, dicom, truth)
     _say(f"Written as DICOM: {dicom}. What a clinic would type: oncontour run {dicom} --out {result}")
-    pipeline.guard(result, dicom, overwrite=True)
     done = pipeline.run(dicom, out=result, truth=truth, risk=risk, about=shown.about, overwrite=True, progress=progress)
     last = f"Open this in a browser, and press N for the next place to look at: {result / PAGE}"
     return Shown(done, (*((RISK,) if risk == RISK_MODEL else ()), last))
+
+
+def _check_ours(dicom: Path, truth: Path, result: Path) -> None:
+    """Raise OutputError, before anything is written, where one of these folders holds what no demo made."""
+    check_out(result, (), pipeline.FILES, overwrite=True, of="the demo's patient")
+    for folder in (dicom, truth):
+        check_replaceable(folder)
+    held = [folder for folder in (result, dicom, truth) if folder.exists() and any(folder.iterdir())]
+    if held and not _made_by_demo(result):
+        raise OutputError("this was not made by a demo, which would replace it", where=str(held[0]), hint="choose a new folder as --out")
+
+
+def _made_by_demo(result: Path) -> bool:
+    """Whether a result tells, as that of every demo does, whom it shows."""
+    try:
+        record = read_json(result / RECORD)
+    except InputError:
+        return False
+    return isinstance(record, dict) and bool(record.get("about"))
 
 
 def patient(source: Source = "auto", seed: int | None = None) -> Patient:

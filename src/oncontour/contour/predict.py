@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from oncontour.contour.anatomy import anatomy_of
 from oncontour.contour.opinion import Opinion, by_structure
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
@@ -89,7 +90,7 @@ class Contourer:
             check_shown(case.ct, self.card.region, self.card.name)
         grid = self.task.working_grid(case.geometry)
         found = self._stitch(case, grid, case.geometry, progress, chances=self.keep_chances and self._small(grid, 0.25))
-        masks, done = tidy(found.masks(self.task.settings.structures), self.rules)
+        masks, done = tidy(found.masks(self.task.settings.structures), self.rules, anatomy_of(case.ct, self.task.settings.structures))
         scores: dict[str, Any] = {"contour": self._record(grid, found.blend, done)}
         if self.any_region and (shown := elsewhere(case.ct, self.card.region)):
             scores["contour"]["elsewhere"] = shown

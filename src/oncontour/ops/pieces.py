@@ -19,6 +19,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from oncontour.core.geometry import Geometry
+from oncontour.core.volume import Volume
+from oncontour.ops.body import region
 
 Mask = NDArray[np.bool_]
 OFTEN = 0.05
@@ -29,6 +31,8 @@ SELDOM = 0.05
 """An organ of one piece has a second one that counts in no more than this part of the patients."""
 NEAR_MM = 12.0
 """Pieces no farther apart are one organ, broken by slices on which nothing was drawn: the widest gap in the cohort's mandibles."""
+REGION = "head_neck"
+"""What the CTs of the shipped cohort show; of other parts of the body its rows say nothing."""
 PERCENT = 99.0
 """Extents below this percentile of a cohort are usual."""
 _NEIGHBOURS = np.ones((3, 3, 3), bool)
@@ -64,6 +68,24 @@ class Pieces:
     def holds(self, mask: Mask, grid: Geometry) -> bool:
         """Whether all of a mask reaches no farther than one organ of this name: its pieces may be parts of one that is broken."""
         return bool((extent_mm(mask, grid) <= np.array([self.x_mm, self.y_mm, self.z_mm])).all())
+
+    def is_far(self, one: Mask, other: Mask, gap_mm: float, grid: Geometry) -> bool:
+        """Whether one of two masks that lie ``gap_mm`` apart can be no part of the organ that the other is of."""
+        return gap_mm > self.near_mm and not self.holds(one | other, grid) and not self.goes_on(one, other, grid)
+
+    def goes_on(self, one: Mask, other: Mask, grid: Geometry) -> bool:
+        """Whether one mask goes on where the other ends, of an organ that passes the ends of a field of view (``z_mm`` is inf): they share
+        no height, and the middles of their facing ends lie no farther apart sideways than ``near_mm``. How far such an organ reaches
+        sideways was measured on the part that the cohort shows, and a longer field of view shows more: a thoracic oesophagus."""
+        if np.isfinite(self.z_mm):
+            return False
+        low, high = sorted((_points(mask, grid) for mask in (one, other)), key=lambda points: float(points[:, 2].mean()))
+        top, bottom = float(low[:, 2].max()), float(high[:, 2].min())
+        if bottom <= top:
+            return False
+        thick = float(np.abs(np.asarray(grid.spacing_mm) @ np.abs(grid.axes[:, 2])))
+        ends = low[low[:, 2] > top - thick / 2], high[high[:, 2] < bottom + thick / 2]
+        return float(np.linalg.norm(np.subtract(*(end[:, :2].mean(axis=0) for end in ends)))) <= self.near_mm
 
 
 def pieces_of(cohort: Iterable[Mapping[str, tuple[Mask, Geometry]]]) -> list[Pieces]:
@@ -123,6 +145,11 @@ def shipped_pieces() -> Mapping[str, Pieces]:
     return {row[0]: Pieces(*(kind(word) for kind, word in zip(kinds, row, strict=True))) for row in rows}  # type: ignore[arg-type]
 
 
+def pieces_shown(ct: Volume) -> Mapping[str, Pieces]:
+    """``shipped_pieces`` where ``ct`` shows head and neck, which they were measured on; nothing is known of any other CT."""
+    return shipped_pieces() if region(ct).name == REGION else {}
+
+
 # ---- measuring
 
 
@@ -141,6 +168,11 @@ def gap_mm(one: Mask, other: Mask, grid: Geometry) -> float:
 def extent_mm(mask: Mask, grid: Geometry) -> NDArray[np.float64]:
     """(x, y, z) from the mask's first to its last voxel centre along the patient's axes; the mask holds some."""
     return np.asarray(np.ptp(_edge(mask, grid) @ grid.axes, axis=0), np.float64)
+
+
+def _points(mask: Mask, grid: Geometry) -> NDArray[np.float64]:
+    """(n, 3) the mask's voxel centres, in mm along the patient's axes from the first voxel of its array."""
+    return np.asarray(np.argwhere(mask) * np.asarray(grid.spacing_mm) @ grid.axes, np.float64)
 
 
 def _edge(mask: Mask, grid: Geometry) -> NDArray[np.float64]:

@@ -311,8 +311,9 @@ def _alike(cell: Cell, worst: Cell) -> bool:
 def _spot(strip: Strip, first: int, last: int, cells: Sequence[Cell]) -> Spot:
     worst = max(cells, key=lambda cell: cell.rank)
     most = max((cell for cell in cells if cell.wrong_cm2 is not None), key=lambda cell: cell.wrong_cm2 or 0.0, default=worst)
-    codes = tuple(dict.fromkeys(code for cell in cells for code in cell.codes))
-    texts = tuple(one.text for one in strip.findings if any(first <= k <= last for k in one.slices))
+    codes = tuple(sorted(dict.fromkeys(code for cell in cells for code in cell.codes), key=_severity))
+    here = (one for one in strip.findings if any(first <= k <= last for k in one.slices))
+    texts = tuple(one.text for one in sorted(here, key=lambda one: _severity(one.code)))
     return Spot(strip.name, first, last, worst.k, most.k, most.dsc, most.lower, most.wrong_cm2, worst.rank, texts, codes)
 
 

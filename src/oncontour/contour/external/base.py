@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from oncontour import documents
+from oncontour.contour.anatomy import anatomy_of
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
@@ -111,7 +112,7 @@ class Foreign:
             shared=m.mode.startswith("sigmoid"),
             progress=None if progress is None else lambda done, total: progress(done / total),
         )
-        masks, tidied = tidy(stitched.masks(m.card.structures), self.rules)
+        masks, tidied = tidy(stitched.masks(m.card.structures), self.rules, anatomy_of(case.images.get("ct"), m.card.structures))
         return case.with_masks(masks).with_scores({"contour": self._record(image.geometry, stitched.blend, tidied)})
 
     def _record(self, grid: Geometry, blend: str, tidied: tuple[Change, ...]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.errors import OncontourError
 from oncontour.ops.body import in_words
+from oncontour.ops.pieces import shipped_pieces
 from oncontour.quality.rules import place
 from oncontour.quality.rules.finding import CODES, OF_PLACE, Finding, Seen, see
 from oncontour.quality.rules.ranges import (
@@ -56,10 +57,14 @@ def findings(case: Case, names: Sequence[str] | None = None, ranges: Ranges | No
     """
     known = shipped_ranges() if ranges is None else ranges
     usual = Ranges() if known.elsewhere(case) else known
+    pieces = {} if shipped_ranges().elsewhere(case) else shipped_pieces()
     wanted = list(case.structures if names is None else names)
     everything = {name: see(case, name) for name in dict.fromkeys((*wanted, *case.structures))}
     body = place.body_of(case)
-    shared, odd = place.overlaps(everything), positions(everything, usual)
+    sides = {name: _side(case, seen, everything, body) for name, seen in everything.items() if seen is not None}
+    stacks = {name: list(stack(seen, pieces)) for name, seen in everything.items() if seen is not None}
+    misplaced = {name for name in stacks if sides[name] or any(one.code == "stray" for one in stacks[name])}
+    shared, odd = place.overlaps(everything), positions(everything, usual, misplaced)
     out = {}
     for name in wanted:
         seen, off = everything[name], place.beyond(case, name)
@@ -67,10 +72,10 @@ def findings(case: Case, names: Sequence[str] | None = None, ranges: Ranges | No
         if seen is None:
             found = found or [Finding("empty", _nothing(case, name))]
         else:
-            found += stack(seen)
+            found += stacks[name]
             if body is not None:
                 found += place.outside(seen, body)
-            found += _side(case, seen, everything, body) + list(volume(seen, usual)) + odd.get(name, []) + shared.get(name, [])
+            found += sides[name] + list(volume(seen, usual)) + odd.get(name, []) + shared.get(name, [])
             found += place.cut(seen, known.goes_on(name))
         out[name] = sorted(found, key=lambda one: list(CODES).index(one.code))
     return out

@@ -7,7 +7,7 @@ or the position of the image, and needs no CT.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -156,10 +156,12 @@ def volume(seen: Seen, ranges: Ranges) -> Iterator[Finding]:
     yield Finding("volume", f"{seen.name} is unusually {word}: {written_cc(seen.volume_cc)} cc, where {seen_in}.")
 
 
-def positions(everything: Mapping[str, Seen | None], ranges: Ranges) -> dict[str, list[Finding]]:
-    """Structures that lie where none of their name lay, as more than half of the others tell; two that only tell of each other share it."""
+def positions(everything: Mapping[str, Seen | None], ranges: Ranges, misplaced: Collection[str] = ()) -> dict[str, list[Finding]]:
+    """Structures that lie where none of their name lay, as more than half of the others tell; two that only tell of each other share it.
+    Those that are ``misplaced`` themselves (on the wrong side, with a part far away) tell of nobody."""
     centres = {name: seen.centre_mm for name, seen in everything.items() if seen is not None}
-    off = {name: _off(name, centres, ranges) for name in centres}
+    sure = {name: at for name, at in centres.items() if name not in misplaced}
+    off = {name: _off(name, {**sure, name: at}, ranges) for name, at in centres.items()}
     out: dict[str, list[Finding]] = {}
     for name, told in off.items():
         wrong = {mate: by for mate, by in told.items() if by is not None}

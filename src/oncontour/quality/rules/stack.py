@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from scipy import ndimage
 
 from oncontour.core.structure_kinds import TARGET_ISLAND_CC, is_several, is_target
 from oncontour.core.volume import written_cc
-from oncontour.ops.pieces import gap_mm, shipped_pieces
+from oncontour.io.names import to_tg263
+from oncontour.ops.pieces import Pieces, gap_mm
 from oncontour.quality.rules.finding import Finding, Ints, Mask, Seen, counted, where
 
 SLIVER_MM2 = 10.0
@@ -18,13 +19,14 @@ _IN_SLICE = np.ones((3, 3, 3), bool) & np.array([False, True, False])[:, None, N
 """Neighbours within a slice, at corners too."""
 
 
-def stack(seen: Seen) -> Iterator[Finding]:
-    """Gap, isolated slice, stray, island, sliver. A grid of one or two slices has no stack: nothing is said of gaps there."""
+def stack(seen: Seen, pieces: Mapping[str, Pieces]) -> Iterator[Finding]:
+    """Gap, isolated slice, stray, island, sliver. A grid of one or two slices has no stack: nothing is said of gaps there.
+    ``pieces``: TG-263 name -> in how many pieces it comes in the part of the body that the CT shows."""
     if seen.grid.shape[0] > 2:
         yield from _gap(seen)
         yield from _isolated(seen)
     slivers = _slivers(seen)
-    yield from _islands(seen, slivers)
+    yield from _islands(seen, slivers, pieces)
     if slivers.any():
         slices = _slices(seen, slivers)
         yield Finding(
@@ -75,7 +77,7 @@ def _slivers(seen: Seen) -> Mask:
     return np.asarray(small & (largest > 4 * least)[:, None, None])
 
 
-def _islands(seen: Seen, slivers: Mask) -> Iterator[Finding]:
+def _islands(seen: Seen, slivers: Mask, pieces: Mapping[str, Pieces]) -> Iterator[Finding]:
     """Pieces that touch the largest one nowhere, not even at a corner; those that are no more than slivers are told as such, and large ones
     of an organ of one piece that lie farther from the rest than in the cohort as strays."""
     labels, count = ndimage.label(seen.part, structure=np.ones((3, 3, 3)))
@@ -86,15 +88,13 @@ def _islands(seen: Seen, slivers: Mask) -> Iterator[Finding]:
     largest, large = int(size.argmax()), size * seen.grid.voxel_mm3 >= TARGET_ISLAND_CC * 1000
     apart = np.bincount(labels.ravel(), weights=~slivers.ravel()) > 0
     apart[[0, largest]] = False
-    if is_target(seen.name) or is_several(seen.name):
+    called = to_tg263(seen.name) or seen.name
+    if is_target(called) or is_several(called):
         apart &= ~large
     gaps = {int(n): gap_mm(labels == largest, labels == n, seen.grid) for n in np.flatnonzero(apart & large)}
-    known = shipped_pieces().get(seen.name)
-    far = [
-        n
-        for n, gap in gaps.items()
-        if known is not None and known.single and gap > known.near_mm and not known.holds((labels == largest) | (labels == n), seen.grid)
-    ]
+    known = pieces.get(called)
+    single = known if known is not None and known.single else None
+    far = [n for n, gap in gaps.items() if single is not None and single.is_far(labels == largest, labels == n, gap, seen.grid)]
     strays = np.isin(np.arange(len(size)), far)
     for code, which, how in (("stray", strays, "far"), ("island", apart & ~strays, "apart")):
         if which.any():
