@@ -206,16 +206,34 @@ def test_nobody_judged_is_an_error_that_says_why() -> None:
         judge(People(TRUTH), {})
 
 
-def test_predictions_on_another_grid_are_brought_over() -> None:
-    coarse = GRID.crop((0, 0, 0), (10, 24, 20)).pad((1, 1, 1), (1, 1, 1))
-    masks = {p: {n: m.to(coarse) for n, m in TRUTH[p].items()} for p in TRUTH}
+class OnOtherVoxels:
+    """Predicts the truth's voxels, on ``grids`` (patient -> grid) where one is given."""
 
-    class OnItsOwnGrid:
-        def predict(self, case: Case) -> Case:
-            return Case(case.id, {}, masks[case.id])
+    def __init__(self, grids: dict[str, Geometry]) -> None:
+        self.grids = grids
 
-    found = judge(People(TRUTH), {"net": OnItsOwnGrid()}, threads=1)
-    assert values(found, "DSC")["p1", "Cord"] == 1
+    def predict(self, case: Case) -> Case:
+        grid = self.grids.get(case.id, GRID)
+        return Case(case.id, {}, {name: Volume(mask.to(GRID.reorient(grid.axes)).array, grid) for name, mask in TRUTH[case.id].items()})
+
+
+def test_masks_of_other_voxels_are_refused_with_both_values() -> None:
+    """20 mm aside the same numbers are another place: whether the header or the export is wrong nobody can tell."""
+    x, y, z = GRID.origin_mm
+    aside = Geometry.regular(GRID.shape, GRID.spacing_mm, (x + 20, y, z), GRID.axes)
+    found = judge(People(TRUTH), {"net": OnOtherVoxels({"p1": aside})}, threads=1)
+    (failure,) = found.failures
+    assert failure.patient == "p1"
+    assert f"voxels lie up to 20 mm apart, at most {min(0.05, 0.1 * min(GRID.spacing_mm)):.3g} mm count as rounding" in failure.reason
+    assert f"the first at ({x + 20:g}, {y:g}, {z:g}) mm instead of ({x:g}, {y:g}, {z:g})" in failure.reason
+    assert {row.patient for row in found.rows} == set(TRUTH) - {"p1"}
+
+
+def test_masks_stored_in_another_order_are_the_same_voxels() -> None:
+    turned = GRID.reorient([(0, 0, -1), (-1, 0, 0), (0, 1, 0)])
+    found = judge(People(TRUTH), {"net": OnOtherVoxels(dict.fromkeys(TRUTH, turned))}, threads=1)
+    assert not found.failures
+    assert set(values(found, "DSC").values()) == {1.0}
 
 
 # ---- left and right

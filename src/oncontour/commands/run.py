@@ -16,7 +16,7 @@ from oncontour import report
 from oncontour.core.case import Case
 from oncontour.core.notes import DOSE_DOUBTS, NoteCode, about, except_about
 from oncontour.core.volume import Volume
-from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, did_you_mean
+from oncontour.errors import ConfigError, GeometryError, InputError, ModelError, OncontourError, OutputError, did_you_mean
 from oncontour.learn.card import card_words
 from oncontour.libraries import is_out_of_memory, why
 from oncontour.ops.tidy import Tidy
@@ -312,6 +312,11 @@ def _read_truth(path: Path, case: Case, same_frame: bool) -> Case:
         raise InputError(
             "there are no contours to compare with", where=str(path), hint="give a folder with masks or an RTSTRUCT as --truth"
         )
+    for name in known.masks:
+        try:
+            known.own_mask(name, case.geometry)
+        except GeometryError as error:
+            raise GeometryError(error.what, where=str(path), hint=error.hint) from error
     return known
 
 
