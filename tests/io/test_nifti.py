@@ -179,7 +179,12 @@ def test_forms_that_differ_by_the_rounding_of_a_quaternion_are_one(tmp_path: Pat
 def test_the_rounding_of_a_quaternion_moves_no_image(tmp_path: Path, aside: float, reads: bool) -> None:
     """An image along LPS is half a turn in NIfTI's RAS+, where the quaternion tells a turn to 0.08 degrees and the offset all the same:
     0.05 mm count as rounding, at voxel (0, 0, 0) as anywhere else."""
-    values = {"dim": [3, 300, 400, 1, 1, 1, 1, 1], "sform_code": 1, "srow": np.c_[np.diag([-1, -1, 1]), [150, 200, 0]], "quatern": [0, 0, 1]}
+    values = {
+        "dim": [3, 300, 400, 1, 1, 1, 1, 1],
+        "sform_code": 1,
+        "srow": np.c_[np.diag([-1, -1, 1]), [150, 200, 0]],
+        "quatern": [0, 0, 1],
+    }
     path = put(tmp_path / "a.nii", header(qoffset=[150 - aside, 200, 0], **values), bytes(2 * 300 * 400))
     if reads:
         assert np.allclose(read_image(path).geometry.origin_mm, (-150, -200, 0))

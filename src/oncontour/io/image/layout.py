@@ -20,9 +20,9 @@ from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, InputError, OncontourError, StructureError
 from oncontour.files import readable, writing_folder
 from oncontour.io.folders import name_of
-from oncontour.io.image.labelmap import check_all_named, labels_beside, mask_of_one, split_labels, split_segments
+from oncontour.io.image.labelmap import Labels, check_all_named, is_label_map, labels_beside, mask_of_one, split_labels, split_segments
 from oncontour.io.image.nifti import SUFFIXES, is_image, read_image, read_image_file, write_image
-from oncontour.io.image.voxels import ImageFile
+from oncontour.io.image.voxels import UNNAMED_SEGMENT, ImageFile
 from oncontour.io.names import to_tg263
 
 MASKS = "masks"
@@ -69,7 +69,7 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
         try:
             found = read_image_file(path)
             images[image_name(name)] = one_volume(found, path)
-            said += _noted(found, path)
+            said += noted(found, path)
         except OncontourError as error:
             if not lenient or image_name(name) != "dose":
                 raise
@@ -113,7 +113,7 @@ def one_volume(found: ImageFile, path: Path) -> Volume:
     return found.volume
 
 
-def _noted(found: ImageFile, path: Path) -> list[str]:
+def noted(found: ImageFile, path: Path) -> list[str]:
     """What was remarked when ``found`` was read, with the name of its file."""
     return [f"{readable(path.name)}: {note}" for note in found.notes]
 
@@ -196,7 +196,7 @@ def _renamed(masks: Mapping[str, Volume], called: Mapping[str, str]) -> Mapping[
 def _structures_in(path: Path, name: str) -> tuple[Mapping[str, Volume], list[str]]:
     """(name in the file -> mask, notes) of a mask file called ``name``: one structure, or those of a label map."""
     found, where, beside = read_image_file(path), str(path), path.with_name(f"{name}.json")
-    notes = _noted(found, path)
+    notes = noted(found, path)
     if len(found.segments) == 1:
         return {_only_name(found, name, where): next(iter(split_segments(found.volume, found.segments, where).values()))}, notes
     if found.segments:
@@ -204,6 +204,8 @@ def _structures_in(path: Path, name: str) -> tuple[Mapping[str, Volume], list[st
     labels = labels_beside(beside, found.volume)
     if labels is None:
         return {name: mask_of_one(found.volume, where, beside.name)}, notes
+    if not is_label_map(found.volume):
+        notes += _renamed_by(labels, found.volume, name, path)
     split = split_labels(found.volume, labels, where)
     check_all_named(split, labels, where)
     if split.empty:
@@ -211,14 +213,35 @@ def _structures_in(path: Path, name: str) -> tuple[Mapping[str, Volume], list[st
     return split.masks, notes
 
 
+def _renamed_by(labels: Labels, volume: Volume, name: str, path: Path) -> list[str]:
+    """A note where ``labels`` call the mask of one value otherwise than its file ``name`` does. Raises StructureError where both name a
+    known structure, and not the same."""
+    value = int(volume.array.max() or volume.array.min())
+    theirs = [one for one, numbers in labels.numbers.items() if value in numbers]
+    if not theirs or any(alike(name, one) for one in theirs):
+        return []
+    table = readable(Path(labels.where).name)
+    _check_no_other(name, theirs[0], f"{table} calls it", str(path))
+    return [f"{readable(path.name)}: its voxels of value {value} are called {', '.join(theirs)} by {table}"]
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two names of structures mean one: the same TG-263 name, or the same word."""
+    return (to_tg263(one) or one) == (to_tg263(other) or other)
+
+
+def _check_no_other(own: str, theirs: str, said: str, where: str) -> None:
+    """Raise StructureError where a file called ``own`` is told to hold ``theirs``, another known structure."""
+    if to_tg263(own) and to_tg263(theirs) and not alike(own, theirs):
+        raise StructureError(f"the file is called {own}, {said} {theirs}", where=where, hint="rename the one that is wrong")
+
+
 def _only_name(found: ImageFile, name: str, where: str) -> str:
-    """A file of one segment is called as every mask file is. Raises StructureError where its header names another known structure."""
-    own = name.removesuffix(".seg")
-    theirs = found.segments[0].name
-    said, meant = to_tg263(own), to_tg263(theirs)
-    if said and meant and said != meant:
-        raise StructureError(f"the file is called {own}, its segment {theirs}", where=where, hint="rename the one that is wrong")
-    return own
+    """What a file of one segment is called: as the file where that is a name that TG-263 knows, else as its header says, but for the
+    name that 3D Slicer gives by itself. Raises StructureError where both are known and not the same."""
+    own, theirs = name.removesuffix(".seg"), found.segments[0].name
+    _check_no_other(own, theirs, "its segment", where)
+    return own if to_tg263(own) or UNNAMED_SEGMENT.fullmatch(theirs) else theirs
 
 
 def write_layout(case: Case, folder: Path | str) -> list[Path]:
