@@ -21,7 +21,7 @@ from oncontour.errors import FormatError, InputError, OncontourError, StructureE
 from oncontour.files import readable, writing_folder
 from oncontour.io.folders import name_of
 from oncontour.io.image.labelmap import Labels, check_all_named, is_label_map, labels_beside, mask_of_one, split_labels, split_segments
-from oncontour.io.image.nifti import SUFFIXES, is_image, read_image, read_image_file, write_image
+from oncontour.io.image.nifti import SUFFIXES, is_image, read_image_file, write_image
 from oncontour.io.image.voxels import UNNAMED_SEGMENT, ImageFile
 from oncontour.io.names import to_tg263
 
@@ -118,12 +118,17 @@ def noted(found: ImageFile, path: Path) -> list[str]:
     return [f"{readable(path.name)}: {note}" for note in found.notes]
 
 
-def read_named(folder: Path | str) -> dict[str, Volume]:
-    """The image files in ``folder`` by TG-263 name, as masks are named. Raises InputError where two have one name, and what ``read_image``
-    raises."""
+def read_named(folder: Path | str) -> tuple[dict[str, Volume], list[str]]:
+    """The image files in ``folder`` by TG-263 name, as masks are named, and what was remarked on reading them. Raises InputError where two
+    have one name, and what ``read_image`` raises."""
     found = _by_name(Path(folder))
-    names, _, _ = map_names(found)
-    return {name: read_image(found[original]) for name, original in names.items()}
+    names, _, notes = map_names(found)
+    volumes, said = {}, [*notes]
+    for name, original in names.items():
+        read = read_image_file(found[original])
+        volumes[name] = one_volume(read, found[original])
+        said += noted(read, found[original])
+    return volumes, said
 
 
 def write_named(volumes: Iterable[tuple[str, Volume]], folder: Path) -> list[Path]:
