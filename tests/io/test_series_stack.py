@@ -70,7 +70,7 @@ def test_rounded_positions_are_even(tmp_path: Path) -> None:
 @pytest.mark.parametrize("start", [0.0, -100.35, 12.04])
 @pytest.mark.parametrize("step", [1.25, 0.75, 0.625, 3.27])
 def test_positions_told_to_a_tenth_are_even(tmp_path: Path, step: float, start: float) -> None:
-    """Each is off by 0.05 mm at most, the first and the last too: the grid lies between, its step within 2 x 0.05 mm / 39 of the true one."""
+    """Each is off by 0.05 mm at most, the first and the last too: the step is within 2 x 0.05 mm / 39 of the true one."""
     true = start + step * np.arange(40)
     written = make_series(tmp_path, offsets=list(np.round(true, 1)), rows=4, columns=4)
     volume, _, notes = read_series(tmp_path)

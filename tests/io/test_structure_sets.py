@@ -62,6 +62,41 @@ def of_series(path: Path, to: Path, series: str) -> pydicom.Dataset:
     return d
 
 
+# ---- images without a frame of reference
+
+
+def without_frame(clinic: Path) -> None:
+    for path in sorted((clinic / "CT").iterdir()):
+        d = pydicom.dcmread(path)
+        del d.FrameOfReferenceUID
+        d.save_as(path)
+
+
+def test_of_images_without_a_frame_the_reference_to_the_series_is_enough(clinic: Path, tmp_path: Path) -> None:
+    before = read(clinic)
+    without_frame(clinic)
+    note = "the images name no frame of reference: RTSTRUCT.dcm refers to their series, and is taken as lying on them"
+    after = read(clinic)
+    assert after.structures == before.structures
+    assert np.array_equal(after.mask("SpinalCord").array, before.mask("SpinalCord").array)
+    assert note in after.facts["notes"]
+    (tmp_path / "truth").mkdir()
+    (clinic / "RTSTRUCT.dcm").rename(tmp_path / "truth/RTSTRUCT.dcm")
+    known = read_onto(tmp_path / "truth", read(clinic))
+    assert np.array_equal(known.mask("SpinalCord").array, before.mask("SpinalCord").array)
+    assert note in known.facts["notes"]
+
+
+def test_no_frame_of_reference_is_made_up_in_words(clinic: Path) -> None:
+    without_frame(clinic)
+    theirs = of_series(clinic / "RTSTRUCT.dcm", clinic / "RTSTRUCT.dcm", "1.2.3")
+    with pytest.raises(StructureError) as raised:
+        read(clinic, structure_set_uid=theirs.SOPInstanceUID)
+    assert f"the structures lie in frame of reference {theirs.FrameOfReferenceUID}, the images in none" in str(raised.value)
+    with pytest.raises(StructureError, match="the images in none"):
+        read_onto(clinic / "RTSTRUCT.dcm", read(clinic))
+
+
 # ---- the same frame of reference
 
 

@@ -245,7 +245,7 @@ def _drawn_on(case: Case, file: SeriesFiles, same_frame: bool) -> Case:
     bare = case.without_structures() if case.images else case
     source = case.source if isinstance(case.source, DicomSource) else None
     found: StructureSet | Segments
-    if source is not None and same_frame:
+    if source is not None and (same_frame or (source.frame_is_made and source.series_uid in file.referenced_series)):
         found = read_near(file, case.geometry, source, same_frame)
     elif file.kind == "RTSTRUCT":
         found = read_structure_set(file.path, source=source)
@@ -274,7 +274,7 @@ def _check_frame(theirs: str, case: Case, path: Path) -> None:
     ours = getattr(case.source, "frame_of_reference_uid", "")
     if theirs and ours and theirs != ours:
         raise StructureError(
-            f"the structures lie in frame of reference {theirs}, the images in {ours}",
+            f"the structures lie in frame of reference {theirs}, the images in {getattr(case.source, 'frame_told', ours)}",
             where=str(path),
             hint=f"give structures that were drawn on these images; {SAME_FRAME_WAY}",
         )

@@ -313,7 +313,7 @@ def _in_frame(rois: list[Roi], frame: str, source: DicomSource | None, where: st
     here = [roi for roi in rois if (roi.frame_of_reference_uid or frame) == theirs]
     if rois and not here:
         raise StructureError(
-            f"the structures lie in frame of reference {frame}, the images in {theirs}",
+            f"the structures lie in frame of reference {frame}, the images in {source.frame_told}",
             where=where,
             hint=f"give the RTSTRUCT that was drawn on this series, or register the two; {SAME_FRAME_WAY}",
         )
