@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 KINDS = ("RTSTRUCT", "SEG")
 PICK_ONE = (
-    "choose one with --structure_set_uid (oncontour assess, convert, dvh, risk, run; a patient of a cohort: convert it first),"
-    " or leave only the one that is meant there"
+    "choose one with --structure_set_uid (oncontour assess, convert, dvh, risk, run; a patient of a cohort: convert it first;"
+    " of --truth: give the file itself), or leave only the one that is meant there"
 )
 
 

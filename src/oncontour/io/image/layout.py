@@ -7,6 +7,7 @@ under its TG-263 name. A file that is not there is a structure that was not cont
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from oncontour.core.case import BitMasks, Case, LabelMasks
-from oncontour.core.notes import Note, NoteCode
+from oncontour.core.notes import KEPT, Note, NoteCode, about
 from oncontour.core.volume import Volume
-from oncontour.errors import FormatError, InputError, OncontourError, StructureError
-from oncontour.files import readable, writing_folder
+from oncontour.documents import read_json
+from oncontour.errors import FormatError, InputError, LimitError, OncontourError, StructureError
+from oncontour.files import readable, write_text, writing_folder
 from oncontour.io.folders import name_of
 from oncontour.io.image.labelmap import Labels, check_all_named, is_label_map, labels_beside, mask_of_one, split_labels, split_segments
 from oncontour.io.image.nifti import SUFFIXES, is_image, read_image_file, write_image
@@ -30,6 +32,8 @@ IMAGES = ("ct", "mr", "dose")
 """Images whose names mean something, in whatever case they are written."""
 CHANCES = "chances"
 """Folder that ``predict`` makes beside ``masks`` (``quality/segmenters.py``)."""
+REMARKS = "remarks.json"
+"""File beside the images: what is to be known of where the structures come from, as ``{"remarks": [code, ...]}`` of ``notes.KEPT``."""
 _ROUNDED = 1e-3
 """Voxels by which a contour may pass the image's edge and still end at it."""
 
@@ -64,7 +68,7 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
     folder = Path(folder)
     if not is_layout(folder):
         raise InputError("no image files (ct.nii.gz, masks/NAME.nii.gz, ...)", where=str(folder))
-    images, said = {}, _passed_over(folder)
+    images, said = {}, [*_remarks(folder / REMARKS), *_passed_over(folder)]
     for name, path in _by_name(folder).items():
         try:
             found = read_image_file(path)
@@ -75,6 +79,16 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
                 raise
             said.append(Note(NoteCode.DOSE_LEFT_OUT, f"the dose cannot be used: {error.what} [{path.name}]"))
     return _with_masks(_by_name(folder / MASKS), id or readable(name_of(folder)), images, said, lenient)
+
+
+def _remarks(path: Path) -> list[str]:
+    """What ``write_layout`` kept of the remarks on the structures' origin; nothing of JSON of another kind."""
+    try:
+        told = read_json(path) if path.is_file() else None
+    except (FormatError, LimitError):
+        return []
+    codes = told.get("remarks") if isinstance(told, dict) else None
+    return [Note(code, text) for code, text in KEPT.items() if code in codes] if isinstance(codes, list) else []
 
 
 def _passed_over(folder: Path) -> list[str]:
@@ -253,7 +267,8 @@ def write_layout(case: Case, folder: Path | str) -> list[Path]:
     """Write ``case`` as such a folder, replacing one that is there in one step; gives the files.
 
     Masks are named as ``facts["names"]`` says, else by their TG-263 names; contours without a mask are rasterised on the case's grid
-    (see ``losses``). Raises OutputError where the folder cannot be written.
+    (see ``losses``). What of ``facts["notes"]`` is ``notes.KEPT`` stands in remarks.json, and ``read_layout`` tells it again. Raises
+    OutputError where the folder cannot be written.
     """
     folder = Path(folder)
     with writing_folder(folder) as temporary:
@@ -261,6 +276,9 @@ def write_layout(case: Case, folder: Path | str) -> list[Path]:
             write_image(image, temporary / f"{file_name(name)}.nii.gz")
         for name, called in zip(case.structures, file_names(_called_by(case)), strict=True):
             write_image(case.mask(name), temporary / MASKS / f"{called}.nii.gz")
+        codes = [code.value for code in KEPT if about(case.facts.get("notes", ()), code)]
+        if codes and case.structures:
+            write_text(temporary / REMARKS, json.dumps({"remarks": codes}) + "\n")
         written = sorted(p.relative_to(temporary) for p in temporary.rglob("*") if p.is_file())
     return [folder / p for p in written]
 
