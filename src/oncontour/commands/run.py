@@ -292,8 +292,15 @@ def _read(
     """The CT with what came with it. ``of_truth``: ``same_frame`` may be meant for a truth, and what came with the CT need not fit it."""
     from oncontour.io import read
 
-    picked = {"series_uid": series_uid, "structure_set_uid": structure_set_uid, "same_frame": same_frame, "doses": doses or ()}
-    case = read(folder, **picked, lenient=True, insist=not of_truth)
+    case = read(
+        folder,
+        series_uid=series_uid,
+        structure_set_uid=structure_set_uid,
+        same_frame=same_frame,
+        doses=doses or (),
+        lenient=True,
+        insist=not of_truth,
+    )
     if "ct" not in case.images:
         raise InputError(
             f"no CT is here, only {', '.join(case.images) or 'contours'}", where=str(folder), hint="give the folder of a CT series"
