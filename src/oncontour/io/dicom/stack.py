@@ -162,13 +162,10 @@ class _Numbers:
 def _along_normal(planes: Sequence[Plane], offsets: Floats, numbers: _Numbers, where: str) -> tuple[float, Ints, float, tuple[str, ...]]:
     """(grid step, k of each slice, mm by which the grid begins beyond the first slice, notes)"""
     count = len(offsets)
-    step = float(offsets[-1] - offsets[0]) / (count - 1)
-    even = np.arange(count)
-    straight = np.abs(offsets - offsets[0] - even * step).max() <= rounding_mm(step)
-    fitted = (step, 0.0) if straight else _even_but_for_rounding(offsets) if _to_a_tenth(planes) else None
-    if fitted is not None:
+    even = even_places(np.array([p.position_mm for p in planes]), planes[0].normal)
+    if even is not None:
         _refuse_wide(planes, offsets, where)
-        return fitted[0], even.astype(np.intp), fitted[1], _counting(numbers)
+        return even[0], np.arange(count, dtype=np.intp), even[1], _counting(numbers)
     _refuse_missing(planes, offsets, numbers, where)
     _refuse_wide(planes, offsets, where)
     found = common_step(offsets)
@@ -190,10 +187,15 @@ def _along_normal(planes: Sequence[Plane], offsets: Floats, numbers: _Numbers, w
     return step, index, 0.0, (note, *(doubt or _counting(numbers)))
 
 
-def _to_a_tenth(planes: Sequence[Plane]) -> bool:
-    """Whether every position is told to 0.1 mm, as some programs write it."""
-    tenths = 10 * np.array([p.position_mm for p in planes])[:, np.abs(planes[0].normal) > 1e-3]
-    return bool(np.abs(tenths - np.rint(tenths)).max() < 1e-6)
+def even_places(positions_mm: Floats, normal: Floats) -> tuple[float, float] | None:
+    """(step, start beyond the first) in mm of the even places along ``normal`` that slices at ``positions_mm`` (n, 3), in order, have but
+    for rounding; None where they are uneven. Where positions are told to 0.1 mm the first and the last are rounded as all others are."""
+    offsets = positions_mm @ normal
+    step = float(offsets[-1] - offsets[0]) / max(len(offsets) - 1, 1)
+    if np.abs(offsets - offsets[0] - np.arange(len(offsets)) * step).max() <= rounding_mm(step):
+        return step, 0.0
+    tenths = 10 * positions_mm[:, np.abs(normal) > 1e-3]
+    return _even_but_for_rounding(offsets) if np.abs(tenths - np.rint(tenths)).max() < 1e-6 else None
 
 
 def _even_but_for_rounding(offsets: Floats) -> tuple[float, float] | None:

@@ -1,8 +1,9 @@
 """One patient as a folder of images: ``ct.nii.gz``, ``dose.nii.gz``, ``mr.nii.gz`` and ``masks/NAME.nii.gz``.
 
 Every image file (.nii, .nii.gz, .nrrd, .mha) at the top of the folder becomes an image of its name; every one in ``masks/`` becomes a mask
-under its TG-263 name. A file that is not there is a structure that was not contoured. A file of several structures is a label map: a
-.seg.nrrd names them itself, any other one needs NAME.json beside it (``io/image/labelmap.py``).
+under its TG-263 name; ``remarks.json``, where ``convert`` wrote one, says what is to be known of them. A file that is not there is a
+structure that was not contoured. A file of several structures is a label map: a .seg.nrrd names them itself, any other one needs NAME.json
+beside it (``io/image/labelmap.py``).
 """
 
 from __future__ import annotations
