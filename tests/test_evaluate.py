@@ -507,6 +507,24 @@ def test_label_maps_one_a_patient(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert dsc == {(patient, name): 0.833333 for patient, names in judged.items() for name in names}
 
 
+def test_how_label_maps_were_read_is_told_in_one_line(tmp_path: Path) -> None:
+    """Two maps in cm: 0.3 x 0.2 x 0.2 cm are the truth's 3 x 2 x 2 mm."""
+    header = (
+        "NRRD0004\ntype: unsigned char\ndimension: 3\nspace: left-posterior-superior\nsizes: 24 24 10\nencoding: raw\n"
+        'space directions: (0.2,0,0) (0,0.2,0) (0,0,0.3)\nspace units: "cm" "cm" "cm"\nspace origin: (0,0,0)\n\n'
+    )
+    (tmp_path / "maps").mkdir()
+    for name in ("p1", "p2"):
+        write_patient(tmp_path / "truth" / name, Case(name, {"ct": CT}, TRUTH[name]))
+        (tmp_path / "maps" / f"{name}.nrrd").write_bytes(header.encode() + TRUTH[name]["Cord"].array.astype(np.uint8).tobytes())
+    (tmp_path / "labels.json").write_text('{"1": "Cord"}')
+    words = {"predictions": [tmp_path / "maps"], "labels": tmp_path / "labels.json", "overlays": "none"}
+    said = evaluate(tmp_path / "truth", out=tmp_path / "out", **words)
+    assert "note: of 2 patients: maps: [...]: lengths are told in cm (space units) and were turned into mm" in said
+    with (tmp_path / "out" / "metrics.csv").open() as file:
+        assert [float(r["value"]) for r in csv.DictReader(file) if r["metric"] == "DSC"] == [1, 1]
+
+
 def test_one_patient_and_its_label_map(tmp_path: Path) -> None:
     write_patient(tmp_path / "p1", Case("p1", {"ct": CT}, TRUTH["p1"]))
     path = write_image(Volume(TRUTH["p1"]["Cord"].array.astype(np.uint8) * 3, GRID), tmp_path / "segmentation.nii.gz")
