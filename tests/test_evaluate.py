@@ -206,16 +206,34 @@ def test_nobody_judged_is_an_error_that_says_why() -> None:
         judge(People(TRUTH), {})
 
 
-def test_predictions_on_another_grid_are_brought_over() -> None:
-    coarse = GRID.crop((0, 0, 0), (10, 24, 20)).pad((1, 1, 1), (1, 1, 1))
-    masks = {p: {n: m.to(coarse) for n, m in TRUTH[p].items()} for p in TRUTH}
+class OnOtherVoxels:
+    """Predicts the truth's voxels, on ``grids`` (patient -> grid) where one is given."""
 
-    class OnItsOwnGrid:
-        def predict(self, case: Case) -> Case:
-            return Case(case.id, {}, masks[case.id])
+    def __init__(self, grids: dict[str, Geometry]) -> None:
+        self.grids = grids
 
-    found = judge(People(TRUTH), {"net": OnItsOwnGrid()}, threads=1)
-    assert values(found, "DSC")["p1", "Cord"] == 1
+    def predict(self, case: Case) -> Case:
+        grid = self.grids.get(case.id, GRID)
+        return Case(case.id, {}, {name: Volume(mask.to(GRID.reorient(grid.axes)).array, grid) for name, mask in TRUTH[case.id].items()})
+
+
+def test_masks_of_other_voxels_are_refused_with_both_values() -> None:
+    """20 mm aside the same numbers are another place: whether the header or the export is wrong nobody can tell."""
+    x, y, z = GRID.origin_mm
+    aside = Geometry.regular(GRID.shape, GRID.spacing_mm, (x + 20, y, z), GRID.axes)
+    found = judge(People(TRUTH), {"net": OnOtherVoxels({"p1": aside})}, threads=1)
+    (failure,) = found.failures
+    assert failure.patient == "p1"
+    assert f"voxels lie up to 20 mm apart, at most {min(0.05, 0.1 * min(GRID.spacing_mm)):.3g} mm count as rounding" in failure.reason
+    assert f"the first at ({x + 20:g}, {y:g}, {z:g}) mm instead of ({x:g}, {y:g}, {z:g})" in failure.reason
+    assert {row.patient for row in found.rows} == set(TRUTH) - {"p1"}
+
+
+def test_masks_stored_in_another_order_are_the_same_voxels() -> None:
+    turned = GRID.reorient([(0, 0, -1), (-1, 0, 0), (0, 1, 0)])
+    found = judge(People(TRUTH), {"net": OnOtherVoxels(dict.fromkeys(TRUTH, turned))}, threads=1)
+    assert not found.failures
+    assert set(values(found, "DSC").values()) == {1.0}
 
 
 # ---- left and right
@@ -487,6 +505,24 @@ def test_label_maps_one_a_patient(tmp_path: Path, capsys: pytest.CaptureFixture[
         dsc = {(r["patient"], r["structure"]): float(r["value"]) for r in csv.DictReader(file) if r["metric"] == "DSC"}
     judged = {"p1": ("SpinalCord", "Gland_L", "Gland_R"), "p2": ("SpinalCord", "Gland_L")}
     assert dsc == {(patient, name): 0.833333 for patient, names in judged.items() for name in names}
+
+
+def test_how_label_maps_were_read_is_told_in_one_line(tmp_path: Path) -> None:
+    """Two maps in cm: 0.3 x 0.2 x 0.2 cm are the truth's 3 x 2 x 2 mm."""
+    header = (
+        "NRRD0004\ntype: unsigned char\ndimension: 3\nspace: left-posterior-superior\nsizes: 24 24 10\nencoding: raw\n"
+        'space directions: (0.2,0,0) (0,0.2,0) (0,0,0.3)\nspace units: "cm" "cm" "cm"\nspace origin: (0,0,0)\n\n'
+    )
+    (tmp_path / "maps").mkdir()
+    for name in ("p1", "p2"):
+        write_patient(tmp_path / "truth" / name, Case(name, {"ct": CT}, TRUTH[name]))
+        (tmp_path / "maps" / f"{name}.nrrd").write_bytes(header.encode() + TRUTH[name]["Cord"].array.astype(np.uint8).tobytes())
+    (tmp_path / "labels.json").write_text('{"1": "Cord"}')
+    words = {"predictions": [tmp_path / "maps"], "labels": tmp_path / "labels.json", "overlays": "none"}
+    said = evaluate(tmp_path / "truth", out=tmp_path / "out", **words)
+    assert "note: of 2 patients: maps: [...]: lengths are told in cm (space units) and were turned into mm" in said
+    with (tmp_path / "out" / "metrics.csv").open() as file:
+        assert [float(r["value"]) for r in csv.DictReader(file) if r["metric"] == "DSC"] == [1, 1]
 
 
 def test_one_patient_and_its_label_map(tmp_path: Path) -> None:

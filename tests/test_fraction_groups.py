@@ -131,13 +131,18 @@ def test_the_dose_of_the_plan_with_those_of_groups_or_beams_beside_it(clinic: Pa
 
 
 def test_what_is_not_known_of_groups_is_refused(clinic: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The whole dose alone: as 30 equal fractions it would have been 65 (65 / 30 + 3) / 5 = 67.17 Gy without a word."""
+    """The whole dose alone: as 30 equal fractions it would have been 65 (65 / 30 + 3) / 5 = 67.17 Gy without a word, less than the 68 of
+    its groups; as 25, which are not all, 65 (65 / 25 + 3) / 5 = 72.8 Gy, which is more."""
     put(clinic, "RTDOSE.dcm", 65, of_groups(clinic / "plan.dcm"))
     assert cli.main(["dvh", str(clinic), "--alpha_beta", "3"]) == ConfigError.exit_code
     assert "2 groups of 25 and 5 fractions" in capsys.readouterr().err
     told = plan.dvh(clinic, alpha_beta=3, fractions=30, figures=["D50%"])
     assert median(told) == pytest.approx(67.1667, rel=1e-5)
     assert any("as given in equal fractions" in note for note in told.notes)
+    told = plan.dvh(clinic, alpha_beta=3, fractions=25, figures=["D50%"])
+    assert median(told) == pytest.approx(72.8, rel=1e-5)
+    said = "25 in all: summed by group it is as much or more where that is how many are given in all, and may be less where it is not"
+    assert any(said in note for note in told.notes)
     put(clinic, "RTDOSE.dcm", 65, of_groups(clinic / "plan.dcm", fractions=(25, None)))
     with pytest.raises(ConfigError, match="number of fractions, which no RTPLAN tells here of each of the 2"):
         plan.dvh(clinic, alpha_beta=3)

@@ -25,7 +25,17 @@ from oncontour.contour.task import ContourSettings, ContourTask
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
-from oncontour.errors import CohortError, ConfigError, IncompleteError, InputError, ModelError, OutputError, StructureError, TrainingError
+from oncontour.errors import (
+    CohortError,
+    ConfigError,
+    GeometryError,
+    IncompleteError,
+    InputError,
+    ModelError,
+    OutputError,
+    StructureError,
+    TrainingError,
+)
 from oncontour.evaluate import evaluate
 from oncontour.evaluate.judge import judge
 from oncontour.files import sweep, writing_folder
@@ -553,6 +563,18 @@ def test_the_truth_may_be_an_rtstruct_alone_but_only_one_of_these_images(nifti: 
     for truth in (tmp_path / "truth of theirs", tmp_path / "truth of theirs" / "RTSTRUCT.dcm"):
         with pytest.raises(StructureError, match="frame of reference"):
             run(tmp_path / "ours", tmp_path / "again", model, truth=truth)
+
+
+def test_masks_of_other_voxels_are_no_truth_of_this_ct(nifti: Path, model: Path, tmp_path: Path) -> None:
+    """12 mm aside by its header: refused with both places, before anything is contoured."""
+    mask = read(nifti).mask("Parotid_L")
+    grid = mask.geometry
+    x, y, z = grid.origin_mm
+    aside = Geometry.regular(grid.shape, grid.spacing_mm, (x + 12, y, z), grid.axes)
+    write_image(Volume(mask.array, aside), tmp_path / "truth" / "Parotid_L.nii.gz")
+    with pytest.raises(GeometryError, match=r"voxels lie up to 12 mm apart.*the first at .* instead of .*truth"):
+        run(nifti, tmp_path / "out", model, truth=tmp_path / "truth")
+    assert not (tmp_path / "out").exists()
 
 
 # ---- kill -9

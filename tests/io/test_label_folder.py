@@ -11,11 +11,12 @@ import SimpleITK as sitk
 
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
-from oncontour.errors import CohortError, FormatError
+from oncontour.errors import CohortError, FormatError, StructureError
 from oncontour.io.cohort import Cohort
 from oncontour.io.image.label_folder import LabelFolder
 from oncontour.io.image.labelmap import Labels, read_labels
 from oncontour.io.image.nifti import write_image
+from tests.io.test_labelmap import named, seg_nrrd
 
 GRID = Geometry.regular((4, 5, 6), (3.0, 2.0, 1.0), (-10.0, 20.0, 30.0))
 
@@ -64,6 +65,37 @@ def test_probabilities_and_images_are_no_label_maps(value: float, shown: str, tm
     write_image(Volume(array, GRID), tmp_path / "p1.nii.gz")
     with pytest.raises(FormatError, match=rf"whole numbers from 0 to 65535, this has {shown} .*p1\.nii\.gz"):
         LabelFolder.open(tmp_path, Labels({"a": (1,)})).read("p1")
+
+
+def test_a_header_that_names_the_other_side_is_refused(tmp_path: Path) -> None:
+    """1 is Parotid_L in the .seg.nrrd of 3D Slicer: with Parotid_R by the table the sides would be swapped."""
+    array = np.zeros(GRID.shape, np.uint8)
+    array[0, 0] = 1, 2, 3, 0, 0, 0
+    path = seg_nrrd(tmp_path / "p1.seg.nrrd", array, named(("left parotid", 1, 0), ("Parotid_R", 2, 0), ("Segment_3", 3, 0)))
+    alike = LabelFolder.open(path, Labels({"Parotid_L": (1,), "Parotid right": (2,), "Boost": (3,)}, "labels.json"))
+    case = alike.read("p1.seg")
+    assert {name: np.flatnonzero(case.mask(name).array).tolist() for name in case.structures} == {
+        "Parotid_L": [0],
+        "Parotid_R": [1],
+        "Boost": [2],
+    }
+    swapped = LabelFolder.open(path, Labels({"Parotid_R": (1,), "Parotid_L": (2,)}, "labels.json"))
+    with pytest.raises(
+        StructureError, match=r"label 1 is left parotid in the header of the file, Parotid_R in labels\.json .*p1\.seg\.nrrd"
+    ):
+        swapped.read("p1.seg")
+
+
+def test_how_a_map_was_read_is_told(tmp_path: Path) -> None:
+    """Lengths in cm: 0.3 x 0.2 x 0.1 are 3 x 2 x 1 mm."""
+    header = (
+        "NRRD0004\ntype: unsigned char\ndimension: 3\nspace: left-posterior-superior\nsizes: 6 5 4\nencoding: raw\n"
+        'space directions: (0.1,0,0) (0,0.2,0) (0,0,0.3)\nspace units: "cm" "cm" "cm"\nspace origin: (-1,2,3)\n\n'
+    )
+    (tmp_path / "p1.nrrd").write_bytes(header.encode() + bytes(120))
+    case = LabelFolder.open(tmp_path, Labels({"Parotid_L": (1,)})).read("p1")
+    assert case.geometry.same_grid(GRID, 1e-6)
+    assert case.facts["notes"] == ("p1.nrrd: lengths are told in cm (space units) and were turned into mm",)
 
 
 def test_two_maps_of_one_case_and_none_at_all(tmp_path: Path) -> None:

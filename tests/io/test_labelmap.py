@@ -226,6 +226,38 @@ def test_json_of_another_kind_beside_a_mask_is_left_alone(tmp_path: Path) -> Non
         read(source)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"version": 1}', '{"volume_mm3": 37}', '{"a": 7, "b": 7}', '{"slices": [3, 4, 5], "version": 2}', '{"Brainstem": 25}', "[" * 99],
+)
+@pytest.mark.parametrize("called", ["Parotid_L", "Boost"])
+def test_whole_numbers_beside_a_mask_are_no_names(tmp_path: Path, text: str, called: str) -> None:
+    """Only a table of known names is one of names; beside a file of no known name one that lacks the value is told."""
+    source = folder(tmp_path / "p", **{called: volume(labels(1, 1))})
+    (source / f"masks/{called}.json").write_text(text)
+    if (called, text) == ("Boost", '{"Brainstem": 25}'):
+        with pytest.raises(StructureError, match="no name is known for the labels 1; named are 25"):
+            read(source)
+        return
+    case = read(source)
+    assert counts(case.masks) == {called: 2}
+    assert case.facts["notes"] == ()
+
+
+def test_a_mask_that_its_json_renames_is_told_and_another_side_refused(tmp_path: Path) -> None:
+    source = folder(tmp_path / "p", Boost=volume(labels(1, 1)))
+    (source / "masks/Boost.json").write_text('{"1": "left parotid"}')
+    case = read(source)
+    assert counts(case.masks) == {"Parotid_L": 2}
+    assert case.facts["notes"] == ("Boost.nii.gz: its voxels of value 1 are called left parotid by Boost.json",)
+    source = folder(tmp_path / "q", Parotid_L=volume(labels(1, 1)))
+    (source / "masks/Parotid_L.json").write_text('{"1": "left parotid"}')
+    assert read(source).facts["notes"] == ()
+    (source / "masks/Parotid_L.json").write_text('{"1": "Parotid_R"}')
+    with pytest.raises(StructureError, match=r"the file is called Parotid_L, Parotid_L\.json calls it Parotid_R"):
+        read(source)
+
+
 def test_one_structure_of_a_label_map_keeps_its_own_name(tmp_path: Path) -> None:
     """Where a patient has but one of the organs, the file's name is not its name."""
     source = folder(tmp_path / "p", organs=volume(labels(2, 2, 2)))
@@ -347,6 +379,14 @@ def test_a_single_segment_is_called_as_its_file(tmp_path: Path) -> None:
     seg_nrrd(path, labels(1, 1), named(("Parotid_R", 1, 0)))
     with pytest.raises(StructureError, match="the file is called Parotid_L, its segment Parotid_R"):
         read(source)
+
+
+@pytest.mark.parametrize(("header", "structure"), [("left parotid", "Parotid_L"), ("Boost", "Boost"), ("Segment_1", "Segmentation")])
+def test_a_file_that_slicer_named_is_called_as_its_only_segment(tmp_path: Path, header: str, structure: str) -> None:
+    """Segmentation.seg.nrrd is what Slicer saves by default: no name of a structure."""
+    source = folder(tmp_path / "p")
+    seg_nrrd(source / "masks/Segmentation.seg.nrrd", labels(1, 1), named((header, 1, 0)))
+    assert counts(read(source).masks) == {structure: 2}
 
 
 @pytest.mark.parametrize(

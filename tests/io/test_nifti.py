@@ -175,6 +175,24 @@ def test_forms_that_differ_by_the_rounding_of_a_quaternion_are_one(tmp_path: Pat
         read_image(put(tmp_path / "b.nii", header(order=order, qoffset=[2, 2, 3], **values), bytes(2 * 300 * 400)))
 
 
+@pytest.mark.parametrize(("aside", "reads"), [(0.0, True), (0.04, True), (0.06, False), (0.4, False)])
+def test_the_rounding_of_a_quaternion_moves_no_image(tmp_path: Path, aside: float, reads: bool) -> None:
+    """An image along LPS is half a turn in NIfTI's RAS+, where the quaternion tells a turn to 0.08 degrees and the offset all the same:
+    0.05 mm count as rounding, at voxel (0, 0, 0) as anywhere else."""
+    values = {
+        "dim": [3, 300, 400, 1, 1, 1, 1, 1],
+        "sform_code": 1,
+        "srow": np.c_[np.diag([-1, -1, 1]), [150, 200, 0]],
+        "quatern": [0, 0, 1],
+    }
+    path = put(tmp_path / "a.nii", header(qoffset=[150 - aside, 200, 0], **values), bytes(2 * 300 * 400))
+    if reads:
+        assert np.allclose(read_image(path).geometry.origin_mm, (-150, -200, 0))
+        return
+    with pytest.raises(FormatError, match=f"sform and qform put the same voxel to places up to {aside:g} mm apart"):
+        read_image(path)
+
+
 @pytest.mark.parametrize(
     "values", [{"pixdim": [0, 1, 1, 1, 0, 0, 0, 0]}, {"pixdim": [2, 1, 1, 1, 0, 0, 0, 0]}, {"quatern": [0, 0, 1.0000001]}]
 )

@@ -611,3 +611,15 @@ def test_label_maps_that_make_no_sense(
     path = label_map(tmp_path / "ct", some_labels(image.geometry.shape, "u1", 200), tmp_path / "s.dcm", change)
     with pytest.raises(kind, match=word):
         read_seg(path, geometry=image.geometry)
+
+
+def test_segments_on_images_told_to_a_tenth_are_slices_of_theirs(tmp_path: Path) -> None:
+    """1.25 mm apart, told as 0, 1.2, 2.5, 3.8, ...: even images, and no half of a frame goes to the next."""
+    make_series(tmp_path / "p/ct", offsets=list(np.round(1.25 * np.arange(20), 1)), rows=16, columns=16)
+    case = read(tmp_path / "p")
+    mask = np.zeros(case.geometry.shape, bool)
+    mask[[3, 4, 9], 4:8, 5:9] = True
+    write_seg({"Tumor": Volume(mask, case.geometry)}, tmp_path / "p/seg.dcm", source=case.source)
+    again = read(tmp_path / "p")
+    assert np.array_equal(again.mask("Tumor").array, mask)
+    assert again.facts["notes"] == ()

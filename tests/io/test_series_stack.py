@@ -67,6 +67,36 @@ def test_rounded_positions_are_even(tmp_path: Path) -> None:
     assert notes == ()
 
 
+@pytest.mark.parametrize("start", [0.0, -100.35, 12.04])
+@pytest.mark.parametrize("step", [1.25, 0.75, 0.625, 3.27])
+def test_positions_told_to_a_tenth_are_even(tmp_path: Path, step: float, start: float) -> None:
+    """Each is off by 0.05 mm at most, the first and the last too: the step is within 2 x 0.05 mm / 39 of the true one."""
+    true = start + step * np.arange(40)
+    written = make_series(tmp_path, offsets=list(np.round(true, 1)), rows=4, columns=4)
+    volume, _, notes = read_series(tmp_path)
+    assert volume.geometry.shape[0] == 40
+    assert volume.geometry.spacing_mm[0] == pytest.approx(step, abs=0.1 / 39)
+    places = volume.geometry.points([(k, 0, 0) for k in range(40)])
+    assert np.abs(places - written.positions_mm).max() <= 0.05 + 1e-5
+    assert notes == ()
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        [0, 2, 4, 6.1, 8, 10, 12, 14],  # one slice off, told to a tenth
+        [0, 1.9, 4, 6],
+        [0, 2, 4, 6, 8.2, 10.2, 12.2, 14.2],  # two stacks
+        [0, 2, 4, 6.06, 8, 10, 12, 14],  # not told to a tenth
+        [0, 2.05, 4.15, 6.1, 8.2, 10.3],
+    ],
+)
+def test_what_is_no_rounding_to_a_tenth_is_no_even_series(tmp_path: Path, offsets: list[float]) -> None:
+    make_series(tmp_path, offsets=offsets, rows=4, columns=4)
+    with pytest.raises(SeriesError, match="meets them all"):
+        read_series(tmp_path)
+
+
 def without(offsets: list[float], *gone: int) -> tuple[list[float], list[int]]:
     kept = [n for n in range(len(offsets)) if n not in gone]
     return [offsets[n] for n in kept], [n + 1 for n in kept]

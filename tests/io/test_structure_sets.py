@@ -11,6 +11,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from oncontour import cli
+from oncontour.commands import run as pipeline
 from oncontour.commands.convert import convert
 from oncontour.core.notes import NoteCode, about
 from oncontour.errors import ConfigError, OncontourError, StructureError
@@ -60,6 +61,41 @@ def of_series(path: Path, to: Path, series: str) -> pydicom.Dataset:
     d.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence[0].SeriesInstanceUID = series
     d.save_as(to)
     return d
+
+
+# ---- images without a frame of reference
+
+
+def without_frame(clinic: Path) -> None:
+    for path in sorted((clinic / "CT").iterdir()):
+        d = pydicom.dcmread(path)
+        del d.FrameOfReferenceUID
+        d.save_as(path)
+
+
+def test_of_images_without_a_frame_the_reference_to_the_series_is_enough(clinic: Path, tmp_path: Path) -> None:
+    before = read(clinic)
+    without_frame(clinic)
+    note = "the images name no frame of reference: RTSTRUCT.dcm refers to their series, and is taken as lying on them"
+    after = read(clinic)
+    assert after.structures == before.structures
+    assert np.array_equal(after.mask("SpinalCord").array, before.mask("SpinalCord").array)
+    assert note in after.facts["notes"]
+    (tmp_path / "truth").mkdir()
+    (clinic / "RTSTRUCT.dcm").rename(tmp_path / "truth/RTSTRUCT.dcm")
+    known = read_onto(tmp_path / "truth", read(clinic))
+    assert np.array_equal(known.mask("SpinalCord").array, before.mask("SpinalCord").array)
+    assert note in known.facts["notes"]
+
+
+def test_no_frame_of_reference_is_made_up_in_words(clinic: Path) -> None:
+    without_frame(clinic)
+    theirs = of_series(clinic / "RTSTRUCT.dcm", clinic / "RTSTRUCT.dcm", "1.2.3")
+    with pytest.raises(StructureError) as raised:
+        read(clinic, structure_set_uid=theirs.SOPInstanceUID)
+    assert f"the structures lie in frame of reference {theirs.FrameOfReferenceUID}, the images in none" in str(raised.value)
+    with pytest.raises(StructureError, match="the images in none"):
+        read_onto(clinic / "RTSTRUCT.dcm", read(clinic))
 
 
 # ---- the same frame of reference
@@ -157,6 +193,32 @@ def test_rewritten_uids_are_accepted_where_a_person_says_so(clinic: Path, tmp_pa
     assert (tmp_path / "nifti/masks/SpinalCord.nii.gz").exists()
 
 
+@pytest.mark.parametrize("to", ["nifti", "dicom"])
+def test_what_was_accepted_is_told_of_what_was_converted(clinic: Path, tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """convert --same_frame, then features, which reads what convert wrote; then converted back. No UID and no file name goes along."""
+    exported_again(clinic, "1.2.3.4")
+    assert cli.main(["convert", str(clinic), str(tmp_path / "once" / "a"), "--same_frame", "--to", to]) == 0
+    (tmp_path / "cohort.csv").write_text("patient,path\na,once/a\n")
+    capsys.readouterr()
+    assert cli.main(["features", str(tmp_path / "cohort.csv"), "--out", str(tmp_path / "f.csv"), "--families", "stat"]) == 0
+    said = "structures named another frame of reference than the images in the DICOM that they come from: taken as the same"
+    assert f"of a: {said}" in capsys.readouterr().out
+    assert cli.main(["convert", str(tmp_path / "once" / "a"), str(tmp_path / "twice")]) == 0
+    (note,) = about(read(tmp_path / "twice").facts["notes"], NoteCode.FRAME_ACCEPTED)
+    assert note.startswith(said)
+    if to == "nifti":
+        assert json.loads((tmp_path / "once/a/remarks.json").read_text()) == {"remarks": ["frame of reference accepted"]}
+        assert cli.main(["convert", str(clinic), str(tmp_path / "once" / "a"), "--same_frame", "--to", to, "--overwrite"]) == 0
+
+
+def test_remarks_of_another_kind_are_left_alone(clinic: Path, tmp_path: Path) -> None:
+    write(read(clinic), tmp_path / "nifti", format="nifti")
+    assert not (tmp_path / "nifti/remarks.json").exists()
+    for text in ("[", "[1]", '{"remarks": "dose"}', '{"remarks": ["none such", 1, {}]}'):
+        (tmp_path / "nifti/remarks.json").write_text(text)
+        assert read(tmp_path / "nifti").facts["notes"] == ()
+
+
 def test_what_is_not_in_the_same_frame_is_refused_all_the_same(clinic: Path) -> None:
     """1 mm off the slices; another patient; nobody's PatientID."""
     exported_again(clinic, "1.2.3.4")
@@ -211,6 +273,33 @@ def test_of_what_is_no_dicom_nothing_can_be_picked(clinic: Path, tmp_path: Path)
         write(patient(), tmp_path / "many" / name, format="nifti")
     with pytest.raises(OncontourError, match="for one patient, not for a cohort"):
         convert(tmp_path / "many", tmp_path / "out", same_frame=True)
+
+
+def test_what_came_with_the_ct_need_not_fit_the_frame_of_a_truth(clinic: Path, tmp_path: Path) -> None:
+    """--same_frame is meant for --truth: somebody else's RTSTRUCT beside the CT is left out, as it is without a truth."""
+    truth = tmp_path / "truth.dcm"
+    (clinic / "RTSTRUCT.dcm").rename(truth)
+    copy(truth, clinic / "stray.dcm", PatientID="somebody else")
+    exported_again(clinic, "1.2.3.4")
+    with pytest.raises(StructureError, match="no structure set has the PatientID of the images"):
+        pipeline._read(clinic, None, None, None, True)
+    case = pipeline._read(clinic, None, None, None, True, of_truth=True)
+    assert "ct" in case.images
+    assert any("no structure set has the PatientID" in note for note in about(case.facts["notes"], NoteCode.STRUCTURES_LEFT_OUT))
+    assert pipeline._read_truth(truth, case, True).structures == ("PTV_4000", "SpinalCord")
+
+
+def test_of_two_truths_one_is_given_as_a_file(clinic: Path, tmp_path: Path) -> None:
+    case, folder = read(clinic), tmp_path / "sets"
+    folder.mkdir()
+    for n in (1, 2):
+        copy(clinic / "RTSTRUCT.dcm", folder / f"{n}.dcm")
+    with pytest.raises(StructureError, match="Way out: give the file of one of them instead of the folder"):
+        pipeline._read_truth(folder, case, False)
+    assert pipeline._read_truth(folder / "1.dcm", case, False).structures == ("PTV_4000", "SpinalCord")
+    copy(clinic / "RTSTRUCT.dcm", clinic / "2.dcm")
+    with pytest.raises(StructureError, match=r"none is the newest.*of --truth: give the file itself"):
+        pipeline._read_truth(clinic, case, False)
 
 
 def test_the_one_of_several_alone_is_picked_by_uid(clinic: Path, tmp_path: Path) -> None:

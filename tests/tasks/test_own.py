@@ -19,7 +19,7 @@ from oncontour.contour.predict import keeping_chances, load_contourer
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
-from oncontour.errors import FormatError, TrainingError
+from oncontour.errors import FormatError, GeometryError, TrainingError
 from oncontour.io.cohort import Cohort
 from oncontour.io.image.layout import CHANCES, write_layout
 from oncontour.learn import card
@@ -319,3 +319,29 @@ def test_what_is_kept_of_a_model_with_thresholds_of_its_own_fits_what_it_drew(ca
         inside = found.masks[n].array
         assert inside.any()
         assert found.scores["chances"][n].array[inside].min() >= 126
+
+
+def test_how_chances_were_read_is_told(patients, tmp_path):
+    """Lengths in cm: 0.3 x 0.2 x 0.1 are 3 x 2 x 1 mm."""
+    case = Cohort.open(patients)[Cohort.open(patients).ids[0]]
+    write_layout(case, tmp_path / "x" / case.id)
+    header = (
+        "NRRD0004\ntype: unsigned char\ndimension: 3\nspace: left-posterior-superior\nsizes: 4 3 2\nencoding: raw\n"
+        'space directions: (0.1,0,0) (0,0.2,0) (0,0,0.3)\nspace units: "cm" "cm" "cm"\nspace origin: (0,0,0)\n\n'
+    )
+    (tmp_path / "x" / case.id / "chances").mkdir()
+    (tmp_path / "x" / case.id / "chances/Parotid_L.nrrd").write_bytes(header.encode() + bytes(24))
+    found = next(iter(with_claims([case], [tmp_path], chances=True)))
+    assert np.allclose(found.scores["claims_chances"]["x"]["Parotid_L"].geometry.spacing_mm, (3, 2, 1))
+    said = "probabilities of x: Parotid_L.nrrd: lengths are told in cm (space units) and were turned into mm"
+    assert found.facts["notes"].count(said) == 1
+
+
+def test_claims_on_other_voxels_are_refused(patients, tmp_path):
+    case = Cohort.open(patients)[Cohort.open(patients).ids[0]]
+    x, y, z = case.geometry.origin_mm
+    aside = Geometry.regular(case.geometry.shape, case.geometry.spacing_mm, (x + 12, y, z), case.geometry.axes)
+    mask = Volume(case.mask("Parotid_L").array, aside)
+    write_layout(Case(case.id, masks={"Parotid_L": mask}), tmp_path / "x" / case.id)
+    with pytest.raises(GeometryError, match="voxels lie up to 12 mm apart"):
+        claims_about(case, sources([tmp_path]))

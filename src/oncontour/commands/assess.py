@@ -249,8 +249,8 @@ def observe_cohort(
             check_scored(assessor, case)
             said = list(case.facts.get("notes", ()))
             found: dict[str, Mapping[str, Volume]] = claims_about(case, segmenters, said)
+            chances = chances_about(case, segmenters, said) if own else {}
             remarks[id] = tuple(said)
-            chances = chances_about(case, segmenters) if own else {}
             for name, drawer in drawers.items():
                 drawn = drawer.predict(case.without_structures())
                 found[Path(name).stem], chances[Path(name).stem] = drawn.masks, drawn.scores.get("chances", {})

@@ -74,7 +74,7 @@ def convert(
         series_uid: which image series, where a DICOM folder holds several
         structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG, where a DICOM folder holds several; by default the newest
         same_frame: take structures that name another frame of reference than the images, where an export rewrote the UIDs: PatientID and
-            every plane must agree with the images, and it is recorded
+            every plane must agree with the images, and it is recorded in what is written
         dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several; those of several plans are added up
         overwrite: replace what an earlier conversion wrote to dst
         progress: called with the fraction done

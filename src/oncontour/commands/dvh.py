@@ -418,7 +418,10 @@ def _effect(case: Case, unit: str, alpha_beta_gy: float, fractions: float | None
     several = len(groups) > 1 or (isinstance(kind, DoseKind) and (kind.plans > 1 or kind.summation == "MULTI_PLAN"))
     count = fractions if fractions is not None else case.facts.get("fractions")
     if count:
-        what = "EQD2 takes the dose of all plans and fraction groups as given in equal fractions: summed by group it is as much or more"
+        what = (
+            f"EQD2 takes the dose of all plans and fraction groups as given in equal fractions, {count:g} in all: summed by group it is as "
+            "much or more where that is how many are given in all, and may be less where it is not"
+        )
         return _Effect(alpha_beta_gy, count, notes=(what,) if several else ())
     if len(groups) < 2 or any(group.fractions is None for group in groups):
         raise ConfigError(

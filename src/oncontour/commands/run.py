@@ -16,7 +16,7 @@ from oncontour import report
 from oncontour.core.case import Case
 from oncontour.core.notes import DOSE_DOUBTS, NoteCode, about, except_about
 from oncontour.core.volume import Volume
-from oncontour.errors import ConfigError, InputError, ModelError, OncontourError, OutputError, did_you_mean
+from oncontour.errors import ConfigError, GeometryError, InputError, ModelError, OncontourError, OutputError, did_you_mean
 from oncontour.learn.card import card_words
 from oncontour.learn.card import notes as card_notes
 from oncontour.libraries import is_out_of_memory, why
@@ -148,7 +148,7 @@ def run(
     assessor = scoring.load(quality, backend=backend, threads=threads) if quality else None
     risk_model = None if risk is None else _load_risk(risk, facts)
     with clock("read"):
-        case = _in_gy(_read(ct_folder, series_uid, dose, structure_set_uid, same_frame), unit)
+        case = _in_gy(_read(ct_folder, series_uid, dose, structure_set_uid, same_frame, of_truth=truth is not None), unit)
         known = None if truth is None else _read_truth(truth, case, same_frame)
         _check_addable(add_to, case)
     failed: list[str] = []
@@ -291,11 +291,25 @@ def contour(
 
 
 def _read(
-    folder: Path, series_uid: str | None, doses: Sequence[str] | None, structure_set_uid: str | None = None, same_frame: bool = False
+    folder: Path,
+    series_uid: str | None,
+    doses: Sequence[str] | None,
+    structure_set_uid: str | None = None,
+    same_frame: bool = False,
+    of_truth: bool = False,
 ) -> Case:
+    """The CT with what came with it. ``of_truth``: ``same_frame`` may be meant for a truth, and what came with the CT need not fit it."""
     from oncontour.io import read
 
-    case = read(folder, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=doses or (), lenient=True)
+    case = read(
+        folder,
+        series_uid=series_uid,
+        structure_set_uid=structure_set_uid,
+        same_frame=same_frame,
+        doses=doses or (),
+        lenient=True,
+        insist=not of_truth,
+    )
     if "ct" not in case.images:
         raise InputError(
             f"no CT is here, only {', '.join(case.images) or 'contours'}", where=str(folder), hint="give the folder of a CT series"
@@ -321,6 +335,11 @@ def _read_truth(path: Path, case: Case, same_frame: bool) -> Case:
         raise InputError(
             "there are no contours to compare with", where=str(path), hint="give a folder with masks or an RTSTRUCT as --truth"
         )
+    for name in known.masks:
+        try:
+            known.own_mask(name, case.geometry)
+        except GeometryError as error:
+            raise GeometryError(error.what, where=str(path), hint=error.hint) from error
     return known
 
 

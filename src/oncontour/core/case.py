@@ -247,6 +247,16 @@ class Case:
             return fill(self.contours[name], grid)
         raise InputError(f"no structure {name!r}; there are {list(self.structures)}", where=f"case {self.id}")
 
+    def own_mask(self, name: str, geometry: Geometry) -> Volume:
+        """Structure ``name`` on ``geometry``, the grid of another case of this patient, with nothing interpolated: a mask voxel by voxel,
+        contours filled there.
+
+        Raises GeometryError for a mask of other voxels, with both values; InputError when the structure is absent.
+        """
+        if name not in self.masks:
+            return self.mask(name, geometry)
+        return _stored_on({name: self.masks[name]}, geometry, f"case {self.id}")[name]
+
     def with_images(self, images: Mapping[str, Volume]) -> Case:
         """A new case with these images added or replaced."""
         return replace(self, images={**self.images, **images})

@@ -54,6 +54,15 @@ DOSE_DOUBTS = (
 )
 """What belongs beside every figure of the dose."""
 
+KEPT: dict[NoteCode, str] = {
+    NoteCode.FRAME_ACCEPTED: "structures named another frame of reference than the images in the DICOM that they come from: "
+    "taken as the same, as --same_frame said; each of their planes lay on a slice, sideways nothing was checked",
+    NoteCode.STRUCTURES_OF_ANOTHER_SERIES: "structures were drawn on another series in the same frame of reference in the DICOM that they "
+    "come from",
+    NoteCode.ANOTHER_PATIENT_ID: "structures or dose had another PatientID than the images in the DICOM that they come from",
+}
+"""What is written with converted structures, and told when they are read again: words without UIDs and names of files."""
+
 NOT_OF_IMAGES = (NoteCode.STRUCTURES_LEFT_OUT, NoteCode.DOSE_LEFT_OUT, *DOSE_DOUBTS)
 """What does not matter where the images alone are asked for."""
 CHOOSE_DOSE = "choose one with --dose (oncontour convert, dvh, risk, run)"

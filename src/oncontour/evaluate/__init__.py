@@ -66,7 +66,10 @@ class MapPredictions:
 
     def predict(self, case: Case) -> Case:
         """The structures of the label map of ``case``. Raises what ``LabelFolder.read`` raises."""
-        return self.maps.read(self.cases[0] if self.only else case.id)
+        id = self.cases[0] if self.only else case.id
+        drawn = self.maps.read(id)
+        notes = all_anonymous(drawn.facts.get("notes", ()), self.maps.paths[id], {})
+        return replace(drawn, facts={**drawn.facts, "notes": notes})
 
     @property
     def cases(self) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ What counts, and what does not:
 * a structure that the truth has and the prediction lacks was missed: DSC 0, distances inf, as if it were predicted empty;
 * empty in both: NaN, "nothing to judge", counted apart;
 * a structure that a method predicts in no patient at all is not the method's business and is left out, by name (unless it was asked for);
-* a patient that cannot be read or predicted is a Failure, by name and reason; the others go on.
+* a patient that cannot be read or predicted is a Failure, by name and reason; the others go on. So is one whose predicted masks have other
+  voxels than its images: contours are filled on any grid, masks are never interpolated.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Predictor(Protocol):
     """Anything that adds contours to a case: a task, a folder of predictions, a person's second reading."""
 
     def predict(self, case: Case, /) -> Case:
-        """The case with masks or contours added, on any grid."""
+        """The case with masks on its grid or contours added."""
 
 
 class Patients(Protocol):
@@ -328,10 +329,10 @@ def _other_sides(predicted: Case, truth: Mapping[str, Volume], geometry: Geometr
 
 
 def _mask(predicted: Case, name: str, geometry: Geometry) -> Volume:
-    """What was predicted, on the truth's grid; empty where nothing was."""
+    """What was predicted, on the truth's grid; empty where nothing was. Raises GeometryError for a mask of other voxels."""
     if name not in predicted.structures:
         return Volume(np.zeros(geometry.shape, bool), geometry)
-    return predicted.mask(name, geometry)
+    return predicted.own_mask(name, geometry)
 
 
 def _measure(truth: Volume, predicted: Volume, tolerance_mm: float) -> tuple[dict[str, float], Overlap]:

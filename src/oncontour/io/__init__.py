@@ -21,6 +21,7 @@ def read(
     same_frame: bool = False,
     doses: Sequence[str | Path] = (),
     lenient: bool = False,
+    insist: bool = True,
 ) -> Case:
     """The patient at ``path``, whatever of these it is: a folder of images with ``masks`` (``io/image/layout.py``), an OpenKBP folder of
     CSVs, a single image file, or a folder of DICOM (stray image files in it are passed over; a CT in both forms is refused).
@@ -31,7 +32,8 @@ def read(
     (``read_dicom``); each of the four is refused where the patient is no DICOM. Remarks for the user are in
     ``case.facts["notes"]``, names of structures that no TG-263 name is known for in ``case.facts["unmapped"]``, and what the files call
     each structure in ``case.facts["names"]``. With ``lenient`` structures and a dose that cannot be read are left out and noted: for who
-    wants the images in any case. Raises InputError (or one of its kinds) in one sentence.
+    wants the images in any case, and without ``insist`` those that ``same_frame`` is not true of too. Raises InputError (or one of its
+    kinds) in one sentence.
     """
     path = Path(path)
     from oncontour.io.dicom.patient import read_dicom
@@ -61,6 +63,7 @@ def read(
         same_frame=same_frame,
         doses=doses,
         lenient=lenient,
+        insist=insist,
     )
 
 

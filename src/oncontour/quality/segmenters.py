@@ -45,8 +45,7 @@ def sources(roots: Sequence[Path | str]) -> dict[str, Cohort]:
 def claims_about(case: Case, segmenters: Mapping[str, Cohort], notes: list[str] | None = None) -> dict[str, Mapping[str, Volume]]:
     """What each segmenter drew in this patient, on the case's grid; one that has not this patient is left out.
 
-    Contours on another grid are brought over. ``notes`` gets what was remarked on reading them. Raises GeometryError where they do not
-    meet the case's image at all, and what ``io`` raises.
+    ``notes`` gets what was remarked on reading them. Raises GeometryError for masks of other voxels, and what ``io`` raises.
     """
     out: dict[str, Mapping[str, Volume]] = {}
     for source, cohort in segmenters.items():
@@ -54,7 +53,7 @@ def claims_about(case: Case, segmenters: Mapping[str, Cohort], notes: list[str] 
             continue
         try:
             drawn = cohort[case.id]
-            out[source] = {name: drawn.mask(name, case.geometry) for name in drawn.structures}
+            out[source] = {name: drawn.own_mask(name, case.geometry) for name in drawn.structures}
             if notes is not None:
                 notes += [f"contours of {source}: {note}" for note in drawn.facts.get("notes", ())]
         except GeometryError:
@@ -64,17 +63,21 @@ def claims_about(case: Case, segmenters: Mapping[str, Cohort], notes: list[str] 
     return out
 
 
-def chances_about(case: Case, segmenters: Mapping[str, Cohort]) -> dict[str, Mapping[str, Volume]]:
+def chances_about(case: Case, segmenters: Mapping[str, Cohort], notes: list[str] | None = None) -> dict[str, Mapping[str, Volume]]:
     """How likely each segmenter thought each voxel of this patient, times 255, on the grid it worked on; one that kept nothing is left out.
 
-    Raises FormatError for values other than whole numbers from 0 to 255, and what ``io`` raises.
+    ``notes`` gets what was remarked on reading them. Raises FormatError for values other than whole numbers from 0 to 255, and what ``io``
+    raises.
     """
     out: dict[str, Mapping[str, Volume]] = {}
     for source, cohort in segmenters.items():
         if case.id not in cohort or not (cohort.path(case.id) / CHANCES).is_dir():
             continue
         folder = cohort.path(case.id) / CHANCES
-        out[source] = {name: _as_chances(volume, folder / name) for name, volume in read_named(folder).items()}
+        volumes, remarks = read_named(folder)
+        out[source] = {name: _as_chances(volume, folder / name) for name, volume in volumes.items()}
+        if notes is not None:
+            notes += [f"probabilities of {source}: {note}" for note in remarks]
     return out
 
 
@@ -98,7 +101,7 @@ def with_claims(cases: Iterable[Case], roots: Sequence[Path | str], *, chances: 
         if segmenters:
             notes = list(case.facts.get("notes", ()))
             case = case.with_scores({"claims": claims_about(case, segmenters, notes)})
+            if chances:
+                case = case.with_scores({"claims_chances": chances_about(case, segmenters, notes)})
             case = replace(case, facts={**case.facts, "notes": tuple(notes)})
-        if segmenters and chances:
-            case = case.with_scores({"claims_chances": chances_about(case, segmenters)})
         yield case

@@ -132,5 +132,5 @@ def _midline_mm(case: Case) -> float:
 def _dsc(mask: Volume, name: str, truth: Case | None) -> float | None:
     if truth is None or name not in truth.structures:
         return None
-    score = dsc(truth.mask(name, mask.geometry), mask)
+    score = dsc(truth.own_mask(name, mask.geometry), mask)
     return None if np.isnan(score) else score

@@ -53,7 +53,7 @@ def read_doses(
     names = ", ".join(sorted(d.path.name for d in chosen))
     for dose in chosen:
         if dose.frame_of_reference_uid != source.frame_of_reference_uid:
-            frames = f"{dose.frame_of_reference_uid or 'none'}, that of the images {source.frame_of_reference_uid}"
+            frames = f"{dose.frame_of_reference_uid or 'none'}, that of the images {source.frame_told}"
             raise DoseError(
                 f"the dose lies in another frame of reference than the images: {frames}",
                 where=dose.path.name,

@@ -17,7 +17,7 @@ import numpy as np
 
 from oncontour.core.case import Case
 from oncontour.core.contours import Contours
-from oncontour.core.notes import Note, NoteCode
+from oncontour.core.notes import KEPT, Note, NoteCode, about
 from oncontour.core.volume import Volume
 from oncontour.errors import DoseError, InputError, OncontourError, OutputError, StructureError
 from oncontour.files import writing_folder
@@ -35,7 +35,7 @@ OTHERS_MAY_FILL = (
     "slices between contours are left empty, which an RTSTRUCT cannot say but in words: oncontour reads them as they are, "
     "other programs may fill them"
 )
-_OURS = {"CT", "MR", "masks", "RTDOSE.dcm", "RTSTRUCT.dcm"}
+_OURS = {"CT", "MR", "masks", "RTDOSE.dcm", "RTSTRUCT.dcm", "remarks.json"}
 
 
 @dataclass
@@ -59,6 +59,7 @@ def read_dicom(
     same_frame: bool = False,
     doses: Sequence[str | Path] = (),
     lenient: bool = False,
+    insist: bool = True,
 ) -> Case:
     """The CT (else MR) series in ``folder`` with the RTSTRUCT, SEG and RTDOSE that belong to it; ``id`` is by default the folder's name.
 
@@ -74,7 +75,7 @@ def read_dicom(
     raise, and StructureError or DoseError where two different files bear one SOPInstanceUID (two such plans tell no fractions, with a
     note). With ``lenient`` what is wrong with structures, segments or dose is noted and they are left out: the images are there all the
     same. What was asked for by name
-    (``structure_set_uid``, ``same_frame``, ``doses``) is wanted in any case.
+    (``structure_set_uid``, ``same_frame``, ``doses``) is wanted in any case; ``same_frame`` only with ``insist``.
     """
     from oncontour.io.dicom.choose import choose
     from oncontour.io.dicom.series import read_series
@@ -88,7 +89,8 @@ def read_dicom(
     found = _Found({series.modality.lower(): volume}, notes=[*left_out, *passed_over(folder, files), *remarks])
     found.notes += _of_another_patient(files, series, source)
     planned: dict[str, Any] = {}
-    bearing = partial(_bearing, found, code=NoteCode.STRUCTURES_LEFT_OUT, lenient=lenient and not (structure_set_uid or same_frame))
+    wanted = structure_set_uid is not None or (same_frame and insist)
+    bearing = partial(_bearing, found, code=NoteCode.STRUCTURES_LEFT_OUT, lenient=lenient and not wanted)
     chosen: tuple[SeriesFiles, ...] = ()
     with bearing("the structures"):
         chosen = _structure_sets(found, files, source, structure_set_uid, same_frame)
@@ -112,7 +114,7 @@ def read_onto(
     image files; else what ``io.read`` raises.
     """
     from oncontour.io import check_unpicked, read
-    from oncontour.io.dicom.structure_sets import PICK_ONE, listed
+    from oncontour.io.dicom.structure_sets import listed
     from oncontour.io.image.layout import is_masks, read_mask_file, read_masks
 
     path = Path(path)
@@ -124,7 +126,7 @@ def read_onto(
         return read_masks(path, id=id)
     alone = _without_images(path, structure_set_uid)
     if len(alone) > 1:
-        hint = f"give the file of one of them, or {PICK_ONE}"
+        hint = "give the file of one of them instead of the folder (oncontour assess: or --structure_set_uid), or leave only that one there"
         raise StructureError(f"{len(alone)} structure sets: {listed(alone)}", where=str(path), hint=hint)
     if alone:
         return _drawn_on(case, alone[0], same_frame)
@@ -245,7 +247,7 @@ def _drawn_on(case: Case, file: SeriesFiles, same_frame: bool) -> Case:
     bare = case.without_structures() if case.images else case
     source = case.source if isinstance(case.source, DicomSource) else None
     found: StructureSet | Segments
-    if source is not None and same_frame:
+    if source is not None and (same_frame or (source.frame_is_made and source.series_uid in file.referenced_series)):
         found = read_near(file, case.geometry, source, same_frame)
     elif file.kind == "RTSTRUCT":
         found = read_structure_set(file.path, source=source)
@@ -274,7 +276,7 @@ def _check_frame(theirs: str, case: Case, path: Path) -> None:
     ours = getattr(case.source, "frame_of_reference_uid", "")
     if theirs and ours and theirs != ours:
         raise StructureError(
-            f"the structures lie in frame of reference {theirs}, the images in {ours}",
+            f"the structures lie in frame of reference {theirs}, the images in {getattr(case.source, 'frame_told', ours)}",
             where=str(path),
             hint=f"give structures that were drawn on these images; {SAME_FRAME_WAY}",
         )
@@ -422,7 +424,8 @@ def _write_structures(case: Case, source: DicomSource, path: Path) -> None:
     names = case.facts.get("names", {})
     traced = "traced from voxels by oncontour" if len(case.masks) + len(retraced) == len(case.structures) else ""
     originals = {name: names[name] for name in case.structures if name in names}
-    write_rtstruct(replace(case.with_contours(retraced), source=source), path, names=originals, generation=traced)
+    whence = "; ".join(text for code, text in KEPT.items() if about(case.facts.get("notes", ()), code))
+    write_rtstruct(replace(case.with_contours(retraced), source=source), path, names=originals, generation=traced, description=whence)
 
 
 def _note_of_retraced(case: Case) -> list[str]:

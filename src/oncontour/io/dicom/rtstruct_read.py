@@ -19,6 +19,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataset import Dataset
 
 from oncontour.core.contours import Contours, Slices
+from oncontour.core.notes import KEPT, Note
 from oncontour.errors import FormatError, LimitError, OncontourError, StructureError
 from oncontour.io.dicom.alone import is_marked
 from oncontour.io.dicom.dicomfile import DEFLATED, EXPLICIT_BIG
@@ -39,6 +40,8 @@ FARTHEST_MM = 1e5
 """Coordinates beyond this are no patient."""
 
 SOP_CLASS, SOP_INSTANCE, CHARACTER_SET, FRAME = 0x00080016, 0x00080018, 0x00080005, 0x00200052
+SET_DESCRIPTION = 0x30060006
+"""What oncontour writes there of ``notes.KEPT`` is told again."""
 LABEL, REFERENCED_FRAMES, STRUCTURES, NUMBER, FRAME_OF_ROI, NAME = 0x30060002, 0x30060010, 0x30060020, 0x30060022, 0x30060024, 0x30060026
 COLOUR, GENERATION, ROI_CONTOURS, CONTOURS, GEOMETRY, POINT_COUNT = 0x3006002A, 0x30060036, 0x30060039, 0x30060040, 0x30060042, 0x30060046
 CONTOUR_DATA, OBSERVATIONS, REFERENCED_NUMBER, INTERPRETED = 0x30060050, 0x30060080, 0x30060084, 0x300600A4
@@ -198,7 +201,8 @@ def _looks_explicit(start: bytes) -> bool:
 
 
 def _structure_set(file: RtstructFile, source: DicomSource | None) -> StructureSet:
-    notes: list[str] = []
+    whence = decoded(file, SET_DESCRIPTION)
+    notes: list[str] = [Note(code, text) for code, text in KEPT.items() if text in whence]
     rois = _rois(file, notes)
     frame = _frame_of_reference(file, rois)
     rois = _in_frame(rois, frame, source, file.where, notes)
@@ -313,7 +317,7 @@ def _in_frame(rois: list[Roi], frame: str, source: DicomSource | None, where: st
     here = [roi for roi in rois if (roi.frame_of_reference_uid or frame) == theirs]
     if rois and not here:
         raise StructureError(
-            f"the structures lie in frame of reference {frame}, the images in {theirs}",
+            f"the structures lie in frame of reference {frame}, the images in {source.frame_told}",
             where=where,
             hint=f"give the RTSTRUCT that was drawn on this series, or register the two; {SAME_FRAME_WAY}",
         )

@@ -293,7 +293,7 @@ def _check_theirs(base: RtstructFile, source: DicomSource) -> None:
     uids.discard("")
     if uids and source.frame_of_reference_uid not in uids:
         raise StructureError(
-            f"the structures lie in frame of reference {', '.join(sorted(uids))}, the images in {source.frame_of_reference_uid}",
+            f"the structures lie in frame of reference {', '.join(sorted(uids))}, the images in {source.frame_told}",
             where=base.where,
             hint="add to the RTSTRUCT that was drawn on this series",
         )

@@ -29,7 +29,7 @@ from oncontour.io.dicom.encapsulated import LOSSY, check_shrunk
 from oncontour.io.dicom.pixels import stored_values
 from oncontour.io.dicom.plane import PixelFormat, Plane
 from oncontour.io.dicom.source import DicomSource, SliceRef
-from oncontour.io.dicom.stack import common_step
+from oncontour.io.dicom.stack import common_step, even_places
 from oncontour.io.image.layout import map_names
 from oncontour.sides import side_of
 
@@ -416,7 +416,9 @@ def _on_uneven_slices(frames: _Frames, size: tuple[int, int], source: DicomSourc
     from oncontour.raster.planes import nearest_of
 
     slices = None if source is None else slices_of(source)
-    if slices is None or _even(slices.offsets_mm) or max(abs(frames.row @ slices.normal), abs(frames.column @ slices.normal)) > _PARALLEL:
+    if slices is None or max(abs(frames.row @ slices.normal), abs(frames.column @ slices.normal)) > _PARALLEL:
+        return None
+    if even_places(slices.origins_mm, slices.normal) is not None:
         return None
     found = common_step(slices.offsets_mm)
     if found is None:
@@ -438,13 +440,6 @@ def _on_uneven_slices(frames: _Frames, size: tuple[int, int], source: DicomSourc
         notes.append(f"{int((~on).sum())} frames of the segments lie beyond the images: left out")
     grid = _grid(frames, size, len(k), slices.normal * step, first)
     return _Layout(grid, np.where(on, sheet, -1), shares.astype(np.float32), tuple(notes))
-
-
-def _even(offsets: Floats) -> bool:
-    """As a series is read: evenly spaced but for rounding (``io.dicom.stack``)."""
-    even = np.linspace(offsets[0], offsets[-1], len(offsets))
-    step = (offsets[-1] - offsets[0]) / max(len(offsets) - 1, 1)
-    return bool(np.abs(offsets - even).max() <= rounding_mm(step))
 
 
 def _are_slices_of_grid(

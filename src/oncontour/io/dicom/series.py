@@ -228,7 +228,8 @@ def _source(series: SeriesFiles, planes: Sequence[Plane]) -> tuple[DicomSource, 
     patient, study, module = (_texts(planes, names) for names in (PATIENT_KEYWORDS, STUDY_KEYWORDS, SERIES_KEYWORDS))
     notes = []
     frame = file.plain("FrameOfReferenceUID")
-    if not frame:
+    made = not frame
+    if made:
         from pydicom.uid import generate_uid
 
         frame = str(generate_uid(entropy_srcs=[series.series_uid]))
@@ -255,6 +256,7 @@ def _source(series: SeriesFiles, planes: Sequence[Plane]) -> tuple[DicomSource, 
         patient=patient,
         study=study,
         series=module,
+        frame_is_made=made,
     )
     return source, tuple(notes)
 

@@ -53,6 +53,13 @@ class DicomSource:
     patient: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     study: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     series: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    frame_is_made: bool = False
+    """Whether the images name no frame of reference, and ``frame_of_reference_uid`` was made for what is written with them."""
+
+    @property
+    def frame_told(self) -> str:
+        """The frame of reference that the images name, "none" where they name none: what messages show."""
+        return "none" if self.frame_is_made else self.frame_of_reference_uid
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {item.name: getattr(self, item.name) for item in fields(self)}

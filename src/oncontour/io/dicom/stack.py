@@ -93,7 +93,7 @@ def stack(planes: Sequence[Plane], numbers: Sequence[int | None], where: str) ->
             f"{planes[0].file.plain('Modality') or 'series'} of {len(planes)} slice", where=where, hint="a volume needs 2 or more"
         )
     offsets = offsets_mm(planes)
-    step, index, notes = _along_normal(planes, offsets, _Numbers.of(numbers, len(numbers) - len(planes)), where)
+    step, index, start, notes = _along_normal(planes, offsets, _Numbers.of(numbers, len(numbers) - len(planes)), where)
     depth = int(index[-1]) + 1
     one = planes[0]
     if depth > len(planes) and depth * one.rows * one.columns > MAX_UNEVEN_VOXELS:
@@ -103,9 +103,9 @@ def stack(planes: Sequence[Plane], numbers: Sequence[int | None], where: str) ->
         )
     drift = _drift(planes, offsets)
     if np.abs(drift).max() <= ON_GRID_MM:
-        geometry = _geometry(one, one.position_mm, (depth, one.rows, one.columns), step)
+        geometry = _geometry(one, one.position_mm + start * one.normal, (depth, one.rows, one.columns), step)
         return Stack(geometry, index, None, notes)
-    return _upright(planes, drift, depth, step, index, notes)
+    return _upright(planes, drift, depth, step, index, start, notes)
 
 
 def _geometry(one: Plane, origin: Floats, shape: tuple[int, int, int], step: float) -> Geometry:
@@ -159,14 +159,13 @@ class _Numbers:
         return f"of the InstanceNumbers {self.known[0]} to {self.known[-1]}{steps} {self.lacking} are lacking ({shown})"
 
 
-def _along_normal(planes: Sequence[Plane], offsets: Floats, numbers: _Numbers, where: str) -> tuple[float, Ints, tuple[str, ...]]:
-    """(grid step, k of each slice, notes)"""
+def _along_normal(planes: Sequence[Plane], offsets: Floats, numbers: _Numbers, where: str) -> tuple[float, Ints, float, tuple[str, ...]]:
+    """(grid step, k of each slice, mm by which the grid begins beyond the first slice, notes)"""
     count = len(offsets)
-    step = float(offsets[-1] - offsets[0]) / (count - 1)
-    even = np.arange(count)
-    if np.abs(offsets - offsets[0] - even * step).max() <= rounding_mm(step):
+    even = even_places(np.array([p.position_mm for p in planes]), planes[0].normal)
+    if even is not None:
         _refuse_wide(planes, offsets, where)
-        return step, even.astype(np.intp), _counting(numbers)
+        return even[0], np.arange(count, dtype=np.intp), even[1], _counting(numbers)
     _refuse_missing(planes, offsets, numbers, where)
     _refuse_wide(planes, offsets, where)
     found = common_step(offsets)
@@ -185,7 +184,44 @@ def _along_normal(planes: Sequence[Plane], offsets: Floats, numbers: _Numbers, w
         f"the {int(index[-1]) + 1 - count} grid slices between them are interpolated linearly"
     )
     doubt = (f"{numbers}: slices may be missing",) if numbers.tell and numbers.lacking else ()
-    return step, index, (note, *(doubt or _counting(numbers)))
+    return step, index, 0.0, (note, *(doubt or _counting(numbers)))
+
+
+def even_places(positions_mm: Floats, normal: Floats) -> tuple[float, float] | None:
+    """(step, start beyond the first) in mm of the even places along ``normal`` that slices at ``positions_mm`` (n, 3), in order, have but
+    for rounding; None where they are uneven. Where positions are told to 0.1 mm the first and the last are rounded as all others are."""
+    offsets = positions_mm @ normal
+    step = float(offsets[-1] - offsets[0]) / max(len(offsets) - 1, 1)
+    if np.abs(offsets - offsets[0] - np.arange(len(offsets)) * step).max() <= rounding_mm(step):
+        return step, 0.0
+    tenths = 10 * positions_mm[:, np.abs(normal) > 1e-3]
+    return _even_but_for_rounding(offsets) if np.abs(tenths - np.rint(tenths)).max() < 1e-6 else None
+
+
+def _even_but_for_rounding(offsets: Floats) -> tuple[float, float] | None:
+    """(step, start beyond the first slice) in mm of the even places from which no slice lies farther than need be; None where one is more
+    than ``rounding_mm`` away.
+
+    One slice alone that is twice as far off would meet that too, with all others off the other way. That is no rounding: against the line
+    of least squares, which follows the many, no slice is off by a quarter more than the tolerance.
+    """
+    along, k = offsets - offsets[0], np.arange(len(offsets))
+    usual = np.polynomial.Polynomial.fit(k, along, 1)
+
+    def width(step: float) -> float:
+        return float(np.ptp(along - step * k))
+
+    middle = float(along[-1]) / (len(k) - 1)
+    reach = 4 * ON_GRID_MM / (len(k) - 1)
+    low, high = middle - reach, middle + reach
+    while high - low > 1e-12 * middle:  # width is convex in the step
+        third = (high - low) / 3
+        low, high = (low, high - third) if width(low + third) < width(high - third) else (low + third, high)
+    step = (low + high) / 2
+    off, within = along - step * k, rounding_mm(step) + 1e-6
+    if np.ptp(off) / 2 > within or np.abs(along - usual(k)).max() > 1.25 * within:
+        return None
+    return step, float(off.max() + off.min()) / 2
 
 
 def _counting(numbers: _Numbers) -> tuple[str, ...]:
@@ -282,13 +318,13 @@ def _drift(planes: Sequence[Plane], offsets: Floats) -> Floats:
     return np.stack([away @ one.column, away @ one.row], axis=1)
 
 
-def _upright(planes: Sequence[Plane], drift: Floats, depth: int, step: float, index: Ints, notes: tuple[str, ...]) -> Stack:
+def _upright(planes: Sequence[Plane], drift: Floats, depth: int, step: float, index: Ints, start: float, notes: tuple[str, ...]) -> Stack:
     """A grid at right angles that holds every plane whole, each shifted to where it truly is."""
     one = planes[0]
     voxels = drift / np.array(one.spacing_mm)
     low, high = np.floor(voxels.min(axis=0) + 1e-6), np.ceil(voxels.max(axis=0) - 1e-6)
     shape = (depth, one.rows + int(high[0] - low[0]), one.columns + int(high[1] - low[1]))
-    origin = one.position_mm + one.column * low[0] * one.spacing_mm[0] + one.row * low[1] * one.spacing_mm[1]
+    origin = one.position_mm + start * one.normal + one.column * low[0] * one.spacing_mm[0] + one.row * low[1] * one.spacing_mm[1]
     rise = float(np.linalg.norm(drift[-1] - drift[0]))
     angle = np.degrees(np.arctan2(rise, float(index[-1]) * step))
     note = f"slices are sheared by {angle:.2f} degrees against their stack (gantry tilt): each resampled in its plane onto an upright grid"

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 KINDS = ("RTSTRUCT", "SEG")
 PICK_ONE = (
-    "choose one with --structure_set_uid (oncontour assess, convert, dvh, risk, run; a patient of a cohort: convert it first),"
-    " or leave only the one that is meant there"
+    "choose one with --structure_set_uid (oncontour assess, convert, dvh, risk, run; a patient of a cohort: convert it first;"
+    " of --truth: give the file itself), or leave only the one that is meant there"
 )
 
 
@@ -99,7 +99,7 @@ def choose_structure_sets(files: Sequence[SeriesFiles], source: DicomSource, uid
 
 def read_near(file: SeriesFiles, grid: Geometry, source: DicomSource, same_frame: bool) -> StructureSet | Segments:
     """What ``file`` holds, on the images (segments on ``grid``). With ``same_frame`` it is taken as lying in their frame of reference where
-    it names another one.
+    it names another one. Of images that name none, what refers to their series lies on them, with a note.
 
     Raises StructureError where that cannot be: a PatientID is missing or another, a contour or frame does not lie on a slice of the
     images; else what the readers raise.
@@ -107,6 +107,8 @@ def read_near(file: SeriesFiles, grid: Geometry, source: DicomSource, same_frame
     from oncontour.io.dicom.rtstruct import read_structure_set
     from oncontour.io.dicom.seg import read_seg
 
+    if source.frame_is_made and source.series_uid in file.referenced_series:
+        return _by_series(file, grid, source)
     theirs = _frame(file) if same_frame else source.frame_of_reference_uid
     if theirs == source.frame_of_reference_uid:
         if file.kind == "SEG":
@@ -122,6 +124,20 @@ def read_near(file: SeriesFiles, grid: Geometry, source: DicomSource, same_frame
     return replace(drawn, notes=(*drawn.notes, accepted(file.path, theirs, source)))
 
 
+def _by_series(file: SeriesFiles, grid: Geometry, source: DicomSource) -> StructureSet | Segments:
+    """What ``file`` holds, which refers to images without a frame of reference."""
+    from oncontour.io.dicom.rtstruct import read_structure_set
+    from oncontour.io.dicom.seg import read_seg
+
+    note = f"the images name no frame of reference: {file.path.name} refers to their series, and is taken as lying on them"
+    if file.kind == "SEG":
+        segments = read_seg(file.path, geometry=grid, source=source)
+        return replace(segments, notes=(*segments.notes, note))
+    in_theirs = replace(source, frame_of_reference_uid=_frame(file) or source.frame_of_reference_uid, frame_is_made=False)
+    drawn = read_structure_set(file.path, source=in_theirs)
+    return replace(drawn, notes=(*drawn.notes, note))
+
+
 def _frame(file: SeriesFiles) -> str:
     """The frame of reference that most structures of ``file`` name, "" where none is named."""
     from oncontour.io.dicom.rtstruct import read_structure_set
@@ -134,7 +150,7 @@ def _frame(file: SeriesFiles) -> str:
 
 def accepted(path: Path, theirs: str, source: DicomSource) -> Note:
     """What is to be said of structures whose frame of reference the user took for that of the images."""
-    frames = f"{theirs or 'none'}, that of the images {source.frame_of_reference_uid}"
+    frames = f"{theirs or 'none'}, that of the images {source.frame_told}"
     what = f"{path.name} names another frame of reference ({frames}): taken as the same, as --same_frame says"
     return Note(NoteCode.FRAME_ACCEPTED, f"{what}; each of its planes lies on a slice, sideways nothing can be checked")
 
@@ -177,7 +193,7 @@ def _aside(path: Path, what: str) -> StructureError:
 def _elsewhere(file: SeriesFiles, source: DicomSource) -> StructureError:
     theirs = ", ".join(file.referenced_frames) or "none"
     return StructureError(
-        f"the structures lie in frame of reference {theirs}, the images in {source.frame_of_reference_uid}",
+        f"the structures lie in frame of reference {theirs}, the images in {source.frame_told}",
         where=file.path.name,
         hint=SAME_FRAME_WAY,
     )

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from oncontour.core.case import Case
 from oncontour.core.notes import some
-from oncontour.errors import CohortError, InputError
+from oncontour.errors import CohortError, InputError, StructureError
 from oncontour.files import readable
 from oncontour.io.image.labelmap import Labels, split_labels
-from oncontour.io.image.layout import is_masks, map_names, stem
-from oncontour.io.image.nifti import is_image, read_image
+from oncontour.io.image.layout import alike, is_masks, map_names, noted, one_volume, stem
+from oncontour.io.image.nifti import is_image, read_image_file
+from oncontour.io.image.voxels import UNNAMED_SEGMENT, Segment
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,20 @@ class LabelFolder:
         """The structures of case ``id``, under TG-263 names where one is known; a structure without a voxel is an empty mask.
 
         ``facts`` are those of ``read_layout``. Raises CohortError for a case without a label map, FormatError where the file holds
-        anything but whole numbers from 0 to 65535, and what ``read_image`` raises.
+        anything but whole numbers from 0 to 65535, StructureError where a .seg.nrrd calls one of them otherwise than ``labels`` do, and
+        what ``read_image`` raises.
         """
         if id not in self.paths:
             raise CohortError(f"no label map is called {id}", where=self.where, hint=f"there are {some(list(self.paths))}")
         path = self.paths[id]
+        found = read_image_file(path)
+        _check_segments(found.segments, self.labels, str(path))
         named, unmapped, notes = map_names(self.labels.numbers)
         labels = replace(self.labels, numbers={name: self.labels.numbers[original] for name, original in named.items()})
-        split = split_labels(read_image(path), labels, str(path))
+        split = split_labels(one_volume(found, path), labels, str(path))
         for number in split.unnamed:
             self.unnamed.setdefault(number, []).append(id)
-        return Case(id, {}, split.masks, facts={"names": named, "unmapped": unmapped, "notes": notes})
+        return Case(id, {}, split.masks, facts={"names": named, "unmapped": unmapped, "notes": (*notes, *noted(found, path))})
 
     def remarks(self, cases: Sequence[str]) -> list[str]:
         """What was read and is not used, of ``cases`` asked for: maps of other cases, and numbers without a name."""
@@ -75,6 +79,18 @@ class LabelFolder:
                 f"label {number} has no name in {self.labels.where} and is left out; it is in {some(list(dict.fromkeys(holders)))}"
             )
         return lines
+
+
+def _check_segments(segments: Sequence[Segment], labels: Labels, where: str) -> None:
+    """Raise StructureError where the header of a .seg.nrrd and ``labels`` give one number two names: sides may be swapped."""
+    for segment in segments:
+        theirs = [name for name, numbers in labels.numbers.items() if numbers == (segment.value,)]
+        if theirs and not UNNAMED_SEGMENT.fullmatch(segment.name) and not alike(segment.name, theirs[0]):
+            raise StructureError(
+                f"label {segment.value} is {segment.name} in the header of the file, {theirs[0]} in {labels.where}",
+                where=where,
+                hint="correct the one that is wrong",
+            )
 
 
 def flat_folder(folder: Path) -> str:

@@ -23,6 +23,7 @@ from oncontour.core.volume import Volume
 from oncontour.documents import read_json
 from oncontour.errors import FormatError, LimitError, StructureError
 from oncontour.io.image.voxels import Segment
+from oncontour.io.names import to_tg263
 
 MAX_LABEL = 65_535
 """The highest number of a label."""
@@ -65,6 +66,11 @@ class _Entry:
     name: str | None
     numbers: tuple[int, ...]
 
+    @property
+    def outside(self) -> bool:
+        """Whether it says what 0 is."""
+        return self.numbers == (0,) and (self.name is None or self.name.lower() in _OUTSIDE)
+
 
 def is_label_map(volume: Volume) -> bool:
     """Whether ``volume`` holds more than one structure: whole numbers, and several of them beside 0."""
@@ -89,7 +95,7 @@ def read_labels(path: Path | str) -> Labels:
     from 0 to MAX_LABEL), LimitError beyond MAX_NAMES, what ``documents.read_json`` raises.
     """
     path = Path(path)
-    labels = _labels(_entries(path), str(path))
+    labels = _labels(_entries(path)[0], str(path))
     if not labels.numbers:
         raise FormatError("no structure is named here", where=str(path), hint=_HINT)
     return labels
@@ -98,22 +104,37 @@ def read_labels(path: Path | str) -> Labels:
 def labels_beside(path: Path, volume: Volume) -> Labels | None:
     """The names of labels in the JSON ``path`` beside the mask file of ``volume``, None where there is none.
 
-    JSON of another kind is left alone beside a mask of one structure; beside a label map, which needs names, it raises what
-    ``read_labels`` does. All numbers may be left out.
+    Beside a label map, which needs names, it raises what ``read_labels`` does. Beside a mask of one structure, which has the name of its
+    file, JSON may be of any other kind: it counts where its table stands below ``labels``, where it gives the mask's value a name that
+    TG-263 knows, or where it has no other names than such and the file's own name is none; else it is left alone. All numbers may be left
+    out.
     """
     if not path.is_file():
         return None
+    several = is_label_map(volume)
     try:
-        entries = _entries(path)
-    except FormatError:
-        if is_label_map(volume):
+        entries, below = _entries(path)
+    except (FormatError, LimitError):
+        if several:
             raise
         return None
-    return _labels(entries, str(path))
+    if several or below or _meant(entries, int(volume.array.max() or volume.array.min()), path.stem):
+        return _labels(entries, str(path))
+    return None
 
 
-def _entries(path: Path) -> list[_Entry]:
-    """What the file says, entry by entry. Raises FormatError where it is no table of names and numbers."""
+def _meant(entries: Sequence[_Entry], value: int, called: str) -> bool:
+    """Whether ``entries`` name the structures of a mask ``called`` so whose voxels are ``value``, and are not anything else that JSON
+    holds: {"version": 1}, {"volume_cc": 25}, {"Parotid_L": 25}."""
+    told = [one for one in entries if not one.outside]
+    known = [one.name is None or to_tg263(one.name) is not None for one in told]
+    naming = any(value in one.numbers for one, of_tg263 in zip(told, known, strict=True) if of_tg263)
+    return naming or (bool(told) and all(known) and to_tg263(called) is None)
+
+
+def _entries(path: Path) -> tuple[list[_Entry], bool]:
+    """What the file says, entry by entry, and whether it says it below ``labels``. Raises FormatError where it is no table of names and
+    numbers."""
     told, where = read_json(path), str(path)
     if not isinstance(told, dict):
         raise FormatError(f"this is no table of names and numbers, but a {type(told).__name__}", where=where, hint=_HINT)
@@ -124,7 +145,7 @@ def _entries(path: Path) -> list[_Entry]:
     if len(table) > MAX_NAMES:
         raise LimitError(f"{len(table)} names of labels, at most {MAX_NAMES} are read", where=where, hint="name those that are there")
     entries = [_entry(key, value, where) for key, value in table.items()]
-    return [_Entry(None, one.numbers) if below and one.name == "ignore" else one for one in entries]
+    return [_Entry(None, one.numbers) if below and one.name == "ignore" else one for one in entries], below
 
 
 def _entry(key: str, value: Any, where: str) -> _Entry:
@@ -162,7 +183,7 @@ def _labels(entries: Sequence[_Entry], where: str) -> Labels:
             what = f"label {_listed(place)} is named twice, {owner[place]} and {shown}"
             raise FormatError(what, where=where, hint="name each label once")
         owner[place] = shown
-        if one.name is None or (one.numbers == (0,) and one.name.lower() in _OUTSIDE):
+        if one.name is None or one.outside:
             left_out.update(one.numbers)
         elif 0 in one.numbers:
             what = f"{shown} has number 0, which is what lies outside of every structure"

@@ -1,12 +1,14 @@
 """One patient as a folder of images: ``ct.nii.gz``, ``dose.nii.gz``, ``mr.nii.gz`` and ``masks/NAME.nii.gz``.
 
 Every image file (.nii, .nii.gz, .nrrd, .mha) at the top of the folder becomes an image of its name; every one in ``masks/`` becomes a mask
-under its TG-263 name. A file that is not there is a structure that was not contoured. A file of several structures is a label map: a
-.seg.nrrd names them itself, any other one needs NAME.json beside it (``io/image/labelmap.py``).
+under its TG-263 name; ``remarks.json``, where ``convert`` wrote one, says what is to be known of them. A file that is not there is a
+structure that was not contoured. A file of several structures is a label map: a .seg.nrrd names them itself, any other one needs NAME.json
+beside it (``io/image/labelmap.py``).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +17,15 @@ from typing import Any
 import numpy as np
 
 from oncontour.core.case import BitMasks, Case, LabelMasks
-from oncontour.core.notes import Note, NoteCode
+from oncontour.core.notes import KEPT, Note, NoteCode, about
 from oncontour.core.volume import Volume
-from oncontour.errors import FormatError, InputError, OncontourError, StructureError
-from oncontour.files import readable, writing_folder
+from oncontour.documents import read_json
+from oncontour.errors import FormatError, InputError, LimitError, OncontourError, StructureError
+from oncontour.files import readable, write_text, writing_folder
 from oncontour.io.folders import name_of
-from oncontour.io.image.labelmap import check_all_named, labels_beside, mask_of_one, split_labels, split_segments
-from oncontour.io.image.nifti import SUFFIXES, is_image, read_image, read_image_file, write_image
-from oncontour.io.image.voxels import ImageFile
+from oncontour.io.image.labelmap import Labels, check_all_named, is_label_map, labels_beside, mask_of_one, split_labels, split_segments
+from oncontour.io.image.nifti import SUFFIXES, is_image, read_image_file, write_image
+from oncontour.io.image.voxels import UNNAMED_SEGMENT, ImageFile
 from oncontour.io.names import to_tg263
 
 MASKS = "masks"
@@ -30,6 +33,8 @@ IMAGES = ("ct", "mr", "dose")
 """Images whose names mean something, in whatever case they are written."""
 CHANCES = "chances"
 """Folder that ``predict`` makes beside ``masks`` (``quality/segmenters.py``)."""
+REMARKS = "remarks.json"
+"""File beside the images: what is to be known of where the structures come from, as ``{"remarks": [code, ...]}`` of ``notes.KEPT``."""
 _ROUNDED = 1e-3
 """Voxels by which a contour may pass the image's edge and still end at it."""
 
@@ -64,17 +69,27 @@ def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = Fa
     folder = Path(folder)
     if not is_layout(folder):
         raise InputError("no image files (ct.nii.gz, masks/NAME.nii.gz, ...)", where=str(folder))
-    images, said = {}, _passed_over(folder)
+    images, said = {}, [*_remarks(folder / REMARKS), *_passed_over(folder)]
     for name, path in _by_name(folder).items():
         try:
             found = read_image_file(path)
             images[image_name(name)] = one_volume(found, path)
-            said += _noted(found, path)
+            said += noted(found, path)
         except OncontourError as error:
             if not lenient or image_name(name) != "dose":
                 raise
             said.append(Note(NoteCode.DOSE_LEFT_OUT, f"the dose cannot be used: {error.what} [{path.name}]"))
     return _with_masks(_by_name(folder / MASKS), id or readable(name_of(folder)), images, said, lenient)
+
+
+def _remarks(path: Path) -> list[str]:
+    """What ``write_layout`` kept of the remarks on the structures' origin; nothing of JSON of another kind."""
+    try:
+        told = read_json(path) if path.is_file() else None
+    except (FormatError, LimitError):
+        return []
+    codes = told.get("remarks") if isinstance(told, dict) else None
+    return [Note(code, text) for code, text in KEPT.items() if code in codes] if isinstance(codes, list) else []
 
 
 def _passed_over(folder: Path) -> list[str]:
@@ -113,17 +128,22 @@ def one_volume(found: ImageFile, path: Path) -> Volume:
     return found.volume
 
 
-def _noted(found: ImageFile, path: Path) -> list[str]:
+def noted(found: ImageFile, path: Path) -> list[str]:
     """What was remarked when ``found`` was read, with the name of its file."""
     return [f"{readable(path.name)}: {note}" for note in found.notes]
 
 
-def read_named(folder: Path | str) -> dict[str, Volume]:
-    """The image files in ``folder`` by TG-263 name, as masks are named. Raises InputError where two have one name, and what ``read_image``
-    raises."""
+def read_named(folder: Path | str) -> tuple[dict[str, Volume], list[str]]:
+    """The image files in ``folder`` by TG-263 name, as masks are named, and what was remarked on reading them. Raises InputError where two
+    have one name, and what ``read_image`` raises."""
     found = _by_name(Path(folder))
-    names, _, _ = map_names(found)
-    return {name: read_image(found[original]) for name, original in names.items()}
+    names, _, notes = map_names(found)
+    volumes, said = {}, [*notes]
+    for name, original in names.items():
+        read = read_image_file(found[original])
+        volumes[name] = one_volume(read, found[original])
+        said += noted(read, found[original])
+    return volumes, said
 
 
 def write_named(volumes: Iterable[tuple[str, Volume]], folder: Path) -> list[Path]:
@@ -196,7 +216,7 @@ def _renamed(masks: Mapping[str, Volume], called: Mapping[str, str]) -> Mapping[
 def _structures_in(path: Path, name: str) -> tuple[Mapping[str, Volume], list[str]]:
     """(name in the file -> mask, notes) of a mask file called ``name``: one structure, or those of a label map."""
     found, where, beside = read_image_file(path), str(path), path.with_name(f"{name}.json")
-    notes = _noted(found, path)
+    notes = noted(found, path)
     if len(found.segments) == 1:
         return {_only_name(found, name, where): next(iter(split_segments(found.volume, found.segments, where).values()))}, notes
     if found.segments:
@@ -204,6 +224,8 @@ def _structures_in(path: Path, name: str) -> tuple[Mapping[str, Volume], list[st
     labels = labels_beside(beside, found.volume)
     if labels is None:
         return {name: mask_of_one(found.volume, where, beside.name)}, notes
+    if not is_label_map(found.volume):
+        notes += _renamed_by(labels, found.volume, name, path)
     split = split_labels(found.volume, labels, where)
     check_all_named(split, labels, where)
     if split.empty:
@@ -211,21 +233,43 @@ def _structures_in(path: Path, name: str) -> tuple[Mapping[str, Volume], list[st
     return split.masks, notes
 
 
+def _renamed_by(labels: Labels, volume: Volume, name: str, path: Path) -> list[str]:
+    """A note where ``labels`` call the mask of one value otherwise than its file ``name`` does. Raises StructureError where both name a
+    known structure, and not the same."""
+    value = int(volume.array.max() or volume.array.min())
+    theirs = [one for one, numbers in labels.numbers.items() if value in numbers]
+    if not theirs or any(alike(name, one) for one in theirs):
+        return []
+    table = readable(Path(labels.where).name)
+    _check_no_other(name, theirs[0], f"{table} calls it", str(path))
+    return [f"{readable(path.name)}: its voxels of value {value} are called {', '.join(theirs)} by {table}"]
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two names of structures mean one: the same TG-263 name, or the same word."""
+    return (to_tg263(one) or one) == (to_tg263(other) or other)
+
+
+def _check_no_other(own: str, theirs: str, said: str, where: str) -> None:
+    """Raise StructureError where a file called ``own`` is told to hold ``theirs``, another known structure."""
+    if to_tg263(own) and to_tg263(theirs) and not alike(own, theirs):
+        raise StructureError(f"the file is called {own}, {said} {theirs}", where=where, hint="rename the one that is wrong")
+
+
 def _only_name(found: ImageFile, name: str, where: str) -> str:
-    """A file of one segment is called as every mask file is. Raises StructureError where its header names another known structure."""
-    own = name.removesuffix(".seg")
-    theirs = found.segments[0].name
-    said, meant = to_tg263(own), to_tg263(theirs)
-    if said and meant and said != meant:
-        raise StructureError(f"the file is called {own}, its segment {theirs}", where=where, hint="rename the one that is wrong")
-    return own
+    """What a file of one segment is called: as the file where that is a name that TG-263 knows, else as its header says, but for the
+    name that 3D Slicer gives by itself. Raises StructureError where both are known and not the same."""
+    own, theirs = name.removesuffix(".seg"), found.segments[0].name
+    _check_no_other(own, theirs, "its segment", where)
+    return own if to_tg263(own) or UNNAMED_SEGMENT.fullmatch(theirs) else theirs
 
 
 def write_layout(case: Case, folder: Path | str) -> list[Path]:
     """Write ``case`` as such a folder, replacing one that is there in one step; gives the files.
 
     Masks are named as ``facts["names"]`` says, else by their TG-263 names; contours without a mask are rasterised on the case's grid
-    (see ``losses``). Raises OutputError where the folder cannot be written.
+    (see ``losses``). What of ``facts["notes"]`` is ``notes.KEPT`` stands in remarks.json, and ``read_layout`` tells it again. Raises
+    OutputError where the folder cannot be written.
     """
     folder = Path(folder)
     with writing_folder(folder) as temporary:
@@ -233,6 +277,9 @@ def write_layout(case: Case, folder: Path | str) -> list[Path]:
             write_image(image, temporary / f"{file_name(name)}.nii.gz")
         for name, called in zip(case.structures, file_names(_called_by(case)), strict=True):
             write_image(case.mask(name), temporary / MASKS / f"{called}.nii.gz")
+        codes = [code.value for code in KEPT if about(case.facts.get("notes", ()), code)]
+        if codes and case.structures:
+            write_text(temporary / REMARKS, json.dumps({"remarks": codes}) + "\n")
         written = sorted(p.relative_to(temporary) for p in temporary.rglob("*") if p.is_file())
     return [folder / p for p in written]
 

@@ -257,17 +257,16 @@ def _check_sizes(sform: Floats, header: np.void, shape: tuple[int, ...], scale: 
 def _check_agree(sform: Floats, qform: Floats, header: np.void, shape: tuple[int, ...], scale: float, where: str) -> None:
     """Raise FormatError where the two put a voxel to different places, but for what the rounding of the quaternion leaves open.
 
-    Its first part is sqrt(1 - b^2 - c^2 - d^2): near a half turn the last digits of b, c and d turn the image by up to 0.03 degrees.
+    Its first part is sqrt(1 - b^2 - c^2 - d^2): near a half turn the last digits of b, c and d turn the image by up to 0.08 degrees about
+    voxel (0, 0, 0), whose own place no quaternion tells: there the two agree but for rounding.
     """
-    ends = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
-    apart = np.linalg.norm((sform - qform)[:3, :3] @ ends + (sform - qform)[:3, 3:], axis=0) * scale
-    reach = float(np.linalg.norm(sform[:3, :3] @ (np.array(shape) - 1))) * scale
-    quaternion = np.asarray(header["quatern"])
-    a2 = max(0.0, 1.0 - float(np.square(quaternion, dtype=np.float64).sum()))
     within = rounding_mm(float(np.linalg.norm(sform[:3, :3], axis=0).min()) * scale)
-    within += 2 * reach * (np.sqrt(a2 + 4 * float(np.finfo(quaternion.dtype).eps)) - np.sqrt(a2))
-    if apart.max() <= within:
+    ends = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
+    turned = (sform - qform)[:3, :3] @ ends * scale
+    moved = (sform - qform)[:3, 3:] * scale
+    if np.linalg.norm(moved) <= within and np.linalg.norm(turned, axis=0).max() <= within + _turn_mm(sform, header, shape) * scale:
         return
+    apart = np.linalg.norm(turned + moved, axis=0)
     unit = [one[:3, :3] / np.linalg.norm(one[:3, :3], axis=0) for one in (sform, qform)]
     cosines = (unit[0] * unit[1]).sum(axis=0)
     axis = int(cosines.argmin())
@@ -277,6 +276,14 @@ def _check_agree(sform: Floats, qform: Floats, header: np.void, shape: tuple[int
     else:
         what = f"put the same voxel to places up to {apart.max():.3g} mm apart: which is true"
     raise FormatError(f"sform and qform {what} cannot be told", where=where, hint=_FORMS)
+
+
+def _turn_mm(sform: Floats, header: np.void, shape: tuple[int, ...]) -> float:
+    """How far, in the header's unit, the rounding of the quaternion may move the voxel that lies farthest from voxel (0, 0, 0)."""
+    quaternion = np.asarray(header["quatern"])
+    a2 = max(0.0, 1.0 - float(np.square(quaternion, dtype=np.float64).sum()))
+    lost = np.sqrt(a2 + 4 * float(np.finfo(quaternion.dtype).eps)) - np.sqrt(a2)
+    return float(2 * lost * np.linalg.norm(sform[:3, :3] @ (np.array(shape) - 1)))
 
 
 def _shown(sizes: Floats) -> str:

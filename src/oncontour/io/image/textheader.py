@@ -33,8 +33,10 @@ _PLACED_TWICE = ("spacings", "axis mins", "axismins", "axis maxs", "axismaxs", "
 """NRRD fields that may not stand beside space and space directions (format definition, section 5)."""
 _SEGMENT = re.compile(r"Segment(\d{1,4})_(Name|LabelValue|Layer)")
 """What 3D Slicer writes of each segment of a .seg.nrrd."""
-_SAME_FIELDS = (("ElementSpacing", "ElementSize"), ("TransformMatrix", "Rotation", "Orientation"), ("Offset", "Position", "Origin"))
-"""MetaImage keys that mean one thing (ElementSize but for thick or thin slices)."""
+_SAME_FIELDS = (("TransformMatrix", "Rotation", "Orientation"), ("Offset", "Position", "Origin"))
+"""MetaImage keys that mean one thing. ElementSize is how large a voxel is, not how far the next lies: it counts without ElementSpacing."""
+_FREE_TEXT = frozenset({"Comment", "Name", "content"})
+"""What may stand there twice: nothing is read from it."""
 _NRRD_TYPES = {
     "i1": "signed char, int8, int8_t",
     "u1": "uchar, unsigned char, uint8, uint8_t",
@@ -300,9 +302,9 @@ def _meta_affine(header: dict[str, str], shape: tuple[int, ...], where: str) -> 
 def _check_meta(header: dict[str, str], shape: tuple[int, ...], where: str) -> None:
     """Raise FormatError where two keys say one thing in two ways, or a key changes values or sizes in a way that is not read."""
     for names in _SAME_FIELDS:
-        said = {tuple(header[name].split()): name for name in names if name in header}
+        said = {_numbers(header[name]): name for name in reversed(names) if name in header}
         if len(said) > 1:
-            both = " and ".join(f"{name} {' '.join(words)[:60]}" for words, name in said.items())
+            both = " and ".join(f"{name} {header[name][:60]}" for name in reversed(said.values()))
             raise FormatError(f"{both}: which counts cannot be told", where=where, hint=ORIENT)
     if header.get("NDims", str(len(shape))) != str(len(shape)):
         raise FormatError(f"NDims is {header['NDims'][:20]}, and DimSize has {len(shape)} sizes", where=where, hint=ORIENT)
@@ -315,12 +317,15 @@ def _check_meta(header: dict[str, str], shape: tuple[int, ...], where: str) -> N
 
 
 def _other_letters(header: dict[str, str], axes: Floats) -> tuple[str, ...]:
-    """A note where AnatomicalOrientation, which no program reads, fits TransformMatrix neither as where axes come from nor lead to."""
+    """A note where AnatomicalOrientation, which no program reads, fits TransformMatrix neither as where axes come from nor lead to.
+
+    Axes turned so far that two lie nearest to one of the patient's have no three letters: of them nothing is said.
+    """
     letters = header.get("AnatomicalOrientation", "").upper()
     main = [int(np.abs(row).argmax()) for row in axes]
     pairs = (("LR", "PA", "SI"), ("RL", "AP", "IS"))  # where an axis comes from, as ITK writes it, and where it leads to
     ways = ["".join(pair[at][int(row[at] > 0)] for row, at in zip(axes, main, strict=True)) for pair in pairs]
-    if letters in ("", "???", *ways):
+    if letters in ("", "???", *ways) or len(set(main)) < 3:
         return ()
     return (f"AnatomicalOrientation is {letters[:8]}, TransformMatrix says {ways[0]}: TransformMatrix counts, as in ITK",)
 
@@ -355,8 +360,17 @@ def _lines(stream: IO[bytes], where: str) -> Any:
 
 def _set(header: dict[str, str], key: str, value: str, where: str) -> None:
     """Raises FormatError where the header said something else of ``key`` before."""
-    if header.setdefault(key, value) != value:
+    if _numbers(header.setdefault(key, value)) != _numbers(value) and key not in _FREE_TEXT:
         raise FormatError(f"{key} is there twice, as {header[key][:40]!r} and {value[:40]!r}", where=where, hint="save the image again")
+
+
+def _numbers(value: str) -> tuple[float, ...] | str:
+    """The finite numbers that ``value`` spells, with spaces or as vectors (x,y,z); else ``value`` itself."""
+    try:
+        numbers = tuple(float(word) for word in re.sub(r"[(),]", " ", value).split())
+    except ValueError:
+        return value
+    return numbers if numbers and np.isfinite(numbers).all() else value
 
 
 def _left(stream: IO[bytes]) -> int:

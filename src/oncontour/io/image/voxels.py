@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 from typing import IO, Any
@@ -17,6 +18,9 @@ _DEFLATE_RATIO = 1100
 _PIECE = 1 << 24
 ORIENT = "save it again from a program that knows how the patient lay"
 """The way out where a file does not say which side is which."""
+
+UNNAMED_SEGMENT = re.compile(r"Segment_\d+")
+"""What 3D Slicer calls a segment that nobody gave a name."""
 
 
 @dataclass(frozen=True)
