@@ -20,10 +20,10 @@ from pydicom.dataset import Dataset
 
 from oncontour.core.contours import Contours, Slices
 from oncontour.errors import FormatError, LimitError, OncontourError, StructureError
-from oncontour.io.dicom.alone import is_marked
+from oncontour.io.dicom.alone import marked_slices
 from oncontour.io.dicom.dicomfile import DEFLATED, EXPLICIT_BIG
 from oncontour.io.dicom.elements import Element, Elements
-from oncontour.io.dicom.outlines import Outlines, sound
+from oncontour.io.dicom.outlines import Outlines, between, sound
 from oncontour.io.dicom.source import SAME_FRAME_WAY, DicomSource
 from oncontour.io.names import to_tg263
 
@@ -426,20 +426,22 @@ def _contours(file: RtstructFile, roi: Roi, shape: _Shape, slices: Slices | None
         others = sorted({kind for kind in shape.kinds if kind not in _FILLED})
         notes.append(f"{roi.original!r}: {len(shape.kinds) - len(filled)} contour(s) of type {', '.join(others)} enclose nothing: left out")
     outlines = _outlines(file, roi, shape, filled, notes)
-    alone = slices is not None and _stand_alone(file, roi, shape, outlines, slices)
-    outlines = sound(outlines, roi.original, slices, notes, alone=alone)
+    theirs = None if slices is None else _stand_alone(file, roi, shape, outlines, slices)
+    outlines = sound(outlines, roi.original, slices, notes)
     if not len(outlines):
         notes.append(f"{roi.original!r} has no closed contour: taken as not contoured")
         return None
-    return Contours(tuple(outlines[n] for n in range(len(outlines))), shape.colour, slices, alone)
+    contours = Contours(tuple(outlines[n] for n in range(len(outlines))), shape.colour, theirs or slices, theirs is not None)
+    notes += [] if contours.alone else between(contours, roi.original)
+    return contours
 
 
-def _stand_alone(file: RtstructFile, roi: Roi, shape: _Shape, outlines: Outlines, slices: Slices) -> bool:
-    """Whether these are contours that we wrote, unchanged, on these slices (``io.dicom.alone``)."""
+def _stand_alone(file: RtstructFile, roi: Roi, shape: _Shape, outlines: Outlines, slices: Slices) -> Slices | None:
+    """The slices that contours which we wrote were drawn on, where these are such, unchanged (``io.dicom.alone``)."""
     if len(outlines) < len(shape.kinds) or not outlines.lengths.all():
-        return False
+        return None
     data = (file.elements.data[first:last] for first, last in zip(shape.starts, shape.stops, strict=True))
-    return is_marked(roi.description, data, outlines.points[outlines.heads] @ slices.normal, slices)
+    return marked_slices(roi.description, data, outlines, slices)
 
 
 def _outlines(file: RtstructFile, roi: Roi, shape: _Shape, chosen: Sequence[int], notes: list[str]) -> Outlines:
