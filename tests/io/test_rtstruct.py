@@ -514,9 +514,7 @@ def test_a_body_on_every_second_thick_slice_is_one_thing(tmp_path: Path) -> None
     path = edited(write_rtstruct(case, tmp_path / "all.dcm"), drawn_on_one_in(2), tmp_path / "r.dcm")
     found, notes = read_rtstruct(path, source=case.source)
     count = len(found["PTV_7000"]) - 1
-    assert [n for n in notes if n.startswith("'PTV_7000': slices without contours between contours 12 mm apart (%d," % count)] == [
-        notes[-1]
-    ]
+    assert notes[-1].startswith(f"'PTV_7000': slices without contours between contours 12 mm apart ({count},")
     assert "are filled: each contour is taken to reach half-way to the next" in notes[-1]
     assert rasterise(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(len(found["PTV_7000"]) * 30 * 20 * 12 / 1000, rel=0.02)
 

@@ -89,8 +89,8 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
     ``slices`` (default: those the contours carry) are the image planes they were drawn on. A slab reaches half-way to the next plane that
     has contours; where none follows, or slices lie between that were left without contours, half a slice spacing. Slices left out between
     contours drawn on every second, third .. slice throughout are bridged as far as ``bridged`` says, and other gaps up to WIDEST_SPACING_MM
-    where the outlines on both sides lie over each other and no narrower step is usual (``as_drawn``); beyond that, and where the contours say so
-    (``stands_alone``), each stands for its own slice. An open end reaches as far as the other side of its plane. Polygons
+    where the outlines on both sides lie over each other and no narrower step is usual (``as_drawn``); beyond that, and where the contours
+    say so (``stands_alone``), each stands for its own slice. An open end reaches as far as the other side of its plane. Polygons
     that lie on one slice but for rounding are one plane where they are outline and hole, or apart; outlines drawn twice, or across each
     other, share the slab. Without slices the spacing is read off the contours; a single plane takes ``grid``'s step along the normal.
     ``slab_mm`` gives every plane this thickness instead. Raises StructureError for polygons that are not planar or not parallel,

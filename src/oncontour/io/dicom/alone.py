@@ -86,8 +86,8 @@ def _text(offsets: Floats, first: int, last: int) -> str:
 
 
 def _slices(text: str, heads_mm: Floats, normal: Floats, on: Slices) -> Slices | None:
-    """The slices that ``_text`` told of, under contours through ``heads_mm`` and across ``normal``; None where it tells none. Directions are
-    those of ``on`` where that is across the same."""
+    """The slices that ``_text`` told of, under contours through ``heads_mm`` and across ``normal``; None where it tells none. Directions
+    are those of ``on`` where that is across the same."""
     offsets = heads_mm @ _upwards(normal)
     lowest, reach = int(offsets.argmin()), float(np.ptp(offsets))
     try:

@@ -86,8 +86,11 @@ def read_rtstruct(rtstruct: Path | str | Dataset, *, source: DicomSource | None 
     return dict(found.contours), found.notes
 
 
-def read_structure_set(rtstruct: Path | str | Dataset, *, source: DicomSource | None = None) -> StructureSet:
+def read_structure_set(
+    rtstruct: Path | str | Dataset, *, source: DicomSource | None = None, same_frames: Sequence[str] = ()
+) -> StructureSet:
     """Everything an RTSTRUCT says of its structures; with ``source`` the contours know the image planes they were drawn on.
+    ``same_frames``: frames of reference that are taken for that of ``source``.
 
     Only closed planar contours are filled structures: points, open lines and contours of one or two points are left out and noted, as are
     doubles on one slice (XOR would erase both). A structure without contours is taken as not contoured and left out, unless the file
@@ -100,7 +103,7 @@ def read_structure_set(rtstruct: Path | str | Dataset, *, source: DicomSource | 
     where = "dataset" if isinstance(rtstruct, Dataset) else str(rtstruct)
     try:
         file = open_rtstruct(rtstruct)
-        return _structure_set(file, source)
+        return _structure_set(file, source, same_frames)
     except OncontourError:
         raise
     except (ValueError, KeyError, IndexError, LookupError, OverflowError, ArithmeticError, RecursionError, MemoryError) as error:
@@ -197,11 +200,11 @@ def _looks_explicit(start: bytes) -> bool:
 # ---- the structures
 
 
-def _structure_set(file: RtstructFile, source: DicomSource | None) -> StructureSet:
+def _structure_set(file: RtstructFile, source: DicomSource | None, same_frames: Sequence[str]) -> StructureSet:
     notes: list[str] = []
     rois = _rois(file, notes)
     frame = _frame_of_reference(file, rois)
-    rois = _in_frame(rois, frame, source, file.where, notes)
+    rois = _in_frame(rois, frame, source, same_frames, file.where, notes)
     slices = None if source is None else slices_of(source)
     shapes = _shapes(file, {roi.number for roi in rois}, notes)
     drawn = _drawn(file, rois, shapes, slices, notes)
@@ -302,7 +305,9 @@ def _frame_of_reference(file: RtstructFile, rois: Sequence[Roi]) -> str:
     return max(uids, key=uids.count)
 
 
-def _in_frame(rois: list[Roi], frame: str, source: DicomSource | None, where: str, notes: list[str]) -> list[Roi]:
+def _in_frame(
+    rois: list[Roi], frame: str, source: DicomSource | None, same_frames: Sequence[str], where: str, notes: list[str]
+) -> list[Roi]:
     """The structures in the frame of reference of ``source``; StructureError where it is none of them."""
     if source is None:
         return rois
@@ -310,7 +315,7 @@ def _in_frame(rois: list[Roi], frame: str, source: DicomSource | None, where: st
         notes.append(f"the {'images' if frame else 'structures'} name no frame of reference: taken as lying in the same")
         return rois
     theirs = source.frame_of_reference_uid
-    here = [roi for roi in rois if (roi.frame_of_reference_uid or frame) == theirs]
+    here = [roi for roi in rois if (roi.frame_of_reference_uid or frame) in (theirs, *same_frames)]
     if rois and not here:
         raise StructureError(
             f"the structures lie in frame of reference {frame}, the images in {theirs}",
