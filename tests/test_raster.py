@@ -261,6 +261,7 @@ def thickness(planes: list[float], slices: list[float] | None = None, slab_mm: f
 
 
 EVERY_3 = [float(z) for z in range(-18, 60, 3)]
+EVERY_2 = [float(z) for z in range(-18, 60, 2)]
 EVERY_1 = [float(z) for z in range(-18, 60)]
 EVERY_5 = [float(z) for z in range(-15, 60, 5)]
 EVERY_6 = [float(z) for z in range(-18, 60, 6)]
@@ -295,6 +296,21 @@ UNEVEN = [float(z) for z in range(-18, 0)] + [float(z) for z in range(0, 60, 3)]
         ([1.5, 4.5, 7.5], EVERY_3, [(0, 9)]),  # all of them between the slices
         ([n / 2 - 5.25 for n in range(22)], EVERY_10, [(-5.5, 5.5)]),  # drawn on another, finer series: two of them near a slice
         ([0, 30], None, [(-0.125, 0.125), (29.875, 30.125)]),  # nothing says how thick: the grid's own step
+        ([10, 14, 20, 24, 30], EVERY_2, [(8, 33)]),  # every 5 mm, put onto slices of 2 mm: 5 times 5 mm
+        ([10, 14, 20, 24], EVERY_2, [(8, 26)]),
+        ([10, 12, 15, 17, 20, 22, 25], EVERY_1, [(9, 26.5)]),  # every 2.5 mm, put onto slices of 1 mm: 7 times 2.5 mm
+        ([0, 2, 6, 8, 12, 14], EVERY_2, [(-1, 15)]),  # every 3 mm, put onto slices of 2 mm
+        ([2, 3, 4, 6, 8, 10, 12, 14, 15, 16], EVERY_1, [(1.5, 16.5)]),  # every slice at the ends, every second between
+        ([5, 6, 7, 9, 10, 11], EVERY_1, [(4.5, 7.5), (8.5, 11.5)]),  # every slice, one left out on purpose
+        ([5, 6, 7, 8, 14, 15, 16, 17], EVERY_1, [(4.5, 8.5), (13.5, 17.5)]),
+        ([0, 6], EVERY_3, [(-3, 9)]),  # two contours, a slice between
+        ([0, 12], EVERY_3, [(-1.5, 1.5), (10.5, 13.5)]),  # too far apart
+        ([10 + 2.5 * n for n in range(9)], EVERY_1, [(8.75, 31.25)]),  # contours of another series, every second on a slice: 9 times 2.5 mm
+        ([10, 12.5, 15], EVERY_1, [(8.75, 16.25)]),
+        ([12 + 3 * n for n in range(7)], EVERY_2, [(10.5, 31.5)]),
+        ([10 + 1.5 * n for n in range(14)], EVERY_1, [(9.25, 30.25)]),
+        ([10 + 5 * n for n in range(7)], EVERY_2, [(7.5, 42.5)]),
+        ([0.5, 1.5, 3.5, 4.5, 6.5, 7.5], EVERY_1, [(0, 8)]),  # of another series of 1 mm, drawn every 1.5 mm
     ],
 )
 def test_slabs(planes: list[float], slices: list[float] | None, expected: list[tuple[float, float]]) -> None:
@@ -397,6 +413,15 @@ def test_far_contours_are_bridged_only_where_they_lie_over_each_other() -> None:
     assert filled_mm([0, 4, 8]) == pytest.approx(36)
     assert filled_mm([0, 10, 20]) == pytest.approx(3 * 6)
     assert filled_mm([0, 20, 20]) == pytest.approx(6 + 24)
+
+
+def test_slices_between_contours_beside_each_other_stay_empty() -> None:
+    """Slices of 3 mm, squares of 10 mm on two of them 6 mm apart: over each other by 1 mm they are one thing of 12 mm, beside each other
+    with an edge in common two of 3 mm."""
+    grid = Geometry.regular((240, 1, 80), (0.25, 1, 1), (-9.5, 0, -19.875))
+    for x, filled_mm in ((9, 12), (10, 6)):
+        drawn = Contours((square(0), square(6, x=x)), slices=slices_along(np.array(EVERY_3)))
+        assert fill(drawn, grid).array.any(axis=(1, 2)).sum() * 0.25 == pytest.approx(filled_mm)
 
 
 def test_a_huge_contour_on_an_oblique_grid_takes_no_huge_memory() -> None:

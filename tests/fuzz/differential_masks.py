@@ -2,13 +2,15 @@
 
 ``check(seed, n)`` makes n structures on random series (oblique, decubitus, mirrored, tilted, uneven): masks of every sort, which must come
 back voxel for voxel, and outlines that cross, touch and lie in each other, which must cover what the samples say. Each is written as a real
-RTSTRUCT and read again, five structures a file.
+RTSTRUCT and read again, five structures a file; then once more onto another series of the same frame of reference, with finer or coarser
+slices that run either way, where each outline must cover what its own slab of the series that it was drawn on does.
 """
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import permutations, product
 from pathlib import Path
 
@@ -29,6 +31,8 @@ A_FILE = 5
 SAMPLES = 16
 """Along each side of a pixel: the share of a pixel that they say is then right to SHARE_OFF, of up to a dozen edges in it."""
 SHARE_OFF = 0.1
+PLACED_OFF = 0.06
+"""A contour nearer to a slice than this part of its thickness is put onto it."""
 _UPRIGHT = [np.eye(3)[list(p)] * np.array(s)[:, None] for p in permutations(range(3)) for s in product((1, -1), repeat=3)]
 
 
@@ -70,7 +74,7 @@ def _one_file(rng: np.random.Generator, path: Path, count: int) -> list[str]:
         failures += _against_samples(f"{name}, {holes}", found.contours[name], stack)
     for name in contours:
         failures += _against_samples(name, found.contours[name], stack)
-    return failures
+    return failures + _on_another_series(rng, path, found.contours, stack, [*masks, *(contours if _is_even(stack) else ())])
 
 
 def _against_samples(name: str, contours: Contours, stack: Stack) -> list[str]:
@@ -78,23 +82,81 @@ def _against_samples(name: str, contours: Contours, stack: Stack) -> list[str]:
     return [f"{name}: covers up to {off:.3f} of a voxel more or less than the samples"] if off > SHARE_OFF else []
 
 
+def _on_another_series(
+    rng: np.random.Generator, path: Path, drawn: Mapping[str, Contours], stack: Stack, names: Sequence[str]
+) -> list[str]:
+    """Those structures of the file that did not come back onto another series as thick as they were on ``stack``."""
+    source, grid = _another_series(rng, stack)
+    found = read_structure_set(path, source=source)
+    failures = []
+    for name in names:
+        most = SHARE_OFF if found.contours[name].alone or not len(found.contours[name]) else SHARE_OFF + PLACED_OFF
+        off = np.abs(rasterise(found.contours[name], grid).array - sampled_elsewhere(drawn[name].polygons, stack, grid)).max()
+        if off > most:
+            failures.append(f"{name}, on slices of {grid.spacing_mm[0]:.4g} mm: covers up to {off:.3f} of a voxel off its slabs")
+    return failures
+
+
+def _is_even(stack: Stack) -> bool:
+    """Whether a person's outlines, which are on every slice, tell by themselves how thick each is: three and more, as far apart."""
+    return len(stack.source.slices) > 2 and len(np.unique(stack.slice_of)) == len(stack.slice_of)
+
+
+def _another_series(rng: np.random.Generator, stack: Stack) -> tuple[DicomSource, Geometry]:
+    """Slices across the same normal over all of ``stack``, and their grid, with its pixels."""
+    source, grid = stack.source, stack.grid
+    step = grid.spacing_mm[0] * float(rng.choice([1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3]))
+    beyond = 2 * grid.spacing_mm[0] + step
+    count = int(np.ceil((grid.shape[0] * grid.spacing_mm[0] + 2 * beyond) / step))
+    shift = float(rng.choice([0, 0.5, rng.uniform(0, 1)])) * step - np.ceil(beyond / step) * step
+    first = grid.affine[:3, 3] + grid.axes[0] * shift
+    other = Geometry.regular((count, *grid.shape[1:]), (step, *grid.spacing_mm[1:]), first, grid.axes)
+    at = other.points([(k, 0, 0) for k in range(count)])
+    slices = tuple(SliceRef(source.slices[0].sop_class_uid, f"1.2.7.{n}", (float(x), float(y), float(z))) for n, (x, y, z) in enumerate(at))
+    turned = replace(source, series_uid="1.2.8", slices=slices)
+    if rng.random() < 0.5:  # its normal is the other way round
+        turned = replace(turned, row=source.column, column=source.row, rows=source.columns, columns=source.rows)
+        turned = replace(turned, pixel_spacing_mm=source.pixel_spacing_mm[::-1])
+    return turned, other
+
+
 # ---- the filling by samples
 
 
 def sampled_shares(polygons: tuple[Floats, ...], stack: Stack) -> Floats:
     """(k, j, i) share of the samples of each voxel that lie inside an odd number of the polygons of its slice."""
+    out = np.zeros(stack.grid.shape)
+    for plane, shares in _by_slice(polygons, stack).items():
+        out[stack.slice_of == plane] = shares
+    return out
+
+
+def sampled_elsewhere(polygons: tuple[Floats, ...], stack: Stack, grid: Geometry) -> Floats:
+    """As ``sampled_shares``, on a ``grid`` of the same pixels and other slices: each slice of ``stack`` fills its slab, from half-way to
+    the slice before to half-way to the slice after."""
+    normal = np.cross(stack.source.row, stack.source.column)
+    at = np.array([one.position_mm for one in stack.source.slices]) @ normal
+    half = np.diff(at) / 2
+    low, high = at - np.append(half[0], half), at + np.append(half, half[-1])
+    planes, step = grid.points([(k, 0, 0) for k in range(grid.shape[0])]) @ normal, grid.spacing_mm[0]
+    out = np.zeros(grid.shape)
+    for plane, shares in _by_slice(polygons, stack).items():
+        within = np.minimum(planes + step / 2, high[plane]) - np.maximum(planes - step / 2, low[plane])
+        out += (np.maximum(within, 0) / step)[:, None, None] * shares
+    return out
+
+
+def _by_slice(polygons: tuple[Floats, ...], stack: Stack) -> dict[int, Floats]:
+    """Slice -> (j, i) share of the samples of each pixel that lie inside."""
     source, grid = stack.source, stack.grid
     normal = np.cross(source.row, source.column)
     at = np.array([one.position_mm for one in source.slices]) @ normal
     corner, steps = grid.affine[:3, 3], grid.affine[:3, 1:3]
-    out = np.zeros(grid.shape)
     planes: dict[int, list[Floats]] = {}
     for polygon in polygons:
         plane = int(np.abs(at - polygon.mean(axis=0) @ normal).argmin())
         planes.setdefault(plane, []).append((polygon - corner) @ steps / (steps**2).sum(axis=0))
-    for plane, flat in planes.items():
-        out[stack.slice_of == plane] = _shares(flat, (grid.shape[1], grid.shape[2]))
-    return out
+    return {plane: _shares(flat, (grid.shape[1], grid.shape[2])) for plane, flat in planes.items()}
 
 
 def _shares(polygons: list[Floats], shape: tuple[int, int]) -> Floats:

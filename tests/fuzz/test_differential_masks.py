@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from oncontour.io.dicom import rtstruct_read
 from oncontour.raster import planes
 from tests.fuzz import differential_masks
 from tests.fuzz.differential_masks import _shares, check
@@ -25,10 +26,14 @@ def test_the_samples_know_an_area() -> None:
 
 
 def test_what_goes_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our masks taken for a person's are found by the round trip; a filling that is half a pixel aside by the samples."""
+    """Our masks taken for a person's are found by the round trip; those taken to be as thick as the slices of another series on that one;
+    a filling that is half a pixel aside by the samples."""
     with monkeypatch.context() as changed:
         changed.setattr(planes, "stands_alone", lambda contours, slices: False)
         assert any("voxels became" in failure for failure in check(1, 120))
+    with monkeypatch.context() as changed:
+        changed.setattr(rtstruct_read, "marked_slices", lambda description, data, outlines, slices: slices)
+        assert any("off its slabs" in failure for failure in check(1, 120))
     shares = differential_masks.sampled_shares
     monkeypatch.setattr(differential_masks, "sampled_shares", lambda *found: np.roll(shares(*found), 1, axis=2))
     assert any("more or less than the samples" in failure for failure in check(1, 10))

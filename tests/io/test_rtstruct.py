@@ -501,7 +501,9 @@ def drawn_on_one_in(count: int) -> Callable[[Dataset], None]:
 
 def test_every_second_slice_is_said(case: Case, written: Path, tmp_path: Path) -> None:
     found, notes = read_rtstruct(edited(written, drawn_on_one_in(2), tmp_path / "r.dcm"), source=case.source)
-    assert any("'PTV_7000' is drawn on one slice in 2: each contour is taken to reach half-way" in note for note in notes)
+    assert any(
+        "'PTV_7000': slices without contours" in note and "are filled: each contour is taken to reach half-way" in note for note in notes
+    )
     assert fill(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(16 / 15 * case.masks["PTV_7000"].volume_cc, rel=0.1)
 
 
@@ -511,7 +513,9 @@ def test_a_body_on_every_second_thick_slice_is_one_thing(tmp_path: Path) -> None
 
     path = edited(write_rtstruct(case, tmp_path / "all.dcm"), drawn_on_one_in(2), tmp_path / "r.dcm")
     found, notes = read_rtstruct(path, source=case.source)
-    assert any("on one slice in 2, up to 12.0 mm apart: beyond 10 mm a contour reaches half-way to the next only where" in n for n in notes)
+    count = len(found["PTV_7000"]) - 1
+    assert notes[-1].startswith(f"'PTV_7000': slices without contours between contours 12 mm apart ({count},")
+    assert "are filled: each contour is taken to reach half-way to the next" in notes[-1]
     assert rasterise(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(len(found["PTV_7000"]) * 30 * 20 * 12 / 1000, rel=0.02)
 
 
@@ -520,8 +524,30 @@ def test_contours_too_far_apart_for_one_thing_are_said(tmp_path: Path) -> None:
 
     path = edited(write_rtstruct(case, tmp_path / "all.dcm"), drawn_on_one_in(5), tmp_path / "r.dcm")
     found, notes = read_rtstruct(path, source=case.source)
-    assert any("'PTV_7000' is drawn on one slice in 5, up to 15.0 mm apart: beyond 10 mm a contour stands for its own" in n for n in notes)
+    assert any(n.startswith("'PTV_7000': slices without contours between contours 15 mm apart") and n.endswith("stay empty") for n in notes)
     assert fill(found["PTV_7000"], case.geometry).volume_cc == pytest.approx(len(found["PTV_7000"]) * 30 * 20 * 3 / 1000, rel=0.02)
+
+
+FILLED = "each contour is taken to reach half-way to the next"
+
+
+@pytest.mark.parametrize(
+    ("held", "slices", "note"),
+    [
+        ([5, 7, 10, 12, 15], 12.5, f"2 to 3 mm apart (4, the first above -7.0 mm) are filled: {FILLED}"),  # every 2.5 mm
+        ([2, 3, 4, 6, 8, 10, 12, 14, 15, 16], 15, f"2 mm apart (5, the first above -8.0 mm) are filled: {FILLED}"),
+        ([5, 6, 7, 9, 10, 11], 6, "2 mm apart (1, the first above -5.0 mm) stay empty: make sure that no contour was forgotten"),
+        ([5, 6, 18, 19], 4, "12 mm apart (1, the first above -6.0 mm) stay empty"),
+        ([5, 6, 7], 3, ""),
+    ],
+)
+def test_what_becomes_of_slices_between_a_persons_contours_is_said(held: list[int], slices: float, note: str, tmp_path: Path) -> None:
+    """A square of 25 pixels drawn on some of the slices of 1 mm, the first of which lies at -12 mm."""
+    case = sparse(tmp_path / "ct", held)
+    by_hand = Case("by hand", case.images, contours={"GTV1": Contours(trace(case.masks["GTV1"]).polygons)}, source=case.source)
+    found, notes = read_rtstruct(write_rtstruct(by_hand, tmp_path / "r.dcm"), source=case.source)
+    assert rasterise(found["GTV1"], case.geometry).volume_cc == pytest.approx(25 * slices / 1000, rel=1e-4)
+    assert notes == ((f"'GTV1': slices without contours between contours {note}",) if note else ())
 
 
 # ---- contours that we wrote are known, and those of a person are not taken for ours
@@ -569,7 +595,7 @@ def test_only_our_own_contours_are_known_in_a_set_of_another(tmp_path: Path) -> 
     filled = rasterise(found["PTV_7000"], case.geometry).array
     assert filled[:, 12, 22].tolist() == [0.0] * 4 + [0.5] + [1.0] * 5 + [0.5] + [0.0] * 14
     assert len(notes) == 1
-    assert "'PTV_7000' is drawn on one slice in 2" in notes[0]
+    assert notes[0].startswith("'PTV_7000': slices without contours between contours 2 mm apart (2, ")
 
 
 def test_ours_that_somebody_changed_are_theirs(tmp_path: Path) -> None:
@@ -583,19 +609,53 @@ def test_ours_that_somebody_changed_are_theirs(tmp_path: Path) -> None:
     assert pydicom.dcmread(written).StructureSetROISequence[0].ROIDescription.startswith("Each contour stands for its own slice alone")
     found, notes = read_rtstruct(edited(written, shift, tmp_path / "b.dcm"), source=case.source)
     assert fill(found["GTV1"], case.geometry).array.sum() == 5 * 25 + 2 * 21  # of the half slices at both ends all but the cut corners
-    assert any("'GTV1' is drawn on one slice in 2" in note for note in notes)
+    assert any(note.startswith("'GTV1': slices without contours between contours") and "are filled" in note for note in notes)
 
 
-def test_ours_on_thinner_slices_reach_as_far_as_they_did(tmp_path: Path) -> None:
-    """Written on slices of 3 mm and read onto those of 1 mm of the same frame of reference: 3 contours on neighbours are 9 mm still."""
-    thick = make_case(tmp_path / "thick", {}, offsets=tuple(np.arange(-12.0, 13, 3)))
-    voxels = np.zeros(thick.geometry.shape, bool)
-    voxels[2:5, 10:15, 20:25] = True
-    thick = thick.with_masks({"GTV1": Volume(voxels, thick.geometry)})
-    thin = make_case(tmp_path / "thin", {}, offsets=tuple(np.arange(-12.0, 13)))
-    source = replace(thin.source, frame_of_reference_uid=thick.source.frame_of_reference_uid)
-    found, _ = read_rtstruct(write_rtstruct(thick, tmp_path / "r.dcm"), source=source)
-    assert fill(found["GTV1"], thin.geometry).array.sum() == 25 * 9
+UNEVEN_HELD = [-12.0, -9, -6, -5, -4, -3, 0, 3, 6, 9, 12]
+
+
+@pytest.mark.parametrize(("step", "position"), [(1.0, "HFS"), (1.5, "FFDL"), (2.0, "HFP"), (6.0, "FFS")])
+@pytest.mark.parametrize(
+    ("drawn_on", "held", "mm"),
+    [
+        (np.arange(-12.0, 13, 3), [2, 3, 4], 9),
+        (np.arange(-12.0, 13, 3), [1, 3, 5], 9),
+        (np.arange(-12.0, 13, 3), [4], 3),
+        (UNEVEN_HELD, [2, 4, 6], 2 + 1 + 3),  # from -7.5 to -5.5, -4.5 to -3.5, -1.5 to 1.5
+        (UNEVEN_HELD, [0, 3, 5], 3 + 1 + 2),  # the lowest slice of all; -5.5 to -4.5; -3.5 to -1.5
+    ],
+)
+def test_ours_on_another_series_are_as_thick_as_they_were(
+    drawn_on: list[float], held: list[int], mm: float, step: float, position: str, tmp_path: Path
+) -> None:
+    """A mask on some slices, read onto another series of the same frame of reference, and written from there and read once more."""
+    first = make_case(tmp_path / "a", {}, offsets=tuple(drawn_on))
+    at = np.asarray(drawn_on)
+    slab_of = np.abs(at[:, None] - np.arange(first.geometry.shape[0]) * first.geometry.spacing_mm[0] - at[0]).argmin(axis=0)
+    voxels = np.zeros(first.geometry.shape, bool)
+    voxels[np.isin(slab_of, held), 10:15, 20:25] = True
+    drawn = first.with_contours({"GTV1": trace(Volume(voxels, first.geometry), slices=slices_of(first.source))})
+    written = write_rtstruct(drawn, tmp_path / "a.dcm")
+    other = make_case(tmp_path / "b", {}, offsets=tuple(np.arange(-24.0, 25, step)), patient_position=position, rows=60, columns=60)
+    other = replace(other, source=replace(other.source, frame_of_reference_uid=first.source.frame_of_reference_uid))
+    for n in range(2):
+        found, notes = read_rtstruct(written, source=other.source)
+        assert rasterise(found["GTV1"], other.geometry).volume_cc == pytest.approx(25 * mm / 1000, rel=1e-4)
+        assert all("nearest slice" in note for note in notes)
+        written = write_rtstruct(replace(other, contours=found), tmp_path / f"{n}.dcm")
+
+
+def test_ours_on_a_series_across_theirs_are_as_thick_as_they_were(tmp_path: Path) -> None:
+    """An axial mask on every second slice of 3 mm, read onto a sagittal series of the same frame of reference."""
+    first = make_case(tmp_path / "a", {}, offsets=tuple(np.arange(-12.0, 13, 3)))
+    voxels = np.zeros(first.geometry.shape, bool)
+    voxels[[1, 3, 5], 10:15, 20:25] = True
+    written = write_rtstruct(first.with_masks({"GTV1": Volume(voxels, first.geometry)}), tmp_path / "a.dcm")
+    other = make_case(tmp_path / "b", {}, offsets=tuple(np.arange(-24.0, 25)), row=(0, 1, 0), column=(0, 0, -1), rows=60, columns=60)
+    source = replace(other.source, frame_of_reference_uid=first.source.frame_of_reference_uid)
+    found, _ = read_rtstruct(written, source=source)
+    assert rasterise(found["GTV1"], other.geometry).volume_cc == pytest.approx(25 * 9 / 1000, rel=1e-3)
 
 
 # ---- outlines that cross

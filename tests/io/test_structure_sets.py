@@ -14,10 +14,12 @@ from oncontour import cli
 from oncontour.commands import run as pipeline
 from oncontour.commands.convert import convert
 from oncontour.core.notes import NoteCode, about
+from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, OncontourError, StructureError
 from oncontour.io import read, write
 from oncontour.io.dicom.patient import read_onto
 from oncontour.io.dicom.seg import write_seg
+from tests.dicom_cases import make_series
 from tests.io.test_read import box, copy, patient
 from tests.test_plan import patient as with_contours
 
@@ -168,6 +170,90 @@ def test_segments_follow_the_same_rule(tmp_path: Path) -> None:
     assert about(accepted.facts["notes"], NoteCode.FRAME_ACCEPTED)
 
 
+def test_organs_of_another_series_come_with_a_segmentation_of_this_one(tmp_path: Path) -> None:
+    """Each kind by itself: the SEG refers to the series, the RTSTRUCT to another one in the frame; of a name in both the nearer is read."""
+    write(patient(), tmp_path / "p1")
+    clinic = tmp_path / "p1"
+    exported_again(clinic)
+    nearer = box(k=slice(2, 3))
+    write_seg({"GTV1": box(), "Parotid_L": nearer}, clinic / "SEG.dcm", source=read(clinic).source)
+    case = read(clinic)
+    assert set(case.structures) == {"GTV1", "Parotid_L", "Larynx", "Weird/one"}
+    assert np.array_equal(case.mask("Parotid_L").array, nearer.array)
+    assert case.facts["names"]["Parotid_L"] == "Parotid_L"
+    (note,) = about(case.facts["notes"], NoteCode.STRUCTURES_OF_ANOTHER_SERIES)
+    assert note.startswith("RTSTRUCT.dcm was drawn on another series")
+    told = "structures of RTSTRUCT.dcm left out, as there are structures of that name in SEG.dcm: Parotid_L"
+    assert [str(note) for note in about(case.facts["notes"], NoteCode.STRUCTURES_LEFT_OUT)] == [told]
+    of_series(clinic / "RTSTRUCT.dcm", clinic / "other.dcm", "1.2.3")
+    case = read(clinic)
+    assert set(case.structures) == {"GTV1", "Parotid_L"}
+    (note,) = about(case.facts["notes"], NoteCode.STRUCTURES_LEFT_OUT)
+    assert "2 structure sets of different other series" in note
+    assert "--structure_set_uid" in note
+
+
+def dated(path: Path, date: str) -> None:
+    d = pydicom.dcmread(path)
+    d.InstanceCreationDate = d.ContentDate = date
+    d.InstanceCreationTime = d.ContentTime = "120000"
+    d.save_as(path)
+
+
+@pytest.mark.parametrize("dates", [("20200101", "20260101"), ("20260101", "20200101")])
+def test_of_segmentations_of_one_structure_the_newest_is_read(dates: tuple[str, str], tmp_path: Path) -> None:
+    """Five times, as UIDs are random: 4 or 2 slices of 8 by 10 voxels."""
+    write(patient(), tmp_path / "p1")
+    clinic, masks = tmp_path / "p1", (box(), box(k=slice(3, 5)))
+    source = read(clinic).source
+    (clinic / "RTSTRUCT.dcm").unlink()
+    for _ in range(5):
+        for name, mask, date in zip("ab", masks, dates, strict=True):
+            write_seg({"GTV1": mask}, clinic / f"{name}.dcm", source=source)
+            dated(clinic / f"{name}.dcm", date)
+        newest = dates.index(max(dates))
+        case = read(clinic)
+        assert case.mask("GTV1").array.sum() == (4 * 80, 2 * 80)[newest]
+        assert any(f"segments of {'ba'[newest]}.dcm left out" in note for note in case.facts["notes"])
+
+
+def test_segmentations_of_one_structure_and_one_date_are_refused(tmp_path: Path) -> None:
+    write(patient(), tmp_path / "p1")
+    clinic = tmp_path / "p1"
+    source = read(clinic).source
+    (clinic / "RTSTRUCT.dcm").unlink()
+    for name, mask in (("a", box()), ("b", box(k=slice(3, 5)))):
+        write_seg({"GTV1": mask, "Heart": box()}, clinic / f"{name}.dcm", source=source)
+        dated(clinic / f"{name}.dcm", "20260101")
+    with pytest.raises(StructureError, match=r"GTV1 in several segmentations.*none is the newest.*--structure_set_uid"):
+        read(clinic)
+    assert read(clinic, lenient=True).structures == ("Heart",)
+    uid = str(pydicom.dcmread(clinic / "b.dcm").SOPInstanceUID)
+    assert read(clinic, structure_set_uid=uid).mask("GTV1").array.sum() == 2 * 80
+
+
+def test_what_is_read_alone_is_doubted_as_in_a_folder(clinic: Path, tmp_path: Path) -> None:
+    """RTSTRUCT and SEG, and a whole patient, of another series in the same frame and of another PatientID."""
+    whole = tmp_path / "whole"
+    write(read(clinic), whole)
+    case = read(clinic)
+    write_seg({"SpinalCord": case.mask("SpinalCord")}, tmp_path / "SEG.dcm", source=case.source)
+    (clinic / "RTSTRUCT.dcm").rename(tmp_path / "RTSTRUCT.dcm")
+    for name in ("SEG.dcm", "RTSTRUCT.dcm"):
+        assert not about(read_onto(tmp_path / name, case).facts["notes"], NoteCode.STRUCTURES_OF_ANOTHER_SERIES)
+        assert not about(read_onto(tmp_path / name, case).facts["notes"], NoteCode.ANOTHER_PATIENT_ID)
+    exported_again(clinic)
+    case = read(clinic)
+    for path in (tmp_path / "SEG.dcm", tmp_path / "RTSTRUCT.dcm", whole):
+        (note,) = about(read_onto(path, case).facts["notes"], NoteCode.STRUCTURES_OF_ANOTHER_SERIES)
+        assert note.startswith(f"{path.name} was drawn on another series (")
+    for path in (tmp_path / "SEG.dcm", tmp_path / "RTSTRUCT.dcm", *whole.rglob("*.dcm")):
+        copy(path, path, PatientID="somebody else")
+    for path in (tmp_path / "SEG.dcm", tmp_path / "RTSTRUCT.dcm", whole):
+        (note,) = about(read_onto(path, case).facts["notes"], NoteCode.ANOTHER_PATIENT_ID)
+        assert note.endswith(f"make sure that it is theirs: {path.name}")
+
+
 # ---- another name of the same frame of reference
 
 
@@ -311,3 +397,51 @@ def test_the_one_of_several_alone_is_picked_by_uid(clinic: Path, tmp_path: Path)
     assert read_onto(folder, case, structure_set_uid=uids[0]).structures == ("PTV_4000", "SpinalCord")
     with pytest.raises(StructureError, match=r"no structure set 1\.2 is here"):
         read_onto(folder, case, structure_set_uid="1.2")
+
+
+def test_what_lies_in_the_frame_of_the_images_is_read_with_what_is_accepted(clinic: Path) -> None:
+    """One structure in the images' frame of reference, the other in one of another name, whichever comes first."""
+    path = clinic / "RTSTRUCT.dcm"
+    whole = read(clinic)
+    for n in (0, 1):
+        d = pydicom.dcmread(path)
+        frame = str(d.StructureSetROISequence[1 - n].ReferencedFrameOfReferenceUID)
+        d.StructureSetROISequence[n].ReferencedFrameOfReferenceUID = "1.2.3.4"
+        name, other = (str(d.StructureSetROISequence[m].ROIName) for m in (n, 1 - n))
+        d.save_as(path)
+        assert read(clinic).structures == (other,)
+        both = read(clinic, same_frame=True)
+        assert both.structures == whole.structures
+        for one in whole.structures:
+            assert np.array_equal(both.mask(one).array, whole.mask(one).array)
+        (note,) = about(both.facts["notes"], NoteCode.FRAME_ACCEPTED)
+        assert f"names another frame of reference for {name} (1.2.3.4" in note
+        copy(path, path, PatientID="somebody else")
+        case = read(clinic, same_frame=True)
+        assert case.structures == (other,)
+        assert any("different PatientIDs" in note for note in about(case.facts["notes"], NoteCode.STRUCTURES_LEFT_OUT))
+        copy(path, path, PatientID=whole.source.patient["PatientID"])
+        d = pydicom.dcmread(path)
+        d.StructureSetROISequence[n].ReferencedFrameOfReferenceUID = frame
+        d.save_as(path)
+
+
+def test_our_own_segmentation_on_uneven_slices_is_accepted(tmp_path: Path) -> None:
+    """Slices 1 and 3 mm apart: the frames lie on the finer grid that the images are read on; 0.5 mm beside it they are refused."""
+    make_series(tmp_path / "p/ct", offsets=(-6, -5, -4, -3, 0, 3, 6))
+    case = read(tmp_path / "p")
+    voxels = np.zeros(case.geometry.shape, bool)
+    voxels[2:8, 10:20, 10:20] = True
+    write_seg({"GTV1": Volume(voxels, case.geometry)}, tmp_path / "p/SEG.dcm", source=case.source)
+    copy(tmp_path / "p/SEG.dcm", tmp_path / "p/SEG.dcm", FrameOfReferenceUID="1.2.3.4")
+    with pytest.raises(StructureError, match=r"frame of reference 1\.2\.3\.4.*--same_frame"):
+        read(tmp_path / "p")
+    for accepted in (read(tmp_path / "p", same_frame=True), read_onto(tmp_path / "p/SEG.dcm", case, same_frame=True)):
+        assert np.array_equal(accepted.mask("GTV1").array, voxels)
+        assert about(accepted.facts["notes"], NoteCode.FRAME_ACCEPTED)
+    d = pydicom.dcmread(tmp_path / "p/SEG.dcm")
+    for frame in d.PerFrameFunctionalGroupsSequence:
+        frame.PlanePositionSequence[0].ImagePositionPatient[2] += 0.5
+    d.save_as(tmp_path / "p/SEG.dcm")
+    with pytest.raises(StructureError, match=r"up to 0\.50 mm off the nearest slice"):
+        read(tmp_path / "p", same_frame=True)

@@ -14,6 +14,7 @@ from oncontour.errors import LimitError, StructureError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 SAME_PLANE_MM = ON_GRID_MM
 """Polygons nearer than this along the normal lie in one plane; planes nearer than this to a slice lie on it (rounded coordinates)."""
@@ -24,6 +25,11 @@ WIDEST_SPACING_MM = 10.0
 MOST_APART = 3
 """Outlines over each other on every second or third slice are one body, however far apart; on every fourth they may be islands."""
 _BRIDGED = 1.5
+_USUAL = 2 / 3
+"""Part of the steps between planes that are no wider than the usual one."""
+_DRAWN_ON = 0.75
+"""Part of the planes that lie on slices where these are the ones drawn on. Contours of another series fall on them by chance as well: every
+second one where its slices are half as far apart again, two of three such contours."""
 _ROUNDED = 0.06
 """Part of the slice spacing that a contour may lie off its slice."""
 _THINNEST_WALL_MM = 1.0
@@ -37,11 +43,28 @@ _PARALLEL = np.cos(np.deg2rad(1.0))
 
 
 @dataclass(frozen=True, eq=False)
+class Gaps:
+    """Where slices between neighbouring planes were left without contours: ``apart_mm``, how far the planes on both sides lie apart,
+    ``from_mm``, where the lower one lies along the normal, and ``filled``, whether the two reach half-way to each other."""
+
+    from_mm: Floats
+    apart_mm: Floats
+    filled: Bools
+
+    def __len__(self) -> int:
+        return len(self.apart_mm)
+
+    def only(self, wanted: Bools) -> Gaps:
+        """Those that are wanted."""
+        return Gaps(self.from_mm[wanted], self.apart_mm[wanted], self.filled[wanted])
+
+
+@dataclass(frozen=True, eq=False)
 class Planes:
     """Polygons sorted into parallel planes.
 
     ``points`` (n, 3) LPS mm of all polygons, plane after plane; ``starts`` where each polygon begins, and the end; ``first`` which polygon
-    each plane begins with, and the end; ``slabs_mm`` (planes, 2) what each plane stands for along ``normal``.
+    each plane begins with, and the end; ``slabs_mm`` (planes, 2) what each plane stands for along ``normal``; ``gaps`` what lies between.
     """
 
     points: Floats
@@ -49,6 +72,7 @@ class Planes:
     first: Ints
     normal: Floats
     slabs_mm: Floats
+    gaps: Gaps
 
     def __len__(self) -> int:
         return len(self.slabs_mm)
@@ -63,9 +87,10 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
     """Group the polygons (at least one) by plane and give each plane its slab.
 
     ``slices`` (default: those the contours carry) are the image planes they were drawn on. A slab reaches half-way to the next plane that
-    has contours; where none follows, or slices lie between that were left without contours, half a slice spacing. Contours drawn on every
-    second, third .. slice throughout bridge those between, as far as ``bridged`` says; beyond it, and where the contours say so
-    (``stands_alone``), each stands for its own slice. Polygons
+    has contours; where none follows, or slices lie between that were left without contours, half a slice spacing. Slices left out between
+    contours drawn on every second, third .. slice throughout are bridged as far as ``bridged`` says, and other gaps up to WIDEST_SPACING_MM
+    where the outlines on both sides lie over each other and no narrower step is usual (``as_drawn``); beyond that, and where the contours
+    say so (``stands_alone``), each stands for its own slice. An open end reaches as far as the other side of its plane. Polygons
     that lie on one slice but for rounding are one plane where they are outline and hole, or apart; outlines drawn twice, or across each
     other, share the slab. Without slices the spacing is read off the contours; a single plane takes ``grid``'s step along the normal.
     ``slab_mm`` gives every plane this thickness instead. Raises StructureError for polygons that are not planar or not parallel,
@@ -99,10 +124,23 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
         return any(_overlap(a, b) for a, b in meeting.pairs(here, following))
 
     alone = slices is not None and stands_alone(contours, slices)
-    slabs = slabs_of(planes, on, slab_mm, single, overlap, alone=alone)
+    slabs, gaps = slabs_of(planes, on, slab_mm, single, overlap, alone=alone)
     sorted_points = np.concatenate([contours.polygons[p] for p in order])
     sorted_starts = np.concatenate([[0], np.cumsum(np.diff(starts)[order])]).astype(np.int64)
-    return Planes(sorted_points, sorted_starts, np.append(heads, len(order)).astype(np.int64), normal, slabs)
+    return Planes(sorted_points, sorted_starts, np.append(heads, len(order)).astype(np.int64), normal, slabs, gaps)
+
+
+def gaps_of(contours: Contours) -> Gaps:
+    """Slices without contours between those (at least one) of a structure, and which of them it fills. None where it is not known on which
+    slices they were drawn, or they lie across these. Raises what ``sort_into_planes`` raises."""
+    slices = contours.slices
+    nothing = Gaps(np.zeros(0), np.zeros(0), np.zeros(0, bool))
+    if slices is None or len(slices.offsets_mm) < 2:
+        return nothing
+    axes = np.stack([slices.normal, slices.column, slices.row])
+    grid = Geometry.regular((1, *slices.shape), (1.0, *slices.pixel_mm), tuple(slices.origins_mm[0].tolist()), axes)
+    planes = sort_into_planes(contours, grid)
+    return planes.gaps if np.array_equal(planes.normal, slices.normal) else nothing
 
 
 def area_vectors(points: Floats, starts: Ints) -> Floats:
@@ -311,24 +349,25 @@ def slabs_of(
     overlap: Callable[[int], bool],
     *,
     alone: bool = False,
-) -> Floats:
-    """(planes, 2) from where to where each of the growing ``planes`` reaches; ``slices`` are the growing image planes, where known;
-    ``overlap(n)`` whether outlines of plane n and the next lie over each other; ``alone`` whether each plane stands for its own slice."""
+) -> tuple[Floats, Gaps]:
+    """(planes, 2) from where to where each of the growing ``planes`` reaches, and the gaps between them; ``slices`` are the growing image
+    planes, where known; ``overlap(n)`` whether outlines of plane n and the next lie over each other; ``alone`` whether each plane stands
+    for its own slice."""
     if slab_mm is not None:
-        return np.stack([planes - slab_mm / 2, planes + slab_mm / 2], axis=1)
+        return np.stack([planes - slab_mm / 2, planes + slab_mm / 2], axis=1), Gaps(np.zeros(0), np.zeros(0), np.zeros(0, bool))
     index = _on_slices(planes, slices) if slices is not None else None
     if slices is not None and index is not None and _drawn_on(index):
         planes = np.where(index >= 0, slices[np.maximum(index, 0)], planes)
-        below, above, joined = _steps_on_slices(planes, index, slices, overlap, 1 if alone else drawn_every(index))
+        below, above, joined, wide = _steps_on_slices(planes, index, slices, overlap, alone)
     else:
         if slices is not None:
             single_mm = float(np.median(np.diff(slices)))
-        below, above, joined = _steps_of_contours(planes, single_mm)
+        below, above, joined, wide = _steps_of_contours(planes, single_mm, overlap)
     middle = (planes[1:] + planes[:-1]) / 2
     low, high = planes - below / 2, planes + above / 2
     high[:-1] = np.where(joined, middle, np.minimum(high[:-1], middle))
     low[1:] = np.where(joined, middle, np.maximum(low[1:], middle))
-    return np.stack([low, high], axis=1)
+    return np.stack([low, high], axis=1), Gaps(planes[:-1], np.diff(planes), joined).only(wide)
 
 
 def nearest_of(values: Floats, growing: Floats) -> Ints:
@@ -349,15 +388,15 @@ def _on_slices(planes: Floats, slices: Floats) -> Ints:
 
 
 def _drawn_on(index: Ints) -> bool:
-    """Whether the planes were drawn on these slices: half of them and more lie on one."""
-    return bool((index >= 0).mean() >= 0.5)
+    """Whether the planes were drawn on these slices: nearly all of them lie on one."""
+    return bool((index >= 0).mean() >= _DRAWN_ON)
 
 
 def _steps_on_slices(
-    planes: Floats, index: Ints, slices: Floats, overlap: Callable[[int], bool], every: int
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Step below and above each plane where nothing joins, and which planes join the next: no slice left out between (``bridged``), of
-    planes drawn on one slice in ``every``."""
+    planes: Floats, index: Ints, slices: Floats, overlap: Callable[[int], bool], alone: bool
+) -> tuple[Floats, Floats, Bools, Bools]:
+    """Step below and above each plane where nothing joins, which planes join the next, and between which slices were left out."""
+    every = 1 if alone else drawn_every(index)
     gap = np.diff(slices)
     up = np.searchsorted(slices, planes + SAME_PLANE_MM, "right") - 1
     down = np.searchsorted(slices, planes - SAME_PLANE_MM, "left") - 1
@@ -365,16 +404,49 @@ def _steps_on_slices(
     below = gap[np.clip(down, 0, len(gap) - 1)]
     between = np.searchsorted(slices, planes[1:] - SAME_PLANE_MM, "left") - np.searchsorted(slices, planes[:-1] + SAME_PLANE_MM, "right")
     both = (index[1:] >= 0) & (index[:-1] >= 0)
-    far = both & (every <= MOST_APART) & (between >= 1) & (between < every) & (np.diff(planes) > WIDEST_SPACING_MM)
-    over = np.array([bool(is_far) and overlap(n) for n, is_far in enumerate(far)], dtype=bool)
-    body = np.isin(index, [index[1:][over], index[:-1][over]])  # its open ends reach as far as what joins it
+    apart = np.diff(planes)
+    far = both & (every <= MOST_APART) & (between >= 1) & (between < every) & (apart > WIDEST_SPACING_MM)
+    mixed = both & (between >= every) & (between >= 1) & (apart <= WIDEST_SPACING_MM + SAME_PLANE_MM) & (not alone)
+    mixed[between >= 0] &= as_drawn(between[between >= 0] + 1)
+    over = np.array([bool(asked) and overlap(n) for n, asked in enumerate(far | mixed)], dtype=bool)
+    body = np.isin(index, [index[1:][over & far], index[:-1][over & far]])  # its open ends reach as far as what joins it
     below, above = (np.where(bridged(every, every * step, every, body), every * step, step) for step in (below, above))
-    near = np.diff(planes) <= _BRIDGED * np.maximum(above[:-1], below[1:])
-    joined = np.where(both, bridged(between + 1, np.diff(planes), every, over), near)
-    return below, above, joined
+    near = apart <= _BRIDGED * np.maximum(above[:-1], below[1:])
+    joined = np.where(both, bridged(between + 1, apart, every, over & far) | (over & mixed), near)
+    if every == 1:
+        below, above = _open_ends(apart, joined & (between >= 1), joined & (between < 0), below, above)
+    return below, above, joined, np.where(both, between >= 1, ~near)
 
 
-def bridged(steps: Ints | int, apart_mm: Floats, every: int, overlap: NDArray[np.bool_] | bool = False) -> NDArray[np.bool_]:
+def _open_ends(apart: Floats, bridging: Bools, same: Bools, below: Floats, above: Floats) -> tuple[Floats, Floats]:
+    """``below`` and ``above`` of planes whose other side bridges to the next: as far as that lies ``apart``. Planes on the ``same`` slice
+    are one here."""
+    first = np.flatnonzero(np.append(True, ~same))
+    last = np.append(first[1:] - 1, len(same))
+    below, above = below.copy(), above.copy()
+    for low, high in zip(first.tolist(), last.tolist(), strict=True):
+        up = high < len(apart) and bridging[high]
+        down = low > 0 and bridging[low - 1]
+        if up and not down:
+            below[low : high + 1] = np.maximum(below[low : high + 1], apart[high])
+        if down and not up:
+            above[low : high + 1] = np.maximum(above[low : high + 1], apart[low - 1])
+    return below, above
+
+
+def as_drawn(steps: Floats | Ints) -> Bools:
+    """Which steps from contour to contour belong to the way the structure was drawn: those no wider than the usual one and half of it (two
+    thirds of all steps are no wider than the usual), and wider ones that follow one another. A single wider one in a structure drawn on
+    neighbouring slices may have been left on purpose."""
+    if not len(steps):
+        return np.zeros(0, bool)
+    usual = np.sort(steps)[int(np.ceil(_USUAL * len(steps) - 1e-9)) - 1]
+    wide = np.asarray(steps > (_BRIDGED + 1e-3) * usual)
+    padded = np.concatenate([[False], wide, [False]])
+    return np.asarray(~wide | padded[:-2] | padded[2:])
+
+
+def bridged(steps: Ints | int, apart_mm: Floats, every: int, overlap: Bools | bool = False) -> Bools:
     """Whether two contours reach out to each other that lie ``steps`` slices and ``apart_mm`` from each other, in a structure drawn on one
     slice in ``every``: neighbouring slices always, others up to WIDEST_SPACING_MM, and beyond it those that lie over each other in the
     plane (``overlap``) where it is drawn on every second or third (MOST_APART). A fine CT drawn every 5 mm is one thing, and so is a body
@@ -395,22 +467,25 @@ def drawn_every(index: Ints) -> int:
     return int(values[most]) if counts[most] >= 0.75 * len(steps) else 1
 
 
-def _steps_of_contours(planes: Floats, single_mm: float) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+def _steps_of_contours(planes: Floats, single_mm: float, overlap: Callable[[int], bool]) -> tuple[Floats, Floats, Bools, Bools]:
     """As ``_steps_on_slices``, with the spacing read off the planes: the commonest gap, or runs of three and more equal gaps."""
     gap = np.diff(planes)
     plausible = gap[gap <= WIDEST_SPACING_MM]
     if not len(plausible):
         step = np.full(len(planes), single_mm)
-        return step, step, np.zeros(len(gap), bool)
+        return step, step, np.zeros(len(gap), bool), np.ones(len(gap), bool)
     ranked = np.sort(plausible)
     votes = np.searchsorted(ranked, 1.05 * plausible, "right") - np.searchsorted(ranked, 0.95 * plausible, "left")
     common = float(plausible[votes == votes.max()].min())
-    joined = (gap <= _BRIDGED * common) | (_in_runs(gap) & (gap <= WIDEST_SPACING_MM))
+    wide = gap > (_BRIDGED + 1e-3) * common
+    joined = ~wide | (_in_runs(gap) & (gap <= WIDEST_SPACING_MM))
+    mixed = ~joined & (gap <= WIDEST_SPACING_MM + SAME_PLANE_MM) & as_drawn(gap)
+    joined |= np.array([bool(asked) and overlap(n) for n, asked in enumerate(mixed)], dtype=bool)
     step = np.where(joined, gap, common)  # an open end reaches as far as the plane's other, joined side
-    return np.append(step, common), np.append(common, step), joined
+    return np.append(step, common), np.append(common, step), joined, wide
 
 
-def _in_runs(gap: Floats) -> NDArray[np.bool_]:
+def _in_runs(gap: Floats) -> Bools:
     """Which gaps belong to a run of at least three equal ones (within 5 %)."""
     same = np.abs(np.diff(gap)) <= 0.05 * gap[1:]
     pairs = np.convolve(same, [1, 1])[: len(same) + 1] if len(same) else np.zeros(len(gap))

@@ -23,7 +23,10 @@ from oncontour.io.dicom.source import DicomSource
 
 _ROUNDED = 0.005
 """Part of the maximum by which doses of fraction groups may miss that of their plan when added up: each is rounded on its own."""
-_DATES = ("StructureSetDate", "StructureSetTime", "InstanceCreationDate", "InstanceCreationTime", "SOPClassUID", "SOPInstanceUID")
+_DATES = (
+    *("StructureSetDate", "StructureSetTime", "InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime"),
+    *("SOPClassUID", "SOPInstanceUID"),
+)
 _PLAN = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -129,11 +132,12 @@ def _is_plain(file: SeriesFiles) -> bool:
 
 
 def date_of(file: SeriesFiles) -> str:
-    """Date and time of a structure set, else of the instance, as digits; "" where the file has none."""
+    """Date and time of a structure set, else of the instance, else of its content (as of a segmentation, PS3.3 C.7.6.16.1), as digits; ""
+    where the file has none."""
     header = read_header(file.path, _DATES)
     if header is None:
         return ""
-    return "".join(header.plain(key) for key in _DATES[:2]) or "".join(header.plain(key) for key in _DATES[2:4])
+    return next((told for n in (0, 2, 4) if (told := "".join(header.plain(key) for key in _DATES[n : n + 2]))), "")
 
 
 def _digest(path: Path) -> bytes:

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.core.contours import Slices
+from oncontour.core.contours import Contours, Slices
 from oncontour.errors import LimitError
 
 Floats = NDArray[np.float64]
@@ -70,9 +70,9 @@ class Outlines:
         return Outlines(self.points[wanted], _starts(self.lengths - closed))
 
 
-def sound(outlines: Outlines, name: str, slices: Slices | None, notes: list[str], *, alone: bool = False) -> Outlines:
-    """``outlines`` without those that enclose nothing, doubles on one slice, and those in other planes than
-    the rest; what is left out is noted. ``alone``: none is taken to reach to the next, so that nothing is to be said of it.
+def sound(outlines: Outlines, name: str, slices: Slices | None, notes: list[str]) -> Outlines:
+    """``outlines`` without those that enclose nothing, doubles on one slice, and those in other planes than the rest; what is left out is
+    noted.
 
     Raises LimitError beyond MAX_ALIKE.
     """
@@ -99,7 +99,7 @@ def sound(outlines: Outlines, name: str, slices: Slices | None, notes: list[str]
     if across.any():
         notes.append(f"{name!r}: {int(across.sum())} contour(s) lie across the planes of the others: left out")
     if slices is not None and np.array_equal(normal, slices.normal):
-        notes += _off_the_slices(offsets[single], slices, name, alone)
+        notes += _off_the_slices(offsets[single], slices, name)
     return outlines.kept(single & ~across)
 
 
@@ -191,25 +191,33 @@ def _apart(a: Floats, b: Floats, normal: Floats) -> float:
     return max(found, 1e-12)
 
 
-def _off_the_slices(offsets: Floats, slices: Slices, name: str, alone: bool) -> list[str]:
-    from oncontour.raster.planes import MOST_APART, SAME_PLANE_MM, WIDEST_SPACING_MM, bridged, drawn_every, nearest_of
+def _off_the_slices(offsets: Floats, slices: Slices, name: str) -> list[str]:
+    from oncontour.raster.planes import SAME_PLANE_MM, nearest_of
 
-    at = slices.offsets_mm
     planes = np.unique(offsets)
-    nearest = nearest_of(planes, at)
-    gap = np.abs(planes - at[nearest])
-    notes = []
-    if (gap > SAME_PLANE_MM).any():
-        notes.append(f"{name!r}: {int((gap > SAME_PLANE_MM).sum())} of its planes lie up to {gap.max():.2f} mm off the nearest slice")
-    held = np.unique(nearest)
-    every = 1 if alone else drawn_every(held)
-    if every > 1:
-        steps, apart = np.diff(held), np.diff(at[held])
-        usual = steps == every
-        if bridged(steps, apart, every)[usual].all():
-            how = ": each contour is taken to reach half-way to the next"
-        else:
-            lone = "stands for its own slice alone" if every > MOST_APART else "reaches half-way to the next only where the two overlap"
-            how = f", up to {float(apart[usual].max()):.1f} mm apart: beyond {WIDEST_SPACING_MM:g} mm a contour {lone}"
-        notes.append(f"{name!r} is drawn on one slice in {every}{how}")
+    gap = np.abs(planes - slices.offsets_mm[nearest_of(planes, slices.offsets_mm)])
+    off = gap > SAME_PLANE_MM
+    return [f"{name!r}: {int(off.sum())} of its planes lie up to {gap.max():.2f} mm off the nearest slice"] if off.any() else []
+
+
+def between(contours: Contours, name: str) -> list[str]:
+    """What is to be said of slices without contours between those of a structure: which are filled, and which stay empty."""
+    from oncontour.raster.planes import WIDEST_SPACING_MM, Gaps, gaps_of
+
+    def where(gaps: Gaps) -> str:
+        low, high = (f"{value:.4g}" for value in (gaps.apart_mm.min(), gaps.apart_mm.max()))
+        apart = f"{low} to {high} mm" if low != high else f"{low} mm"
+        return f"{name!r}: slices without contours between contours {apart} apart ({len(gaps)}, the first above {gaps.from_mm[0]:.1f} mm)"
+
+    try:
+        gaps = gaps_of(contours) if len(contours) else None
+    except LimitError:  # filling refuses the structure, and says so
+        gaps = None
+    if gaps is None:
+        return []
+    filled, empty = gaps.only(gaps.filled), gaps.only(~gaps.filled)
+    notes = [f"{where(filled)} are filled: each contour is taken to reach half-way to the next"] if len(filled) else []
+    if len(empty):
+        near = bool((empty.apart_mm <= WIDEST_SPACING_MM).any())
+        notes.append(f"{where(empty)} stay empty" + (": make sure that no contour was forgotten" if near else ""))
     return notes

@@ -48,6 +48,8 @@ class _Found:
     names: dict[str, str] = field(default_factory=dict)
     unmapped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    owner: dict[str, SeriesFiles] = field(default_factory=dict)
+    """Which file each structure is from."""
 
 
 def read_dicom(
@@ -242,7 +244,7 @@ def _drawn_on(case: Case, file: SeriesFiles, same_frame: bool) -> Case:
     from oncontour.io.dicom.rtstruct import read_structure_set
     from oncontour.io.dicom.rtstruct_read import StructureSet
     from oncontour.io.dicom.seg import read_seg
-    from oncontour.io.dicom.structure_sets import read_near
+    from oncontour.io.dicom.structure_sets import doubts, read_near
 
     bare = case.without_structures() if case.images else case
     source = case.source if isinstance(case.source, DicomSource) else None
@@ -255,21 +257,31 @@ def _drawn_on(case: Case, file: SeriesFiles, same_frame: bool) -> Case:
         found = read_seg(file.path, geometry=case.geometry, source=source)
         _check_frame(found.frame_of_reference_uid, case, file.path)
     drawn = bare.with_contours(found.contours) if isinstance(found, StructureSet) else bare.with_masks(found.masks)
-    notes = tuple(dict.fromkeys((*bare.facts.get("notes", ()), *found.notes)))
+    doubted = doubts(file, source) if source is not None else []
+    notes = tuple(dict.fromkeys((*bare.facts.get("notes", ()), *found.notes, *doubted)))
     return replace(drawn, facts={**bare.facts, "names": dict(found.names), "unmapped": found.unmapped, "notes": notes})
 
 
 def _in_frame_of(case: Case, found: Case, theirs: str, patient_id: str, path: Path, same_frame: bool) -> Case:
     """``found``, which lies in frame of reference ``theirs``; with ``same_frame`` also where that of ``case`` has another name."""
-    from oncontour.io.dicom.structure_sets import accepted, check_on_slices, check_same_patient
+    from oncontour.io.dicom.structure_sets import accepted, check_on_slices, check_same_patient, of_another_patient, of_another_series
 
-    source = case.source
-    if not isinstance(source, DicomSource) or not same_frame or theirs == source.frame_of_reference_uid:
-        _check_frame(theirs, case, path)
+    source, doubted = case.source, list[Note]()
+    if not isinstance(source, DicomSource):
         return found
-    check_same_patient(patient_id, source, path)
-    check_on_slices(source, path, contours=found.contours.values(), masks=[found.mask(name) for name in found.masks])
-    return replace(found, facts={**found.facts, "notes": (*found.facts.get("notes", ()), accepted(path, theirs, source))})
+    if same_frame and theirs != source.frame_of_reference_uid:
+        check_same_patient(patient_id, source, path)
+        grid = case.geometry if case.images else None
+        check_on_slices(source, path, contours=found.contours.values(), masks=[found.mask(name) for name in found.masks], grid=grid)
+        doubted.append(accepted(path, theirs, source))
+    else:
+        _check_frame(theirs, case, path)
+        drawn_on = found.source.series_uid if isinstance(found.source, DicomSource) else ""
+        if theirs and theirs == source.frame_of_reference_uid and drawn_on != source.series_uid:
+            doubted.append(of_another_series(path.name, [drawn_on]))
+        if patient_id != source.patient.get("PatientID", ""):
+            doubted.append(of_another_patient([path.name]))
+    return replace(found, facts={**found.facts, "notes": tuple(dict.fromkeys((*found.facts.get("notes", ()), *doubted)))})
 
 
 def _check_frame(theirs: str, case: Case, path: Path) -> None:
@@ -284,12 +296,11 @@ def _check_frame(theirs: str, case: Case, path: Path) -> None:
 
 def _of_another_patient(files: Sequence[SeriesFiles], series: SeriesFiles, source: DicomSource) -> list[str]:
     """What UIDs say belongs to the images and PatientID says does not: read, but not without a word."""
-    from oncontour.io.dicom.structure_sets import Standing, standing
+    from oncontour.io.dicom.structure_sets import Standing, of_another_patient, standing
 
     objects = [f for f in files if f.kind in ("RTSTRUCT", "SEG", "RTDOSE") and standing(f, source) is not Standing.ELSEWHERE]
-    names = ", ".join(f.path.name for f in objects if f.patient_id != series.patient_id)
-    what = f"another PatientID than that of the images, which its UIDs refer to: make sure that it is theirs: {names}"
-    return [Note(NoteCode.ANOTHER_PATIENT_ID, what)] if names else []
+    names = [f.path.name for f in objects if f.patient_id != series.patient_id]
+    return [of_another_patient(names)] if names else []
 
 
 def _of_others(files: Iterable[SeriesFiles]) -> list[str]:
@@ -320,29 +331,49 @@ def _structure_sets(
 
 
 def _add_structures(found: _Found, file: SeriesFiles, source: DicomSource, volume: Volume, same_frame: bool) -> None:
+    """What ``file`` holds, but for structures of names that are there already: those of nearer, or newer, files come first."""
     from oncontour.io.dicom.rtstruct_read import StructureSet
     from oncontour.io.dicom.structure_sets import read_near
 
     read = read_near(file, volume.geometry, source, same_frame)
     if isinstance(read, StructureSet):
-        found.contours.update(read.contours)
-        found.names.update(read.names)
-        found.unmapped += read.unmapped
-        found.notes += read.notes
+        drawn = _new(found, file, list(read.contours))
+        found.contours.update({name: read.contours[name] for name in drawn})
     else:
-        _add_segments(found, file, read)
+        _check_newest(found, file, read)
+        drawn = _new(found, file, list(read.masks))
+        found.masks.update({name: read.masks[name] for name in drawn})
+    found.owner.update(dict.fromkeys(drawn, file))
+    found.names.update({name: original for name, original in read.names.items() if name in drawn})
+    found.unmapped += [name for name in read.unmapped if name not in found.unmapped]
+    found.notes += read.notes
 
 
-def _add_segments(found: _Found, file: SeriesFiles, segments: Segments) -> None:
-    double = [name for name in segments.masks if name in found.contours or name in found.masks]
+def _new(found: _Found, file: SeriesFiles, names: Sequence[str]) -> list[str]:
+    """Which of these structures of ``file`` are not there yet; the others are noted."""
+    double = [name for name in names if name in found.owner]
     if double:
-        what = f"segments of {file.path.name} left out, as there are structures of that name: {', '.join(double)}"
+        of = ", ".join(dict.fromkeys(found.owner[name].path.name for name in double))
+        kind = "structures" if file.kind == "RTSTRUCT" else "segments"
+        what = f"{kind} of {file.path.name} left out, as there are structures of that name in {of}: {', '.join(double)}"
         found.notes.append(Note(NoteCode.STRUCTURES_LEFT_OUT, what))
-    new = {name: mask for name, mask in segments.masks.items() if name not in double}
-    found.masks.update(new)
-    found.names.update({name: segments.names[name] for name in new})
-    found.unmapped += [name for name in segments.unmapped if name not in found.unmapped]
-    found.notes += segments.notes
+    return [name for name in names if name not in double]
+
+
+def _check_newest(found: _Found, file: SeriesFiles, segments: Segments) -> None:
+    """Raise StructureError where another SEG of the same date has the same segment, of other voxels: neither is the newest, nor kept."""
+    from oncontour.io.dicom.doses import date_of
+    from oncontour.io.dicom.structure_sets import PICK_ONE, listed
+
+    date = date_of(file)
+    twice = [name for name in segments.masks if name in found.masks and date_of(found.owner[name]) == date]
+    differing = [name for name in twice if not np.array_equal(found.masks[name].array, segments.masks[name].array)]
+    if differing:
+        others = list(dict.fromkeys(found.owner[name] for name in differing))
+        for name in differing:
+            del found.masks[name], found.names[name], found.owner[name]
+        what = f"{', '.join(differing)} in several segmentations ({date or 'no date'}) and none is the newest"
+        raise StructureError(f"{what}: {listed([*others, file])}", hint=PICK_ONE)
 
 
 def _add_dose(found: _Found, files: Sequence[SeriesFiles], source: DicomSource, wanted: Sequence[str | Path]) -> dict[str, Any]:

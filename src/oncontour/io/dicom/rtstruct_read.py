@@ -21,10 +21,10 @@ from pydicom.dataset import Dataset
 from oncontour.core.contours import Contours, Slices
 from oncontour.core.notes import KEPT, Note
 from oncontour.errors import FormatError, LimitError, OncontourError, StructureError
-from oncontour.io.dicom.alone import is_marked
+from oncontour.io.dicom.alone import marked_slices
 from oncontour.io.dicom.dicomfile import DEFLATED, EXPLICIT_BIG
 from oncontour.io.dicom.elements import Element, Elements
-from oncontour.io.dicom.outlines import Outlines, sound
+from oncontour.io.dicom.outlines import Outlines, between, sound
 from oncontour.io.dicom.source import SAME_FRAME_WAY, DicomSource
 from oncontour.io.names import to_tg263
 
@@ -89,8 +89,11 @@ def read_rtstruct(rtstruct: Path | str | Dataset, *, source: DicomSource | None 
     return dict(found.contours), found.notes
 
 
-def read_structure_set(rtstruct: Path | str | Dataset, *, source: DicomSource | None = None) -> StructureSet:
+def read_structure_set(
+    rtstruct: Path | str | Dataset, *, source: DicomSource | None = None, same_frames: Sequence[str] = ()
+) -> StructureSet:
     """Everything an RTSTRUCT says of its structures; with ``source`` the contours know the image planes they were drawn on.
+    ``same_frames``: frames of reference that are taken for that of ``source``.
 
     Only closed planar contours are filled structures: points, open lines and contours of one or two points are left out and noted, as are
     doubles on one slice (XOR would erase both). A structure without contours is taken as not contoured and left out, unless the file
@@ -103,7 +106,7 @@ def read_structure_set(rtstruct: Path | str | Dataset, *, source: DicomSource | 
     where = "dataset" if isinstance(rtstruct, Dataset) else str(rtstruct)
     try:
         file = open_rtstruct(rtstruct)
-        return _structure_set(file, source)
+        return _structure_set(file, source, same_frames)
     except OncontourError:
         raise
     except (ValueError, KeyError, IndexError, LookupError, OverflowError, ArithmeticError, RecursionError, MemoryError) as error:
@@ -200,12 +203,12 @@ def _looks_explicit(start: bytes) -> bool:
 # ---- the structures
 
 
-def _structure_set(file: RtstructFile, source: DicomSource | None) -> StructureSet:
+def _structure_set(file: RtstructFile, source: DicomSource | None, same_frames: Sequence[str]) -> StructureSet:
     whence = decoded(file, SET_DESCRIPTION)
     notes: list[str] = [Note(code, text) for code, text in KEPT.items() if text in whence]
     rois = _rois(file, notes)
     frame = _frame_of_reference(file, rois)
-    rois = _in_frame(rois, frame, source, file.where, notes)
+    rois = _in_frame(rois, frame, source, same_frames, file.where, notes)
     slices = None if source is None else slices_of(source)
     shapes = _shapes(file, {roi.number for roi in rois}, notes)
     drawn = _drawn(file, rois, shapes, slices, notes)
@@ -306,7 +309,9 @@ def _frame_of_reference(file: RtstructFile, rois: Sequence[Roi]) -> str:
     return max(uids, key=uids.count)
 
 
-def _in_frame(rois: list[Roi], frame: str, source: DicomSource | None, where: str, notes: list[str]) -> list[Roi]:
+def _in_frame(
+    rois: list[Roi], frame: str, source: DicomSource | None, same_frames: Sequence[str], where: str, notes: list[str]
+) -> list[Roi]:
     """The structures in the frame of reference of ``source``; StructureError where it is none of them."""
     if source is None:
         return rois
@@ -314,7 +319,7 @@ def _in_frame(rois: list[Roi], frame: str, source: DicomSource | None, where: st
         notes.append(f"the {'images' if frame else 'structures'} name no frame of reference: taken as lying in the same")
         return rois
     theirs = source.frame_of_reference_uid
-    here = [roi for roi in rois if (roi.frame_of_reference_uid or frame) == theirs]
+    here = [roi for roi in rois if (roi.frame_of_reference_uid or frame) in (theirs, *same_frames)]
     if rois and not here:
         raise StructureError(
             f"the structures lie in frame of reference {frame}, the images in {source.frame_told}",
@@ -430,20 +435,22 @@ def _contours(file: RtstructFile, roi: Roi, shape: _Shape, slices: Slices | None
         others = sorted({kind for kind in shape.kinds if kind not in _FILLED})
         notes.append(f"{roi.original!r}: {len(shape.kinds) - len(filled)} contour(s) of type {', '.join(others)} enclose nothing: left out")
     outlines = _outlines(file, roi, shape, filled, notes)
-    alone = slices is not None and _stand_alone(file, roi, shape, outlines, slices)
-    outlines = sound(outlines, roi.original, slices, notes, alone=alone)
+    theirs = None if slices is None else _stand_alone(file, roi, shape, outlines, slices)
+    outlines = sound(outlines, roi.original, slices, notes)
     if not len(outlines):
         notes.append(f"{roi.original!r} has no closed contour: taken as not contoured")
         return None
-    return Contours(tuple(outlines[n] for n in range(len(outlines))), shape.colour, slices, alone)
+    contours = Contours(tuple(outlines[n] for n in range(len(outlines))), shape.colour, theirs or slices, theirs is not None)
+    notes += [] if contours.alone else between(contours, roi.original)
+    return contours
 
 
-def _stand_alone(file: RtstructFile, roi: Roi, shape: _Shape, outlines: Outlines, slices: Slices) -> bool:
-    """Whether these are contours that we wrote, unchanged, on these slices (``io.dicom.alone``)."""
+def _stand_alone(file: RtstructFile, roi: Roi, shape: _Shape, outlines: Outlines, slices: Slices) -> Slices | None:
+    """The slices that contours which we wrote were drawn on, where these are such, unchanged (``io.dicom.alone``)."""
     if len(outlines) < len(shape.kinds) or not outlines.lengths.all():
-        return False
+        return None
     data = (file.elements.data[first:last] for first, last in zip(shape.starts, shape.stops, strict=True))
-    return is_marked(roi.description, data, outlines.points[outlines.heads] @ slices.normal, slices)
+    return marked_slices(roi.description, data, outlines, slices)
 
 
 def _outlines(file: RtstructFile, roi: Roi, shape: _Shape, chosen: Sequence[int], notes: list[str]) -> Outlines:

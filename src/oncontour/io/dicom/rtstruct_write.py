@@ -216,18 +216,16 @@ def _structures(
         contours = _contours(case, key, slices, holes)
         colour = colours.get(key) or contours.colour or colour_of(n)
         texts = tuple(_texts(contours, slices)) if len(contours) else ()
-        number, kind, description = max(numbers, default=0) + 1 + n, interpreted_type(key), _alone(contours, texts, slices)
+        number, kind, description = max(numbers, default=0) + 1 + n, interpreted_type(key), _alone(contours, texts)
         out.append(_Structure(number, name, kind, colour, contours, texts, observations.get(key, ""), description))
     return out
 
 
-def _alone(contours: Contours, texts: Sequence[bytes], slices: Slices) -> str:
+def _alone(contours: Contours, texts: Sequence[bytes]) -> str:
     """What says that each contour stands for its slice alone (``io.dicom.alone``), "" where that is not so."""
-    from oncontour.raster.planes import stands_alone
-
-    if not stands_alone(contours, slices):
+    if not contours.alone or contours.slices is None or not len(contours):
         return ""
-    return mark(texts, np.array([polygon[0] for polygon in contours]) @ slices.normal, slices)
+    return mark(texts, np.array([polygon[0] for polygon in contours]), contours.slices)
 
 
 def _contours(case: Case, name: str, slices: Slices, holes: Literal["xor", "keyhole"]) -> Contours:

@@ -151,6 +151,19 @@ def what_is_read(path: Path) -> tuple[object, ...]:
     return file.plain("FrameOfReferenceUID"), kind, labels, places, sizes, voxels.digest()
 
 
+def planes_drawn(path: Path) -> tuple[Floats, Floats]:
+    """Where the frames of a SEG lie that hold voxels (n, 3), LPS mm, and the normal of all. Raises what ``read_seg`` raises."""
+    file = read_header(path, _KEYWORDS)
+    if file is None or file.sop_class_uid not in (SEGMENTATION, LABEL_MAP):
+        raise StructureError("not a DICOM Segmentation", where=str(path))
+    try:
+        content = _content(file)
+        held = [n for n in range(len(content.frames.segment)) if content.pixels(n).any()]
+    except SeriesError as error:
+        raise StructureError(error.what, where=error.where) from error
+    return content.frames.position_mm[held], np.cross(content.frames.row, content.frames.column)
+
+
 @dataclass(frozen=True, eq=False)
 class _Layout:
     """Where frames go: ``sheet``, of each frame the plane that it is drawn on (-1: left out), and ``shares`` (planes, k), what part of each
