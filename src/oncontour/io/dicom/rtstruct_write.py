@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -133,8 +133,8 @@ def write_rtstruct(
 def drawn_on_other_slices(case: Case) -> tuple[str, ...]:
     """The structures (contours without a mask) that would be other voxels on the case's grid if they were written as drawn to a series
     with one image for each slice of that grid, as ``write_series`` makes it: how far a contour reaches is told by the slices round it, and
-    these are others, as where uneven slices lie on a finer grid. None where they are the same but for
-    rounding, as the slices of an even series may be."""
+    these are others, as where uneven slices lie on a finer grid. Asked of a reader that fills no slice between contours, as many do not.
+    None where the slices are the same but for rounding, as those of an even series may be."""
     from oncontour.raster import fill
 
     grid = case.geometry
@@ -146,7 +146,7 @@ def drawn_on_other_slices(case: Case) -> tuple[str, ...]:
     return tuple(
         name
         for name, contours in elsewhere.items()
-        if not np.array_equal(fill(contours, grid, slices=slices).array, fill(contours, grid).array)
+        if not np.array_equal(fill(replace(contours, slices=slices, alone=True), grid).array, fill(contours, grid).array)
     )
 
 
