@@ -132,9 +132,9 @@ def write_rtstruct(
 
 def drawn_on_other_slices(case: Case) -> tuple[str, ...]:
     """The structures (contours without a mask) that would be other voxels on the case's grid if they were written as drawn to a series
-    with one image for each slice of that grid, as ``write_series`` makes it: how far a contour reaches is told by the slices round it, and
-    these are others, as where uneven slices lie on a finer grid. Asked of a reader that fills no slice between contours, as many do not.
-    None where the slices are the same but for rounding, as those of an even series may be."""
+    with one image for each slice of that grid, as ``write_series`` makes it, or would leave slices without contours between: how far a
+    contour reaches is told by the slices round it, and these are others, as where uneven slices lie on a finer grid. None where they are
+    the same but for rounding, as the slices of an even series may be."""
     from oncontour.raster import fill
 
     grid = case.geometry
@@ -146,8 +146,18 @@ def drawn_on_other_slices(case: Case) -> tuple[str, ...]:
     return tuple(
         name
         for name, contours in elsewhere.items()
-        if not np.array_equal(fill(replace(contours, slices=slices, alone=True), grid).array, fill(contours, grid).array)
+        if _leaves_gaps(contours, slices) or not np.array_equal(fill(contours, grid, slices=slices).array, fill(contours, grid).array)
     )
+
+
+def _leaves_gaps(contours: Contours, slices: Slices) -> bool:
+    """Whether ``slices`` have some between contours of a person that those drawn on had not: we would fill them, others may not."""
+    from oncontour.raster.planes import gaps_of
+
+    if contours.alone or contours.slices is None:
+        return False
+    before, after = (gaps_of(replace(contours, slices=one)) for one in (contours.slices, slices))
+    return bool(after.filled.sum() > before.filled.sum())
 
 
 def left_empty_between(case: Case, slices: Slices) -> tuple[str, ...]:
