@@ -173,6 +173,7 @@ def test_where_nobody_knows_how_sure_the_drawer_was_a_model_judges_that_need_not
     monkeypatch.setattr(scoring, "load", lambda **_: Assessor(plain, "torch", 1, use_gate=False))
     assert not any(one["scored"] for one in scoring.score(theirs, assessor)[0].scores["assess"]["structures"].values()), "somebody's model"
     monkeypatch.setattr(scoring, "UNTOLD", {assessor.card.name: "plain"})
+    monkeypatch.setattr(scoring, "is_shipped", lambda card: card.name)
     empty = theirs.with_masks({"PTV_7000": theirs.masks["Parotid_L"].map(np.zeros_like)})
     scored, models = scoring.score(empty, assessor)
     assert scored.scores["assess"]["structures"].pop("PTV_7000")["why"] == "The model was not made for PTV_7000."
@@ -222,6 +223,7 @@ def test_who_knows_both_gives_way_where_it_is_not_told_or_the_asked_model_drew(
     drew, told, judges, notes, shipped_ones, drawer, case, monkeypatch
 ):
     monkeypatch.setattr(Opinion, "of_one_hand", lambda *_: drew)
+    monkeypatch.setattr(scoring, "is_shipped", lambda card: card.name)
     found = case.without_structures().with_masks({n: case.mask(n) for n in NAMES})
     if told:
         found = drawn_by(drawer, case)
