@@ -72,8 +72,9 @@ def _timeless(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _uidless(path: Path) -> bytes:
-    """The data set as text, its own UIDs numbered, without dates and times."""
-    text = "\n".join(line for line in str(pydicom.dcmread(path)).splitlines() if not re.search(r" (DA|TM|DT): ", line))
+    """The data set as text, its own UIDs numbered, without dates and times, and without the length of the file meta information, which goes
+    with that of a new UID."""
+    text = "\n".join(line for line in str(pydicom.dcmread(path)).splitlines() if not re.search(r" (DA|TM|DT): |^\(0002,0000\)", line))
     numbered: dict[str, str] = {}
     return re.sub(r"(?<= UI: ).+", lambda uid: numbered.setdefault(uid.group(), f"UID {len(numbered)}"), text).encode()
 
