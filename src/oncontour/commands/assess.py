@@ -1,6 +1,6 @@
 """Anybody's contours judged without a truth: ``oncontour assess``; the bound redone on a clinic's own patients: ``oncontour calibrate``.
 
-read (io) -> score (tasks.assessing) -> scores.csv, report.html, report.json, all three or nothing
+read (io) -> score (quality.score) -> scores.csv, report.html, report.json, all three or nothing
 """
 
 from __future__ import annotations

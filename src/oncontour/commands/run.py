@@ -1,6 +1,6 @@
 """The main job: a CT folder becomes contours, judged slice by slice, a report for people and one for programs, all or nothing.
 
-read (io) -> choose models -> predict (tasks) -> score (scoring) -> dose and risk, where they are (plan, risk)
+read (io) -> choose models -> predict (contour) -> score (quality.score) -> dose and risk, where they are (dvh, risk)
     -> write RTSTRUCT (io), scores.csv, report.html, report.json
 """
 
