@@ -146,11 +146,6 @@ def shapes(path: Path | str) -> Shapes:
     return _shapes(header.tensors, Path(path).stat().st_size - header.offset, str(path))
 
 
-def weights_sha256(path: Path | str) -> str:
-    """SHA-256 of the tensor bytes of a safetensors file."""
-    return _digest(Path(path), _header(Path(path)).offset)
-
-
 def checked_card(path: Path | str) -> Card:
     """The card, after file and card were found to have the hashes it states. Raises ModelError when they do not."""
     path = Path(path)
