@@ -39,9 +39,9 @@ $(LOWEST)/.ready: pyproject.toml constraints-lowest.txt
 	touch $@
 
 lowest: $(LOWEST)/.ready
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q tests/test_cli.py tests/test_engine.py tests/test_report.py \
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q tests/test_cli.py tests/learn/test_engine.py tests/report/test_report.py \
 		tests/io/test_seg.py tests/io/test_textheader.py tests/io/test_series_compressed.py tests/metrics/test_stats.py tests/nets/test_unet.py
-	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q tests/test_train.py -k two_runs_of_one_seed
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q tests/learn/test_train.py -k two_runs_of_one_seed
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from oncontour.core.case import Case
 from oncontour.learn.card import shipped
 from oncontour.phantom import head_neck
+from oncontour.quality.inputs import AssessSettings
 from oncontour.quality.predict import BATCH, Assessor, load_assessor, refusal
 from oncontour.quality.rules import findings_or_why
-from oncontour.quality.task import AssessSettings, AssessTask
+from oncontour.quality.task import AssessTask
 
 NAMES = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", "PTV_7000")
 
@@ -35,7 +37,7 @@ def with_chances(case: Case) -> Case:
     """The case as a contour model leaves it for a quality model that asks how sure the drawer was: on the coarse grid, blurred masks."""
     coarse = case.geometry.resample((2.5, 4.0, 4.0))
     drawn = {n: case.mask(n).map(lambda a: a.astype(np.float32)).to(coarse) for n in NAMES}
-    return case.with_scores({"chances": {n: v.map(lambda a: np.rint(255 * a).astype(np.uint8)) for n, v in drawn.items()}})
+    return replace(case, probabilities={n: v.map(lambda a: np.rint(255 * a).astype(np.uint8)) for n, v in drawn.items()})
 
 
 def measure(assessor: Assessor, case: Case) -> None:

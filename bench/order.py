@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oncontour.commands import run as pipeline
+from oncontour.commands import run_contours
 from oncontour.contour.predict import load_contourer
 from oncontour.core.case import Case
 from oncontour.io.cohort import Cohort
@@ -53,12 +53,12 @@ def main() -> int:
         print(f"no patients at {chosen.cohort.name}: give a cohort, or set ONCONTOUR_DATA")
         return 0
     drawer = load_contourer(chosen.model, threads=chosen.threads)
-    first = scoring.first_for([chosen.model], pipeline.DEFAULT_MODELS.values())
+    first = scoring.first_for([chosen.model], run_contours.DEFAULT_MODELS.values())
     assessor = scoring.load(first=first, threads=chosen.threads)
     cohort, seen = Cohort.open(chosen.cohort), []
     for id in cohort.ids:
         case = cohort[id]
-        drawn, _ = pipeline.contour(case, [drawer], chances=True)
+        drawn, _ = run_contours.contour(case, [drawer], chances=True)
         seen.append(looked_at(scoring.score(drawn, assessor)[0], case))
     print(f"{len(seen)} patients, contours by {chosen.model}, judged by {first}")
     print(places_words(seen))

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,14 +79,17 @@ def scored(case: Case) -> Case:
     rng = np.random.default_rng(0)
     found = findings(case)
     said = scoring.unscored(case, found, "")
-    maps = {}
-    for name, words in said["structures"].items():
-        words["scored"], words["why"] = True, None
-        for row in words["slices"]:
+    structures, maps = {}, {}
+    for name, told in said.structures.items():
+        rows = []
+        for row in told.slices:
             dsc = float(1 - rng.beta(2, 12))
-            row |= {"dsc": dsc, "lower": max(0.0, dsc - 0.1), "class": "good" if dsc >= 0.95 else "medium" if dsc >= 0.8 else "bad"}
+            quality = "good" if dsc >= 0.95 else "medium" if dsc >= 0.8 else "bad"
+            rows.append(replace(row, dsc=dsc, lower=max(0.0, dsc - 0.1), quality=quality))
+        structures[name] = replace(told, scored=True, why=None, slices=tuple(rows))
         maps[name] = Volume((rng.random(case.geometry.shape) ** 8 * 255 * case.mask(name).array).astype(np.uint8), case.geometry)
-    return case.with_scores({"assess": {**said, "model": "made up", "sha256": "0" * 64, "coverage": 0.9, "error_maps": maps}})
+    told = replace(said, structures=structures, model="made up", sha256="0" * 64, coverage=0.9, error_maps=maps)
+    return replace(case, assessment=told)
 
 
 def record(case: Case, table: list[report.Row]) -> dict[str, object]:

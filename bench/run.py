@@ -70,7 +70,8 @@ def find_or_make(name: str, scratch: Path) -> str:
         return str(find(name))
     except ModelError:
         print(f"no model {name!r} here: an untrained net stands in for it")
-    from oncontour.contour.task import ContourSettings, ContourTask
+    from oncontour.contour.inputs import ContourSettings
+    from oncontour.contour.task import ContourTask
     from oncontour.learn.task import save_model
 
     organs = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible")

@@ -1,8 +1,10 @@
-"""Dosiomics: all texture families of a sphere of 92,000 voxels at 32 levels, beside mirp where it is installed; and a cohort of patients.
+"""Dosiomics: all texture families of a sphere of 92,000 voxels at 32 levels, beside mirp and pictologics where they are installed;
+and a cohort of patients.
 
-    python bench/texture.py [--jobs 2] [--patients 33] [--without-cohort] [--mirp PYTHON]
+    python bench/texture.py [--jobs 2] [--patients 33] [--without-cohort] [--mirp PYTHON] [--pictologics PYTHON]
 
-mirp is no dependency; it is measured where PYTHON (else $ONCONTOUR_MIRP, else this Python) has it, each side in a process of its own:
+Neither is a dependency; each is measured where PYTHON (else $ONCONTOUR_MIRP or $ONCONTOUR_PICTOLOGICS, else this Python) has it, each side
+in a process of its own; pictologics needs Python 3.12:
     python -m venv mirp && mirp/bin/pip install mirp && ONCONTOUR_MIRP=mirp/bin/python python bench/texture.py
 Seconds are of this process's own CPU (``time.process_time``), so that a busy machine changes them less; wall time is given beside.
 The cohort is OpenKBP's validation patients at $ONCONTOUR_DATA (else ../shared/data): 7 organs, dose and CT, every family.
@@ -30,7 +32,7 @@ from scipy import ndimage
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.radiomics.extract import Settings, extract, measure
-from oncontour.radiomics.names import FAMILIES
+from oncontour.radiomics.names import FAMILIES, code
 from oncontour.radiomics.region import Processing, prepare
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_R", "Parotid_L", "Esophagus", "Larynx", "Bone_Mandible")
@@ -38,6 +40,7 @@ TEXTURES = ("cm", "rlm", "szm", "dzm", "ngt", "ngl")
 RADIUS = 28.0
 """In voxels: 92,000 of them lie inside."""
 SAME = 1e-6
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 FAMILIES_OF_MIRP = {"cm": "glcm", "rlm": "glrlm", "szm": "glszm", "dzm": "gldzm", "ngt": "ngtdm", "ngl": "ngldm"}
 NAMES_OF_MIRP = {"morph": "morphology", "loc": "local_intensity", "stat": "statistics", "ih": "intensity_histogram", "ivh": "ivh"}
 AGGREGATIONS_OF_MIRP = {
@@ -142,14 +145,50 @@ def peer(python: str) -> None:
         _compare(title, ours["values"], theirs["values"])
 
 
+def peer_by_call(python: str) -> None:
+    """pictologics on the same arrays: textures, and all 11 families, where both have them; every texture value that both have.
+
+    Ours is given a region, intensities and masks, and makes the grey levels within the clock; theirs is given grey levels too.
+    """
+    if subprocess.run([python, "-c", "import pictologics"], capture_output=True, check=False).returncode:
+        print("pictologics is not installed here: not measured (pip install pictologics for Python 3.12, and --pictologics PYTHON)")
+        return
+    image, mask = sphere(80)
+    image = image.map(np.round)
+    region = prepare(image, mask, Processing())
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = Path(folder) / "arrays.npz"
+        np.savez(arrays, image=image.array, mask=mask.array)
+        command = [python, str(Path(__file__).with_name("_pictologics.py")), str(arrays), json.dumps({"bins": 32, "times": 10})]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ONE_THREAD)
+    if done.returncode:
+        raise SystemExit(f"{command[1]} ended with {done.returncode}: {done.stderr[-2000:]}")
+    told = json.loads(done.stdout)
+    for title, families, theirs in (
+        ("all textures, 3D", TEXTURES, told["cpu"]["textures"]),
+        ("all 11 families", tuple(FAMILIES), sum(told["cpu"].values())),
+    ):
+        chosen = Settings(bins=32, families=families)
+        measure(region, chosen)
+        cpu, _ = timed(lambda chosen=chosen: measure(region, chosen), 10)
+        told_ms, ours_ms = 1e3 * theirs, 1e3 * cpu
+        line = f"pictologics {told['version']} {told_ms:.1f} ms of CPU, ours {ours_ms:.1f}, ratio {told_ms / ours_ms:.2f}"
+        print(f"{title}, one thread: {line}")
+    ours = {code(name).split(".")[1]: value for name, value in measure(region, Settings(bins=32, families=TEXTURES)).items()}
+    values = {name.rpartition("_")[2]: value for name, value in told["values"].items()}
+    shared = [name for name in ours if name in values]
+    far = max(_apart(ours[name], values[name]) for name in shared)
+    print(f"  {len(shared)} of {len(ours)} texture values by their identifiers: at most {far:.0e} apart")
+
+
 def _both(python: str, arrays: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(ours, theirs), one after the other, each with one thread."""
     asked = asked | {"families": [FAMILIES_OF_MIRP.get(name, NAMES_OF_MIRP.get(name, name)) for name in asked["families_ours"]]}
     here = Path(__file__)
     out = []
     for command in ([sys.executable, str(here), "--mine"], [python, str(here.with_name("_mirp.py"))]):
-        one_thread = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        done = subprocess.run([*command, str(arrays), json.dumps(asked)], capture_output=True, text=True, check=False, env=one_thread)
+        whole = [*command, str(arrays), json.dumps(asked)]
+        done = subprocess.run(whole, capture_output=True, text=True, check=False, env=os.environ | ONE_THREAD)
         if done.returncode:
             raise SystemExit(f"{command[1]} ended with {done.returncode}: {done.stderr[-2000:]}")
         out.append(json.loads(done.stdout))
@@ -223,6 +262,7 @@ def main() -> int:
     parser.add_argument("--patients", type=int, default=33)
     parser.add_argument("--without-cohort", action="store_true")
     parser.add_argument("--mirp", default=os.environ.get("ONCONTOUR_MIRP", sys.executable), metavar="PYTHON")
+    parser.add_argument("--pictologics", default=os.environ.get("ONCONTOUR_PICTOLOGICS", sys.executable), metavar="PYTHON")
     parser.add_argument("--mine", nargs=2, metavar=("ARRAYS", "ASKED"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.mine:
@@ -230,6 +270,7 @@ def main() -> int:
         return 0
     one_structure()
     peer(given.mirp)
+    peer_by_call(given.pictologics)
     if not given.without_cohort:
         cohort(given.jobs, given.patients)
     return 0

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from docs import ibsi2
 
 from oncontour.core.volume import Volume
 from oncontour.io.image.nifti import read_image
@@ -53,12 +54,39 @@ CONFIGURATIONS = {
         "ibsi_1_chest_config_a.csv",
         Settings(Processing(keep=(-500.0, 400.0)), bin_width=25.0, aggregations=SLICES),
     ),
+    "B": Configuration(
+        "CT configuration B: slice by slice, bilinear to 2 mm, -500 to 400 HU, 32 bins",
+        "ct-phantom/nifti/image/phantom.nii.gz",
+        "ct-phantom/nifti/mask/mask.nii.gz",
+        "ibsi_1_chest_config_b.csv",
+        Settings(Processing((3.0, 2.0, 2.0), whole=True, keep=(-500.0, 400.0)), bins=32, aggregations=SLICES),
+    ),
     "C": Configuration(
         "CT configuration C: in space, trilinear to 2 mm, -1000 to 400 HU, bins of 25 HU, volume histogram in bins of 2.5 HU",
         "ct-phantom/nifti/image/phantom.nii.gz",
         "ct-phantom/nifti/mask/mask.nii.gz",
         "ibsi_1_chest_config_c.csv",
         Settings(Processing((2.0, 2.0, 2.0), whole=True, keep=(-1000.0, 400.0)), bin_width=25.0, ivh_width=2.5, aggregations=SPACE),
+    ),
+    "D": Configuration(
+        "CT configuration D: in space, trilinear to 2 mm, without outliers beyond 3 standard deviations, 32 bins",
+        "ct-phantom/nifti/image/phantom.nii.gz",
+        "ct-phantom/nifti/mask/mask.nii.gz",
+        "ibsi_1_chest_config_d.csv",
+        Settings(Processing((2.0, 2.0, 2.0), whole=True, outliers_sd=3.0), bins=32, aggregations=SPACE),
+    ),
+    "E": Configuration(
+        "CT configuration E: in space, cubic spline to 2 mm, -1000 to 400 HU without outliers beyond 3 standard deviations, 32 bins, "
+        "volume histogram in 1000 bins",
+        "ct-phantom/nifti/image/phantom.nii.gz",
+        "ct-phantom/nifti/mask/mask.nii.gz",
+        "ibsi_1_chest_config_e.csv",
+        Settings(
+            Processing((2.0, 2.0, 2.0), "cubic", whole=True, keep=(-1000.0, 400.0), outliers_sd=3.0),
+            bins=32,
+            ivh_bins=1000,
+            aggregations=SPACE,
+        ),
     ),
 }
 
@@ -146,7 +174,7 @@ def _box(mask: np.ndarray) -> list[int]:
 # ---- the page
 
 
-def page(compared: dict[str, list[Comparison]]) -> str:
+def page(data: Path, compared: dict[str, list[Comparison]]) -> str:
     """docs/ibsi.md as text."""
     checked = {name: [c for c in rows if c.reference] for name, rows in compared.items()}
     total, good = (sum(len(rows) for rows in checked.values()), sum(c.agrees for rows in checked.values() for c in rows))
@@ -155,7 +183,8 @@ def page(compared: dict[str, list[Comparison]]) -> str:
         "",
         "The Image Biomarker Standardisation Initiative defined what a texture feature is (manual: arXiv 1612.07003v11) and agreed",
         "on values: on a digital phantom of 80 voxels, and on a CT of a lung tumour under several configurations. This page is written by",
-        "`python docs/write_ibsi.py` from the same comparison that `tests/dose/test_ibsi.py` makes; a test holds it to what comes out.",
+        "`python docs/write_ibsi.py` from the same comparison that `tests/radiomics/test_ibsi.py` makes; a test holds it to",
+        "what comes out.",
         "",
         f"**{good} of {total} consensus values are met within their tolerances.** Ours is rounded to the digits of the consensus",
         "before it is compared, for so the consensus was found; a tolerance of 0 means equal digits.",
@@ -185,6 +214,8 @@ def page(compared: dict[str, list[Comparison]]) -> str:
         *(f"| `_{name}` | {identifier} | {said} |" for name, (identifier, said) in DIRECTED.items()),
         "",
         "Families without directions end in `_2D` (8QNN), `_2_5D` (62GR) or `_3D` (KOBO).",
+        "",
+        *ibsi2.tables(data),
     ]
     for name, rows in compared.items():
         lines += ["", f"## {CONFIGURATIONS[name].title}", ""]
@@ -226,7 +257,7 @@ def data_folder(given: str | None = None) -> Path:
 def main() -> int:
     data = data_folder(sys.argv[1] if len(sys.argv) > 1 else None)
     compared = {name: compare(data, name) for name in CONFIGURATIONS}
-    PAGE.write_text(page(compared), encoding="utf-8")
+    PAGE.write_text(page(data, compared), encoding="utf-8")
     missed = [
         f"{name}: {c.name} {words(c.name) if _family(c.name) else ''} {c.ours}"
         for name, rows in compared.items()

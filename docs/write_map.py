@@ -1,4 +1,4 @@
-"""Bring docs/map.md up to date: lines for new files (from their own first sentence), none for files that are gone; the rest stays.
+"""Bring docs/map.md up to date: of each file its own first sentence, else the line that the map has; none for files that are gone.
 
 python docs/write_map.py
 """
@@ -35,9 +35,9 @@ def first_sentence(name: str) -> str:
     path = ROOT / name
     if path.suffix == ".py":
         text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        return re.split(r"\.\s", " ".join(text.split("\n\n")[0].split()) + " ")[0].rstrip(": ")
+        return re.split(r"(?<!et al)\.\s", " ".join(text.split("\n\n")[0].split()) + " ")[0].rstrip(": ")
     if path.suffix in (".yaml", ".yml"):
-        return next((line[2:].rstrip(".") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")), "")
+        return next((line[2:].rstrip(".: ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")), "")
     if path.suffix == ".md" and path.parent.parent.name == "papers":
         return "what is faithful to the paper, what differs, and the tables side by side"
     return next((line for ending, line in USUAL.items() if name.endswith(ending)), "")
@@ -56,7 +56,7 @@ def write() -> list[str]:
     for group in order:
         out += ["", f"## {group}", ""]
         for name in groups[group]:
-            line = lines.get(name) or first_sentence(name)
+            line = first_sentence(name) or lines.get(name)
             silent += [] if line else [name]
             out.append(f"- `{name}`: {line}")
     MAP.write_text("\n".join(out) + "\n", encoding="utf-8")

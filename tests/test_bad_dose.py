@@ -188,11 +188,11 @@ def test_a_published_model_is_not_told_of_half_an_organ(case: Case, model: Path)
     dose = case.images["dose"]
     part = dose.to(dose.geometry.crop((low, 0, 0), dose.geometry.shape))
     task = load(model)
-    whole, cut = (task.predict(case.with_images({"dose": one})).scores["risk"] for one in (dose, part))
-    assert "esophagitis-g2-zehentmayr-2015" in whole["reference"]
-    assert cut["reference"] == {}
-    assert any("of Esophagus" in note and "lies outside the dose grid: the figures are of the rest" in note for note in cut["notes"])
-    assert any(note.startswith("No published model of Esophagus: ") for note in cut["notes"])
+    whole, cut = (task.predict(case.with_images({"dose": one})).risk for one in (dose, part))
+    assert "esophagitis-g2-zehentmayr-2015" in whole.reference
+    assert cut.reference == {}
+    assert any("of Esophagus" in note and "lies outside the dose grid: the figures are of the rest" in note for note in cut.notes)
+    assert any(note.startswith("No published model of Esophagus: ") for note in cut.notes)
 
 
 def test_training_goes_on_without_who_cannot_be_used(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,9 +22,9 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.io.image.nifti import write_image
 from oncontour.phantom import head_neck
+from tests.commands.test_pipeline import make_model, whole
 from tests.dicom_cases import make_series
 from tests.phantoms import patient
-from tests.test_pipeline import make_model, whole
 
 PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< /Type /Catalog >>\nendobj\ntrailer << /Root 1 0 R >>\n%%EOF\n"
 SLICES = tuple(np.arange(-10.0, 11.0, 2.0))

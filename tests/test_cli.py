@@ -14,6 +14,7 @@ from typing import Literal
 import pytest
 
 from oncontour import cli
+from oncontour.arguments import parse
 from oncontour.errors import ConfigError, DoseError, InputError, ModelError, OutputError, TrainingError
 from oncontour.progress import ProgressLine, duration, sentence
 
@@ -210,7 +211,7 @@ def test_no_help_speaks_python(name: str, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("sample", "fail")])
 def test_every_argument_is_explained(name: str) -> None:
-    parser = cli.make_parser(name, cli.load(name))
+    parser = cli.parser_of(name)
     silent = [action.dest for action in parser._actions if not action.help and "." not in action.dest]
     assert silent == []
 
@@ -222,7 +223,7 @@ def test_every_example_can_be_typed(name: str, monkeypatch: pytest.MonkeyPatch) 
     examples = re.findall(rf"^ *oncontour {name}\b(.*)$", function.__doc__ or "", re.MULTILINE)
     assert examples
     for words in examples:
-        cli.parse(cli.make_parser(name, function), shlex.split(words), name)
+        parse(cli.parser_of(name), shlex.split(words), name)
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from docs import write_map
 
 from oncontour.cli import COMMANDS
-from oncontour.io.dicom import dicomfile, encapsulated, scan
+from oncontour.io.dicom import elements, encapsulated, scan
 from oncontour.learn import TASKS
 from oncontour.nets import NETS
 
@@ -27,6 +27,12 @@ def test_every_file_is_on_the_map_and_nothing_else() -> None:
     assert sorted(write_map.files()) == sorted(on_map)
 
 
+def test_the_map_says_of_a_file_what_the_file_says_of_itself() -> None:
+    lines = dict(write_map.LINE.findall(MAP.read_text(encoding="utf-8")))
+    stale = {name: lines[name] for name in lines if (own := write_map.first_sentence(name)) and lines[name] != own}
+    assert stale == {}, "python docs/write_map.py brings it up to date"
+
+
 @pytest.mark.parametrize("name", [*COMMANDS])
 def test_every_command_is_in_the_readme(name: str) -> None:
     assert f"`oncontour {name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,7 +45,7 @@ def test_every_task_and_net_is_named_in_the_docs(name: str) -> None:
 
 def test_the_conformance_statement_names_every_sop_class_and_transfer_syntax() -> None:
     statement = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
-    known = [*scan.IMAGE_CLASSES, *scan.OBJECT_CLASSES, *dicomfile.NATIVE, *encapsulated.ENCAPSULATED]
+    known = [*scan.IMAGE_CLASSES, *scan.OBJECT_CLASSES, *elements.NATIVE, *encapsulated.ENCAPSULATED]
     assert [uid for uid in known if not re.search(rf"{re.escape(uid)}(?![\d.])", statement)] == []
 
 
@@ -75,7 +81,7 @@ def test_shown_commands_exist(page: Path) -> None:
         if name is None and len(words) == 1:  # "oncontour train" stands for all that begin so
             continue
         assert name, line
-        options = {option for action in cli.make_parser(name, cli.load(name))._actions for option in action.option_strings}
+        options = {option for action in cli.parser_of(name)._actions for option in action.option_strings}
         unknown = [word.split("=")[0] for word in words if word.startswith("--") and word.split("=")[0] not in options]
         assert unknown == [], line
 

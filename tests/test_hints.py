@@ -16,7 +16,7 @@ import pytest
 import oncontour
 from oncontour.cli import COMMANDS, LOADS_MODELS
 from oncontour.core.notes import CHOOSE_DOSE
-from oncontour.io.dicom.choose import PICK_ONE as PICK_SERIES
+from oncontour.io.dicom.scan import PICK_ONE as PICK_SERIES
 from oncontour.io.dicom.source import SAME_FRAME_WAY
 from oncontour.io.dicom.structure_sets import PICK_ONE as PICK_SET
 

@@ -17,7 +17,7 @@ import pytest
 
 from oncontour.core.volume import Volume
 from oncontour.io import read, write
-from oncontour.io.dicom.patient import read_onto
+from oncontour.io.onto import read_onto
 from oncontour.phantom import head_neck
 from tests.phantoms import cohort, patient
 

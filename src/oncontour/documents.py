@@ -40,7 +40,7 @@ def read_json(path: Path) -> Any:
     return value
 
 
-def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     """An object of JSON (the ``object_pairs_hook`` of json). Raises ValueError for a key that comes twice, of which json keeps the last."""
     out = dict(pairs)
     if len(out) < len(pairs):
@@ -117,7 +117,7 @@ def _read(path: Path, most: int) -> str:
         raise FormatError(f"the file cannot be read as text ({error})", where=str(path)) from error
 
 
-def _check_depth(value: Any, where: str) -> None:
+def _check_depth(value: object, where: str) -> None:
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(MAX_DEPTH):
         inner = (one for outer in level for one in (outer.values() if isinstance(outer, dict) else outer))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import glob
+import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -226,9 +228,25 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """``rows`` as CSV; None is an empty cell, numbers are written so that they read back the same."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
 def readable(name: str) -> str:
     """A name from the file system as text that can be written anywhere: every byte of it that is no UTF-8 is a question mark."""
     return name.encode("utf-8", "replace").decode("utf-8")
+
+
+_COMMANDS_OF_TERMINALS = {code: "?" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def shown(text: str) -> str:
+    """``text`` with "?" in place of what commands a terminal: names in it, which anybody may have given, neither move the cursor nor hide a
+    warning."""
+    return text.translate(_COMMANDS_OF_TERMINALS)
 
 
 def as_output_error(error: OSError, path: Path) -> OutputError:

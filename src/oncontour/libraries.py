@@ -1,4 +1,4 @@
-"""What other people's libraries say when something goes wrong, in our terms: is it memory, and why in a few words.
+"""What went wrong in our terms, also where another library says it: is it memory, and why in a few words.
 
 Torch and OpenVINO raise a RuntimeError where memory runs out; only its wording tells it from others. It is looked at here and nowhere else.
 """
@@ -9,6 +9,8 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from oncontour.errors import OncontourError
 
 _NO_MEMORY = re.compile(
     r"(can't|cannot|could not|failed to|unable to) allocate|not enough memory|out of (shared )?memory|bad[_ ]alloc|bad allocation"
@@ -64,3 +66,18 @@ def why(error: BaseException) -> str:
         if kept:
             return kept[:200]
     return type(error).__name__
+
+
+def failure(what: str, error: Exception) -> str:
+    """Why ``what`` failed, as a sentence: in our own words, or by the name of an unforeseen error and what is fit to be shown of it."""
+    if isinstance(error, OncontourError):
+        return sentence(f"{what}: {error.what}", error.hint)
+    if is_out_of_memory(error):
+        return sentence(f"{what}: it needs more memory than there is", "close other programs or use a larger machine")
+    kind, told = type(error).__name__, why(error)
+    return sentence(f"{what}: {kind}" + (f" {told}" if told != kind else ""))
+
+
+def sentence(what: str, hint: str = "") -> str:
+    """``what`` with the way out, if there is one."""
+    return what + (f". Way out: {hint}" if hint else "") + "."

@@ -17,11 +17,16 @@ PLAIN_EVERY_S = 10.0
 """Seconds between lines where there is no terminal."""
 
 
+def part(progress: Progress | None, begin: float, end: float) -> Progress | None:
+    """What tells ``progress`` of a step that is its part from ``begin`` to ``end``."""
+    return None if progress is None else lambda fraction: progress(begin + (end - begin) * fraction)
+
+
 class ProgressLine:
     """Shows ``what`` with percent and the time still to go; quiet for work that ends within a second. Use as a context manager.
 
     >>> with ProgressLine("contouring") as line:  # doctest: +SKIP
-    ...     task.predict(case, progress=line)
+    ...     contourer.predict(case, progress=line)
     """
 
     def __init__(self, what: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:

@@ -94,7 +94,7 @@ def record(
         "tidy": tidied,
         "warnings": [*report.misplaced(case), *model_notes(models), *report.warnings(rows, report.found_sided(case))],
         "structures": [row.as_dict() for row in rows],
-        **({"assess": report.scores_of(case)} if "assess" in case.scores else {}),
+        **({} if case.assessment is None else {"assess": report.assess_record(case)}),
         "versions": versions(),
     }
 

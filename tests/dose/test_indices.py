@@ -9,7 +9,7 @@ from oncontour.core.contours import Contours
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.dose.dvh import DVH, dvh
-from oncontour.dose.indices import conformity, homogeneity, homogeneity_rtog, isodose_cc
+from oncontour.dose.indices import conformity, homogeneity, isodose_cc
 from oncontour.errors import ConfigError, DoseError
 from oncontour.phantom import Sphere
 
@@ -34,7 +34,6 @@ def test_homogeneity() -> None:
     """Evenly from 40 to 60 Gy: D2% 59.6, D98% 40.4, D50% 50: 0.384."""
     one = DVH("PTV", np.array([40.0, 60.0]), np.array([1.0, 0.0]), 50.0)
     assert homogeneity(one) == pytest.approx(0.384)
-    assert homogeneity_rtog(one, 50) == pytest.approx(1.2)
     assert np.isnan(homogeneity(DVH("PTV", np.empty(0), np.empty(0), np.nan)))
 
 

@@ -1,5 +1,5 @@
 """Damaged input against every reader: ``seeds`` (small valid files), ``damage`` (ways to spoil them), ``judge`` (one child process a try).
 
 In the suite ``test_fuzz.py`` runs a bounded number of tries under hypothesis, ``test_findings.py`` replays what was once found. By hand,
-for as long as one likes: ``python -m tests.fuzz.long --group dicom --minutes 10``.
+for as long as one likes: ``python -m tests.fuzz.long --group series --minutes 10``.
 """

@@ -9,6 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from io import BytesIO
 from random import Random
@@ -455,7 +456,7 @@ def model(data: bytes, random: Random) -> bytes:
 
 
 def _awkward_entry(where: dict[str, object], random: Random) -> None:
-    """One value somewhere down in ``where`` exchanged, dropped or added."""
+    """One value somewhere down in ``where`` exchanged, dropped or added; a later one may change what this one put there, never VALUES."""
     held: dict[str, object] | list[object] = where
     while True:
         keys: list[object] = list(held) if isinstance(held, dict) else list(range(len(held)))
@@ -470,9 +471,9 @@ def _awkward_entry(where: dict[str, object], random: Random) -> None:
         if what < 0.1:
             del held[key]  # type: ignore[arg-type,union-attr]
         elif what < 0.15 and isinstance(held, dict):
-            held[random.choice(("net", "wings", "widths", "levels", "opinion", "shape"))] = random.choice(VALUES)
+            held[random.choice(("net", "wings", "widths", "levels", "opinion", "shape"))] = deepcopy(random.choice(VALUES))
         else:
-            held[key] = random.choice(VALUES)  # type: ignore[index,call-overload]
+            held[key] = deepcopy(random.choice(VALUES))  # type: ignore[index,call-overload]
         return
 
 

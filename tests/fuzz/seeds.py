@@ -102,7 +102,7 @@ def read_cohort(folder: Path) -> object:
 
 def read_model(folder: Path) -> object:
     """A model as it is loaded to be used, and what ``oncontour info`` says of it."""
-    from oncontour.learn.card import info
+    from oncontour.commands.info import info
     from oncontour.learn.task import load_task
 
     (path,) = folder.glob("*.safetensors")
@@ -345,9 +345,11 @@ def _enhanced(folder: Path) -> list[Path]:
 
 def _model(kind: str) -> Callable[[Path], list[Path]]:
     def make(folder: Path) -> list[Path]:
-        from oncontour.contour.task import ContourSettings, ContourTask
+        from oncontour.contour.inputs import ContourSettings
+        from oncontour.contour.task import ContourTask
         from oncontour.learn.task import save_model
-        from oncontour.quality.task import AssessSettings, AssessTask
+        from oncontour.quality.inputs import AssessSettings
+        from oncontour.quality.task import AssessTask
         from oncontour.risk.task import RiskSettings, RiskTask
 
         names = ("Parotid_L", "Parotid_R")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError, InputError
-from oncontour.io.cohort import Cohort, is_cohort, natural
+from oncontour.io.cohort import Cohort, is_cohort
+from oncontour.io.folders import natural
 from oncontour.io.image.nifti import write_image
 from tests.dicom_cases import make_series
 

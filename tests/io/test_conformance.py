@@ -19,7 +19,7 @@ from oncontour.io.dicom.rtstruct import read_rtstruct, slices_of, write_rtstruct
 from oncontour.io.dicom.series import read_series
 from oncontour.raster import fill, rasterise
 from tests.dicom_cases import PATIENT_POSITIONS, make_series
-from tests.test_raster import PLANES, SOLIDS, area_mm2, dice
+from tests.raster.test_raster import PLANES, SOLIDS, area_mm2, dice
 
 ONE_THEN_THREE = (*np.arange(-40.5, 0.0), *np.arange(2.5, 42.0, 3.0))
 VARIATIONS: dict[str, dict[str, Any]] = {

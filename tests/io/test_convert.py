@@ -18,7 +18,7 @@ from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError, InputError, OncontourError, OutputError, StructureError
 from oncontour.files import writing_folder
 from oncontour.io import read, write
-from oncontour.io.dicom.patient import losses
+from oncontour.io.dicom.patient_write import losses
 from oncontour.io.dicom.rtdose import DoseKind
 from oncontour.io.dicom.rtstruct import slices_of, write_rtstruct
 from oncontour.io.dicom.series import read_series

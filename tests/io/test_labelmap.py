@@ -17,10 +17,10 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, GeometryError, InputError, LimitError, OncontourError, StructureError
 from oncontour.io import read
-from oncontour.io.dicom.patient import read_onto
 from oncontour.io.image.labelmap import Labels, check_all_named, is_label_map, label_values, mask_of_one, read_labels, split_labels
 from oncontour.io.image.layout import read_masks
 from oncontour.io.image.nifti import read_image_file, write_image
+from oncontour.io.onto import read_onto
 
 GRID = Geometry.regular((4, 5, 6), (3, 1, 2), (-5, 10, 20))
 RNG = np.random.default_rng(5)

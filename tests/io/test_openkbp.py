@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oncontour.core.case import Case
-from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, InputError, LimitError, OncontourError
 from oncontour.io import read
 from oncontour.io.image import openkbp
-from oncontour.io.image.openkbp import read_openkbp, write_openkbp
+from oncontour.io.image.openkbp import read_openkbp
 
 
 @pytest.mark.parametrize("patient", ["pt_238", "pt_239"])
@@ -37,24 +35,6 @@ def test_left_is_left(data: Path) -> None:
     x = {side: case.geometry.points(np.argwhere(case.masks[f"Parotid_{side}"].array)).mean(axis=0)[0] for side in "LR"}
     assert x["L"] > 30
     assert x["R"] < -30
-
-
-def test_writing_gives_the_published_files_back(data: Path, tmp_path: Path) -> None:
-    source = data / "openkbp-csv/validation-pats/pt_239"
-    written = write_openkbp(read_openkbp(source), tmp_path / "out")
-    assert {p.name for p in written} == {p.name for p in source.iterdir()}
-    for path in written:
-        assert path.read_text().split() == sorted_rows(source / path.name), path.name
-
-
-def sorted_rows(path: Path) -> list[str]:
-    lines = path.read_text().split()
-    if path.stem == "voxel_dimensions":
-        return lines
-    rows = sorted((line.split(",") for line in lines[1:]), key=lambda row: int(row[0]))
-    valued = path.stem in ("ct", "dose")
-    float32 = [f"{index},{float(np.float32(value))}" if valued else f"{index}," for index, value in rows if not valued or float(value)]
-    return [lines[0], *float32]
 
 
 def patient(folder: Path, **files: str) -> Path:
@@ -105,20 +85,8 @@ def test_large_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         read(patient(tmp_path / "pt_1", ct=",data\n5,1000.0\n"))
 
 
-def test_other_grids_are_not_written(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="128"):
-        write_openkbp(read(data / "openkbp/validation/pt_239"), tmp_path / "out")
+def test_other_folders_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no OpenKBP patient"):
         read_openkbp(tmp_path)
     with pytest.raises(FormatError):
         read(patient(tmp_path / "pt_1", ct=",data\n1,\n"))
-
-
-def test_two_names_of_one_file_are_not_written(tmp_path: Path) -> None:
-    grid = openkbp.published_grid((2.0, 4.0, 4.0)).reorient()
-    nothing = Volume(np.zeros(grid.shape, bool), grid)
-    for name in ("a/b", "dose"):
-        case = Case("p", {"ct": Volume(np.zeros(grid.shape, np.int16), grid)}, {"a_b": nothing, name: nothing})
-        with pytest.raises(InputError, match="two of its files"):
-            write_openkbp(case, tmp_path / "out")
-    assert not (tmp_path / "out").exists()

@@ -24,10 +24,11 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, DoseError, InputError, OncontourError, OutputError, StructureError
 from oncontour.io import read, write
-from oncontour.io.dicom.patient import losses, read_onto
+from oncontour.io.dicom.patient_write import losses
 from oncontour.io.dicom.rtdose import RT_PLAN, DoseKind, write_rtdose
 from oncontour.io.dicom.seg import write_seg
 from oncontour.io.image.nifti import write_image
+from oncontour.io.onto import read_onto
 from oncontour.phantom import head_neck
 from tests.dicom_cases import make_series, save
 
@@ -580,6 +581,32 @@ def test_what_differs_in_what_is_read_is_refused(evenly: Path, name: str, change
     again(evenly / f"{name}.dcm", change)
     with pytest.raises(InputError, match=rf"{name}\.dcm and z_{name}\.dcm bear one SOPInstanceUID"):
         read(evenly)
+
+
+def with_damage(path: Path) -> None:
+    """The first contour of the first structure says that it is longer than it can be."""
+    data = path.read_bytes()
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+    at = data.index(b"\x06\x30\x50\x00") + 4  # ContourData; its length follows
+    longer = int.from_bytes(data[at : at + 4], "little") + 2
+    path.write_bytes(data[:at] + longer.to_bytes(4, "little") + data[at + 4 :])
+
+
+def test_copies_that_are_damaged_alike_and_differ_elsewhere_are_refused(clinic: Path) -> None:
+    """One structure of each cannot be read, at the same byte; the other, which is read, lies 1 mm from where it lies in the copy."""
+    path, other = clinic / "RTSTRUCT.dcm", clinic / "z.dcm"
+    dataset = pydicom.dcmread(path)
+    x, y, z, *rest = dataset.ROIContourSequence[2].ContourSequence[0].ContourData
+    beside = f"{float(x) + 1:.15f}"[: len(str(x))]
+    dataset.ROIContourSequence[2].ContourSequence[0].ContourData = [beside, y, z, *rest]
+    dataset.save_as(other)
+    assert other.stat().st_size == path.stat().st_size
+    for file in (path, other):
+        with_damage(file)
+    with pytest.raises(StructureError, match=r"RTSTRUCT\.dcm and z\.dcm bear one SOPInstanceUID"):
+        read(clinic)
+    other.write_bytes(path.read_bytes())
+    assert read(clinic).structures == ("Larynx", "Weird/one")
 
 
 def plan_of(clinic: Path, name: str, fractions: int, approval: str = "", *, dose: str = "RTDOSE.dcm", beams: int = 1) -> None:

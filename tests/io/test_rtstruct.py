@@ -6,6 +6,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pydicom
@@ -22,14 +23,14 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.dose.dvh import dvh
 from oncontour.errors import FormatError, InputError, LimitError, OncontourError, StructureError
-from oncontour.io.dicom import decimals, elements, outlines, rtstruct_read
+from oncontour.io.dicom import decimals, elements, outlines, rtstruct_file, rtstruct_read
 from oncontour.io.dicom.elements import Elements, element, item
 from oncontour.io.dicom.rtstruct import read_rtstruct, read_structure_set, slices_of, write_rtstruct
 from oncontour.io.dicom.series import read_series
 from oncontour.phantom.shapes import Box, HollowSphere, Sphere, keyhole
 from oncontour.raster import fill, rasterise, trace
 from tests.dicom_cases import PATIENT_POSITIONS, make_series
-from tests.test_raster import dice, moved, volume_mm3
+from tests.raster.test_raster import dice, moved, volume_mm3
 
 Floats = NDArray[np.float64]
 EVEN = tuple(np.arange(-12.0, 13.0))
@@ -255,7 +256,7 @@ SEQUENCES = (0x30060020, 0x30060039, 0x30060080)
 
 
 def items_of(path: Path) -> list[list[bytes]]:
-    file = rtstruct_read.open_rtstruct(path)
+    file = rtstruct_file.open_rtstruct(path)
     return [[file.elements.data[one.start : one.end] for one in file.items(tag)] for tag in SEQUENCES]
 
 
@@ -764,7 +765,7 @@ def test_contour_data_that_is_no_points(written: Path, tmp_path: Path, value: by
 def broken(path: Path, value: bytes, out: Path) -> Path:
     """The file with ``value`` as the ContourData of the first contour."""
     data = path.read_bytes()
-    file = rtstruct_read.open_rtstruct(path)
+    file = rtstruct_file.open_rtstruct(path)
     first = file.elements.items(file.elements.within(file.items(0x30060039)[0])[0x30060040])[0]
     span = file.elements.within(first)[0x30060050]
     out.write_bytes(data[: span.first] + value.ljust(span.last - span.first) + data[span.last :])
@@ -774,7 +775,7 @@ def broken(path: Path, value: bytes, out: Path) -> Path:
 def test_a_contour_cut_short_costs_its_structure(written: Path, tmp_path: Path) -> None:
     """ContourData that says it is longer than its item."""
     data = bytearray(written.read_bytes())
-    file = rtstruct_read.open_rtstruct(written)
+    file = rtstruct_file.open_rtstruct(written)
     first = file.elements.items(file.elements.within(file.items(0x30060039)[0])[0x30060040])[0]
     at = file.elements.within(first)[0x30060050].start + 4
     data[at : at + 4] = (2**20).to_bytes(4, "little")
@@ -799,9 +800,12 @@ def test_structures_that_share_a_number_or_have_none_cost_themselves(written: Pa
     assert any("a structure ('Parotid_L') has no ROINumber" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("name", ["MAX_FILE_BYTES", "MAX_ROIS", "MAX_CONTOURS", "MAX_POINTS"])
-def test_limits(written: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(rtstruct_read, name, 2)
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(rtstruct_file, "MAX_FILE_BYTES"), (rtstruct_file, "MAX_ROIS"), (rtstruct_read, "MAX_CONTOURS"), (rtstruct_read, "MAX_POINTS")],
+)
+def test_limits(written: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
+    monkeypatch.setattr(module, name, 2)
     with pytest.raises(LimitError):
         read_rtstruct(written)
 
@@ -824,7 +828,7 @@ def seed_bytes() -> bytes:
     d = Dataset()
     d.file_meta = FileMetaDataset()
     d.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    d.SOPClassUID, d.SOPInstanceUID, d.Modality = rtstruct_read.RTSTRUCT, "1.2.3", "RTSTRUCT"
+    d.SOPClassUID, d.SOPInstanceUID, d.Modality = rtstruct_file.RTSTRUCT, "1.2.3", "RTSTRUCT"
     one, drawn, contour, seen = Dataset(), Dataset(), Dataset(), Dataset()
     one.ROINumber, one.ROIName, one.ReferencedFrameOfReferenceUID = 1, "GTV", "1.2"
     contour.ContourGeometricType, contour.NumberOfContourPoints, contour.ContourData = "CLOSED_PLANAR", 3, [0, 0, 0, 9, 0, 0, 0, 9, 0]

@@ -16,11 +16,12 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, InputError, OncontourError, StructureError
 from oncontour.io import read
-from oncontour.io.dicom.patient import read_onto
 from oncontour.io.dicom.rtstruct import read_rtstruct, slices_of, write_rtstruct
 from oncontour.io.dicom.seg import read_seg, write_seg
+from oncontour.io.dicom.seg_write import _CODES
 from oncontour.io.dicom.series import read_series
 from oncontour.io.dicom.source import DicomSource
+from oncontour.io.onto import read_onto
 from oncontour.raster import fill
 from tests.dicom_cases import PATIENT_POSITIONS, make_series, save
 from tests.io.test_series_enhanced import enhanced
@@ -81,6 +82,16 @@ def test_the_side_of_a_name_is_told_in_codes(tmp_path: Path) -> None:
         kind = segment.SegmentedPropertyTypeCodeSequence[0]
         told = kind.get("SegmentedPropertyTypeModifierCodeSequence")
         assert (told[0].CodeValue if told else None) == codes[segment.SegmentLabel]
+
+
+def test_every_organ_with_a_code_can_be_written(tmp_path: Path) -> None:
+    """SNOMED CT: 69748006 thyroid, 10200004 liver, 228793007 planning target volume (DICOM PS3.16, CID 7166 and 9580)."""
+    image, source = series(tmp_path / "ct")
+    mask = Volume(np.ones(image.geometry.shape, bool), image.geometry)
+    path = write_seg(dict.fromkeys((*_CODES, "GTV", "CTV", "PTV_7000"), mask), tmp_path / "s.dcm", source=source)
+    told = {str(one.SegmentLabel): one.SegmentedPropertyTypeCodeSequence[0].CodeValue for one in pydicom.dcmread(path).SegmentSequence}
+    assert (told["Glnd_Thyroid"], told["Liver"], told["PTV_7000"]) == ("69748006", "10200004", "228793007")
+    assert len(set(told.values())) == len(told)
 
 
 def test_highdicom_reads_the_same(tmp_path: Path) -> None:

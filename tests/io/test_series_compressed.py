@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 
 from oncontour.errors import FormatError, LimitError, OncontourError
-from oncontour.io.dicom.dicomparse import _inflated_last
 from oncontour.io.dicom.encapsulated import _PLUGINS, MAX_SHRUNK
+from oncontour.io.dicom.header import _inflated_last
 from oncontour.io.dicom.series import read_series
 from tests.dicom_cases import make_series
 from tests.io.test_series_enhanced import enhanced
@@ -167,7 +167,7 @@ def test_a_transfer_syntax_that_is_not_read_is_named(tmp_path: Path) -> None:
 
 
 def test_a_deflate_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oncontour.io.dicom.dicomparse.MAX_INFLATED_BYTES", 100_000)
+    monkeypatch.setattr("oncontour.io.dicom.header.MAX_INFLATED_BYTES", 100_000)
     make_series(tmp_path, rows=300, columns=300, offsets=[0, 2], syntax=SYNTAXES["deflated"])
     with pytest.raises(LimitError, match="inflates to more than"):
         read_series(tmp_path)

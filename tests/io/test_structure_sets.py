@@ -17,11 +17,11 @@ from oncontour.core.notes import NoteCode, about
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, OncontourError, StructureError
 from oncontour.io import read, write
-from oncontour.io.dicom.patient import read_onto
 from oncontour.io.dicom.seg import write_seg
+from oncontour.io.onto import read_onto
+from tests.commands.test_plan import patient as with_contours
 from tests.dicom_cases import make_series
 from tests.io.test_read import box, copy, patient
-from tests.test_plan import patient as with_contours
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, GeometryError, LimitError, OncontourError
 from oncontour.io.image.nifti import read_image, read_image_file, write_image
-from tests.test_geometry import rotation
+from tests.core.test_geometry import rotation
 
 GRID = Geometry.regular((4, 5, 6), (3, 1.5, 0.7), (-10, 20, -300), np.eye(3)[::-1] @ rotation((0.2, -0.3, 0.1)))
 DTYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from oncontour.core.boxes import box_of
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import InputError
-from oncontour.metrics.isosurface import _COUNTS, _TABLE, inside_box, isosurface
+from oncontour.metrics.isosurface import _COUNTS, _TABLE, isosurface
 from oncontour.phantom import Sphere
 
 GRID = Geometry.regular((5, 5, 5), (2.0, 1.0, 1.0))
@@ -81,9 +82,9 @@ def test_a_mask_at_the_edge_of_the_grid_is_closed_there() -> None:
 
 def test_boxes() -> None:
     array = np.zeros((4, 5, 6), bool)
-    assert inside_box(array) is None
+    assert box_of(array) is None
     array[1, 2, 3] = array[2, 2, 5] = True
-    assert inside_box(array) == np.s_[1:3, 2:3, 3:6]
+    assert box_of(array) == np.s_[1:3, 2:3, 3:6]
 
 
 def test_what_is_no_mask_is_refused() -> None:

@@ -13,7 +13,6 @@ from oncontour.metrics.probability import (
     decision_curve,
     ece,
     logit,
-    reliability,
     sigmoid,
 )
 
@@ -22,7 +21,6 @@ def test_brier_and_ece_by_pencil():
     p, y = [0.1, 0.3, 0.6, 0.8], [0, 0, 1, 0]
     assert brier(p, y) == pytest.approx((0.01 + 0.09 + 0.16 + 0.64) / 4)
     assert ece(p, y, bins=2) == pytest.approx((2 * abs(0.2 - 0) + 2 * abs(0.7 - 0.5)) / 4)
-    assert reliability(p, y, bins=2) == [(pytest.approx(0.2), 0.0, 2), (pytest.approx(0.7), 0.5, 2)]
     assert np.isnan(brier([], []))
 
 

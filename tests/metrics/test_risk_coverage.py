@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oncontour.errors import InputError
-from oncontour.metrics.risk_coverage import aurc, best_aurc, found_early, review, review_curve, risk_coverage
+from oncontour.metrics.risk_coverage import aurc, best_aurc, found_early, review, risk_coverage
 
 
 def test_aurc_by_pencil():
@@ -30,14 +30,6 @@ def test_review_by_pencil():
     assert seen.missed == pytest.approx(2 / 3)
     assert (seen.errors, seen.slices) == (3, 5)
     assert np.isnan(review([0.5], [False], 0.8).missed)
-
-
-def test_review_curve_by_pencil():
-    seen, missed = review_curve([0.1, 0.2, 0.2, 0.9], [True, False, True, False])
-    assert seen == pytest.approx([0, 0.25, 0.75, 1])
-    assert missed == pytest.approx([1, 0.5, 0, 0])
-    with pytest.raises(InputError, match="nothing to miss"):
-        review_curve([0.1], [False])
 
 
 def test_what_cannot_be_ranked_is_refused():

@@ -94,7 +94,6 @@ def test_the_outline_is_at_the_images_own_resolution():
 def test_the_phantoms(make, name):
     found = region(make(1).ct)
     assert found.name == name, found
-    assert found.is_head_and_neck == (name == "head_neck")
     assert found.reasons
 
 
@@ -173,7 +172,7 @@ def the_ct(path):
 @pytest.mark.parametrize("patient", HEADS)
 def test_real_heads_and_necks(data, patient):
     found = region(the_ct(data / "openkbp" / patient))
-    assert found.is_head_and_neck, found
+    assert found.name == "head_neck", found
 
 
 @pytest.mark.parametrize("patient", OTHERS)
@@ -195,7 +194,7 @@ def test_a_limb_that_no_border_cuts_is_still_no_neck(data):
     for patient in ("STS_029", "STS_036", "STS_013"):
         ct = the_ct(data / "sts-ct-mr" / patient)
         wide = ct.to(ct.geometry.pad((0, 25, 25), (0, 25, 25)), fill=-1000)
-        assert not region(wide).is_head_and_neck
+        assert region(wide).name != "head_neck"
 
 
 def test_a_ct_that_shows_only_a_region_is_told_from_one_that_a_scanner_made():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, ModelError
-from oncontour.ops.windows import cut, profile, shares, starts, stitch_labels, tiles, whole_slices
+from oncontour.ops.windows import cut, profile, shares, starts, stitch_labels, tiles
 
 MIXING = np.random.default_rng(7).normal(size=(9, 3)).astype(np.float32)
 
@@ -238,7 +238,7 @@ def test_slices_on_a_finer_grid_equal_the_naive_answer(context):
         a_net(4, 2),
         Volume(image, SOURCE),
         4,
-        window=whole_slices(SOURCE.shape, 8),
+        window=(1, 24, 24),
         target=target,
         dims=2,
         context=context,

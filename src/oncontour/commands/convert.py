@@ -1,4 +1,4 @@
-"""``oncontour convert``: a patient or a cohort between DICOM and the NIfTI layout."""
+"""``oncontour convert``: a patient or a cohort between DICOM and the NIfTI layout, or its structures as a DICOM Segmentation."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from oncontour.core.notes import all_anonymous
 from oncontour.errors import CohortError, IncompleteError, InputError, OncontourError, OutputError
-from oncontour.files import check_not_here, readable
+from oncontour.files import check_not_here, readable, shown
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
     from oncontour.core.case import Case
 
-Format = Literal["dicom", "nifti"]
+Format = Literal["dicom", "nifti", "seg"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def convert(
     The NIfTI layout of a patient is a folder with ct.nii.gz, dose.nii.gz and masks/NAME.nii.gz. CT voxels, the grid and, there and back,
     the voxels of every structure stay as they are; what changes (contours to voxels, dose to steps, identity) is printed, and before it
     is written where another program may read a structure otherwise.
+    With --to seg the structures of a DICOM patient become one SEG.dcm, a DICOM Segmentation that refers to the images where they are.
     Each patient is written whole or not at all. When a patient of a cohort cannot be converted the others are, and the exit code is
     that of an error.
 
@@ -66,11 +68,12 @@ def convert(
         oncontour convert hospital/patient-7 nifti/patient-7
         oncontour convert openkbp/validation dicom --to dicom
         oncontour convert cohort.csv nifti --to nifti --overwrite
+        oncontour convert hospital/patient-7 segments/patient-7 --to seg
 
     Args:
         src: a patient (a folder of DICOM, of NIfTI or of OpenKBP CSVs), a folder of patients, or a CSV with the columns patient,path
         dst: the folder to write; for a cohort it gets one folder for each patient
-        to: dicom or nifti; by default DICOM becomes NIfTI and anything else becomes DICOM
+        to: dicom, nifti or seg; by default DICOM becomes NIfTI and anything else becomes DICOM
         series_uid: which image series, where a DICOM folder holds several
         structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG, where a DICOM folder holds several; by default the newest
         same_frame: take structures that name another frame of reference than the images, where an export rewrote the UIDs: PatientID and
@@ -81,10 +84,13 @@ def convert(
     """
     from oncontour.io import read
     from oncontour.io.cohort import Cohort, is_cohort
+    from oncontour.io.dicom.seg_write import check_installed
     from oncontour.io.folders import name_of
 
     src, dst = Path(src), Path(dst)
     _check_places(src, dst, overwrite)
+    if to == "seg":
+        check_installed()
     if not is_cohort(src):
         read_as = partial(read, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=dose or ())
         return Conversions((_one(src, dst, readable(name_of(src)), to, read_as),))
@@ -113,21 +119,19 @@ def convert(
 
 def _one(src: Path, dst: Path, id: str, to: Format | None, read_as: Callable[..., Case]) -> Conversion:
     from oncontour.io import write
-    from oncontour.io.dicom import patient
+    from oncontour.io.dicom import patient_write
     from oncontour.io.image import layout
 
     case = read_as(src, id=id)
     target: Format = to or ("dicom" if case.source is None else "nifti")
     if target == "dicom":
-        sys.stderr.writelines(f"{id}: {_printable(note)}\n" for note in patient.filled_by_others(case))
+        sys.stderr.writelines(f"{id}: {shown(note)}\n" for note in patient_write.filled_by_others(case))
     written = write(case, dst, format=target)
-    lost = (*patient.losses(case), *_changed_names(case), *_single_slice(case)) if target == "dicom" else layout.losses(case)
-    return Conversion(id, dst, len(written), tuple(dict.fromkeys((*_remarks(case), *lost))))
-
-
-def _printable(text: str) -> str:
-    """The text without what commands a terminal."""
-    return "".join(c for c in text if c.isprintable())
+    if target == "dicom":
+        lost = (*patient_write.losses(case), *_changed_names(case), *_single_slice(case))
+    else:
+        lost = layout.losses(case) if target == "nifti" else patient_write.losses_of_segments(case)
+    return Conversion(id, dst, len(written), tuple(dict.fromkeys((*_remarks(case, src), *lost))))
 
 
 def _changed_names(case: Case) -> Iterable[str]:
@@ -151,9 +155,9 @@ def _single_slice(case: Case) -> Iterable[str]:
         yield f"one slice: how far it reaches ({case.geometry.spacing_mm[0]:g} mm) no DICOM series tells; oncontour does not read it back"
 
 
-def _remarks(case: Case) -> Iterable[str]:
-    """What the reader noted, in one line each."""
-    yield from case.facts.get("notes", ())
+def _remarks(case: Case, src: Path) -> Iterable[str]:
+    """What the reader noted, in one line each, without what may name the patient."""
+    yield from all_anonymous(case.facts.get("notes", ()), src, getattr(case.source, "patient", {}))
     unmapped = case.facts.get("unmapped", ())
     if unmapped:
         yield f"names without a TG-263 name were kept: {', '.join(unmapped)}"

@@ -14,7 +14,7 @@ from oncontour.commands.risk import load as load_risk
 from oncontour.core.case import Case
 from oncontour.documents import read_json
 from oncontour.errors import ConfigError, InputError, OutputError
-from oncontour.io.dicom.patient import check_replaceable
+from oncontour.io.dicom.patient_write import check_replaceable
 from oncontour.progress import Progress
 from oncontour.result import PAGE, RECORD, check_out
 

@@ -5,18 +5,16 @@ read (io) -> evaluate: a DVH a structure (dose) -> figures of the targets, publi
 
 from __future__ import annotations
 
-import csv
-import io as text_io
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from oncontour.core.notes import CHOOSE_DOSE, NoteCode, because, except_about
+from oncontour.core.notes import CHOOSE_DOSE, NoteCode, all_anonymous, because, except_about
 from oncontour.errors import ConfigError, DoseError, InputError, LimitError, StructureError
+from oncontour.files import csv_text
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -25,40 +23,14 @@ if TYPE_CHECKING:
     from oncontour.core.volume import Volume
     from oncontour.dose.dvh import DVH
     from oncontour.dose.metric_names import Figure
+    from oncontour.dose.targets import Target
 
 TABLE, CURVES, RECORD, PLOT = "dvh.csv", "curves.csv", "dvh.json", "dvh"
 FILES = (TABLE, CURVES, RECORD, f"{PLOT}.png", f"{PLOT}.svg")
 FIGURES = ("Dmean", "D98%", "D50%", "D2%", "D0.03cc")
 """What the table tells of every structure: the mean, the near-minimum, median and near-maximum of ICRU 83, and the hottest 0.03 cc."""
 CURVE_GY = 0.1
-MOST_GY = 300.0
-"""A median above this in a structure is no dose in Gy."""
-FAR_OFF = 20.0
-"""How many times a target's prescription its median may be before the numbers are taken for centigray."""
-NESTED = (("GTV", "IGTV"), ("CTV", "ICTV"), ("ITV",), ("PTV",))
-"""Targets, each within the next (ICRU Report 83)."""
 SCHEMA = "oncontour-dvh-1"
-MOST_TOLD_GY = 150.0
-"""No target gets more: PTV_6000x30 is 60 Gy in 30 fractions, though TG-263 has a fraction's dose before the x."""
-_TOLD = re.compile(r"_(\d+(?:[.p]\d+)?)(c?gy)?(?:x(\d{1,2})(?!\d))?", re.IGNORECASE)
-"""A dose at the end of a target's name: number, unit, and times how many fractions (TG-263, section on target volumes)."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A target with a prescription. ``homogeneity`` is that of ICRU 83; the conformity indices are those of the isodose of 95 %.
-
-    They are NaN where the isodose is meant to enclose another target too: one that is prescribed more, or as much and is no part of this
-    one (ICRU 83: GTV within CTV within ITV within PTV).
-    """
-
-    prescription_gy: float
-    v95_percent: float
-    d95_gy: float
-    homogeneity: float
-    paddick: float
-    rtog: float
-    gradient: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +136,9 @@ def dvh(
         unit=unit,
         progress=progress,
     )
+    remarks = tuple(case.facts.get("notes", ()))
+    shown = dict(zip(remarks, all_anonymous(remarks, patient, getattr(case.source, "patient", {})), strict=True))
+    plan = replace(plan, notes=tuple(dict.fromkeys(shown.get(note, note) for note in plan.notes)))
     return plan if out is None else write(plan, out, overwrite=overwrite)
 
 
@@ -185,6 +160,7 @@ def evaluate(
     structures that are not there; ConfigError for figures that cannot be read, or that need what is not known.
     """
     from oncontour.dose.metric_names import parse
+    from oncontour.dose.targets import check_unit, covered, doubts, prescribed
 
     parsed = list({str(one): one for one in map(parse, figures)}.values())  # Dmedian is D50%: one column
     for what, value in (("a prescription (Gy)", prescription_gy), ("a number of fractions", fractions)):
@@ -197,10 +173,10 @@ def evaluate(
     physical, broken = _histograms(case, dose, names, strict=structures is not None, progress=progress)
     notes += broken
     names = list(physical)
-    prescriptions = _prescriptions(names, prescription)
-    _check_unit(physical, prescriptions)
+    prescriptions = prescribed(names, prescription)
+    check_unit(physical, prescriptions)
     notes += [one.note for one in physical.values() if one.note]
-    notes += _doubts(physical, prescriptions)
+    notes += doubts(physical, prescriptions)
     dvhs, told = physical, prescriptions
     is_prescribed = any(prescriptions.get(name, prescription) for name in names)
     if alpha_beta_gy is not None:
@@ -211,7 +187,7 @@ def evaluate(
         prescription = effect.of_gy(prescription) if prescription else None
     wanted = {name: told.get(name, prescription) for name in names}
     table = {name: {"cc": one.volume_cc, **_figures(one, parsed, wanted[name], is_prescribed)} for name, one in dvhs.items()}
-    targets = _targets(dose, physical, prescriptions)
+    targets = covered(dose, physical, prescriptions)
     risks, left_out = _risks(physical, dvhs, known) if ntcp else ({}, [])
     notes += left_out
     if ntcp and not risks:
@@ -239,7 +215,7 @@ def write(plan: Plan, out: Path, *, overwrite: bool = False) -> Plan:
     return replace(plan, files=tuple(out / name for name in FILES))
 
 
-def record(plan: Plan) -> dict[str, Any]:
+def record(plan: Plan) -> dict[str, object]:
     """All of the plan for programs; a figure that does not exist is null."""
     return {
         "schema": SCHEMA,
@@ -323,59 +299,6 @@ def _solid(case: Case, name: str) -> Contours | Volume:
     return case.masks[name] if name in case.masks else case.contours[name]
 
 
-def _prescriptions(names: Sequence[str], prescription_gy: float | None) -> dict[str, float]:
-    """Target -> Gy: as its TG-263 name tells (``_told_gy``), else ``prescription_gy``."""
-    from oncontour.core.structure_kinds import is_target
-
-    told = {name: _told_gy(name) or prescription_gy for name in filter(is_target, names)}
-    return {name: gy for name, gy in told.items() if gy}
-
-
-def _told_gy(name: str) -> float | None:
-    """The dose in a target's name, None where there is none or several: cGy in three to five digits, or with a unit.
-
-    A dose a fraction is multiplied; what would then be more than MOST_TOLD_GY is taken as the whole (PTV_6000x30). Digits of cGy go before
-    Gy, which may be a fraction's (PTV_2Gy_7000); of several in Gy nobody knows which is the whole.
-
-    >>> [_told_gy(name) for name in ("PTV_7000", "PTV_50p4Gy", "PTV_Liver_2000x3", "PTV_Liver_20Gyx3", "PTV_20210304", "PTV_2Gy_70Gy")]
-    [70.0, 50.4, 60.0, 60.0, None, None]
-    """
-    in_cgy, in_gy = [], []
-    for number, unit, fractions in _TOLD.findall(name):
-        if unit.lower() == "gy":
-            in_gy.append(_whole(float(number.lower().replace("p", ".")), fractions))
-        elif unit or re.match(r"\d{3,5}(?!\d)", number):  # a point after cGy is the number of a copy (PTV_7000.1)
-            in_cgy.append(_whole(float(re.split(r"[.p]", number, flags=re.IGNORECASE)[0]) / 100, fractions))
-    return in_cgy[0] if in_cgy else in_gy[0] if len(in_gy) == 1 else None
-
-
-def _whole(gy: float, fractions: str) -> float:
-    """``gy`` in each of so many ``fractions`` ("" for one), unless that is more than anybody gives."""
-    whole = gy * int(fractions or 1)
-    return whole if whole <= MOST_TOLD_GY else gy
-
-
-def _check_unit(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> None:
-    """Raise DoseError for numbers that cannot be Gy."""
-    for name, one in dvhs.items():
-        middle = one.dose_to_percent(50)
-        limit = FAR_OFF * prescriptions[name] if name in prescriptions else MOST_GY
-        if middle > limit:
-            of = f", prescribed are {prescriptions[name]:g} Gy" if name in prescriptions else ""
-            raise DoseError(
-                f"{name} would receive {middle:.0f} Gy in the median{of}: the numbers look like centigray",
-                where=f"structure {name}",
-                hint="if they are, say so with --unit cGy",
-            )
-
-
-def _doubts(dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> Iterator[str]:
-    for name, gy in prescriptions.items():
-        middle = dvhs[name].dose_to_percent(50)
-        if middle < gy / 2 or middle > 1.5 * gy:
-            yield f"{name} receives {middle:.1f} Gy in the median, prescribed are {gy:g} Gy: is this the whole treatment's dose, in Gy?"
-
-
 @dataclass(frozen=True, eq=False)
 class _Effect:
     """How doses become EQD2: all of the dose in ``fractions`` equal ones, or, where there are several, the sum of its ``groups``: Gy of
@@ -407,8 +330,8 @@ def _effect(case: Case, unit: str, alpha_beta_gy: float, fractions: float | None
 
     Raises DoseError for a dose that is weighted by biology already; ConfigError where it is not known in which fractions it is given.
     """
-    from oncontour.io.dicom.doses import FractionGroup
     from oncontour.io.dicom.rtdose import DoseKind
+    from oncontour.io.dicom.rtplan import FractionGroup
 
     kind = case.facts.get("rtdose")
     if isinstance(kind, DoseKind) and kind.type == "EFFECTIVE":
@@ -450,29 +373,7 @@ def _figures(one: DVH, parsed: Sequence[Figure], prescription_gy: float | None, 
     return {str(p): math.nan if none and p.needs_prescription else one.figure(p, prescription_gy) for p in parsed}
 
 
-def _targets(dose: Volume, dvhs: Mapping[str, DVH], prescriptions: Mapping[str, float]) -> dict[str, Target]:
-    from oncontour.dose.indices import conformity, homogeneity
-
-    out = {}
-    for name, gy in prescriptions.items():
-        one, isodose = dvhs[name], 0.95 * gy
-        if not one.dosed_cc:
-            continue
-        shape = (math.nan, math.nan, math.nan)
-        if not any(other != name and _goes_beyond(other, its_gy, name, gy) for other, its_gy in prescriptions.items()):
-            found = conformity(dose, one, isodose)
-            shape = found.paddick, found.rtog, found.gradient
-        out[name] = Target(gy, one.percent_above(isodose), one.dose_to_percent(95), homogeneity(one), *shape)
-    return out
-
-
-def _goes_beyond(other: str, other_gy: float, name: str, gy: float) -> bool:
-    """Whether the isodose of target ``name`` must enclose ``other`` as well."""
-    rank = [next(n for n, kinds in enumerate(NESTED) if one.upper().startswith(kinds)) for one in (other, name)]
-    return other_gy > gy or (other_gy == gy and rank[0] >= rank[1])
-
-
-def _risks(physical: Mapping[str, DVH], told: Mapping[str, DVH], facts: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
+def _risks(physical: Mapping[str, DVH], told: Mapping[str, DVH], facts: Mapping[str, object]) -> tuple[dict[str, float], list[str]]:
     """(risk by model, a sentence on each organ that none is told of: too much of it has no dose).
 
     Models fitted to physical doses get those; the others the doses as they are told.
@@ -510,14 +411,14 @@ def _risk_table(risks: Mapping[str, float]) -> str:
     return _columns(["published model", "risk"], rows) + "\nFor research: none of these models is validated for this patient."
 
 
-def _table_rows(plan: Plan) -> Iterator[list[Any]]:
+def _table_rows(plan: Plan) -> Iterator[list[object]]:
     yield ["structure", "volume_cc", "missing_cc", "basis", "min_gy", "mean_gy", "max_gy", *plan.figures]
     for name, one in plan.dvhs.items():
         figures = [value for key, value in plan.table[name].items() if key != "cc"]
         yield [name, one.volume_cc, one.missing_cc, one.basis, one.min_gy, one.mean_gy, one.max_gy, *figures]
 
 
-def _curve_rows(plan: Plan) -> Iterator[list[Any]]:
+def _curve_rows(plan: Plan) -> Iterator[list[object]]:
     yield ["structure", "dose_gy", "volume_cc", "volume_percent"]
     for name, one in plan.dvhs.items():
         if one.dosed_cc:
@@ -525,16 +426,12 @@ def _curve_rows(plan: Plan) -> Iterator[list[Any]]:
                 yield [name, float(gy), float(cc), 100 * float(cc) / one.dosed_cc]
 
 
-def _csv(rows: Iterator[list[Any]]) -> str:
+def _csv(rows: Iterator[list[object]]) -> str:
     """CSV with numbers to six places; a figure that does not exist is an empty cell. Names cannot become formulas."""
-    out = text_io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    for row in rows:
-        writer.writerow([_cell(value) for value in row])
-    return out.getvalue()
+    return csv_text(map(_cell, row) for row in rows)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if value != value else f"{value:.6g}"
     text = str(value)

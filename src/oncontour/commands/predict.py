@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +15,9 @@ from oncontour.core.case import Case, LabelMasks
 from oncontour.core.notes import NOT_OF_IMAGES, except_about, grouped
 from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError, GeometryError, IncompleteError, InputError, ModelError
-from oncontour.files import sweep, write_text
+from oncontour.files import csv_text, sweep, write_text
 from oncontour.io.image.layout import CHANCES, MASKS
-from oncontour.progress import Progress
+from oncontour.progress import Progress, part
 
 if TYPE_CHECKING:
     from oncontour.contour.predict import Contourer
@@ -54,10 +53,10 @@ def predict(
     """Contour every patient of a cohort with several models: OUT/MODEL/PATIENT/masks/NAME.nii.gz.
 
     A patient that a model learned from is left out for that model, as its card names them: what is judged or learned from here is what the
-    model does with strangers. A patient that was drawn already is not drawn again; when one cannot be drawn the others are, and the exit
-    code is that of an error. confidence.csv beside the patients has the mean probability over each slice's contour; with --chances
-    OUT/MODEL/PATIENT/chances/NAME.nii.gz has the probability of every voxel times 255, one half where the model draws the line. Contours
-    are as the net gives them: nothing is tidied.
+    model does with patients that are new to it. A patient that was drawn already is not drawn again; when one cannot be drawn the others
+    are, and the exit code is that of an error. confidence.csv beside the patients has the mean probability over each slice's contour; with
+    --chances OUT/MODEL/PATIENT/chances/NAME.nii.gz has the probability of every voxel times 255, one half at the contour. Contours are as
+    the net gives them: nothing is tidied.
 
     Examples:
         oncontour predict COHORT --model hn-organs --out CLAIMS --seen
@@ -72,7 +71,7 @@ def predict(
         seen: patients that the model learned from as well (then nothing may be concluded from them)
         overlap: of the windows that the net sees
         any_region: draw on CTs of another part of the body than the models were made for; such patients are not drawn otherwise
-        chances: keep how likely the model thought each voxel, as quality models learn from it that know how sure a drawer was
+        chances: keep how likely the model thought each voxel, for quality models that learn from the segmenter's probability maps
         backend: what computes the nets
         threads: CPU threads for the nets
         progress: called with the fraction done
@@ -90,11 +89,11 @@ def predict(
     _check_folders(patients.ids, str(cohort))
     lines, failed = [], list[str]()
     for n, segmenter in enumerate(segmenters):
-        strangers = [id for id in patients.ids if id not in segmenter.trained_on]
-        step = None if progress is None else _part(progress, n, len(segmenters))
+        unseen = [id for id in patients.ids if id not in segmenter.trained_on]
+        step = part(progress, n / len(segmenters), (n + 1) / len(segmenters))
         shown: dict[str, str] = {}
-        drawn = draw(segmenter, patients, strangers, out / segmenter.name, step, chances=chances, failed=failed, elsewhere=shown)
-        known = len(patients) - len(strangers)
+        drawn = draw(segmenter, patients, unseen, out / segmenter.name, step, chances=chances, failed=failed, elsewhere=shown)
+        known = len(patients) - len(unseen)
         lines.append(f"{segmenter.name}: {drawn} of {len(patients)} patients drawn, {known} left out as it learned from them")
         lines += [f"{segmenter.name}: {note}" for note in notes_of(segmenter.contourer.card)]
         lines += drawn_elsewhere(segmenter.name, shown)
@@ -122,7 +121,7 @@ def load(
     for shift in shifts:
         contourer = load_contourer(model, backend=backend, rules=Tidy.off(), threads=threads)
         if not isinstance(contourer, Contourer):
-            raise ModelError("only our own contour models", where=model, hint="draw with `oncontour run` and give the folder as claims")
+            raise ModelError("only our own contour models", where=model, hint="draw with `oncontour run` and give the folder as --claims")
         made = contourer.card.made
         if not seen and "trained_on" not in made:
             raise ModelError(
@@ -133,7 +132,7 @@ def load(
             raise ModelError(
                 "its structures may overlap, and how sure the model was is kept for one structure a voxel",
                 where=model,
-                hint="draw with `oncontour run` and give the folder as claims",
+                hint="draw with `oncontour run` and give the folder as --claims",
             )
         if shift:
             low, high = settings.hu
@@ -160,21 +159,21 @@ def draw(
     now whose CT plainly shows another part of the body than the model was made for. Raises OutputError where the folder of a patient
     holds other things.
     """
-    from oncontour.io.dicom.patient import check_replaceable
+    from oncontour.io.dicom.patient_write import check_replaceable
     from oncontour.io.image.layout import write_layout
     from oncontour.ops.body import elsewhere as shown_elsewhere
-    from oncontour.quality.segmenters import write_chances
+    from oncontour.quality.segmenters import write_probabilities
 
     rows = _confidences(out / CONFIDENCE)
     done, remarks = 0, dict[str, tuple[str, ...]]()
     for n, id in enumerate(ids):
         if not (out / id / (CHANCES if chances else MASKS)).is_dir():
-            sweep(out / id / CHANCES)  # what a killed one left is nobody's
+            sweep(out / id / CHANCES)  # what a killed run left
             check_replaceable(out / id)
             try:
                 case = patients.read(id, lenient=True)  # its own structures and dose are not asked for
                 remarks[id] = tuple(except_about(case.facts.get("notes", ()), *NOT_OF_IMAGES))
-                drawn, sure, likely = claim(segmenter.contourer, case, chances=chances)
+                drawn, sure, likely = drawn_alone(segmenter.contourer, case, chances=chances)
             except (InputError, GeometryError) as error:
                 sys.stderr.write(f"{id} was left out: {error}\n")
                 if failed is not None:
@@ -184,10 +183,11 @@ def draw(
                 elsewhere[id] = shown
             # The folder last: it says that the patient is done.
             rows = [row for row in rows if row[0] != id] + sure
-            write_text(out / CONFIDENCE, _as_csv(rows))
+            told = [(patient, name, k, f"{p:.4f}") for patient, name, k, p in rows]
+            write_text(out / CONFIDENCE, csv_text([("patient", "structure", "k", "probability"), *told]))
             write_layout(drawn, out / id)
             if likely:
-                write_chances(likely, out / id)
+                write_probabilities(likely, out / id)
         done += 1
         if progress is not None:
             progress((n + 1) / len(ids))
@@ -195,13 +195,13 @@ def draw(
     return done
 
 
-def claim(
+def drawn_alone(
     contourer: Contourer, case: Case, *, chances: bool = False
 ) -> tuple[Case, list[tuple[str, str, int, float]], Mapping[str, Volume]]:
     """(a case of the drawn masks alone, rows of confidence: patient, structure, slice, mean probability over the contour; and, with
-    ``chances``, structure -> probability times 255 on the grid the net works on, one half where the line is drawn). Raises InputError for
+    ``chances``, structure -> probability times 255 on the grid the net works on, one half at the contour). Raises InputError for
     a CT of another part of the body than the model was made for, unless it may draw anywhere."""
-    from oncontour.contour.opinion import by_structure
+    from oncontour.contour.probabilities import by_structure
     from oncontour.ops.body import check_shown
     from oncontour.ops.windows import stitch_labels
 
@@ -209,10 +209,10 @@ def claim(
     if not contourer.any_region:
         check_shown(case.ct, contourer.card.region, contourer.card.name)
     if chances:
-        contourer.check_small(contourer.task.working_grid(case.geometry))
+        contourer.check_small(s.working_grid(case.geometry))
     stitched = stitch_labels(
         contourer.answer,
-        contourer.image(bare, contourer.task.working_grid(case.geometry)),
+        contourer.image(bare, s.working_grid(case.geometry)),
         len(s.structures),
         window=s.window,
         overlap=contourer.overlap,
@@ -220,7 +220,7 @@ def claim(
         mode="sigmoid",
         threshold=s.threshold,
         blend="gaussian" if chances else "auto",
-        dims=2 if contourer.task.flat else 3,
+        dims=2 if s.flat else 3,
         context=s.neighbours,
         pad=-1.0,
         confidence=True,
@@ -249,15 +249,3 @@ def _confidences(path: Path) -> list[tuple[str, str, int, float]]:
 def confidences(folder: Path) -> dict[tuple[str, str, int], float]:
     """(patient, structure, slice) -> mean probability, of what ``predict`` drew into ``folder``; empty where there is none."""
     return {(patient, structure, k): p for patient, structure, k, p in _confidences(folder / CONFIDENCE)}
-
-
-def _as_csv(rows: Sequence[tuple[str, str, int, float]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["patient", "structure", "k", "probability"])
-    writer.writerows((patient, name, k, f"{p:.4f}") for patient, name, k, p in rows)
-    return text.getvalue()
-
-
-def _part(progress: Progress, n: int, of: int) -> Progress:
-    return lambda done: progress((n + done) / of)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from oncontour.core.notes import all_anonymous
 from oncontour.errors import ConfigError, ModelError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from oncontour.core.case import Case
+    from oncontour.risk.predict import RiskPredictor
 
 RECORD, MAP, DVH = "risk.json", "risk.png", "dvh.png"
 FILES = (RECORD, MAP, DVH)
@@ -24,7 +26,7 @@ SCHEMA = "oncontour-risk-1"
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The case with ``scores["risk"]``, and the files that were written."""
+    """The case with its ``risk``, and the files that were written."""
 
     case: Case
     files: tuple[Path, ...] = field(default=())
@@ -73,38 +75,45 @@ def risk(
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
-    from dataclasses import replace
-
     from oncontour.io import read
     from oncontour.result import check_out
 
     if out is not None:
         check_out(out, [patient], FILES, overwrite=overwrite, of="the patient")
-    task = load(model)
-    check_facts(facts or {}, task.settings.facts, model)
+    predictor = load(model, facts or {})
     case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=dose or ())
     case = replace(case, facts={**case.facts, **(facts or {})})
     notes = all_anonymous(case.facts.get("notes", ()), patient, getattr(case.source, "patient", {}))
-    found = Found(_remarked(task.predict(case, progress), notes))
+    found = Found(_remarked(predictor.predict(case, progress), notes))
     return found if out is None else write(found, out, overwrite=overwrite)
 
 
 def _remarked(case: Case, notes: Sequence[str]) -> Case:
     """``case`` with what was remarked on reading it before the notes on its risk."""
-    told = case.scores["risk"]
-    return case.with_scores({"risk": {**told, "notes": [*map(str, notes), *told["notes"]]}})
+    from oncontour.report.risk import predicted
+
+    told = predicted(case)
+    return replace(case, risk=replace(told, notes=(*map(str, notes), *told.notes)))
 
 
-def load(model: str | Path) -> Any:
-    """The risk task in a model file. Raises ModelError where the model is made for something else."""
+def load(model: str | Path, facts: Mapping[str, bool | float | str] = MappingProxyType({})) -> RiskPredictor:
+    """The risk model in a file, ready to predict. Raises ModelError where it is made for something else, ConfigError for ``facts`` of the
+    patient that it cannot use (``check_facts``)."""
     from oncontour.learn.card import find, read_card
     from oncontour.learn.task import load_task
+    from oncontour.risk.predict import RiskPredictor
+    from oncontour.risk.task import RiskTask
 
     path = find(model, "risk")
-    task = read_card(path).task
-    if task != "risk":
-        raise ModelError(f"this model is made to {task}, not to tell a risk", where=str(path), hint="give one from 'oncontour train risk'")
-    return load_task(path)
+    made_to, task = read_card(path).task, None
+    if made_to == RiskTask.name:
+        task = load_task(path)
+    if not isinstance(task, RiskTask):
+        raise ModelError(
+            f"this model is made to {made_to}, not to tell a risk", where=str(path), hint="give one from 'oncontour train risk'"
+        )
+    check_facts(facts, task.settings.facts, str(model))
+    return RiskPredictor(task)
 
 
 def check_facts(given: Mapping[str, bool | float | str], known: Sequence[str], model: str) -> None:
@@ -126,13 +135,26 @@ def check_facts(given: Mapping[str, bool | float | str], known: Sequence[str], m
             raise ConfigError(f"{name} is one of {', '.join(asked[name])}, not {value!r}", where=model, hint="mend or leave out --facts")
 
 
-def record(case: Case) -> dict[str, Any]:
-    """``scores["risk"]`` for programs, titled as simulated where it is, and who computed it; without maps and the patient's name."""
+def record(case: Case) -> dict[str, object]:
+    """The risk for programs, titled as simulated where it is, and who computed it; without maps and the patient's name."""
     from oncontour.learn.engine import computed_with
-    from oncontour.report.risk import headline
+    from oncontour.report.risk import headline, predicted
 
-    scores = {key: value for key, value in case.scores["risk"].items() if key not in ("sensitivity", "region")}
-    return {"schema": SCHEMA, "title": headline(case), **scores, **computed_with("torch", None)}
+    found = predicted(case)
+    return {
+        "schema": SCHEMA,
+        "title": headline(found),
+        "model": found.model,
+        "sha256": found.sha256,
+        "simulated": found.simulated,
+        "structure": found.structure,
+        "toxicities": {name: asdict(one) for name, one in found.toxicities.items()},
+        "reference": {name: asdict(one) for name, one in found.reference.items()},
+        "structures": {found.structure: dict(found.figures)},
+        "features": dict(found.features),
+        "notes": list(found.notes),
+        **computed_with("torch", None),
+    }
 
 
 def write(found: Found, out: Path, *, overwrite: bool = False) -> Found:
@@ -140,20 +162,18 @@ def write(found: Found, out: Path, *, overwrite: bool = False) -> Found:
 
     Raises OutputError where ``out`` holds other things, or an earlier result that ``overwrite`` does not give up.
     """
-    from dataclasses import replace
-
     from oncontour.dose.dvh import dvh
     from oncontour.files import write_text, writing
     from oncontour.report.dvh import draw as draw_dvh
-    from oncontour.report.risk import draw, headline
+    from oncontour.report.risk import draw, headline, predicted
     from oncontour.result import result_folder
 
-    case = found.case
-    name = case.scores["risk"]["structure"]
+    case, told = found.case, predicted(found.case)
+    name = told.structure
     with result_folder(out, FILES, overwrite=overwrite) as folder:
         write_text(folder / RECORD, json.dumps(record(case), indent=1, allow_nan=False) + "\n")
         curves = {name: dvh(case.images["dose"], case.mask(name), name=name)}
-        for path, figure in ((folder / MAP, draw(case)), (folder / DVH, draw_dvh(curves, title=headline(case)))):
+        for path, figure in ((folder / MAP, draw(case)), (folder / DVH, draw_dvh(curves, title=headline(told)))):
             with writing(path) as temporary:
                 figure.savefig(temporary, format="png", dpi=130)
     return replace(found, files=tuple(out / file for file in FILES))

@@ -1,7 +1,7 @@
 """The main job: a CT folder becomes contours, judged slice by slice, a report for people and one for programs, all or nothing.
 
-read (io) -> choose models -> predict (contour) -> score (quality.score) -> dose and risk, where they are (dvh, risk)
-    -> write RTSTRUCT (io), scores.csv, report.html, report.json
+run, in this order: read (io) -> choose models, contour, judge (run_contours) -> dose and risk, where they are (run_dose)
+    -> write RTSTRUCT (io), scores.csv, report.html, report.json (result)
 """
 
 from __future__ import annotations
@@ -13,27 +13,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from oncontour import report
+from oncontour.commands.run_contours import (
+    contour,
+    default_model,
+    judge,
+    load_segmenters,
+    region_words,
+    sees_own,
+    shipped_assessor,
+)
+from oncontour.commands.run_dose import Dosed, dose_and_risk, given_targets, page_of
 from oncontour.core.case import Case
-from oncontour.core.notes import DOSE_DOUBTS, NoteCode, about, except_about
-from oncontour.core.volume import Volume
-from oncontour.errors import ConfigError, GeometryError, InputError, ModelError, OncontourError, OutputError, did_you_mean
-from oncontour.learn.card import card_words
+from oncontour.core.notes import NoteCode, except_about
+from oncontour.errors import ConfigError, GeometryError, InputError, OutputError
 from oncontour.learn.card import notes as card_notes
-from oncontour.libraries import is_out_of_memory, why
 from oncontour.ops.tidy import Tidy
-from oncontour.progress import Progress
+from oncontour.progress import Progress, part
 from oncontour.quality import score as scoring
-from oncontour.result import MASKS, PAGE, RECORD, SCORES, Clock, anonymous, check_out, finish, pseudonym, record, result_folder
+from oncontour.result import MASKS, PAGE, RECORD, SCORES, Clock, anonymous, check_out, finish, record, result_folder
 
 if TYPE_CHECKING:
     from oncontour.commands.dvh import Plan
+    from oncontour.learn.predictor import Predictor  # the command line imports what stands here: no kind of model
 
 RTSTRUCT = "rtstruct.dcm"
 """Name inside a result folder."""
-FILES = (RTSTRUCT, MASKS, SCORES, PAGE, RECORD)
+SEG = "seg.dcm"
+"""The same contours as voxels, where they are asked for."""
+FILES = (RTSTRUCT, SEG, MASKS, SCORES, PAGE, RECORD)
 
-DEFAULT_MODELS: dict[str, str] = {"head_neck": "hn-organs"}
-"""Region of the body (``ops.body.region``) -> the shipped model that is used without being asked for."""
 WORST = 5
 """Places to look at that are told on the screen."""
 
@@ -51,11 +59,11 @@ class Result:
 
     def __str__(self) -> str:
         blocks = [*(self.record[key] for key in ("banner", "about") if self.record.get(key)), report.table(self.rows)]
-        if "assess" in self.case.scores:
+        if self.case.assessment is not None:
             blocks.append("\n".join(report.worst(self.case, WORST)))
         if self.plan is not None:
             blocks.append(str(self.plan))
-        if "risk" in self.case.scores:
+        if self.case.risk is not None:
             from oncontour.report.risk import text
 
             blocks.append(text(self.case))
@@ -75,6 +83,7 @@ def run(
     same_frame: bool = False,
     truth: Path | None = None,
     add_to: Path | None = None,
+    seg: bool = False,
     assess: bool = True,
     quality: str | None = None,
     risk: str | None = None,
@@ -118,6 +127,7 @@ def run(
             UIDs: PatientID and every plane must agree with the images, and it is recorded
         truth: contours to compare with (a patient's folder, or an RTSTRUCT of this CT); DSC then stands in the tables
         add_to: an RTSTRUCT of this CT whose structures the new file keeps, byte for byte; the new ones come after them
+        seg: the contours as a DICOM Segmentation too, seg.dcm
         assess: how right is each slice? predicted, and looked at by rules
         quality: name of a shipped quality model or path of one; the shipped one by default
         risk: path of a risk model, made by 'oncontour train risk'; none by default
@@ -134,66 +144,54 @@ def run(
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
+    _check_options(quality, assess, facts, risk, seg)
+    guard(out, ct_folder, overwrite, truth=truth, add_to=add_to)
+    clock, failed = Clock(), list[str]()
+    load = partial(load_segmenters, structures=structures, backend=backend, rules=tidy, threads=threads, trust=trust, any_region=any_region)
+    segmenters = load(model or [])  # what was mistyped is told before anything is read
+    assessor = scoring.load(quality, backend=backend, threads=threads) if quality else None
+    risk_model = _load_risk(risk, facts)
+    with clock("read"):
+        case = _in_gy(_read(ct_folder, series_uid, dose, structure_set_uid, same_frame, of_truth=truth is not None), unit)
+        known = _read_truth(truth, case, same_frame)
+        _check_writable(case, ct_folder, add_to, seg)
+    with clock("choose"):
+        chosen = model or [default_model(case)]
+    segmenters = segmenters or load(chosen)
+    banner, doubts = region_words(case, segmenters, any_region)
+    assessor = (assessor or shipped_assessor(failed, chosen, backend, threads)) if assess else None
+    with clock("contour"):
+        drawn, models = contour(case, segmenters, structures, chances=sees_own(assessor), progress=part(progress, 0, 0.8 if assess else 1))
+    if assess:
+        with clock("assess"):
+            drawn, judges = judge(drawn, assessor, failed, part(progress, 0.8, 1))
+            models += judges
+    dosed, figures = dose_and_risk(drawn, case, risk_model, facts, failed, clock)
+    if progress is not None:
+        progress(1.0)
+    rows = report.rows(dosed.case, truth=known)
+    page = page_of(dosed, case, rows, failed)
+    settings: dict[str, object] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
+    settings |= {"facts": facts, "unit": unit, "any_region": any_region, "same_frame": same_frame}
+    told = record(dosed.case, rows, models, settings, _notes(case, ct_folder, known, truth, dosed, "" if model else chosen[0]))
+    _complete(told, dosed, ct_folder, risk_model, banner, doubts, failed, about)
+    _write(dosed.case, rows, told, out, page=page, figures=figures, add_to=add_to, seg=seg, overwrite=overwrite, clock=clock)
+    return Result(dosed.case, rows, told, out, dosed.plan)
+
+
+# ---- before anything is read
+
+
+def _check_options(quality: str | None, assess: bool, facts: Mapping[str, object] | None, risk: str | None, seg: bool) -> None:
+    """Raise ConfigError for options that contradict each other, or that this installation cannot serve."""
     if quality and not assess:
         raise ConfigError("a quality model is named, and --assess false leaves it out", hint="leave out one of the two")
     if facts and risk is None:
         raise ConfigError("facts of the patient are for a risk model, and none is named", hint="name one with --risk, or leave out --facts")
-    from oncontour.contour.predict import anywhere
+    if seg:
+        from oncontour.io.dicom.seg_write import check_installed
 
-    clock = Clock()
-    guard(out, ct_folder, overwrite, truth=truth, add_to=add_to)
-    # What was mistyped is told before anything is read.
-    loaded = [_load(name, {"backend": backend, "rules": tidy, "threads": threads}, trust) for name in model or []]
-    _assign([list(one.card.structures) for one in loaded] or _offered_unasked(), structures)
-    assessor = scoring.load(quality, backend=backend, threads=threads) if quality else None
-    risk_model = None if risk is None else _load_risk(risk, facts)
-    with clock("read"):
-        case = _in_gy(_read(ct_folder, series_uid, dose, structure_set_uid, same_frame, of_truth=truth is not None), unit)
-        known = None if truth is None else _read_truth(truth, case, same_frame)
-        _check_addable(add_to, case)
-    failed: list[str] = []
-    with clock("choose"):
-        chosen = model or [default_model(case)]
-    loaded = loaded or [_load(name, {"backend": backend, "rules": tidy, "threads": threads}, trust) for name in chosen]
-    banner, doubts = _region_words(case, loaded, any_region)
-    if assess and assessor is None:
-        judge_of = scoring.first_for(chosen, DEFAULT_MODELS.values())
-        assessor = _load_shipped_assessor(failed, first=judge_of, backend=backend, threads=threads)
-    settings: dict[str, Any] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
-    settings |= {"facts": facts, "unit": unit, "any_region": any_region, "same_frame": same_frame}
-    notes = _read_notes(case, ct_folder, known, truth)
-    with clock("contour"):
-        if not model:
-            notes.append(f"{chosen[0]} was chosen because of the region that the CT shows.")
-        drawn, models = contour(
-            case,
-            [anywhere(one, any_region) for one in loaded],
-            structures,
-            chances=assessor is not None and assessor.task.settings.own,
-            progress=_part(progress, 0.0, 0.8 if assess else 1.0),
-        )
-    if assess:
-        with clock("assess"):
-            drawn, judges = judge(drawn, assessor, failed, _part(progress, 0.8, 1.0))
-            models += judges
-    dosed, figures = Dosed(drawn), {}
-    if "dose" in case.images or risk_model is not None or _of_dose(case):
-        with clock("dose"):
-            dosed = look_at_dose(drawn, case, risk_model, facts)
-            figures = draw(dosed, failed)
-    if progress is not None:
-        progress(1.0)
-    notes += [anonymous(note, ct_folder, case) for note in _other_structures(case, drawn, dosed.plan)]
-    rows = report.rows(dosed.case, truth=known)
-    page = _page(dosed, case, rows, failed)
-    told = record(dosed.case, rows, models, settings, notes)
-    told["warnings"][:0] = [*([banner] if banner else []), *doubts]
-    told |= {key: words for key, words in (("banner", banner), ("about", about)) if words}
-    _complete(told, dosed, ct_folder, failed)
-    told["warnings"] += [] if risk_model is None else [f"{risk_model.card().name}: {note}" for note in card_notes(risk_model.card())]
-    told["warnings"] += _empty_between(dosed.case, [row.name for row in rows])
-    _write(dosed.case, rows, told, out, page=page, figures=figures, add_to=add_to, overwrite=overwrite, clock=clock)
-    return Result(dosed.case, rows, told, out, dosed.plan)
+        check_installed()
 
 
 def guard(out: Path, source: Path, overwrite: bool, *, truth: Path | None = None, add_to: Path | None = None) -> None:
@@ -212,16 +210,6 @@ def guard(out: Path, source: Path, overwrite: bool, *, truth: Path | None = None
             )
 
 
-def _read_notes(case: Case, ct_folder: Path, known: Case | None, truth: Path | None) -> list[str]:
-    """What was remarked in reading the CT, and in reading the contours to compare with, without what may name the patient."""
-    seen = case.facts.get("notes", ())
-    notes = [anonymous(note, ct_folder, case) for note in seen]
-    if truth is None or known is None:
-        return notes
-    more = [f"Of the contours to compare with: {note}" for note in known.facts.get("notes", ()) if note not in seen]
-    return notes + [anonymous(anonymous(note, truth, case), truth, known) for note in more]
-
-
 def _is_flat(path: Path) -> bool:
     """Whether ``path`` is a patient in image files, as ``io.read`` tells: what lies in other folders there is never read."""
     from oncontour.io.dicom.scan import holds_dicom
@@ -231,63 +219,15 @@ def _is_flat(path: Path) -> bool:
     return (is_layout(path) or is_openkbp(path)) and not holds_dicom(path)
 
 
-def default_model(case: Case) -> str:
-    """The shipped model for the region that the CT shows. Raises ModelError, naming what there is, where none fits."""
-    from oncontour.learn.card import offered
-    from oncontour.ops.body import in_words, region
+def _load_risk(model: str | None, facts: Mapping[str, bool | float | str] | None) -> Predictor | None:
+    if model is None:
+        return None
+    from oncontour.commands.risk import load
 
-    seen, contourers = region(case.ct), offered("contour")
-    name = DEFAULT_MODELS.get(seen.name, "")
-    if name in contourers:
-        return name
-    there, what = ", ".join(contourers) or "none", in_words(seen.name)
-    raise ModelError(
-        f"no shipped model is made for this CT, which shows: {what} ({'; '.join(seen.reasons)}); shipped models: {there}",
-        where=f"case {pseudonym(case)}",
-        hint="name a model that was made for it with --model NAME_OR_FILE, or train one with 'oncontour train contour'; "
-        f"{_anyhow(contourers)}",
-    )
+    return load(model, facts or {})
 
 
-def _anyhow(contourers: Sequence[str]) -> str:
-    """How a shipped model draws on a CT that it was not made for."""
-    return f"a shipped one draws all the same with both --model {contourers[0]} and --any_region" if contourers else "none is shipped"
-
-
-def contour(
-    case: Case,
-    drawers: Sequence[Any],
-    structures: Sequence[str] | None = None,
-    *,
-    chances: bool = False,
-    progress: Progress | None = None,
-) -> tuple[Case, list[dict[str, Any]]]:
-    """The case with what the ``drawers`` (of ``load``) draw (and none of the contours it came with), and what is recorded of each model.
-
-    ``scores["drawers"]`` has the hashes of those that drew. ``chances`` keeps what our own models thought before they decided, as
-    ``scores["chances"]``: structure -> probability times 255. Where two models offer one structure the first has it. Raises ModelError
-    for a structure that none offers, InputError for a CT of another part of the body than one of ours was made for.
-    """
-    from oncontour.contour.predict import keeping_chances
-
-    wanted = _assign([list(one.card.structures) for one in drawers], structures)
-    bare = scoring.without_drawers(case.without_structures())
-    drawn, records = bare, list[dict[str, Any]]()
-    for n, (one, names) in enumerate(zip(drawers, wanted, strict=True)):
-        if not names:
-            continue
-        predicted = keeping_chances(one, chances).predict(bare, progress=_share(progress, n, len(drawers)))
-        whole = len(names) == len(predicted.masks)
-        drawn = drawn.with_masks(predicted.masks if whole else {name: predicted.masks[name] for name in names})
-        if "chances" in predicted.scores:
-            kept = {name: predicted.scores["chances"][name] for name in names}
-            drawn = drawn.with_scores({"chances": {**drawn.scores.get("chances", {}), **kept}})
-        told, done = card_words(asdict(one.card)), predicted.scores.get("contour", {})
-        records.append({**told, **done, "structures": list(names), "notes": [*told["notes"], *done.get("notes", ())]})
-    return drawn.with_scores({"drawers": [record["sha256"] for record in records]}), records
-
-
-# ---- steps
+# ---- reading
 
 
 def _read(
@@ -327,8 +267,10 @@ def _in_gy(case: Case, unit: str) -> Case:
     return replace(case.with_images({"dose": case.images["dose"].map(lambda gy: gy / 100)}), facts={**case.facts, "notes": notes})
 
 
-def _read_truth(path: Path, case: Case, same_frame: bool) -> Case:
-    from oncontour.io.dicom.patient import read_onto
+def _read_truth(path: Path | None, case: Case, same_frame: bool) -> Case | None:
+    if path is None:
+        return None
+    from oncontour.io.onto import read_onto
 
     known = read_onto(path, case, same_frame=same_frame)
     if not known.structures:
@@ -343,272 +285,71 @@ def _read_truth(path: Path, case: Case, same_frame: bool) -> Case:
     return known
 
 
-def _check_addable(add_to: Path | None, case: Case) -> None:
-    """Refuse, before any contour is drawn, an RTSTRUCT that the new structures cannot be added to."""
-    from oncontour.io.dicom.rtstruct import check_addable
+def _check_writable(case: Case, source: Path, add_to: Path | None, seg: bool) -> None:
+    """Refuse, before any contour is drawn, an RTSTRUCT that the new structures cannot be added to, and a SEG of a CT without DICOM."""
+    from oncontour.io.dicom.source import DicomSource
 
+    if seg and case.source is None:
+        raise ConfigError("there is no SEG to write where the CT is no DICOM", where=str(source), hint="leave out --seg")
     if add_to is None:
         return
-    if case.source is None:
+    if not isinstance(case.source, DicomSource):
         raise ConfigError("there is no RTSTRUCT to write where the CT is no DICOM", where=str(add_to), hint="leave out --add_to")
+    from oncontour.io.dicom.rtstruct import check_addable
+
     check_addable(add_to, case.source)
-
-
-def _load(name: str, settings: Mapping[str, Any], trust: bool) -> Any:
-    """Our own model (a file or a shipped name) or somebody else's; only ``trust`` lets one run that is a program.
-
-    A ``contour.predict.Contours``; not named as a type, as the command line would import torch to look it up.
-    """
-    from oncontour.contour.predict import load_contourer
-
-    if trust:
-        from oncontour.contour.external.load import is_foreign, load_foreign
-
-        if is_foreign(name):
-            return load_foreign(name, trust=True, **settings)
-    return load_contourer(name, **settings)
-
-
-def _offered_unasked() -> list[list[str]]:
-    """What the models draw that may be chosen for a CT."""
-    from oncontour.learn.card import offered, read_card, shipped
-
-    return [list(read_card(shipped()[name]).structures) for name in DEFAULT_MODELS.values() if name in offered("contour")]
-
-
-def _region_words(case: Case, drawers: Sequence[Any], any_region: bool) -> tuple[str, list[str]]:
-    """(what the page says first where a model draws on another part of the body than it was made for, "" where none does; doubts). Raises
-    InputError for such a model without ``any_region``, before any has drawn."""
-    from oncontour.ops.body import check_shown, in_words, region, region_of
-
-    cards = [one.card for one in drawers if region_of(one.card.region)]
-    if not any_region:
-        for card in cards:
-            check_shown(case.ct, card.region, card.name)
-    seen = region(case.ct) if cards else None
-    strangers = [card for card in cards if seen is not None and seen.excludes(region_of(card.region))]
-    if seen is not None and strangers:
-        models = " and ".join(f"{card.name} is for {card.region}" for card in strangers)
-        return f"Drawn on a CT that the model was not made for: it shows {in_words(seen.name)}, and {models}.", []
-    if seen is not None and seen.name == "unknown":
-        models = " and ".join(f"{card.name} is for {card.region}" for card in cards)
-        return "", [f"Which part of the body the CT shows cannot be told ({seen.reasons[0]}); {models}."]
-    return "", []
-
-
-def _assign(offered: Sequence[Sequence[str]], wanted: Sequence[str] | None) -> list[list[str]]:
-    """Which structures each model draws."""
-    every = list(dict.fromkeys(name for names in offered for name in names))
-    missing = [name for name in wanted or () if name not in every]
-    if missing:
-        raise ConfigError(
-            f"no model draws {', '.join(name or repr(name) for name in missing)}",
-            hint=f"{did_you_mean(missing[0], every)}choose among {', '.join(every)}",
-        )
-    left = [name for name in every if wanted is None or name in wanted]
-    out = []
-    for names in offered:
-        mine = [name for name in names if name in left]
-        left = [name for name in left if name not in mine]
-        out.append(mine)
-    return out
-
-
-def _share(progress: Progress | None, n: int, of: int) -> Progress | None:
-    return _part(progress, n / of, (n + 1) / of)
-
-
-def _part(progress: Progress | None, begin: float, end: float) -> Progress | None:
-    """What tells ``progress`` of a step that is its part from ``begin`` to ``end``."""
-    return None if progress is None else lambda fraction: progress(begin + (end - begin) * fraction)
-
-
-def _other_structures(case: Case, drawn: Case, plan: Plan | None) -> list[str]:
-    """What became of contours that came with the CT: targets that nobody drew anew stand in the DVH, where there is one."""
-    targets = _given(case, drawn, plan)
-    others = [name for name in case.structures if name not in targets]
-    said = [f"Contours that came with the CT were left aside: {', '.join(others)}."] if others else []
-    return said + ([f"Targets that came with the CT stand in the DVH as they were drawn: {', '.join(targets)}."] if targets else [])
-
-
-def _given(case: Case, drawn: Case, plan: Plan | None) -> list[str]:
-    """Targets that came with the CT, that nobody drew anew, and that the dose was looked at in."""
-    return [] if plan is None else [name for name in _targets(case, drawn) if name in plan.dvhs]
-
-
-def _targets(case: Case, drawn: Case) -> list[str]:
-    """Targets that came with the CT and that nobody drew anew."""
-    from oncontour.core.structure_kinds import is_target
-
-    return [name for name in case.structures if is_target(name) and name not in drawn.structures]
-
-
-# ---- quality
-
-
-def _load_shipped_assessor(failed: list[str], *, first: str, backend: Literal["auto", "torch", "openvino"], threads: int | None) -> Any:
-    """The shipped quality model; where it cannot be used the rules look alone, and ``failed`` gets why."""
-    try:
-        return scoring.load(first=first, backend=backend, threads=threads)
-    except Exception as error:
-        failed.append(_because("The shipped quality model could not be used, only the rules have looked", error))
-        return None
-
-
-def judge(drawn: Case, assessor: Any, failed: list[str], progress: Progress | None = None) -> tuple[Case, list[dict[str, Any]]]:
-    """As ``quality.score.score``; contours that could not be judged, for whatever reason, are there all the same, and ``failed`` gets why.
-
-    What a quality model cannot do the rules do alone.
-    """
-    bare = scoring.without_drawers(drawn)
-    try:
-        return scoring.score(drawn, assessor, progress)
-    except Exception as error:
-        failed.append(_because("No slice was judged by the quality model", error))
-    try:
-        return scoring.score(bare, None, without="The quality model failed: only the rules have looked at these contours.")
-    except Exception as error:
-        failed.append(_because("Not assessed", error))
-        return bare, []
-
-
-# ---- dose
-
-
-@dataclass(frozen=True, eq=False)
-class Dosed:
-    """The case (with ``scores["risk"]`` where there is one), what the plan gives to its structures, and why something of that is not
-    there."""
-
-    case: Case
-    plan: Plan | None = None
-    why: tuple[str, ...] = ()
-
-
-def look_at_dose(drawn: Case, came: Case, risk_model: Any = None, facts: Mapping[str, bool | float | str] | None = None) -> Dosed:
-    """The DVHs of the structures in ``drawn`` and of the targets that ``came`` with the CT, and the risk by ``risk_model``, if any.
-
-    Nothing is raised, whatever goes wrong: it is said, and the contours are there all the same.
-    """
-    from oncontour.commands.dvh import evaluate
-
-    wanted = "No DVH" if risk_model is None else "No DVH and no risk"
-    if "dose" not in came.images:
-        return Dosed(drawn, why=(_sentence(f"{wanted}: {'; '.join(_of_dose(came)) or 'there is no dose with this CT'}"),))
-    whole = _with_targets(drawn, came)
-    plan, why = None, []
-    try:
-        plan = evaluate(whole)
-    except Exception as error:
-        why.append(_because("No DVH", error))
-    if risk_model is not None:
-        try:
-            found = risk_model.predict(replace(whole, facts={**whole.facts, **(facts or {})})).scores["risk"]
-            drawn = drawn.with_scores({"risk": found})
-        except Exception as error:
-            why.append(_because("No risk", error))
-    return Dosed(drawn, plan, tuple(dict.fromkeys(why)))
-
-
-def _load_risk(model: str, facts: Mapping[str, bool | float | str] | None = None) -> Any:
-    from oncontour.commands.risk import check_facts, load
-
-    task = load(model)
-    check_facts(facts or {}, task.settings.facts, model)
-    return task
-
-
-def _with_targets(drawn: Case, came: Case) -> Case:
-    """``drawn`` and the targets that ``came`` has and nobody drew anew; of the reader's remarks those that put the dose in doubt."""
-    names = _targets(came, drawn)
-    masks: dict[str, Volume] = {name: came.masks[name] for name in names if name in came.masks}
-    contours = {name: came.contours[name] for name in names if name in came.contours}
-    whole = (drawn.with_masks(masks) if masks else drawn).with_contours(contours)
-    doubts = tuple(about(came.facts.get("notes", ()), *DOSE_DOUBTS))
-    return replace(whole, facts={**whole.facts, "notes": doubts})
-
-
-def _of_dose(case: Case) -> list[str]:
-    """Why the reader left out a dose that is there."""
-    return about(case.facts.get("notes", ()), NoteCode.DOSE_LEFT_OUT)
-
-
-def _because(what: str, error: Exception) -> str:
-    """Why ``what``: in our own words, or by the name of an error that nobody foresaw and what is fit to be shown of it."""
-    if isinstance(error, OncontourError):
-        return _sentence(f"{what}: {error.what}", error.hint)
-    if is_out_of_memory(error):
-        return _sentence(f"{what}: it needs more memory than there is", "close other programs or use a larger machine")
-    kind, told = type(error).__name__, why(error)
-    return _sentence(f"{what}: {kind}" + (f" {told}" if told != kind else ""))
-
-
-def _sentence(what: str, hint: str = "") -> str:
-    return what + (f". Way out: {hint}" if hint else "") + "."
-
-
-def _complete(told: dict[str, Any], dosed: Dosed, source: Path, failed: Sequence[str] = ()) -> None:
-    """What the dose gives, and what ``failed``, into the record."""
-    case = dosed.case
-    if dosed.plan is not None:
-        from oncontour.commands.dvh import record as plan_record
-
-        found = plan_record(dosed.plan)
-        told["dose"] = {**found, "id": told["case"], "notes": [anonymous(note, source, case) for note in found["notes"]]}
-    if "risk" in case.scores:
-        from oncontour.commands.risk import record as risk_record
-
-        told["risk"] = risk_record(case)
-    told["warnings"] += [anonymous(why, source, case) for why in (*failed, *dosed.why)]
-
-
-def draw(dosed: Dosed, failed: list[str]) -> dict[str, str]:
-    """The report's pictures of dose ("dvh") and risk ("risk"), as SVG; those that there is something to show in. One that cannot be
-    drawn is left out, and ``failed`` gets why."""
-    drawers = {}
-    if dosed.plan is not None:
-        drawers["dvh"] = partial(_dvh_svg, dosed.plan)
-    if "risk" in dosed.case.scores:
-        drawers["risk"] = partial(_risk_svg, dosed.case)
-    figures = {}
-    for name, drawer in drawers.items():
-        try:
-            figures[name] = drawer()
-        except Exception as error:
-            failed.append(_because(f"No picture of {name}", error))
-    return figures
-
-
-def _dvh_svg(plan: Plan) -> str:
-    from oncontour.report.dvh import svg
-
-    return svg(plan.dvhs, prescriptions_gy={name: target.prescription_gy for name, target in plan.targets.items()})
-
-
-def _risk_svg(case: Case) -> str:
-    from oncontour.report.risk import svg
-
-    return svg(case)
 
 
 # ---- writing
 
 
-def _page(dosed: Dosed, came: Case, rows: list[report.Row], failed: list[str]) -> tuple[Case, list[report.Row]]:
-    """What the page shows: what was drawn, and the targets that stand in the DVH as they came, in its colours. Where these cannot be
-    shown, ``failed`` gets why."""
-    from oncontour.palette import colour_of
+def _notes(case: Case, ct_folder: Path, known: Case | None, truth: Path | None, dosed: Dosed, chosen: str) -> list[str]:
+    """What was remarked in reading the CT, and in reading the contours to compare with, without what may name the patient; which model was
+    ``chosen``, if any was; what became of contours that came with the CT: targets that were not contoured anew stand in the DVH."""
+    seen = case.facts.get("notes", ())
+    notes = [anonymous(note, ct_folder, case) for note in seen]
+    if truth is not None and known is not None:
+        more = [f"Of the contours to compare with: {note}" for note in known.facts.get("notes", ()) if note not in seen]
+        notes += [anonymous(anonymous(note, truth, case), truth, known) for note in more]
+    notes += [f"{chosen} was chosen because of the region that the CT shows."] if chosen else []
+    targets = given_targets(case, dosed)
+    others = [name for name in case.structures if name not in targets]
+    came = [f"Contours that came with the CT were left aside: {', '.join(others)}."] if others else []
+    came += [f"Targets that came with the CT stand in the DVH as they were drawn: {', '.join(targets)}."] if targets else []
+    return notes + [anonymous(note, ct_folder, case) for note in came]
 
-    plan, given = dosed.plan, _given(came, dosed.case, dosed.plan)
-    if plan is None or not given:
-        return dosed.case, rows
-    whole, order = replace(_with_targets(dosed.case, came), facts=dosed.case.facts), list(plan.dvhs)
-    try:
-        more = [replace(row, colour=colour_of(order.index(row.name))) for row in report.rows(whole, given)]
-    except Exception as error:
-        failed.append(_because("The targets that came with the CT are not shown", error))
-        return dosed.case, rows
-    return whole, [*rows, *more]
+
+def _complete(
+    told: dict[str, Any],
+    dosed: Dosed,
+    source: Path,
+    risk_model: Predictor | None,
+    banner: str,
+    doubts: Sequence[str],
+    failed: Sequence[str],
+    about: str | None,
+) -> None:
+    """What stands first, what the dose gives, and what ``failed``, into the record."""
+    case = dosed.case
+    told |= {key: words for key, words in (("banner", banner), ("about", about)) if words}
+    if dosed.plan is not None:
+        from oncontour.commands.dvh import record as plan_record
+
+        notes = tuple(anonymous(note, source, case) for note in dosed.plan.notes)
+        told["dose"] = plan_record(replace(dosed.plan, id=told["case"], notes=notes))
+    if case.risk is not None:
+        from oncontour.commands.risk import record as risk_record
+
+        told["risk"] = risk_record(case)
+    of_risk_model = [] if risk_model is None else [f"{risk_model.card.name}: {note}" for note in card_notes(risk_model.card)]
+    told["warnings"] = [
+        *([banner] if banner else []),
+        *doubts,
+        *told["warnings"],
+        *(anonymous(why, source, case) for why in (*failed, *dosed.why)),
+        *of_risk_model,
+        *_empty_between(case, [row["name"] for row in told["structures"]]),
+    ]
 
 
 def _write(
@@ -620,6 +361,7 @@ def _write(
     page: tuple[Case, list[report.Row]],
     figures: Mapping[str, str],
     add_to: Path | None,
+    seg: bool,
     overwrite: bool,
     clock: Clock,
 ) -> None:
@@ -627,20 +369,20 @@ def _write(
     with result_folder(out, FILES, overwrite=overwrite) as folder:
         with clock("write"):
             written = _write_contours(case, rows, told, folder, add_to)
-            if "assess" in case.scores:
+            written += [_write_seg(case, rows, told, folder)] if seg else []
+            if case.assessment is not None:
                 written.append(report.write_scores(case, folder / SCORES))
         finish(folder, told, *page, written, clock, figures)
 
 
 def _empty_between(case: Case, names: Sequence[str]) -> list[str]:
     """What another program may make of the RTSTRUCT where slices between contours are empty: one sentence, or none."""
-    from oncontour.io.dicom.patient import OTHERS_MAY_FILL
-    from oncontour.io.dicom.rtstruct import slices_of
-    from oncontour.io.dicom.rtstruct_write import left_empty_between
-    from oncontour.io.dicom.source import DicomSource
+    from oncontour.io.dicom.source import DicomSource, slices_of
 
     if not isinstance(case.source, DicomSource):
         return []
+    from oncontour.io.dicom.rtstruct_between import OTHERS_MAY_FILL, left_empty_between
+
     found = [name for name in left_empty_between(case, slices_of(case.source)) if name in names]
     return [f"{OTHERS_MAY_FILL}: {', '.join(found)}"] if found else []
 
@@ -673,3 +415,13 @@ def _write_contours(case: Case, rows: list[report.Row], told: dict[str, Any], fo
         observations=report.observations(case),
     )
     return [written]
+
+
+def _write_seg(case: Case, rows: list[report.Row], told: Mapping[str, Any], folder: Path) -> Path:
+    """The contours as a DICOM Segmentation of the CT."""
+    from oncontour.io.dicom.seg_write import write_seg
+    from oncontour.io.dicom.source import DicomSource
+
+    assert isinstance(case.source, DicomSource), "checked before anything was drawn"
+    drew = " and ".join(one["name"] for one in told["models"] if one["task"] == "contour")
+    return write_seg({row.name: case.mask(row.name) for row in rows}, folder / SEG, source=case.source, algorithm=f"oncontour {drew}")

@@ -8,17 +8,35 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from oncontour.core.notes import grouped
-from oncontour.errors import CohortError, ConfigError
+import numpy as np
+from numpy.typing import NDArray
+
+from oncontour.core.notes import grouped, some
+from oncontour.errors import CohortError, ConfigError, DoseError, OncontourError
 from oncontour.progress import Progress
-from oncontour.risk.virtual_patients import HOSPITALS, TITLE, Hospital, Toxicity
+from oncontour.risk.virtual_patients import (
+    DVH_FIGURES,
+    HOSPITALS,
+    TITLE,
+    Anatomy,
+    Exposure,
+    Hospital,
+    Toxicity,
+    Truth,
+    Virtual,
+    bayes_auc,
+    draw,
+    exposure,
+    seen_by_dvh,
+)
+from oncontour.risk.virtual_patients import record as recorded
 
 if TYPE_CHECKING:
     from oncontour.core.case import Case
+    from oncontour.io.cohort import Cohort
     from oncontour.risk.outcome_table import Outcomes, Person
-    from oncontour.risk.virtual_patients import Anatomy, Exposure, Truth, Virtual
 
 TABLE, RECORD = "outcomes.csv", "simulation.json"
 FILES = (TABLE, RECORD)
@@ -31,7 +49,7 @@ class Made:
 
     hospital: Hospital
     virtual: Virtual
-    facts: Mapping[str, Any]
+    facts: Mapping[str, float]
     exposures: Mapping[str, Exposure]
     """by toxicity"""
 
@@ -48,7 +66,6 @@ class Simulation:
 
     def __str__(self) -> str:
         from oncontour.metrics.classify import auc
-        from oncontour.risk.virtual_patients import bayes_auc
 
         head = f"{'hospital':<10}{'originals':>10}{'patients':>10}{'known':>8}{'events':>8}{'Bayes AUC':>11}{'NTCP AUC':>10}"
         lines = []
@@ -158,9 +175,7 @@ def simulate(
 
 def _usable(cases: Iterable[Case], toxicities: Sequence[Toxicity]) -> tuple[list[Anatomy], list[str]]:
     """(who can be treated, a sentence on each who cannot, and what was remarked on reading them)."""
-    from oncontour.errors import OncontourError
     from oncontour.risk.inputs import usable_dose
-    from oncontour.risk.virtual_patients import Anatomy, exposure
 
     usable, notes = [], []
     remarks: dict[str, tuple[str, ...]] = {}
@@ -179,20 +194,14 @@ def _usable(cases: Iterable[Case], toxicities: Sequence[Toxicity]) -> tuple[list
             usable.append(patient)
         except OncontourError as error:
             notes.append(f"{case.id} was left out: {error.what}")
-    left_out = [f"{len(ids)} without {what} were left out: {_listed(ids)}" for what, ids in without.items()]
+    left_out = [f"{len(ids)} without {what} were left out: {some(ids)}" for what, ids in without.items()]
     return usable, [*left_out, *notes, *grouped(remarks)]
-
-
-def _listed(ids: Sequence[str], most: int = 5) -> str:
-    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
 
 
 def _told(
     toxicity: Toxicity, hospitals: Sequence[Hospital], rows: Mapping[str, Sequence[Made]], seed: int
 ) -> tuple[Truth, list[float], list[float]]:
     """(truth scaled at home, risk of everybody, outcome of everybody: NaN where nobody recorded it)."""
-    from oncontour.risk.virtual_patients import Truth
-    from oncontour.risk.virtual_patients import record as recorded
 
     name = toxicity.name
     truth = Truth(toxicity).fitted([m.exposures[name] for m in rows[hospitals[0].name]])
@@ -216,7 +225,6 @@ def _person(made: Made, told: Sequence[tuple[str, float, float]]) -> Person:
 
 def _seen(home: Sequence[Made], toxicity: Toxicity) -> dict[str, float]:
     """Spatial term -> R squared on DVH figures."""
-    from oncontour.risk.virtual_patients import DVH_FIGURES, seen_by_dvh
 
     found = [m.exposures[toxicity.name] for m in home]
     table = _array([e.figures[name] for name in DVH_FIGURES] for e in found)
@@ -226,9 +234,8 @@ def _seen(home: Sequence[Made], toxicity: Toxicity) -> dict[str, float]:
     }
 
 
-def record(simulation: Simulation, hospitals: Sequence[Hospital], seed: int) -> dict[str, Any]:
+def record(simulation: Simulation, hospitals: Sequence[Hospital], seed: int) -> dict[str, object]:
     """Everything that was made up, for simulation.json."""
-    from oncontour.risk.virtual_patients import bayes_auc
 
     people = simulation.outcomes.people
     best = {
@@ -249,8 +256,7 @@ def record(simulation: Simulation, hospitals: Sequence[Hospital], seed: int) -> 
     }
 
 
-def _cases(patients: Any, progress: Progress | None) -> Iterator[Case]:
-    from oncontour.errors import OncontourError
+def _cases(patients: Cohort, progress: Progress | None) -> Iterator[Case]:
 
     for n, id in enumerate(patients.ids):
         try:
@@ -270,7 +276,6 @@ def _check(toxicities: Sequence[Toxicity], hospitals: Sequence[Hospital]) -> Non
 
 
 def _places(ids: Sequence[str], hospitals: Sequence[Hospital], seed: int) -> dict[str, str]:
-    import numpy as np
 
     order = [sorted(ids)[n] for n in np.random.default_rng([seed, 11]).permutation(len(ids))]
     ends = np.rint(np.cumsum([h.share for h in hospitals]) * len(ids)).astype(int)
@@ -279,8 +284,6 @@ def _places(ids: Sequence[str], hospitals: Sequence[Hospital], seed: int) -> dic
 
 
 def _made(patient: Anatomy, hospital: Hospital, toxicities: Sequence[Toxicity], seed: int) -> Iterator[Made]:
-    from oncontour.errors import DoseError
-    from oncontour.risk.virtual_patients import draw, exposure
 
     for number in range(hospital.variants):
         virtual, facts = draw(hospital, patient.id, number, seed)
@@ -306,7 +309,6 @@ def _how(virtual: Virtual) -> dict[str, float]:
     }
 
 
-def _array(values: Any) -> Any:
-    import numpy as np
+def _array(values: Iterable[float] | Iterable[Sequence[float]]) -> NDArray[np.float64]:
 
     return np.array(list(values), dtype=np.float64)

@@ -1,58 +1,43 @@
-"""From a trained contour task and a case to masks on the case's own grid.
-
-Separate from ``contour.py`` so that what training needs and what predicting needs can be read apart.
-"""
+"""From a trained contour model and a case to masks on the case's own grid."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from oncontour.contour.anatomy import anatomy_of
-from oncontour.contour.opinion import Opinion, by_structure
+from oncontour.contour.probabilities import ReferenceProbabilities, by_structure
+from oncontour.contour.task import ContourTask
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
+from oncontour.core.prediction import Segmentation
 from oncontour.core.volume import Volume
 from oncontour.errors import ModelError
+from oncontour.learn.card import Card, find, is_ours
 from oncontour.learn.engine import Backend, Engine
-from oncontour.learn.task import Progress, load_task
+from oncontour.learn.predictor import Predictor
+from oncontour.learn.task import load_task
 from oncontour.ops.augment import mirrored
 from oncontour.ops.body import body_mask, check_shown, elsewhere, is_masked
 from oncontour.ops.intensity import AIR_HU, window
 from oncontour.ops.tidy import Change, Tidy, tidy
 from oncontour.ops.windows import Stitched, stitch_labels
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from oncontour.contour.task import ContourTask
-    from oncontour.learn.card import Card
-
+from oncontour.progress import Progress
 
 _AIR_VOXELS = 4
 """Left around the patient."""
 
 
-class Contours(Protocol):
-    """What every contourer offers, ours or somebody else's."""
-
-    @property
-    def card(self) -> Card:
-        """What is known of the model."""
-
-    def predict(self, case: Case, progress: Progress | None = None) -> Case:
-        """The case with masks on its own grid and ``scores["contour"]``."""
-
-
 @dataclass
 class Contourer:
-    """A contour task made ready to predict: engine compiled once, tidying chosen."""
+    """A contour model ready to predict: engine compiled once, tidying chosen."""
 
     task: ContourTask
     backend: Backend = "auto"
@@ -61,8 +46,8 @@ class Contourer:
     overlap: float = 0.25
     """of neighbouring windows; with one half DSC is the same (0.741 and 0.739 on ten patients) at 1.6 times the work"""
     memory_mb: float = 1000
-    keep_chances: bool = False
-    """whether ``predict`` leaves ``scores["chances"]``"""
+    keep_probabilities: bool = False
+    """whether ``predict`` leaves ``probabilities``"""
     any_region: bool = False
     """whether it draws on a CT of another part of the body than it was made for"""
 
@@ -74,50 +59,50 @@ class Contourer:
     def engine(self) -> Engine:
         """The net, compiled once."""
         s = self.task.settings
-        shape = (1, 1 + 2 * s.neighbours, *s.window[1:]) if self.task.flat else (1, 1, *s.window)
+        shape = (1, 1 + 2 * s.neighbours, *s.window[1:]) if s.flat else (1, 1, *s.window)
         return Engine.load(self.task.net, shape, backend=self.backend, threads=self.threads)
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
-        """The case with packed masks of the model's structures on its own grid, and ``scores["contour"]`` saying how they came about.
+        """The case with packed masks of the model's structures on its own grid, and ``segmentation``: how they came about.
 
         A structure that the net sees nowhere is present and empty. Structures that the case already had under other names stay.
-        With ``keep_chances``, ``scores["chances"]`` has what the net thought before it decided: structure -> probability times 255 (uint8)
-        on the grid it works on, one half where the line is drawn; where that is small enough to be kept. Raises InputError for a CT that
-        plainly shows another part of the body than the model was made for; with ``any_region`` it is drawn, and
-        ``scores["contour"]["elsewhere"]`` says in words what it shows.
+        With ``keep_probabilities``, ``probabilities`` has what the net thought before it decided: structure -> probability times 255
+        (uint8) on the grid it works on, one half where the line is drawn; where that is small enough to be kept. Raises InputError for a CT
+        that plainly shows another part of the body than the model was made for; with ``any_region`` it is drawn, and
+        ``segmentation.elsewhere`` says in words what it shows.
         """
         if not self.any_region:
             check_shown(case.ct, self.card.region, self.card.name)
-        grid = self.task.working_grid(case.geometry)
-        found = self._stitch(case, grid, case.geometry, progress, chances=self.keep_chances and self._small(grid, 0.25))
+        grid = self.task.settings.working_grid(case.geometry)
+        found = self._stitch(case, grid, case.geometry, progress, chances=self.keep_probabilities and self._small(grid, 0.25))
         masks, done = tidy(found.masks(self.task.settings.structures), self.rules, anatomy_of(case.ct, self.task.settings.structures))
-        scores: dict[str, Any] = {"contour": self._record(grid, found.blend, done)}
-        if self.any_region and (shown := elsewhere(case.ct, self.card.region)):
-            scores["contour"]["elsewhere"] = shown
-        if found.chances is not None:
-            scores["chances"] = by_structure(found.chances, self.task.settings.structures, self.task.settings.thresholds)
-        return case.with_masks(masks).with_scores(scores)
+        drawn = replace(case.with_masks(masks), segmentation=self._segmentation(case, grid, found.blend, done))
+        if found.chances is None:
+            return drawn
+        return replace(drawn, probabilities=by_structure(found.chances, self.task.settings.structures, self.task.settings.thresholds))
 
-    def opinion(self, case: Case) -> Opinion:
-        """What the net thinks of every voxel of its own grid, nothing decided: see ``contour/opinion.py``.
+    def reference(self, case: Case) -> ReferenceProbabilities:
+        """What the net thinks of every voxel of its own grid, nothing decided: see ``contour/probabilities.py``.
 
         Raises ModelError where that would take more than ``memory_mb``.
         """
-        grid = self.task.working_grid(case.geometry)
+        grid = self.task.settings.working_grid(case.geometry)
         self.check_small(grid)
         found = self._stitch(case, grid, None, None, blend="gaussian", chances=True)
         assert found.chances is not None, "blended windows of mode sigmoid"
         s = self.task.settings
-        return Opinion(self.card.name, self.card.sha256, s.structures, found.chances, s.thresholds)
+        return ReferenceProbabilities(self.card.name, self.card.sha256, s.structures, found.chances, s.thresholds)
 
     def check_small(self, grid: Geometry) -> None:
-        """Raise ModelError where the chances of all structures on ``grid`` would take more than ``memory_mb``."""
+        """Raise ModelError where the probabilities of all structures on ``grid`` would take more than ``memory_mb``."""
         if not self._small(grid, 1.0):
             count = len(self.task.settings.structures)
-            raise ModelError(f"the chances of {count} structures on a grid of {grid.shape} are too many to be kept", where=self.card.name)
+            raise ModelError(
+                f"probability maps of {count} structures on a grid of {grid.shape} are too many to be kept", where=self.card.name
+            )
 
     def _small(self, grid: Geometry, part: float) -> bool:
-        """Whether the chances of all structures take at most this part of ``memory_mb``."""
+        """Whether the probabilities of all structures take at most this part of ``memory_mb``."""
         return len(self.task.settings.structures) * math.prod(grid.shape) <= part * self.memory_mb * 1e6
 
     def _stitch(
@@ -143,7 +128,7 @@ class Contourer:
             threshold=s.threshold,
             blend=blend,
             memory_mb=self.memory_mb,
-            dims=2 if self.task.flat else 3,
+            dims=2 if s.flat else 3,
             context=s.neighbours,
             pad=-1.0,
             chances=chances,
@@ -169,23 +154,22 @@ class Contourer:
             ct = _around(ct.map(lambda hu: hu * inside.array + (~inside.array) * AIR_HU), inside)
         return ct.map(lambda hu: window(hu, *s.hu))
 
-    def _record(self, grid: Geometry, blend: str, tidied: tuple[Change, ...]) -> dict[str, Any]:
-        from dataclasses import asdict
-
+    def _segmentation(self, case: Case, grid: Geometry, blend: str, tidied: tuple[Change, ...]) -> Segmentation:
         card = self.card
-        return {
-            "model": card.name,
-            "sha256": card.sha256,
-            "structures": list(card.structures),
-            "grid": str(grid),
-            "backend": self.engine.backend,
-            "threads": self.engine.threads,
-            "blend": blend,
-            "mirror": self.task.settings.mirror,
-            "tidy": asdict(self.rules),
-            "tidied": [change.text for change in tidied],
-            "notes": [change.text for change in tidied if change.warns],
-        }
+        return Segmentation(
+            model=card.name,
+            sha256=card.sha256,
+            structures=tuple(card.structures),
+            grid=str(grid),
+            backend=self.engine.backend,
+            threads=self.engine.threads,
+            blend=blend,
+            mirror=self.task.settings.mirror,
+            tidy=asdict(self.rules),
+            tidied=tuple(change.text for change in tidied),
+            elsewhere=elsewhere(case.ct, card.region) if self.any_region else "",
+            notes=tuple(change.text for change in tidied if change.warns),
+        )
 
 
 def _around(ct: Volume, body: Volume) -> Volume:
@@ -199,30 +183,22 @@ def _around(ct: Volume, body: Volume) -> Volume:
     return Volume(np.ascontiguousarray(ct.array[k, j, i]), ct.geometry.crop(start, stop))
 
 
-def contour(task: ContourTask, case: Case, progress: Progress | None = None) -> Case:
-    """What ``ContourTask.predict`` answers."""
-    return Contourer(task, "torch").predict(case, progress)
+def keeping_probabilities(contourer: Predictor, wanted: bool = True) -> Predictor:
+    """The contourer, leaving ``probabilities`` where that is ``wanted`` and it is a model of our own."""
+    return replace(contourer, keep_probabilities=True) if wanted and isinstance(contourer, Contourer) else contourer
 
 
-def keeping_chances(contourer: Contours, wanted: bool = True) -> Contours:
-    """The contourer, leaving ``scores["chances"]`` where that is ``wanted`` and it is a model of our own."""
-    return replace(contourer, keep_chances=True) if wanted and isinstance(contourer, Contourer) else contourer
-
-
-def anywhere(contourer: Contours, wanted: bool = True) -> Contours:
+def anywhere(contourer: Predictor, wanted: bool = True) -> Predictor:
     """The contourer, drawing on any part of the body where that is ``wanted``. Other people's models do not say what they are for."""
     return replace(contourer, any_region=True) if wanted and isinstance(contourer, Contourer) else contourer
 
 
-def load_contourer(model: str | Path, *, backend: Backend = "auto", rules: Tidy | None = None, threads: int | None = None) -> Contours:
+def load_contourer(model: str | Path, *, backend: Backend = "auto", rules: Tidy | None = None, threads: int | None = None) -> Predictor:
     """The contour model in a file or folder (a path or a shipped name), ready to predict.
 
     A .safetensors file is one of ours; anything else is somebody else's model (``contour/external/load.py``). Raises ModelError for other
     kinds.
     """
-    from oncontour.contour.task import ContourTask
-    from oncontour.learn.card import find, is_ours
-
     path = find(model, "contour")
     if not is_ours(path):
         from oncontour.contour.external.load import load_foreign

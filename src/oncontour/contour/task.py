@@ -7,11 +7,9 @@ Training windows are cut, moved and turned in one interpolation from arrays kept
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,83 +19,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oncontour.classes import named_by_user
+from oncontour.contour.inputs import ContourSettings
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import written_cc
 from oncontour.errors import ConfigError, TrainingError
+from oncontour.learn.build import settings_from
 from oncontour.learn.card import Card
-from oncontour.learn.task import Batch, Draw, Progress, Task, check_grid, first_card, seeded
+from oncontour.learn.task import Batch, Draw, Task, first_card, seeded
 from oncontour.nets import make_net
-from oncontour.ops.augment import Move, Ranges, mirrored
+from oncontour.ops.augment import Move, mirrored
 from oncontour.ops.intensity import AIR_HU, window
-
-Triple = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class ContourSettings:
-    """What makes a contouring model; kept in its card, so that the file alone rebuilds it."""
-
-    structures: tuple[str, ...]
-    """TG-263 names, one output each"""
-    net: str = "unet3d"
-    """a row of NETS"""
-    net_options: dict[str, Any] = field(default_factory=dict)
-    """the net's own options, such as output_stride or widths"""
-    neighbours: int = 0
-    """2D nets: so many slices on either side ride along as channels (0 is 2D, 1 and more 2.5D)"""
-    spacing_mm: Triple = (2.5, 4.0, 4.0)
-    """working grid (k, j, i)"""
-    spacing_tolerance: float = 0.35
-    """a CT whose spacing is within this fraction of ``spacing_mm`` on every axis is taken as it is, unresampled"""
-    window: tuple[int, int, int] = (64, 64, 64)
-    """voxels (k, j, i) the net sees at once; k is 1 for 2D nets"""
-    hu: tuple[float, float] = (-300.0, 500.0)
-    """grey values from black to white"""
-    loss: Literal["dice_bce", "paper"] = "dice_bce"
-    """"paper": 1 - DSC alone (Xue et al. 2020)"""
-    hardest: float = 1.0
-    """part of a window's voxels, the worst first, over which a structure's cross-entropy is averaged; below 1 stray claims cost more"""
-    slices: Literal["balanced", "all", "target"] = "balanced"
-    """what an epoch draws: windows balanced over structures; every slice; or every slice that bears a structure"""
-    draws: int = 200
-    """windows or slices an epoch; 0 with "all" or "target": every one once"""
-    augment: Ranges = field(default_factory=Ranges)
-    """how far training windows are turned, zoomed, shifted and shaded"""
-    mask_body: bool = True
-    """predicting: what lies outside the patient becomes air first, unless the CT was masked before we got it"""
-    mirror: bool = False
-    """predicting: the mean of what the net says of the image and of its mirror image, sides swapped back; twice the time"""
-    threshold: float | tuple[float, ...] = 0.5
-    """probability from which a voxel is inside: one, or one for each structure"""
-    overlap: bool | None = None
-    """true: structures may overlap (a GTV in its PTV, a lens in an eye), each is drawn whole; false: a voxel that several claim goes to the
-    likeliest alone; left out: likewise, and training refuses patients whose structures overlap"""
-    tune_threshold: bool = False
-    """after training, choose the threshold of each structure from the patients held back (``contour/thresholds.py``)"""
-
-    def __post_init__(self) -> None:
-        for name in ("structures", "spacing_mm", "window", "hu"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.structures or len(set(self.structures)) != len(self.structures) or len(self.structures) > 32:
-            raise ConfigError(f"a model contours 1 to 32 different structures, not {list(self.structures)}")
-        check_grid(self.spacing_mm, self.window, self.neighbours)
-        if not (np.isfinite(self.hu).all() and len(self.hu) == 2 and self.hu[0] < self.hu[1]):
-            raise ConfigError(f"the HU range runs from low to high, not {self.hu}")
-        if self.draws < 0 or not self.spacing_tolerance >= 0:
-            raise ConfigError(f"draws and spacing_tolerance are 0 or more, not {self.draws} and {self.spacing_tolerance}")
-        if not isinstance(self.threshold, float | int):
-            object.__setattr__(self, "threshold", tuple(self.threshold))
-        each = self.thresholds
-        if len(each) != len(self.structures) or not all(0 < t < 1 for t in each):
-            raise ConfigError(f"threshold is a probability, or one for each of {len(self.structures)} structures, not {self.threshold}")
-        if not 0 < self.hardest <= 1:
-            raise ConfigError(f"hardest is a part of the voxels, above 0 and up to 1, not {self.hardest}")
-
-    @property
-    def thresholds(self) -> tuple[float, ...]:
-        """The threshold of each structure."""
-        return self.threshold if isinstance(self.threshold, tuple) else (self.threshold,) * len(self.structures)
 
 
 @dataclass(frozen=True)
@@ -142,21 +74,21 @@ class ContourTask(Task[Sample]):
         if card is None:
             named_by_user(settings.net)
         self.net = make_net(settings.net, 1 + 2 * settings.neighbours, len(settings.structures), **settings.net_options)
-        self.flat = getattr(self.net, "dims", 3) == 2
-        if self.flat != (settings.window[0] == 1):
-            raise ConfigError(f"net {settings.net!r} has {2 if self.flat else 3} dimensions, its window {settings.window} does not")
-        if settings.neighbours < 0 or (settings.neighbours and not self.flat):
+        flat = getattr(self.net, "dims", 3) == 2
+        if flat != settings.flat:
+            raise ConfigError(f"net {settings.net!r} has {2 if flat else 3} dimensions, its window {settings.window} does not")
+        if settings.neighbours < 0 or (settings.neighbours and not flat):
             raise ConfigError(
                 f"neighbours={settings.neighbours} with net {settings.net!r}: 0 or more slices ride along with a net in two dimensions",
                 hint="a net in three sees its neighbours in the window: leave neighbours at 0",
             )
         # A third faster on a CPU (and with windows of one: without, 3D convolutions there fall back to a slow path); values are the same.
-        self._format = torch.channels_last if self.flat else torch.channels_last_3d
+        self._format = torch.channels_last if flat else torch.channels_last_3d
         self.net.to(memory_format=self._format)  # type: ignore[call-overload]
         divisor = getattr(self.net, "divisor", 1)
-        if any(n % divisor for n in settings.window[1 if self.flat else 0 :]):
+        if any(n % divisor for n in settings.window[1 if flat else 0 :]):
             raise ConfigError(f"window {settings.window} must be made of multiples of {divisor} for net {settings.net!r}")
-        if not self.flat and divisor > 1 and max(settings.window) == divisor:
+        if not flat and divisor > 1 and max(settings.window) == divisor:
             raise ConfigError(
                 f"window {settings.window} is a single point to net {settings.net!r} at its coarsest: one side of {2 * divisor}"
             )
@@ -179,31 +111,17 @@ class ContourTask(Task[Sample]):
     @classmethod
     def from_card(cls, card: Card) -> ContourTask:
         """The task that a model's card describes, its net still without weights. Raises ModelError where the card is wrong."""
-        from oncontour.learn.build import settings_from
-
         return cls(settings_from(card, ContourSettings), card)
 
     def card(self) -> Card:
         return self._card or first_card(self, self.settings)
-
-    def working_grid(self, geometry: Geometry) -> Geometry:
-        """The grid the net sees a case on: upright (S, P, L), the case's own voxels where they are near ``spacing_mm``, else resampled."""
-        upright = geometry.reorient()
-        ratio = np.asarray(upright.spacing_mm) / np.asarray(self.settings.spacing_mm)
-        checked = ratio[1:] if self.flat else ratio
-        if (np.abs(checked - 1) <= self.settings.spacing_tolerance).all():
-            return upright
-        wanted = list(self.settings.spacing_mm)
-        if self.flat:
-            wanted[0] = upright.spacing_mm[0]
-        return upright.resample(wanted)
 
     def samples(self, case: Case) -> list[Sample]:
         names = self.settings.structures
         known = np.array([name in case.structures for name in names])
         if not known.any():
             return []
-        grid = self.working_grid(case.geometry)
+        grid = self.settings.working_grid(case.geometry)
         ct = case.ct.to(grid, fill=AIR_HU).array
         bits, lost = np.zeros(grid.shape, np.uint32), np.zeros(len(names), bool)
         places = []
@@ -241,7 +159,7 @@ class ContourTask(Task[Sample]):
                 where=f"{len(samples)} patients",
                 hint="are their masks empty, or smaller than a voxel?",
             )
-        if not organs:  # to watch, patients who have none of it are still worth a look: nothing should be claimed there
+        if not organs:  # to watch, patients who have none of it are still worth a look: nothing should be drawn there
             return [Draw(n, tuple((size - 1) / 2 for size in s.ct.shape), None) for n, s in enumerate(samples)]
         if not train:
             rng = seeded(0)
@@ -274,17 +192,17 @@ class ContourTask(Task[Sample]):
         if move.flip_left_right and self._mirror is not None:
             masks, known = masks[self._mirror], known[self._mirror]
         x, y = torch.from_numpy(window(image, *s.hu)), torch.from_numpy(np.ascontiguousarray(masks)).float()
-        if self.flat:
+        if s.flat:
             return {"image": x, "masks": y[:, s.neighbours], "known": torch.from_numpy(known.astype(np.float32))}
         return {"image": x[None], "masks": y, "known": torch.from_numpy(known.astype(np.float32))}
 
     def _draw(self, rng: np.random.Generator) -> Move:
-        move = self.settings.augment.draw(rng, flat=self.flat)
+        move = self.settings.augment.draw(rng, flat=self.settings.flat)
         return move if self._mirror is not None else replace(move, flip_left_right=False)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         image = batch["image"].contiguous(memory_format=self._format)
-        logits, masks, known = self.net(image), batch["masks"], batch["known"]
+        logits, masks, known = self.net(image).float(), batch["masks"], batch["known"]
         known = known.reshape(*known.shape, *[1] * (logits.ndim - 2))
         dsc, counted = soft_dice(torch.sigmoid(logits) * known, masks * known)
         mean_dsc = (dsc * counted).sum() / counted.sum().clamp(min=1)
@@ -295,25 +213,6 @@ class ContourTask(Task[Sample]):
             bce = bce.topk(max(1, round(self.settings.hardest * bce.shape[2])), sorted=False).values
         bce = (bce.mean(2) * known.flatten(1)).sum() / known.sum().clamp(min=1)
         return 1 - mean_dsc + bce, {"dsc": float(mean_dsc.detach()), "bce": float(bce.detach())}
-
-    def finish(self, train: Sequence[Sample], held_back: Sequence[Sample]) -> dict[str, Any]:
-        """What the card tells: in how many patients a structure was too thin for the working grid, so that they taught nothing of it; and
-        with ``settings.tune_threshold``, by which thresholds are chosen and set, from how many patients and what they gain."""
-        lost = Counter(name for sample in (*train, *held_back) for name in sample.lost)
-        thin = {"too_thin": dict(sorted(lost.items()))} if lost else {}
-        if not self.settings.tune_threshold:
-            return thin
-        from oncontour.contour.thresholds import tuned
-
-        self.eval()
-        thresholds, told = tuned(self, train, held_back)
-        self.settings = replace(self.settings, threshold=thresholds)
-        return {**thin, "thresholds": told}
-
-    def predict(self, case: Case, progress: Progress | None = None) -> Case:
-        from oncontour.contour.predict import contour
-
-        return contour(self, case, progress)
 
 
 def _drawn(case: Case, name: str) -> bool:
@@ -368,11 +267,11 @@ def _check_apart(samples: Sequence[Sample]) -> None:
 
 
 def soft_dice(probability: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """DSC of each structure over the whole batch, (n, c, ...) both, and which structures count: those with truth or any claim.
+    """DSC of each structure over the whole batch, (n, c, ...) both, and which structures count: those with a voxel in the truth.
 
     Sums run over the batch as over one volume (Xue et al. 2020, eq. 1, on probabilities); 1 is added above and below, so that a
-    structure with no voxel and no claim scores 1. Structures without truth in the batch count only for the paper's loss of one
-    structure; otherwise their cross-entropy alone teaches them.
+    structure with no voxel in either scores 1. A structure without truth in the batch counts only where it is the net's only one (the
+    paper's loss); otherwise its cross-entropy alone teaches it.
     """
     axes = (0, *range(2, truth.ndim))
     overlap, total, voxels = (probability * truth).sum(axes), (probability + truth).sum(axes), truth.sum(axes)

@@ -6,20 +6,18 @@ factor; the probability at which the contour lies puts that right, and nothing e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.contour.predict import Contourer
+from oncontour.contour.task import ContourTask, Sample
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.metrics.overlap import dsc
-
-if TYPE_CHECKING:
-    from oncontour.contour.task import ContourTask, Sample
 
 CHOICES = (0.5, 0.38, 0.62, 0.27, 0.73, 0.18, 0.82, 0.12, 0.88)
 """Even steps of half a logit, the one that needs no choosing first: of equals, the first wins."""
@@ -49,7 +47,21 @@ class Replay(Contourer):
         return self.predict(case)
 
 
-def tuned(task: ContourTask, train: Sequence[Sample], held_back: Sequence[Sample]) -> tuple[tuple[float, ...], dict[str, Any]]:
+def finish(task: ContourTask, train: Sequence[Sample], held_back: Sequence[Sample]) -> Mapping[str, object]:
+    """What the card tells of a finished training: in how many patients a structure was too thin for the working grid, so that they taught
+    nothing of it; and, with ``settings.tune_threshold``, by which thresholds are chosen and set, from how many patients and what they
+    gain."""
+    lost = Counter(name for sample in (*train, *held_back) for name in sample.lost)
+    thin = {"too_thin": dict(sorted(lost.items()))} if lost else {}
+    if not task.settings.tune_threshold:
+        return thin
+    task.eval()
+    thresholds, told = tuned(task, train, held_back)
+    task.settings = replace(task.settings, threshold=thresholds)
+    return {**thin, "thresholds": told}
+
+
+def tuned(task: ContourTask, train: Sequence[Sample], held_back: Sequence[Sample]) -> tuple[tuple[float, ...], dict[str, dict[str, float]]]:
     """(a threshold for each structure, what the card tells of each: patients, and mean DSC before and after on the training grid).
 
     Each structure's is the one of ``CHOICES`` with the largest mean DSC over patients; 0.5 stays where nothing gains more than

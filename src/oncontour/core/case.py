@@ -7,80 +7,34 @@ contoured is not background.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Never, TypeVar
 
 import numpy as np
 
+from oncontour.core.assessment import Assessment
 from oncontour.core.contours import Contours
 from oncontour.core.geometry import AS_REFERENCE, Geometry
+from oncontour.core.prediction import Candidate, RiskPrediction, Segmentation
 from oncontour.core.volume import Volume
 from oncontour.errors import GeometryError, InputError
+from oncontour.raster.fill import fill
+
+_Held = TypeVar("_Held")
 
 
-def _nothing() -> Mapping[str, Any]:
+def _nothing() -> Mapping[str, Never]:
     return MappingProxyType({})
 
 
-class LabelMasks(Mapping[str, Volume]):
-    """Masks of many structures that do not overlap, held as one label volume (0 is background, n is ``names[n - 1]``).
+class _Numbered(Mapping[str, Volume]):
+    """Masks that know their names by number, from 0. Raises InputError for a name that comes twice."""
 
-    A hundred organs on 384^3 take 57 MB this way; each is a bool Volume at the moment it is asked for.
-    """
-
-    def __init__(self, labels: Volume, names: Sequence[str]) -> None:
-        if labels.array.ndim != 3 or not np.issubdtype(labels.array.dtype, np.integer):
-            raise GeometryError(f"a label volume has three axes and integers, not {labels.array.shape} of {labels.array.dtype}")
-        if len(set(names)) != len(names):
-            raise InputError(f"structure names must differ: {list(names)}")
-        if len(names) > np.iinfo(labels.array.dtype).max:
-            raise InputError(f"{len(names)} structures do not fit into labels of {labels.array.dtype}")
-        self.labels = labels
-        self._value = {name: n + 1 for n, name in enumerate(names)}
-
-    def __getitem__(self, name: str) -> Volume:
-        return Volume(self.labels.array == self._value[name], self.labels.geometry)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._value)
-
-    def __len__(self) -> int:
-        return len(self._value)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._value
-
-    def value(self, name: str) -> int:
-        """The label of ``name`` in ``labels``."""
-        return self._value[name]
-
-    @property
-    def geometry(self) -> Geometry:
-        """The grid of every mask."""
-        return self.labels.geometry
-
-
-class BitMasks(Mapping[str, Volume]):
-    """Masks of many structures that may overlap, one bit each: structure n is bit n % 8 of plane n // 8 of ``planes`` (p, k, j, i).
-
-    A hundred organs on 384^3 take 736 MB this way; each is a bool Volume at the moment it is asked for. Raises GeometryError for planes
-    that are not uint8 of four axes or too few for the names, InputError for a name that comes twice.
-    """
-
-    def __init__(self, planes: Volume, names: Sequence[str]) -> None:
-        if planes.array.ndim != 4 or planes.array.dtype != np.uint8:
-            raise GeometryError(f"planes of bits have four axes and are uint8, not {planes.array.shape} of {planes.array.dtype}")
-        if len(set(names)) != len(names):
-            raise InputError(f"structure names must differ: {list(names)}")
-        if len(names) > 8 * len(planes.array):
-            raise GeometryError(f"{len(names)} structures do not fit into {len(planes.array)} planes of 8 bits")
-        self.planes = planes
+    def __init__(self, names: Sequence[str]) -> None:
         self._number = {name: n for n, name in enumerate(names)}
-
-    def __getitem__(self, name: str) -> Volume:
-        plane, bit = self.place(name)
-        return Volume((self.planes.array[plane] & np.uint8(bit)) != 0, self.planes.geometry)
+        if len(self._number) != len(names):
+            raise InputError(f"structure names must differ: {list(names)}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._number)
@@ -90,6 +44,53 @@ class BitMasks(Mapping[str, Volume]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._number
+
+
+class LabelMasks(_Numbered):
+    """Masks of many structures that do not overlap, held as one label volume (0 is background, n is ``names[n - 1]``).
+
+    A hundred organs on 384^3 take 57 MB this way; each is a bool Volume at the moment it is asked for.
+    """
+
+    def __init__(self, labels: Volume, names: Sequence[str]) -> None:
+        if labels.array.ndim != 3 or not np.issubdtype(labels.array.dtype, np.integer):
+            raise GeometryError(f"a label volume has three axes and integers, not {labels.array.shape} of {labels.array.dtype}")
+        super().__init__(names)
+        if len(names) > np.iinfo(labels.array.dtype).max:
+            raise InputError(f"{len(names)} structures do not fit into labels of {labels.array.dtype}")
+        self.labels = labels
+
+    def __getitem__(self, name: str) -> Volume:
+        return Volume(self.labels.array == self.value(name), self.labels.geometry)
+
+    def value(self, name: str) -> int:
+        """The label of ``name`` in ``labels``."""
+        return self._number[name] + 1
+
+    @property
+    def geometry(self) -> Geometry:
+        """The grid of every mask."""
+        return self.labels.geometry
+
+
+class BitMasks(_Numbered):
+    """Masks of many structures that may overlap, one bit each: structure n is bit n % 8 of plane n // 8 of ``planes`` (p, k, j, i).
+
+    A hundred organs on 384^3 take 736 MB this way; each is a bool Volume at the moment it is asked for. Raises GeometryError for planes
+    that are not uint8 of four axes or too few for the names, InputError for a name that comes twice.
+    """
+
+    def __init__(self, planes: Volume, names: Sequence[str]) -> None:
+        if planes.array.ndim != 4 or planes.array.dtype != np.uint8:
+            raise GeometryError(f"planes of bits have four axes and are uint8, not {planes.array.shape} of {planes.array.dtype}")
+        super().__init__(names)
+        if len(names) > 8 * len(planes.array):
+            raise GeometryError(f"{len(names)} structures do not fit into {len(planes.array)} planes of 8 bits")
+        self.planes = planes
+
+    def __getitem__(self, name: str) -> Volume:
+        plane, bit = self.place(name)
+        return Volume((self.planes.array[plane] & np.uint8(bit)) != 0, self.planes.geometry)
 
     def place(self, name: str) -> tuple[int, int]:
         """The plane of ``name``, and the value of its bit there (1, 2, 4, ... 128)."""
@@ -101,15 +102,15 @@ class BitMasks(Mapping[str, Volume]):
         return self.planes.geometry
 
 
-class _Layered(Mapping[str, Any]):
+class _Layered(Mapping[str, _Held]):
     """Several mappings read as one, the first that has a key answering; values are not touched until asked for."""
 
-    def __init__(self, *layers: Mapping[str, Any]) -> None:
+    def __init__(self, *layers: Mapping[str, _Held]) -> None:
         flat = (layer._layers if isinstance(layer, _Layered) else (layer,) for layer in layers)
-        self._layers: tuple[Mapping[str, Any], ...] = tuple(part for parts in flat for part in parts)
+        self._layers: tuple[Mapping[str, _Held], ...] = tuple(part for parts in flat for part in parts)
         self._keys = tuple(dict.fromkeys(key for layer in reversed(layers) for key in layer))
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> _Held:
         for layer in self._layers:
             if key in layer:
                 return layer[key]
@@ -181,7 +182,11 @@ class Case:
     ``masks``     TG-263 name -> bool Volume on the case's grid; one whose voxels are stored in another order (axes that run another way),
                   or lie aside by rounding in a file, is brought onto it voxel by voxel;
     ``contours``  TG-263 name -> Contours in LPS mm, as drawn; a name may have both (the mask is then what counts);
-    ``facts``     known of the patient (age, prescription_gy); ``scores`` what was predicted;
+    ``facts``     known of the patient (age, prescription_gy);
+    ``probabilities``  what the models that drew its masks thought: structure -> probability times 255 (uint8) on the model's own grid;
+    ``segmented_by``   SHA-256 of the weights of the models that drew its masks; None where that is not known;
+    ``segmentation``   how the last contour model drew; ``candidates`` other segmenters' contours of this patient, by segmenter's name;
+    ``assessment``     how right its contours are; ``risk`` what its plan may cost the patient; None where nobody asked;
     ``prior``     the earlier visit, a Case on its own grid; ``source`` what ``io`` needs to write DICOM back, opaque to everyone else.
 
     Raises GeometryError when a mask is not on the case's grid, InputError when one is not bool.
@@ -192,14 +197,19 @@ class Case:
     masks: Mapping[str, Volume] = field(default_factory=_nothing)
     contours: Mapping[str, Contours] = field(default_factory=_nothing)
     facts: Mapping[str, Any] = field(default_factory=_nothing)
-    scores: Mapping[str, Any] = field(default_factory=_nothing)
     prior: Case | None = None
-    source: Any = None
+    source: object = None
+    probabilities: Mapping[str, Volume] = field(default_factory=_nothing)
+    segmented_by: tuple[str, ...] | None = None
+    segmentation: Segmentation | None = None
+    candidates: Mapping[str, Candidate] = field(default_factory=_nothing)
+    assessment: Assessment | None = None
+    risk: RiskPrediction | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
             raise InputError("a case needs an id")
-        for name in ("images", "contours", "facts", "scores"):
+        for name in ("images", "contours", "facts", "probabilities", "candidates"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         masks = _kept(self.masks)
         object.__setattr__(self, "masks", masks)
@@ -209,9 +219,10 @@ class Case:
         masks = _stored_on(masks, self.geometry, f"case {self.id}")
         object.__setattr__(self, "masks", MappingProxyType(masks) if isinstance(masks, dict) else masks)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        maps = (dict(self.images), _kept(self.masks), dict(self.contours), dict(self.facts), dict(self.scores))
-        return Case, (self.id, *maps, self.prior, self.source)
+    def __reduce__(self) -> tuple[object, ...]:
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        plain = {name: dict(value) if isinstance(value, MappingProxyType) else value for name, value in held.items()}
+        return Case, tuple(plain.values())
 
     @property
     def geometry(self) -> Geometry:
@@ -233,6 +244,11 @@ class Case:
         """Names of every structure present as mask or contours, in order of arrival, masks first."""
         return tuple(dict.fromkeys((*self.masks, *self.contours)))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was remarked on reading the files (``facts["notes"]``)."""
+        return tuple(self.facts.get("notes", ()))
+
     def mask(self, name: str, geometry: Geometry | None = None) -> Volume:
         """Structure ``name`` as a bool Volume on ``geometry`` (default: the case's grid), rasterised from contours where no mask is held.
 
@@ -242,8 +258,6 @@ class Case:
         if name in self.masks:
             return self.masks[name].binary().to(grid)
         if name in self.contours:
-            from oncontour.raster import fill
-
             return fill(self.contours[name], grid)
         raise InputError(f"no structure {name!r}; there are {list(self.structures)}", where=f"case {self.id}")
 
@@ -271,10 +285,6 @@ class Case:
     def with_contours(self, contours: Mapping[str, Contours]) -> Case:
         """A new case with these contours added or replaced."""
         return replace(self, contours={**self.contours, **contours})
-
-    def with_scores(self, scores: Mapping[str, Any]) -> Case:
-        """A new case with these scores added or replaced."""
-        return replace(self, scores={**self.scores, **scores})
 
     def without_structures(self) -> Case:
         """A new case that holds the images alone: what a contouring task is given when the truth must not be seen."""

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.geometry import Geometry
 from oncontour.errors import GeometryError, StructureError
 
 Floats = NDArray[np.float64]
@@ -32,6 +33,12 @@ class Slices:
     column: Floats
     pixel_mm: tuple[float, float]
     shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, grid: Geometry) -> Slices:
+        """The k planes of ``grid``: the image planes of a series with one image for each of its slices."""
+        origins = grid.points([(k, 0, 0) for k in range(grid.shape[0])])
+        return cls(origins, grid.axes[2], grid.axes[1], grid.spacing_mm[1:], grid.shape[1:])
 
     def __post_init__(self) -> None:
         origins, row, column = (np.array(v, dtype=np.float64) for v in (self.origins_mm, self.row, self.column))

@@ -17,7 +17,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -85,7 +84,7 @@ class Geometry:
         affine[:3, 3] = _triple(origin_mm, "an origin is three millimetres (x, y, z)")
         return cls(tuple(shape), affine)  # type: ignore[arg-type]  # three whole numbers or refused
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return Geometry, (self.shape, self.affine)
 
     # ---- reading it

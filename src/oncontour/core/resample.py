@@ -12,6 +12,7 @@ intermediate of the smaller in-plane size is held.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
 Array = NDArray[Any]
+"""Numbers of any kind."""
 Floats = NDArray[np.float64]
 Shape3 = tuple[int, int, int]
 Moves = tuple[list[int], list[int], list[int]]
 
 ON_GRID = 1e-4
 """Voxel fraction below which a position counts as on the source's grid."""
-_TIE = 1e-6
+TIE = 1e-6
 """Rounding noise that must not decide on which side of one half a value falls."""
 
 
@@ -41,7 +43,7 @@ def copy_moves(matrix: Floats) -> Moves | None:
     return axis, [int(rounded[axis[t], t]) for t in range(3)], [int(np.rint(offset[axis[t]])) for t in range(3)]
 
 
-def copy(array: Array, shape: Shape3, moves: Moves, fill: Any) -> Array:
+def copy(array: Array, shape: Shape3, moves: Moves, fill: np.generic) -> Array:
     """(..., k, j, i) moved voxel by voxel."""
     axis, sign, offset = moves
     lead = array.ndim - 3
@@ -62,10 +64,10 @@ def copy(array: Array, shape: Shape3, moves: Moves, fill: Any) -> Array:
     return out
 
 
-def linear(array: Array, matrix: Floats, shape: Shape3, fill: Any, blur: bool = True) -> Array:
+def linear(array: Array, matrix: Floats, shape: Shape3, fill: np.generic, blur: bool = True) -> Array:
     """(..., k, j, i) interpolated linearly, after the blur that coarsening needs unless ``blur`` is off; integers rounded, bool cut at one
     half."""
-    axis = _parallel_axes(matrix, shape)
+    axis = parallel_axes(matrix, shape)
     out = np.empty((*array.shape[:-3], *shape), array.dtype)
     sources, targets = array.reshape(-1, *array.shape[-3:]), out.reshape(-1, *shape)
     for source, target in zip(sources, targets, strict=True):
@@ -76,9 +78,9 @@ def linear(array: Array, matrix: Floats, shape: Shape3, fill: Any, blur: bool = 
     return out
 
 
-def nearest(array: Array, matrix: Floats, shape: Shape3, fill: Any) -> Array:
+def nearest(array: Array, matrix: Floats, shape: Shape3, fill: np.generic) -> Array:
     """(..., k, j, i) with each target voxel taking the nearest source voxel; of two as near, the lower."""
-    axis = _parallel_axes(matrix, shape)
+    axis = parallel_axes(matrix, shape)
     out = np.full((*array.shape[:-3], *shape), fill, dtype=array.dtype)
     if axis is None:
         _nearest_oblique(array, matrix, out)
@@ -100,7 +102,7 @@ def nearest(array: Array, matrix: Floats, shape: Shape3, fill: Any) -> Array:
 # ---- parallel axes
 
 
-def _parallel_axes(matrix: Floats, shape: Shape3) -> list[int] | None:
+def parallel_axes(matrix: Floats, shape: Shape3) -> list[int] | None:
     """The source axis that each target axis runs along, or None where they are not parallel."""
     axis = [int(np.abs(matrix[:3, t]).argmax()) for t in range(3)]
     off = matrix[:3, :3].copy()
@@ -117,7 +119,7 @@ def _within(at: Floats, size: int) -> NDArray[np.bool_]:
     return (at >= -0.5 - ON_GRID) & (at <= size - 0.5 + ON_GRID)
 
 
-def _weights(at: Floats, step: float, size: int, dtype: Any) -> sparse.csr_array:
+def _weights(at: Floats, step: float, size: int, dtype: type[np.floating]) -> sparse.csr_array:
     """(target, source) weights: Gaussian blur of a coarsening, then linear interpolation; the edge value goes on beyond the edge.
 
     Source: Cardoso et al. 2015, "Scale factor point spread function matching": sigma = sqrt(f^2 - 1) / 2.355 source voxels.
@@ -126,7 +128,7 @@ def _weights(at: Floats, step: float, size: int, dtype: Any) -> sparse.csr_array
     low = np.floor(place).astype(np.intp)
     taps = np.stack([low, low + 1], axis=1)
     share = np.stack([low + 1 - place, place - low], axis=1)
-    kernel = _blur_kernel(abs(float(step)))
+    kernel = blur_kernel(abs(float(step)))
     reach = len(kernel) // 2
     columns = np.clip(taps[:, :, None] + np.arange(-reach, reach + 1), 0, size - 1).reshape(len(at), -1)
     values = (share[:, :, None] * kernel).reshape(len(at), -1)
@@ -137,7 +139,7 @@ def _weights(at: Floats, step: float, size: int, dtype: Any) -> sparse.csr_array
     return out.astype(dtype)
 
 
-def _blur_kernel(step: float) -> Floats:
+def blur_kernel(step: float) -> Floats:
     """Normalised Gaussian for going over ``step`` source voxels at a time; a single 1 where nothing is coarser."""
     if step <= 1 + 1e-3:
         return np.ones(1)
@@ -147,7 +149,12 @@ def _blur_kernel(step: float) -> Floats:
     return np.asarray(kernel / kernel.sum())
 
 
-def _separable(source: Array, matrix: Floats, out: Array, fill: Any, blur: bool) -> None:
+def blur_reach(matrix: Floats) -> list[int]:
+    """Source voxels either side that are blurred over along each axis: where the target is coarser."""
+    return [len(blur_kernel(float(step))) // 2 for step in np.linalg.norm(matrix[:3, :3], axis=1)]
+
+
+def _separable(source: Array, matrix: Floats, out: Array, fill: np.generic, blur: bool) -> None:
     """Fill ``out`` from ``source``, whose axes run along those of ``out``; the in-plane step comes first where it shrinks."""
     work = _working_type(source.dtype)
     at = [_positions_along(matrix, t, out.shape[t]) for t in range(3)]
@@ -167,9 +174,9 @@ def _separable(source: Array, matrix: Floats, out: Array, fill: Any, blur: bool)
         for k in range(out.shape[0]):
             out[k] = _as_type(source.dtype, in_plane(_mixed(source, along_k, k)))
     for t in range(3):
-        beyond = ~_within(at[t], source.shape[t])
-        if beyond.any():
-            out[tuple(beyond if a == t else slice(None) for a in range(3))] = fill
+        off_grid = ~_within(at[t], source.shape[t])
+        if off_grid.any():
+            out[tuple(off_grid if a == t else slice(None) for a in range(3))] = fill
 
 
 def _mixed(slices: Array, weights: sparse.csr_array, k: int) -> Array:
@@ -182,14 +189,14 @@ def _mixed(slices: Array, weights: sparse.csr_array, k: int) -> Array:
     return np.asarray(total)
 
 
-def _working_type(dtype: np.dtype[Any]) -> Any:
+def _working_type(dtype: np.dtype[np.generic]) -> type[np.floating]:
     """float32, or float64 where the values do not fit float32 exactly."""
     return np.float32 if dtype.kind == "b" or np.can_cast(dtype, np.float32) else np.float64
 
 
 def _as_type(dtype: np.dtype[Any], values: Array) -> Array:
     if dtype.kind == "b":
-        return values >= 0.5 - _TIE
+        return values >= 0.5 - TIE
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
         top = info.max if info.bits <= 32 else np.nextafter(float(info.max), 0)
@@ -200,7 +207,7 @@ def _as_type(dtype: np.dtype[Any], values: Array) -> Array:
 # ---- any axes
 
 
-def _oblique(source: Array, matrix: Floats, out: Array, fill: Any, blur: bool) -> None:
+def _oblique(source: Array, matrix: Floats, out: Array, fill: np.generic, blur: bool) -> None:
     whole = source.shape
     low, high = _reached(matrix, whole, out.shape)
     if (high <= low).any():
@@ -211,13 +218,13 @@ def _oblique(source: Array, matrix: Floats, out: Array, fill: Any, blur: bool) -
         part = _blurred(part, np.linalg.norm(matrix[:3, :3], axis=1))
     for k, at in _positions(matrix, out.shape):
         values = ndimage.map_coordinates(part, at - low[:, None, None], order=1, mode="nearest", output=part.dtype)
-        out[k] = np.where(_beyond(at, whole), np.asarray(fill, out.dtype), _as_type(source.dtype, values))
+        out[k] = np.where(beyond(at, whole), np.asarray(fill, out.dtype), _as_type(source.dtype, values))
 
 
 def _nearest_oblique(array: Array, matrix: Floats, out: Array) -> None:
     size = array.shape[-3:]
     for k, at in _positions(matrix, out.shape[-3:]):
-        inside = ~_beyond(at, size)
+        inside = ~beyond(at, size)
         index = np.clip(_rounded(at[:, inside]), 0, (np.asarray(size) - 1)[:, None])
         out[..., k, :, :][..., inside] = array[..., index[0], index[1], index[2]]
 
@@ -234,13 +241,13 @@ def _reached(matrix: Floats, size: tuple[int, ...], shape: tuple[int, ...]) -> t
 def _blurred(array: Array, steps: Floats) -> Array:
     """``array`` smoothed along each axis that the target steps over by more than one voxel."""
     for axis, step in enumerate(steps):
-        kernel = _blur_kernel(float(step))
+        kernel = blur_kernel(float(step))
         if len(kernel) > 1 and array.shape[axis] > 1:
             array = ndimage.correlate1d(array, kernel, axis=axis, mode="nearest")
     return array
 
 
-def _positions(matrix: Floats, shape: tuple[int, ...]) -> Any:
+def _positions(matrix: Floats, shape: tuple[int, ...]) -> Iterator[tuple[int, Floats]]:
     """(k, (3, j, i) fractional source voxels) for each target slice."""
     j, i = np.arange(shape[1])[:, None], np.arange(shape[2])[None, :]
     first = np.stack([row[1] * j + row[2] * i + row[3] for row in matrix[:3]])
@@ -248,10 +255,10 @@ def _positions(matrix: Floats, shape: tuple[int, ...]) -> Any:
         yield k, first + (matrix[:3, 0] * k)[:, None, None]
 
 
-def _beyond(at: Floats, size: tuple[int, ...]) -> NDArray[np.bool_]:
+def beyond(at: Floats, size: tuple[int, ...]) -> NDArray[np.bool_]:
     limit = np.asarray(size, dtype=np.float64)[:, None, None] - 0.5
     return np.asarray(((at < -0.5 - ON_GRID) | (at > limit + ON_GRID)).any(axis=0))
 
 
 def _rounded(at: Floats) -> NDArray[np.intp]:
-    return np.ceil(at - 0.5 - _TIE).astype(np.intp)
+    return np.ceil(at - 0.5 - TIE).astype(np.intp)

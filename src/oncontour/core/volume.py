@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oncontour.core import resample
 from oncontour.core.geometry import Geometry
+from oncontour.core.resample import Array
 from oncontour.errors import GeometryError
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +37,7 @@ class Volume:
         view.setflags(write=False)
         object.__setattr__(self, "array", view)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return Volume, (self.array, self.geometry)
 
     @property
@@ -86,11 +84,12 @@ class Volume:
         return Volume(resample.linear(self.array, matrix, geometry.shape, value, blur), geometry)
 
 
-def _fitting(fill: float, dtype: np.dtype[Any]) -> Any:
+def _fitting(fill: float, dtype: np.dtype[Any]) -> np.generic:
     """``fill`` as one value of ``dtype``. Raises GeometryError where it does not fit (NaN or -1024 among unsigned integers)."""
     if np.issubdtype(dtype, np.integer) and not (np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max and float(fill).is_integer()):
         raise GeometryError(f"fill {fill} is no value of {dtype}", hint="give a fill that fits, or turn the volume to float32 first")
-    return np.asarray(fill).astype(dtype)[()]
+    value: np.generic = dtype.type(fill)
+    return value
 
 
 def written_cc(volume_cc: float) -> str:

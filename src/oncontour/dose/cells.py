@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.boxes import box_of
 from oncontour.core.contours import Contours, Slices
 from oncontour.core.geometry import Geometry
+from oncontour.core.resample import Array
 from oncontour.core.volume import Volume
 from oncontour.errors import DoseError, StructureError
+from oncontour.raster.fill import in_plane
+
+if TYPE_CHECKING:
+    from oncontour.raster.planes import Planes
 
 Floats = NDArray[np.float64]
 MOST_CELLS = 2**22
@@ -139,7 +145,7 @@ def _cropped(dose: Volume, points_mm: Floats, where: str) -> tuple[NDArray[np.fl
     return np.array(gy, np.float32, order="C"), grid.crop(low.tolist(), high.tolist())
 
 
-def check(gy: NDArray[Any], where: str = "") -> None:
+def check(gy: Array, where: str = "") -> None:
     """Raise DoseError for a dose that is not finite, or negative."""
     wrong = ~np.isfinite(gy)
     if wrong.any():
@@ -159,12 +165,12 @@ def _of_contours(
     """The planes as blocks of one voxel across, and points along all outlines on both faces of their slabs."""
     if not len(contours):
         return iter(()), np.empty((0, 3))
-    from oncontour.raster.fill import plane_area
+    from oncontour.raster.coverage import plane_area
     from oncontour.raster.planes import sort_into_planes
 
     planes = sort_into_planes(contours, grid, slices, slab_mm)
     thickness = np.diff(planes.slabs_mm, axis=1)[:, 0]
-    upright = _in_plane(planes.normal, grid)
+    upright = in_plane(planes.normal, grid)
     pieces = (planes.pieces(plane) for plane in range(len(planes)))
     area = np.array([plane_area(planes.points[where] @ upright.T, starts) for where, starts in pieces])
     step = _step(float(area @ thickness), grid, count)
@@ -179,9 +185,9 @@ def _of_contours(
     return (_plane_block(planes, plane, upright, step) for plane in range(len(planes))), np.concatenate(boundary)
 
 
-def _plane_block(planes: Any, plane: int, upright: Floats, step: float) -> Block:
+def _plane_block(planes: Planes, plane: int, upright: Floats, step: float) -> Block:
     """One slab as a layer of pixels with their exact coverage, cut into layers about as thick as the pixels are wide."""
-    from oncontour.raster.fill import plane_coverage
+    from oncontour.raster.coverage import plane_coverage
 
     where, starts = planes.pieces(plane)
     flat = planes.points[where] @ upright.T / step
@@ -193,14 +199,6 @@ def _plane_block(planes: Any, plane: int, upright: Floats, step: float) -> Block
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = planes.normal * (high - low), upright[0] * step, upright[1] * step
     affine[:3, 3] = planes.normal * (low + high) / 2 + upright.T @ corner * step
     return Block(coverage[None], affine, (max(1, int(np.ceil((high - low) / step - 1e-6))), 1, 1), drawn=True)
-
-
-def _in_plane(normal: Floats, grid: Geometry) -> Floats:
-    """(2, 3) two unit directions across ``normal``, along axes of the dose grid where these lie in the plane."""
-    axis = grid.axes[int(np.abs(grid.axes @ normal).argmin())]
-    first = axis - (axis @ normal) * normal
-    first /= np.linalg.norm(first)
-    return np.stack([first, np.cross(normal, first)])
 
 
 def _along_edges(points: Floats, starts: NDArray[np.int64], step: float) -> Floats:
@@ -232,7 +230,7 @@ def _of_mask(mask: Volume, grid: Geometry, count: int, where: str) -> Iterator[B
         raise StructureError(
             f"a mask is bool or coverage from 0 to 1, not {found}", where=where, hint="give what is inside and what is not"
         )
-    box = _box(array > 0)
+    box = box_of(array > 0)
     if box is None:
         return
     covered = np.array(array[box], np.float32, order="C")
@@ -242,13 +240,3 @@ def _of_mask(mask: Volume, grid: Geometry, count: int, where: str) -> Iterator[B
     step = max(_step(volume, grid, count), (filled / MOST_CELLS) ** (1 / 3))
     a, b, c = (max(1, int(np.ceil(s / step - 1e-6))) for s in geometry.spacing_mm)
     yield Block(covered, geometry.affine, (a, b, c))
-
-
-def _box(inside: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
-    box: list[slice] = []
-    for axis in range(3):
-        hit = np.flatnonzero(inside[tuple(box)].any(axis=tuple(a for a in range(3) if a != axis)))
-        if not len(hit):
-            return None
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return box[0], box[1], box[2]

@@ -228,11 +228,6 @@ def eqd2_gy(total_gy: float, fractions: float, alpha_beta_gy: float) -> float:
     return total_gy * (total_gy / fractions + alpha_beta_gy) / (2 + alpha_beta_gy)
 
 
-def bed_gy(total_gy: float, fractions: float, alpha_beta_gy: float) -> float:
-    """BED of ``total_gy`` given in ``fractions`` equal parts: 60 Gy in 30 at alpha/beta 10 are 72 Gy."""
-    return total_gy * (1 + total_gy / fractions / alpha_beta_gy)
-
-
 def eqd2_of_groups(groups: Sequence[tuple[Volume, float]], alpha_beta_gy: float) -> Volume:
     """EQD2 of every voxel of doses on one grid, each (Gy, its number of equal fractions), added up: 25 x 2 Gy and 5 x 3 Gy at alpha/beta 3
     are 50 + 18 = 68 Gy. Raises ConfigError for none, and where alpha/beta or a number of fractions is not positive."""

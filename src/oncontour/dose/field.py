@@ -11,15 +11,14 @@ along each axis. At an edge, in a plateau or in noise the curvatures disagree an
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from oncontour.core.resample import Array
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Array = NDArray[Any]
 _OVER = 1e-6
 """Part of a voxel by which a point may lie past the grid's edge (rounded positions)."""
 _WHOLE = 1 - 1e-6

@@ -23,11 +23,6 @@ def homogeneity(target: DVH) -> float:
     return (target.dose_to_percent(2) - target.dose_to_percent(98)) / middle if middle else np.nan
 
 
-def homogeneity_rtog(target: DVH, prescription_gy: float) -> float:
-    """Largest dose over the prescription: up to 2 is per protocol (Shaw et al., IJROBP 1993;27:1231)."""
-    return target.max_gy / _positive(prescription_gy)
-
-
 @dataclass(frozen=True)
 class Conformity:
     """``target_cc`` the target, ``isodose_cc`` all that receives ``isodose_gy``, ``both_cc`` what of the target does, ``half_cc`` all that

@@ -14,7 +14,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from scipy.special import expit
 
 from oncontour.dose.dvh import DVH, together
 from oncontour.errors import ConfigError, InputError
@@ -33,18 +35,6 @@ def lkb(eud_gy: float, td50_gy: float, m: float) -> float:
     if not (td50_gy > 0 and m > 0):
         raise ConfigError(f"an LKB model needs TD50 and m above 0, not {td50_gy} Gy and {m}")
     return 0.5 * math.erfc(-(eud_gy - td50_gy) / (m * td50_gy) / math.sqrt(2))
-
-
-def logistic(predictor: float) -> float:
-    """1 / (1 + exp(-predictor)), without overflow."""
-    return 1 / (1 + math.exp(-predictor)) if predictor >= 0 else math.exp(predictor) / (1 + math.exp(predictor))
-
-
-def niemierko(eud_gy: float, td50_gy: float, gamma50: float) -> float:
-    """1 / (1 + (TD50 / EUD)^(4 gamma50)): the logistic model on the EUD (Niemierko 1999). 0 where the EUD is 0."""
-    if not (td50_gy > 0 and gamma50 > 0):
-        raise ConfigError(f"the model needs TD50 and gamma50 above 0, not {td50_gy} Gy and {gamma50}")
-    return logistic(4 * gamma50 * math.log(eud_gy / td50_gy)) if eud_gy > 0 else 0.0 if eud_gy == 0 else math.nan
 
 
 # ---- models
@@ -102,7 +92,7 @@ class Factor:
     fact: str
     values: Mapping[str, float]
 
-    def value(self, facts: Mapping[str, Any]) -> float:
+    def value(self, facts: Mapping[str, object]) -> float:
         given = facts.get(self.fact)
         key = fact_key(given)
         if given is None or key not in self.values:
@@ -131,7 +121,7 @@ class Model(ABC):
         """Structures and facts that it asks for."""
 
     @abstractmethod
-    def probability(self, dvhs: Mapping[str, DVH], facts: Mapping[str, Any] | None = None) -> float:
+    def probability(self, dvhs: Mapping[str, DVH], facts: Mapping[str, object] | None = None) -> float:
         """The risk in [0, 1]. Raises InputError for a structure or a fact that is missing, or a structure without dose."""
 
 
@@ -149,7 +139,7 @@ class Lkb(Model):
     def needs(self) -> tuple[str, ...]:
         return self.part.structures
 
-    def probability(self, dvhs: Mapping[str, DVH], facts: Mapping[str, Any] | None = None) -> float:
+    def probability(self, dvhs: Mapping[str, DVH], facts: Mapping[str, object] | None = None) -> float:
         return lkb(self.part.of(dvhs).geud_gy(1 / self.n), self.td50_gy, self.m)
 
 
@@ -166,9 +156,9 @@ class Logistic(Model):
         structures = [name for term in self.terms for part in term.parts for name in part.structures]
         return tuple(dict.fromkeys([*structures, *(factor.fact for factor in self.factors)]))
 
-    def probability(self, dvhs: Mapping[str, DVH], facts: Mapping[str, Any] | None = None) -> float:
+    def probability(self, dvhs: Mapping[str, DVH], facts: Mapping[str, object] | None = None) -> float:
         doses = sum(term.value(dvhs) for term in self.terms)
-        return logistic(self.intercept + doses + sum(factor.value(facts or {}) for factor in self.factors))
+        return float(expit(self.intercept + doses + sum(factor.value(facts or {}) for factor in self.factors)))
 
 
 def organs() -> tuple[str, ...]:
@@ -192,7 +182,7 @@ def dosed(dvhs: Mapping[str, DVH]) -> dict[str, DVH]:
     return {name: one for name, one in dvhs.items() if one.dosed_cc and one.missing_cc <= MISSING * one.volume_cc}
 
 
-def applicable(dvhs: Mapping[str, DVH], facts: Mapping[str, Any] | None = None) -> dict[str, float]:
+def applicable(dvhs: Mapping[str, DVH], facts: Mapping[str, object] | None = None) -> dict[str, float]:
     """The probability by every model of ``MODELS`` that has all it asks for."""
     out = {}
     for name, model in MODELS.items():

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oncontour.evaluate.judge import METRICS, Evaluation, by_structure
 from oncontour.evaluate.panels import RANKS, Panel
 from oncontour.files import writing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.typing import LineStyleType, RcKeyType
+
+Floats = NDArray[np.float64]
 
 METHOD_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 """Okabe and Ito (2008), the dark ones first: on white paper."""
@@ -19,11 +27,11 @@ METHOD_MARKS = ("o", "s", "^", "D", "v", "P")
 TRUTH_COLOUR = "#F7EC45"
 OVERLAY_COLOURS = ("#56B4E9", "#FF7F50", "#00C897", "#F0A5CF", "#FFFFFF", "#B39DFF")
 """The same hues, light enough for a CT."""
-OVERLAY_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)), (0, (7, 2)), (0, (2, 2)))
-_SHADE: Any = {"facecolor": "#000000", "alpha": 0.55, "edgecolor": "none", "pad": 1.2}
+OVERLAY_DASHES: tuple[LineStyleType, ...] = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1, 1)), (0, (7, 2)), (0, (2, 2)))
+_SHADE: dict[str, object] = {"facecolor": "#000000", "alpha": 0.55, "edgecolor": "none", "pad": 1.2}
 WINDOW_HU = (-160.0, 240.0)
 BOX_METRICS = ("DSC", "JI", "ASD", "HD")
-STYLE: Any = {
+STYLE: dict[RcKeyType, object] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
@@ -101,7 +109,7 @@ def chosen_patients(evaluation: Evaluation) -> dict[str, str]:
 # ---- box plots
 
 
-def _box_panel(axis: Any, evaluation: Evaluation, metric: str) -> None:
+def _box_panel(axis: Axes, evaluation: Evaluation, metric: str) -> None:
     table = {(m, s): values for m, s, values in by_structure(evaluation, metric)}
     finite = np.array([v for values in table.values() for v in values.values() if np.isfinite(v)])
     drawn = {(m, s, p): v for m, s, values in by_structure(evaluation, "volume_predicted") for p, v in values.items()}
@@ -131,7 +139,7 @@ def _box_panel(axis: Any, evaluation: Evaluation, metric: str) -> None:
     axis.set_axisbelow(True)
 
 
-def _box(axis: Any, values: Any, at: float, width: float, n: int, top: float, without: str) -> None:
+def _box(axis: Axes, values: Floats, at: float, width: float, n: int, top: float, without: str) -> None:
     """A box of the finite ``values`` round ``at``; ``without``: what is said of the others."""
     colour, mark = METHOD_COLOURS[n % len(METHOD_COLOURS)], METHOD_MARKS[n % len(METHOD_MARKS)]
     judged = values[np.isfinite(values)]
@@ -159,7 +167,7 @@ def _box(axis: Any, values: Any, at: float, width: float, n: int, top: float, wi
         axis.annotate(without, (at, top), (0, 4), textcoords="offset points", ha="center", fontsize=6.5, color=colour)
 
 
-def _legend(figure: Any, evaluation: Evaluation) -> None:
+def _legend(figure: Figure, evaluation: Evaluation) -> None:
     from matplotlib.lines import Line2D
 
     single, several = len(evaluation.structures) == 1, len(evaluation.methods) > 1
@@ -182,7 +190,7 @@ def _short(name: str) -> str:
 # ---- overlays
 
 
-def _slice(axis: Any, panel: Panel, first: bool) -> None:
+def _slice(axis: Axes, panel: Panel, first: bool) -> None:
     from matplotlib import patheffects
 
     rows, columns = panel.truth.shape
@@ -191,8 +199,10 @@ def _slice(axis: Any, panel: Panel, first: bool) -> None:
     image = np.zeros(panel.truth.shape) if panel.image is None else panel.image
     axis.imshow(image, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], extent=extent, interpolation="bilinear")
     x, y = (np.arange(columns) + 0.5) * width, (np.arange(rows) + 0.5) * height
-    halo = [patheffects.withStroke(linewidth=3.6, foreground="#00000080")]
-    drawings: list[Any] = [(panel.truth, TRUTH_COLOUR, "-", 2.4)]  # wider, so that it shows where a method agrees
+    halo: list[patheffects.AbstractPathEffect] = [patheffects.withStroke(linewidth=3.6, foreground="#00000080")]
+    drawings: list[tuple[NDArray[np.bool_], str, LineStyleType, float]] = [
+        (panel.truth, TRUTH_COLOUR, "-", 2.4)
+    ]  # wider, so that it shows where a method agrees
     drawings += [(mask, OVERLAY_COLOURS[n % 6], OVERLAY_DASHES[n % 6], 1.5) for n, mask in enumerate(panel.predicted.values())]
     for mask, colour, dash, wide in drawings:
         if mask.any() and min(mask.shape) > 1:
@@ -221,7 +231,7 @@ def _slice(axis: Any, panel: Panel, first: bool) -> None:
     axis.annotate("2 cm", (left + bar / 2, low), (0, 4), textcoords="offset points", color="white", ha="center", fontsize=6.5, bbox=_SHADE)
 
 
-def _overlay_legend(figure: Any, methods: Sequence[str]) -> None:
+def _overlay_legend(figure: Figure, methods: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=TRUTH_COLOUR, linewidth=2.6, label="truth")]
@@ -235,7 +245,7 @@ def _overlay_legend(figure: Any, methods: Sequence[str]) -> None:
 
 
 @contextmanager
-def _figure(size: tuple[float, float]) -> Iterator[Any]:
+def _figure(size: tuple[float, float]) -> Iterator[Figure]:
     """A figure of its own, drawn without a screen and without touching pyplot's state."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -247,7 +257,7 @@ def _figure(size: tuple[float, float]) -> Iterator[Any]:
         yield figure
 
 
-def _save(figure: Any, out: Path) -> list[Path]:
+def _save(figure: Figure, out: Path) -> list[Path]:
     written = []
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, saved twice

@@ -282,8 +282,8 @@ def _judge_patient(
         except Exception as error:
             found.fail(patient, [method], error)
             continue
-        if shown := predicted.scores.get("contour", {}).get("elsewhere"):
-            found.elsewhere.setdefault(method, {})[patient] = shown
+        if predicted.segmentation is not None and predicted.segmentation.elsewhere:
+            found.elsewhere.setdefault(method, {})[patient] = predicted.segmentation.elsewhere
         found.drawn.setdefault(method, set()).update(predicted.structures)
         found.judged[method] = found.judged.get(method, 0) + 1
         for name, (values, shared) in zip(names, numbers, strict=True):

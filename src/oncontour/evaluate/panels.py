@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.boxes import box_of
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
-from oncontour.metrics.isosurface import inside_box
 from oncontour.metrics.overlap import Overlap
 
 MARGIN_MM, LEAST_MM = 15.0, 70.0
@@ -77,7 +77,7 @@ def _window(masks: list[Volume]) -> Callable[[int], Geometry]:
     """Slice k -> one square of it, the same for all: what is drawn in any slice, with a margin."""
     geometry = masks[0].geometry
     spacing = np.asarray(geometry.spacing_mm[1:])
-    boxes = [box for mask in masks if (box := inside_box(mask.binary().array))]
+    boxes = [box for mask in masks if (box := box_of(mask.binary().array))]
     low = np.min([[s.start for s in box[1:]] for box in boxes], axis=0)
     high = np.max([[s.stop - 1 for s in box[1:]] for box in boxes], axis=0)
     half = max(float(((high - low + 1) * spacing).max()) / 2 + MARGIN_MM, LEAST_MM / 2) / spacing

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oncontour.evaluate.judge import METRICS, Evaluation, Row, by_structure
+from oncontour.files import csv_text
 from oncontour.metrics.stats import Interval, bootstrap_mean, holm, p_text, paired_t, smallest_p, wilcoxon
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Floats = NDArray[np.float64]
 ALL = "all"
 """The line that stands for all structures: the mean over structures of each one's mean."""
 
@@ -120,7 +124,7 @@ def _overall(method: str, metric: str, tables: dict[str, dict[str, float]], miss
     return _line(method, ALL, metric, own, interval, len(lacking), 0, 0)
 
 
-def _line(method: str, structure: str, metric: str, v: Any, interval: Interval, missed: int, empty: int, absent: int) -> Summary:
+def _line(method: str, structure: str, metric: str, v: Floats, interval: Interval, missed: int, empty: int, absent: int) -> Summary:
     finite = v[np.isfinite(v)]
     q1, median, q3 = (
         np.quantile(v, (0.25, 0.5, 0.75), method="inverted_cdf" if len(finite) < len(v) else "linear") if len(v) else [np.nan] * 3
@@ -219,14 +223,11 @@ def _pair_overall(metric: str, method: str, against: str, tables: dict[str, dict
     return _pair(metric, ALL, method, against, first, second)
 
 
-def _minus(a: Any, b: Any) -> Any:
-    out = np.zeros(len(a))
-    return np.subtract(a, b, out=out, where=a != b)
+def _minus(a: Floats, b: Floats) -> Floats:
+    return np.subtract(a, b, out=np.zeros(len(a)), where=a != b)
 
 
 def _adjusted(rows: list[Comparison]) -> list[Comparison]:
-    from dataclasses import replace
-
     ranks, ts = holm([row.p_wilcoxon for row in rows]), holm([row.p_t for row in rows])
     return [replace(row, holm_wilcoxon=w, holm_t=t) for row, w, t in zip(rows, ranks, ts, strict=True)]
 
@@ -234,15 +235,11 @@ def _adjusted(rows: list[Comparison]) -> list[Comparison]:
 # ---- files and screen
 
 
-def as_csv(rows: Sequence[Any], kind: type | None = None) -> str:
+def as_csv(rows: Sequence[DataclassInstance], kind: type | None = None) -> str:
     """Dataclass instances as CSV, six significant digits; ``nan`` is nothing to judge, ``inf`` a missed structure."""
     kind = kind or type(rows[0])
     names = [f.name for f in fields(kind)] + (["unit"] if kind is Row else [])
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_cell(getattr(row, name)) for name in names] for row in rows)
-    return out.getvalue()
+    return csv_text([names, *([_cell(getattr(row, name)) for name in names] for row in rows)])
 
 
 def _cell(value: object) -> str:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 from oncontour.core.case import Case
 from oncontour.errors import ConfigError
 
-FORMATS = ("dicom", "nifti")
+FORMATS = ("dicom", "nifti", "seg")
+
+
+class Picked(TypedDict, total=False):
+    """Which of several DICOM objects is meant; see ``read``."""
+
+    series_uid: str | None
+    structure_set_uid: str | None
+    same_frame: bool
+    doses: Sequence[str | Path]
 
 
 def read(
@@ -36,15 +45,13 @@ def read(
     kinds) in one sentence.
     """
     path = Path(path)
-    from oncontour.io.dicom.patient import read_dicom
     from oncontour.io.dicom.scan import holds_dicom
     from oncontour.io.folders import check_patient
     from oncontour.io.image.layout import check_not_both, is_layout, read_layout
     from oncontour.io.image.nifti import is_image
-    from oncontour.io.image.openkbp import is_openkbp, read_openkbp
 
     check_patient(path)
-    picked: dict[str, Any] = {"series_uid": series_uid, "structure_set_uid": structure_set_uid, "same_frame": same_frame, "doses": doses}
+    picked: Picked = {"series_uid": series_uid, "structure_set_uid": structure_set_uid, "same_frame": same_frame, "doses": doses}
     if path.is_file() and is_image(path):
         check_unpicked(path, **picked)
         return _read_single(path, id)
@@ -52,49 +59,42 @@ def read(
         check_unpicked(path, **picked)
         return read_layout(path, id=id, lenient=lenient)
     check_not_both(path)
+    from oncontour.io.image.openkbp import is_openkbp, read_openkbp
+
     if is_openkbp(path):
         check_unpicked(path, **picked)
         return read_openkbp(path, id=id)
-    return read_dicom(
-        path,
-        id=id,
-        series_uid=series_uid,
-        structure_set_uid=structure_set_uid,
-        same_frame=same_frame,
-        doses=doses,
-        lenient=lenient,
-        insist=insist,
-    )
+    from oncontour.io.dicom.patient import read_dicom
+
+    return read_dicom(path, id=id, lenient=lenient, insist=insist, **picked)
 
 
-def check_unpicked(
-    path: Path,
-    *,
-    series_uid: str | None = None,
-    structure_set_uid: str | None = None,
-    same_frame: bool = False,
-    doses: Sequence[str | Path] = (),
-) -> None:
+def check_unpicked(path: Path, **picked: Unpack[Picked]) -> None:
     """Raises ConfigError where one of several DICOM objects is asked for, and the patient is no DICOM."""
-    picked = {"a series": series_uid, "a structure set": structure_set_uid, "a dose": ", ".join(map(str, doses))}
-    for what, uid in {**picked, "a frame of reference": "--same_frame" if same_frame else ""}.items():
+    told = {"a series": picked.get("series_uid"), "a structure set": picked.get("structure_set_uid")}
+    told |= {
+        "a dose": ", ".join(map(str, picked.get("doses", ()))),
+        "a frame of reference": "--same_frame" * picked.get("same_frame", False),
+    }
+    for what, uid in told.items():
         if uid:
             raise ConfigError(f"{what} is picked ({uid}), and this patient is no DICOM", where=str(path), hint="leave that option out")
 
 
 def write(case: Case, out: Path | str, *, format: str = "dicom") -> list[Path]:
-    """Write ``case`` into folder ``out`` as "dicom" (``io/dicom/patient.py``) or "nifti" (``io/image/layout.py``) and give the files.
+    """Write ``case`` into folder ``out`` and give the files: as "dicom", as "seg", one DICOM Segmentation of its structures (both
+    ``io/dicom/patient_write.py``), or as "nifti" (``io/image/layout.py``).
 
     ``out`` appears whole or not at all; one that was written before is replaced in one step. Raises OutputError where it holds other
-    things or cannot be written.
+    things or cannot be written, and what these writers raise.
     """
     if format not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
-    from oncontour.io.dicom.patient import check_replaceable, write_dicom
+    from oncontour.io.dicom.patient_write import check_replaceable, write_dicom, write_segments
     from oncontour.io.image.layout import write_layout
 
     check_replaceable(Path(out))
-    return write_dicom(case, out) if format == "dicom" else write_layout(case, out)
+    return {"dicom": write_dicom, "nifti": write_layout, "seg": write_segments}[format](case, out)
 
 
 def _read_single(path: Path, id: str | None) -> Case:

@@ -7,8 +7,8 @@ at names only, so it is quick on thousands of patients.
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,9 +17,9 @@ import numpy as np
 
 from oncontour.core.case import Case
 from oncontour.core.notes import all_anonymous
-from oncontour.errors import CohortError, ConfigError
+from oncontour.errors import CohortError, ConfigError, OncontourError
 from oncontour.files import readable
-from oncontour.io.folders import archives_in, check_cohort
+from oncontour.io.folders import archives_in, check_cohort, natural
 
 MAX_PATIENTS = 1_000_000
 
@@ -76,18 +76,14 @@ class Cohort:
         they are told of many patients together."""
         from oncontour.io import read
 
-        path = self._path(id)
+        path = self.path(id)
         case = read(path, id=id, lenient=lenient)
         notes = all_anonymous(case.facts.get("notes", ()), path, getattr(case.source, "patient", {}))
         return replace(case, facts={**case.facts, "notes": notes})
 
-    def path(self, id: str) -> Path:
-        """Where patient ``id`` lies. Raises CohortError for an unknown id."""
-        return self._path(id)
-
     def subset(self, ids: Iterable[str]) -> Cohort:
         """The cohort of these patients. Raises CohortError for an unknown id or none at all."""
-        paths = {id: self._path(id) for id in ids}
+        paths = {id: self.path(id) for id in ids}
         return Cohort(paths, self.where, {id: part for id, part in self.parts.items() if id in paths})
 
     def part(self, name: str) -> Cohort:
@@ -113,15 +109,11 @@ class Cohort:
         ends = np.cumsum(sizes)
         return tuple(self.subset(self.ids[n] for n in order[end - size : end]) for size, end in zip(sizes, ends, strict=True))
 
-    def _path(self, id: str) -> Path:
+    def path(self, id: str) -> Path:
+        """Where patient ``id`` lies. Raises CohortError for an unknown id."""
         if id not in self.paths:
             raise CohortError(f"no patient {id!r} among the {len(self)}", where=self.where)
         return self.paths[id]
-
-
-def natural(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key by which pt_2 comes before pt_10."""
-    return tuple((0, int(piece), piece) if piece.isdecimal() else (1, 0, piece.casefold()) for piece in re.split(r"(\d+)", text) if piece)
 
 
 def is_cohort(path: Path | str) -> bool:
@@ -168,11 +160,9 @@ def _from_folder(path: Path) -> Cohort:
     from oncontour.io.image.label_folder import flat_folder
 
     if flat := flat_folder(path):
-        raise CohortError(
-            f"image files lie here side by side ({flat}), and no folders of patients",
-            where=str(path),
-            hint="give a folder with a folder a patient (ct.nii.gz, masks/NAME.nii.gz) or a CSV with the columns patient,path",
-        )
+        what = f"image files lie here side by side ({flat}), and no folders of patients"
+        hint = "give a folder with a folder a patient (ct.nii.gz, masks/NAME.nii.gz) or a CSV with the columns patient,path"
+        raise CohortError(what, where=str(path), hint=hint)
     if _is_patient(path):
         raise CohortError("this is one patient, not a folder of patients", where=str(path), hint="give the folder above it")
     folders = _folders(path)
@@ -266,14 +256,11 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _patient_below(folder: Path) -> str | None:
     """PatientID of one of the first files below ``folder`` that are DICOM, None where none is."""
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
+    from oncontour.io.dicom.header import read_header
     from oncontour.io.dicom.scan import files_below
 
     for _, file in zip(range(20), files_below(folder), strict=False):
-        try:
-            return str(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID", ""))
-        except (InvalidDicomError, OSError, ValueError, TypeError, AttributeError, NotImplementedError, KeyError):
-            continue
+        with suppress(OncontourError):
+            if header := read_header(file, ("SOPClassUID", "SOPInstanceUID", "PatientID")):
+                return header.text("PatientID")
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from oncontour.errors import CohortError, InputError
@@ -10,14 +11,8 @@ from oncontour.io.image.nifti import is_image
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _MARKS = {
-    b"PK\x03\x04": "zip",
-    b"PK\x05\x06": "zip",
-    b"7z\xbc\xaf": "7z",
-    b"Rar!": "rar",
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zX": "xz",
-}
+    b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"7z\xbc\xaf": "7z", b"Rar!": "rar", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zX": "xz",
+}  # fmt: skip
 """First bytes -> kind of archive; a tar alone has its mark at byte 257."""
 _TAR_AT, _TAR = 257, b"ustar"
 _UNPACK = "unpack it, and give the folder that comes of it"
@@ -26,6 +21,11 @@ _UNPACK = "unpack it, and give the folder that comes of it"
 def name_of(path: Path) -> str:
     """What ``path`` itself is called, a link by its own name and not by that of what it leads to; ``.`` by the name of the folder."""
     return Path(os.path.abspath(path)).name
+
+
+def natural(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key by which pt_2 comes before pt_10."""
+    return tuple((0, int(piece), piece) if piece.isdecimal() else (1, 0, piece.casefold()) for piece in re.split(r"(\d+)", text) if piece)
 
 
 def check_patient(path: Path) -> None:

@@ -15,20 +15,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-OPENKBP = {
-    "Brainstem": "Brainstem",
-    "SpinalCord": "SpinalCord",
-    "Parotid_R": "RightParotid",
-    "Parotid_L": "LeftParotid",
-    "Esophagus": "Esophagus",
-    "Larynx": "Larynx",
-    "Bone_Mandible": "Mandible",
-    "PTV_5600": "PTV56",
-    "PTV_6300": "PTV63",
-    "PTV_7000": "PTV70",
-}
-"""TG-263 name -> name in the OpenKBP data set."""
-
 _SIDES = {
     "L": "l left lt lft li links linke linker linkes gauche sin sinistra sx izq izquierda",
     "R": "r right rt rgt re rechts rechte rechter rechtes droit droite dex destra dx der derecha",
@@ -61,11 +47,6 @@ def to_tg263(name: str) -> str | None:
     """
     plain = _without_accents(name)
     return _target(plain) or _organ(plain)
-
-
-def openkbp_name(tg263: str) -> str | None:
-    """What the OpenKBP data set calls ``tg263``, None where it has no such structure; ``to_tg263`` is the way back."""
-    return OPENKBP.get(tg263)
 
 
 def interpreted_type(tg263: str) -> str:

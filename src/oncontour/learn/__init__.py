@@ -7,6 +7,8 @@ from oncontour.classes import class_of
 TASKS: dict[str, str] = {
     "contour": "oncontour.contour.task:ContourTask",
     "assess": "oncontour.quality.task:AssessTask",
+    "adapt": "oncontour.adapt.task:AdaptTask",
+    "synthesize": "oncontour.synthesize.task:SynthesizeTask",
     "risk": "oncontour.risk.task:RiskTask",
 }
 

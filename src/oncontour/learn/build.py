@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from torch import nn
 
 from oncontour.classes import check
 from oncontour.errors import ModelError, OncontourError
 from oncontour.learn import TASKS, task_class
 from oncontour.learn.card import Card, Shapes, is_number, refuse
-from oncontour.learn.task import Task
 from oncontour.libraries import is_out_of_memory, why
 from oncontour.nets import NETS
 from oncontour.nets.bounded import at_most
@@ -45,17 +46,17 @@ def settings_from(card: Card, kind: type[T]) -> T:
         made = kind(**values)
     except OncontourError as error:
         raise ModelError(f"the model's card is wrong: {error.what}", where=where, hint=_WAY_OUT) from error
-    drawn = list(getattr(made, "structures", None) or [made.structure])  # type: ignore[attr-defined]
+    drawn = list(getattr(made, "structures", ()) or ([made.structure] if hasattr(made, "structure") else []))
     for name, said, meant in (("structures", card.structures, drawn), ("spacing_mm", card.spacing_mm, list(made.spacing_mm))):  # type: ignore[attr-defined]
         if said and list(said) != meant:
             refuse(f"{name} is {meant}, as its settings say", said, where)
     return made
 
 
-def _check_net(name: str, options: Mapping[str, Any], where: str) -> None:
+def _check_net(name: str, options: object, where: str) -> None:
     if name:
         check(name, NETS, "net", where)
-    for option, value in options.items():
+    for option, value in options.items() if isinstance(options, dict) else ():
         for one in value if isinstance(value, list) else [value]:
             plain = one is None or isinstance(one, bool) or (isinstance(one, str) and len(one) <= 100)
             if not plain and not (is_number(one) and abs(one) <= _LARGEST):
@@ -64,7 +65,7 @@ def _check_net(name: str, options: Mapping[str, Any], where: str) -> None:
             refuse(f"settings.net_options.{option} has at most {_LONGEST} entries", value, where)
 
 
-def _read(value: Any, hint: Any, place: str, where: str) -> Any:
+def _read(value: object, hint: object, place: str, where: str) -> object:
     """``value`` as a field of type ``hint`` takes it. Raises ModelError where it is of another kind."""
     if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
         hints = get_type_hints(hint)
@@ -77,7 +78,7 @@ def _read(value: Any, hint: Any, place: str, where: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-_PLAIN: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
+_PLAIN: Mapping[object, tuple[Callable[[object], bool], str]] = {
     Any: (lambda value: True, "anything"),
     NoneType: (lambda value: value is None, "null"),
     bool: (lambda value: isinstance(value, bool), "true or false"),
@@ -87,7 +88,7 @@ _PLAIN: Mapping[Any, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _fits(value: object, hint: object) -> bool:
     if hint in _PLAIN:
         return _PLAIN[hint][0](value)
     origin, inner = get_origin(hint), get_args(hint)
@@ -103,7 +104,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return False
 
 
-def _words(hint: Any) -> str:
+def _words(hint: object) -> str:
     """What ``_fits`` asks for, to be read."""
     if hint in _PLAIN:
         return _PLAIN[hint][1]
@@ -120,7 +121,13 @@ def _words(hint: Any) -> str:
 # ---- nets
 
 
-def built(card: Card, held: Shapes, where: Path) -> Task[Any]:
+class HasNet(Protocol):
+    """A task, as far as reading its file goes."""
+
+    net: nn.Module
+
+
+def built(card: Card, held: Shapes, where: Path) -> HasNet:
     """The task that ``card`` describes, its net still without weights, for a file that holds tensors of the shapes ``held``.
 
     Raises ModelError where the card is wrong, or its net is not the one that the file holds. Outside classes, which the user named, are
@@ -141,12 +148,12 @@ def built(card: Card, held: Shapes, where: Path) -> Task[Any]:
     return task
 
 
-def _made(card: Card) -> Task[Any]:
-    made: Task[Any] = task_class(card.task).from_card(card)  # type: ignore[attr-defined]
+def _made(card: Card) -> HasNet:
+    made: HasNet = task_class(card.task).from_card(card)  # type: ignore[attr-defined]
     return made
 
 
-def _made_within(card: Card, held: Shapes) -> Task[Any]:
+def _made_within(card: Card, held: Shapes) -> HasNet:
     with at_most(held):
         return _made(card)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import sys
 import time
@@ -14,10 +15,11 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import Tensor, nn
 
 from oncontour.errors import OutputError
 from oncontour.files import write_text
-from oncontour.learn.task import Task, save_model
+from oncontour.learn.task import AnyTask, save_model
 from oncontour.libraries import is_out_of_memory, why
 
 
@@ -73,11 +75,11 @@ class SaveEpoch(ModelCheckpoint):
             dirpath=folder, filename="last", save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Nothing: Lightning would keep where the files lie on this machine, and there is only one of them."""
         return {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Checkpoints of earlier versions hold paths, of a machine that may be another."""
 
     def _save_checkpoint(self, trainer: lightning.Trainer, filepath: str) -> None:
@@ -100,10 +102,38 @@ class SaveEpoch(ModelCheckpoint):
         trainer.strategy.barrier()
 
 
+class KeepBest(Callback):
+    """The weights of the epoch whose watched loss was lowest, where that is ``wanted``; they are part of every checkpoint."""
+
+    def __init__(self, net: nn.Module, wanted: bool) -> None:
+        self.net, self.wanted = net, wanted
+        self.loss, self.epoch, self.weights = math.inf, 0, dict[str, Tensor]()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        loss = float(trainer.callback_metrics.get("watch_loss", math.inf))
+        if self.wanted and loss < self.loss:
+            self.loss, self.epoch = loss, trainer.current_epoch + 1
+            self.weights = {name: value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
+
+    def put_back(self) -> dict[str, object]:
+        """Give the net these weights; what the card tells of them. Nothing where they are not wanted, or no epoch was watched."""
+        if not self.weights:
+            return {}
+        self.net.load_state_dict(self.weights)
+        return {"kept": {"epoch": self.epoch, "watch_loss": self.loss}}
+
+    def state_dict(self) -> dict[str, object]:
+        return {"loss": self.loss, "epoch": self.epoch, "weights": self.weights} if self.wanted else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.wanted:
+            self.loss, self.epoch, self.weights = state_dict["loss"], state_dict["epoch"], state_dict["weights"]
+
+
 class Snapshots(Callback):
     """Models kept on the way: half-trained segmenters make the mistakes that quality is learned from."""
 
-    def __init__(self, task: Task[Any], folder: Path, name: str, epochs: Sequence[int], made: dict[str, Any]) -> None:
+    def __init__(self, task: AnyTask, folder: Path, name: str, epochs: Sequence[int], made: dict[str, object]) -> None:
         self.task, self.folder, self.name, self.epochs, self.made = task, folder, name, tuple(epochs), made
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:

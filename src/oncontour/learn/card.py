@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from oncontour.documents import once
 from oncontour.errors import ModelError, did_you_mean
@@ -71,11 +71,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 class _Header:
     """The header of a safetensors file: its entries, and where the tensor bytes begin."""
 
-    entries: dict[str, Any]
+    entries: dict[str, object]
     offset: int
 
     @property
-    def tensors(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, object]:
         return {name: entry for name, entry in self.entries.items() if name != "__metadata__"}
 
 
@@ -180,23 +180,6 @@ def notes(card: Card) -> list[str]:
     return [*([NOT_COVERED] if uncovered else []), *([unchecked] if unchecked else [])]
 
 
-def info(model: str) -> str:
-    """What a model file says of itself, as JSON, card and weights checked against the hashes it states.
-
-    Of a file made before a hash covered the card, ``notes`` say so.
-
-    Examples:
-        oncontour info hn-organs
-        oncontour info runs/neck/model.safetensors
-
-    Args:
-        model: path of a model file, or the name of a shipped model
-    """
-    card = checked_card(find(model))
-    told = asdict(card) | ({"notes": notes(card)} if notes(card) else {})
-    return json.dumps(told, indent=1, ensure_ascii=False)
-
-
 # ---- writing
 
 
@@ -205,14 +188,15 @@ def with_card(data: bytes, card: Card) -> tuple[Card, bytes]:
     header = _parsed(data[8 : 8 + _length(data[:8], "")], "")
     card = replace(card, sha256=hashlib.sha256(data[header.offset :]).hexdigest(), file_sha256="")
     card = replace(card, file_sha256=_seal(card, header.tensors))
-    entries = {"__metadata__": {**header.entries.get("__metadata__", {}), "card": card.as_json()}, **header.tensors}
+    others = header.entries.get("__metadata__")
+    entries = {"__metadata__": {**(others if isinstance(others, dict) else {}), "card": card.as_json()}, **header.tensors}
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return card, struct.pack("<Q", len(text)) + text + data[header.offset :]
 
 
-def portable(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """``settings`` as a file in ``folder`` is to hold them: the model that is asked for an opinion, where it is a file and no shipped name,
+def portable(settings: Mapping[str, object], folder: Path) -> dict[str, object]:
+    """``settings`` as a file in ``folder`` is to hold them: the reference model (``opinion``), where it is a file and no shipped name,
     by its way from ``folder``, so that nothing says where that lay on this machine, and both can be moved together."""
     asked = settings.get("opinion")
     if not isinstance(asked, str) or not asked or asked in shipped() or not _is_file(Path(asked)):
@@ -223,7 +207,7 @@ def portable(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         return {**settings, "opinion": Path(asked).name}
 
 
-def at_home(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def at_home(settings: Mapping[str, object], folder: Path) -> dict[str, object]:
     """The settings of a file in ``folder``, to work with: a way that ``portable`` made is a path again, if it leads to a file."""
     asked = settings.get("opinion")
     if not isinstance(asked, str) or not asked or asked in shipped() or not _is_file(folder / asked):
@@ -231,7 +215,7 @@ def at_home(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {**settings, "opinion": str((folder / asked).resolve())}
 
 
-def _seal(card: Card, tensors: Mapping[str, Any]) -> str:
+def _seal(card: Card, tensors: Mapping[str, object]) -> str:
     """SHA-256 over the table of tensors and the card without this hash; that of the tensor bytes stands in the card."""
     told = json.loads(card.as_json())  # as it is read back: lists for tuples, text for numbers that name something
     del told["file_sha256"]
@@ -279,7 +263,7 @@ def _json(text: bytes | str, what: str, where: str, hint: str) -> dict[str, Any]
     return value
 
 
-def _is_deep(value: Any) -> bool:
+def _is_deep(value: object) -> bool:
     """Whether lists and objects lie within each other more than _DEEPEST levels deep."""
     level = [value]
     for _ in range(_DEEPEST):
@@ -289,7 +273,7 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-def _shapes(tensors: Mapping[str, Any], size: int, where: str) -> dict[str, tuple[int, ...]]:
+def _shapes(tensors: Mapping[str, object], size: int, where: str) -> dict[str, tuple[int, ...]]:
     """Shapes by name, after formats, shapes and offsets were found to fill the file's ``size`` bytes of tensors without gap or overlap."""
     out: dict[str, tuple[int, ...]] = {}
     spans: list[tuple[int, int]] = []
@@ -316,7 +300,7 @@ def _shapes(tensors: Mapping[str, Any], size: int, where: str) -> dict[str, tupl
     return out
 
 
-def _counts(value: Any) -> tuple[int, ...] | None:
+def _counts(value: object) -> tuple[int, ...] | None:
     """A list of whole numbers from 0; None for anything else."""
     return tuple(value) if isinstance(value, list) and all(type(n) is int and 0 <= n < 2**48 for n in value) else None
 
@@ -355,7 +339,7 @@ def _card_in(header: _Header, where: str) -> Card:
     return Card(**values)
 
 
-def refuse(rule: str, value: Any, where: str) -> NoReturn:
+def refuse(rule: str, value: object, where: str) -> NoReturn:
     """Raise ModelError for a ``value`` in a card that breaks ``rule``."""
     raise ModelError(
         f"the model's card is wrong: {rule}, not {_shown(value)}",
@@ -364,13 +348,13 @@ def refuse(rule: str, value: Any, where: str) -> NoReturn:
     )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value as a message shows it, cut where it is long."""
     shown = repr(value)
     return shown if len(shown) <= 80 else shown[:80] + "..."
 
 
-def _at(values: Any, names: list[str]) -> Iterable[Any]:
+def _at(values: object, names: list[str]) -> Iterable[object]:
     """The value at a place in the card, if it is there; ``*`` is every entry. Who stands on the way is another rule's to judge."""
     if not names:
         return [values]
@@ -380,36 +364,36 @@ def _at(values: Any, names: list[str]) -> Iterable[Any]:
     return [found for one in here for found in _at(one, names[1:])]
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether ``value`` is a finite number."""
-    return type(value) in (int, float) and -1e300 < value < 1e300
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _is_name(value: Any) -> bool:
+def _is_name(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= 200
 
 
-def _is_object(value: Any) -> bool:
+def _is_object(value: object) -> bool:
     return isinstance(value, dict)
 
 
-def _are_names(value: Any) -> bool:
+def _are_names(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_name, value)) and len(set(value)) == len(value)
 
 
-def _is_spacing(value: Any) -> bool:
+def _is_spacing(value: object) -> bool:
     return value == [] or (isinstance(value, list) and len(value) == 3 and all(is_number(mm) and 0.01 <= mm <= 100 for mm in value))
 
 
-def _is_hash(value: Any) -> bool:
+def _is_hash(value: object) -> bool:
     return isinstance(value, str) and (not value or (len(value) == 64 and set(value) <= set("0123456789abcdef")))
 
 
-_Rule = tuple[str, Callable[[Any], bool], str]
+_Rule = tuple[str, Callable[[object], bool], str]
 _RULES: tuple[_Rule, ...] = (
     ("name", _is_name, "a name"),
     ("task", _is_name, "the name of a task"),
@@ -437,7 +421,7 @@ _RULES: tuple[_Rule, ...] = (
 """(place in the card, whether its value can be used, what it should be); what is not there is not asked for."""
 
 
-def card_words(card: Mapping[str, Any]) -> dict[str, Any]:
+def card_words(card: Card) -> dict[str, object]:
     """Of a model's card what a record keeps, and ``notes``: what is to be known of the file."""
     kept = ("name", "task", "structures", "spacing_mm", "region", "data", "licence", "metrics", "limits", "sha256", "file_sha256")
-    return {key: card[key] for key in kept} | {"notes": notes(Card(**card))}
+    return {key: getattr(card, key) for key in kept} | {"notes": notes(card)}

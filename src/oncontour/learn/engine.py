@@ -17,8 +17,10 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +37,37 @@ _KEPT = 4
 """Compiled shapes held at once."""
 
 
+class Computed(TypedDict):
+    """What a record says of who computes a net."""
+
+    backend: str
+    threads: int
+
+
+class _Model(Protocol):
+    """A net as OpenVINO holds it."""
+
+    inputs: Sequence[object]
+    outputs: Sequence[object]
+
+    def clone(self) -> _Model: ...
+
+    def reshape(self, shape: list[int]) -> None: ...
+
+
+class _Request(Protocol):
+    """A compiled net that answers."""
+
+    def infer(self, images: list[Array], *, share_inputs: bool, share_outputs: bool) -> Sequence[Array]: ...
+
+
 class Engine:
     """A net that answers numpy with numpy; ``backend`` says which library runs it, ``threads`` how many threads it may use."""
 
     def __init__(self, run: Callable[[Array], Array], backend: str, threads: int) -> None:
         self._run, self.backend, self.threads = run, backend, threads
 
-    def __call__(self, images: NDArray[Any]) -> Array:
+    def __call__(self, images: NDArray[np.generic]) -> Array:
         """(n, channels, ...) -> (n, classes, ...), both float32. Raises ModelError when the net cannot take this shape, MemoryError where
         memory runs out, whichever library says so."""
         with memory_told():
@@ -73,18 +99,16 @@ class Engine:
         return cls(_Compiled(lambda shape: _reshaped(model, shape, Path(path)), count), "openvino", count)
 
 
-def computed_with(backend: Backend, threads: int | None) -> dict[str, Any]:
-    """What a record says of who computes a net: ``backend`` and ``threads``, as ``Engine.load`` chooses them. Raises what it raises."""
+def computed_with(backend: Backend, threads: int | None) -> Computed:
+    """Who would compute a net, as ``Engine.load`` chooses. Raises what it raises."""
     return {"backend": _choose(backend), "threads": _threads(threads)}
 
 
-def openvino() -> Any:
+def openvino() -> ModuleType:
     """The OpenVINO module with its telemetry switched off: its own stub takes over where the telemetry package cannot be imported."""
     if "openvino" not in sys.modules:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino as ov
-
-    return ov
+    return import_module("openvino")
 
 
 def _choose(backend: str) -> str:
@@ -138,9 +162,9 @@ def _with_torch(module: torch.nn.Module, threads: int) -> Callable[[Array], Arra
 class _Compiled:
     """OpenVINO models compiled for fixed shapes, the last few kept: fixed shapes run faster and let a batch of less be padded."""
 
-    def __init__(self, convert: Callable[[tuple[int, ...]], Any], threads: int, first: tuple[int, ...] | None = None) -> None:
+    def __init__(self, convert: Callable[[tuple[int, ...]], _Model], threads: int, first: tuple[int, ...] | None = None) -> None:
         self._convert, self._threads = convert, threads
-        self._ready: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._ready: OrderedDict[tuple[int, ...], _Request] = OrderedDict()
         if first is not None:
             self._compile(first)
 
@@ -167,7 +191,7 @@ class _Compiled:
         self._ready.move_to_end(best)
         return best
 
-    def _compile(self, shape: tuple[int, ...]) -> Any:
+    def _compile(self, shape: tuple[int, ...]) -> _Request:
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "EXECUTION_MODE_HINT": "ACCURACY",
@@ -179,7 +203,7 @@ class _Compiled:
         ov = openvino()
         model = self._convert(shape)
         try:
-            request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+            request: _Request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot compile the net for an input of {shape}: {why(error)}") from error
         self._ready[shape] = request
@@ -188,7 +212,7 @@ class _Compiled:
         return request
 
 
-def _converted(module: torch.nn.Module, shape: tuple[int, ...]) -> Any:
+def _converted(module: torch.nn.Module, shape: tuple[int, ...]) -> _Model:
     import torch
 
     ov = openvino()
@@ -197,7 +221,7 @@ def _converted(module: torch.nn.Module, shape: tuple[int, ...]) -> Any:
         with torch.no_grad(), warnings.catch_warnings():
             _expect_remarks()
             traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
-            model = ov.convert_model(traced, example_input=example, input=list(shape))
+            model: _Model = ov.convert_model(traced, example_input=example, input=list(shape))
     except Exception as error:  # the converter raises many kinds; all mean the same to the user
         raise ModelError(f"the net cannot be made ready for an input of {shape}: {why(error)}", hint="try the torch backend") from error
     return model
@@ -215,10 +239,10 @@ def _expect_remarks() -> None:
     warnings.filterwarnings("ignore", r"`torch\.jit\.trace(_method)?` is deprecated", DeprecationWarning)
 
 
-def _read_onnx(path: Path) -> Any:
+def _read_onnx(path: Path) -> _Model:
     ov = openvino()
     try:
-        model = ov.Core().read_model(path)
+        model: _Model = ov.Core().read_model(path)
     except RuntimeError as error:
         raise ModelError(f"not an ONNX file that OpenVINO can read: {why(error)}", where=str(path)) from error
     if len(model.inputs) != 1 or len(model.outputs) != 1:
@@ -230,7 +254,7 @@ def _read_onnx(path: Path) -> Any:
     return model
 
 
-def _reshaped(model: Any, shape: tuple[int, ...], path: Path) -> Any:
+def _reshaped(model: _Model, shape: tuple[int, ...], path: Path) -> _Model:
     fresh = model.clone()
     try:
         fresh.reshape(list(shape))

@@ -6,11 +6,11 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 
@@ -18,22 +18,26 @@ from oncontour.documents import read_json
 from oncontour.errors import InputError, OutputError
 from oncontour.files import check_writable
 from oncontour.learn.card import portable
-from oncontour.learn.task import Task
-from oncontour.learn.train_settings import TrainSettings
+from oncontour.learn.task import AnyTask
+from oncontour.learn.train_settings import EARLIER_PRECISIONS, TrainSettings
 from oncontour.libraries import memory_told
 
-
-def plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
+T = TypeVar("T")
 
 
-def record_of(task: Task[Any], settings: TrainSettings, started: dict[str, str] | None, out: Path) -> dict[str, Any]:
+def plain(value: T) -> T:
+    """``value`` as it comes back from JSON: lists for tuples, text for keys."""
+    read: T = json.loads(json.dumps(value))
+    return read
+
+
+def record_of(task: AnyTask, settings: TrainSettings, started: dict[str, str] | None, out: Path) -> dict[str, object]:
     """What settings.json holds: everything that makes this run what it is, and no place on this machine."""
-    wanted = {"task": task.name, "task_settings": portable(task.card().settings, out), "training": asdict(settings)}
-    return dict(plain(wanted | ({"started_from": started} if started else {})))
+    wanted: dict[str, object] = {"task": task.name, "task_settings": portable(task.card().settings, out), "training": asdict(settings)}
+    return plain(wanted | ({"started_from": started} if started else {}))
 
 
-def resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path | None:
+def resumed(out: Path, record: dict[str, object], made_of: Mapping[str, object]) -> Path | None:
     """The checkpoint to go on from, if any. Raises OutputError when OUT holds a run of other settings or cannot be written.
 
     ``made_of`` are the settings behind parts of ``record``: one that came after OUT was begun counts as its default there.
@@ -45,8 +49,8 @@ def resumed(out: Path, record: dict[str, Any], made_of: dict[str, Any]) -> Path 
         held.pop("patients", None)  # they are compared once they were read
         held.pop("notes", None)
         held |= {key: _completed(held[key], made_of[key]) for key in made_of if key in held}
-        if isinstance(held.get("task_settings"), dict):
-            held["task_settings"] = portable(held["task_settings"], out)  # earlier versions wrote a path
+        if isinstance(task := held.get("task_settings"), dict):
+            held["task_settings"] = portable(task, out)  # earlier versions wrote a path
         differs = sorted(_differences(_as_made(held), _as_made(record)))
         if differs:
             raise OutputError(
@@ -76,7 +80,7 @@ def _check_checkpoint(path: Path) -> None:
         raise OutputError("the checkpoint is damaged: it is not of a training", where=str(path), hint=hint)
 
 
-def _held(settings: Path) -> dict[str, Any]:
+def _held(settings: Path) -> dict[str, object]:
     """What a run's settings.json says. Raises OutputError where it cannot be read as such."""
     try:
         found = read_json(settings)
@@ -89,15 +93,18 @@ def _held(settings: Path) -> dict[str, Any]:
     return found
 
 
-def _as_made(record: dict[str, Any]) -> dict[str, Any]:
-    """``record`` with what makes no other net spelled alike: structures that nobody said may overlap are kept apart, as with false."""
-    task = record.get("task_settings")
+def _as_made(record: dict[str, object]) -> dict[str, object]:
+    """``record`` with what makes no other net spelled alike: structures that nobody said may overlap are kept apart, as with false; and a
+    precision is called as it is now."""
+    task, training = record.get("task_settings"), record.get("training")
     if isinstance(task, dict) and "overlap" in task:
-        return record | {"task_settings": task | {"overlap": bool(task["overlap"])}}
+        record = record | {"task_settings": task | {"overlap": bool(task["overlap"])}}
+    if isinstance(training, dict) and training.get("precision") in EARLIER_PRECISIONS:
+        record = record | {"training": training | {"precision": EARLIER_PRECISIONS[training["precision"]]}}
     return record
 
 
-def _completed(held: Any, settings: Any) -> Any:
+def _completed(held: object, settings: object) -> object:
     """``held``, what was written of a dataclass of settings, with the defaults of those fields that it does not have."""
     if not (isinstance(held, dict) and is_dataclass(settings)):
         return held
@@ -111,7 +118,7 @@ def _completed(held: Any, settings: Any) -> Any:
     return out
 
 
-def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
+def _differences(a: object, b: object, path: str = "") -> Iterator[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         for key in {*a, *b}:
             yield from _differences(a.get(key), b.get(key), f"{path}.{key}".lstrip("."))
@@ -123,7 +130,7 @@ def check_same_patients(out: Path, patients: Sequence[str]) -> None:
     """Raise OutputError where the run in OUT has learned from others: who was held back would not be the same, and some that were learned
     from would count as strangers. A run that was begun before this was written down is taken at its word."""
     held = _held(out / "settings.json").get("patients")
-    if held is None or held == list(patients):
+    if not isinstance(held, list) or held == list(patients):
         return
     more, gone = sorted(set(patients) - set(held)), sorted(set(held) - set(patients))
     said = [f"{len(names)} {word} ({', '.join(names[:3])})" for names, word in ((more, "new"), (gone, "missing")) if names]

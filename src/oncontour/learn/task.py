@@ -1,12 +1,11 @@
-"""The family's contract: a task is three answers about a Case, and a fourth with a default.
+"""The contract of whatever is learned: a task is four answers.
 
     samples(case)            which arrays does a case become? (computed once, kept in memory, no randomness)
     plan(samples, ...)       which draws make one epoch? each Draw names a sample, a place in it and the seed of its augmentation
     item(samples, draw)      the tensors of one draw, ready to be collated
     loss(batch)              how wrong is the net on them?
-    predict(case)            what does a case become? the same case, on its own grid, with masks, images or scores added
 
-Trainer, evaluation, command line and tests speak only to these. A Task is an ``nn.Module``.
+The trainer speaks only to these; what predicts with a trained task is a ``learn.predictor.Predictor``. A Task is an ``nn.Module``.
 *Differs* from a LightningModule on purpose: ``learn/fit.py`` wraps it in one, so that predicting needs no Lightning (its import alone takes
 seconds and 180 MB of a clinic's run).
 """
@@ -15,23 +14,42 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from oncontour.core.case import Case
 from oncontour.errors import ConfigError, ModelError, TrainingError
+from oncontour.learn.build import built
 from oncontour.learn.card import Card, at_home, checked_card, find, portable, shapes, with_card
 from oncontour.libraries import memory_told, why
 
-S = TypeVar("S")
+
+class Example(Protocol):
+    """What a case becomes to be learned from: arrays, and whose they are."""
+
+    @property
+    def case_id(self) -> str: ...
+
+
+class Settings(Protocol):
+    """A dataclass of what makes a model, as far as its card goes."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def structures(self) -> Sequence[str]: ...
+
+    @property
+    def spacing_mm(self) -> Sequence[float]: ...
+
+
+S = TypeVar("S", bound=Example)
 Batch = Mapping[str, Tensor]
-Progress = Callable[[float], None]
-"""Called with the fraction done, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +83,8 @@ class Task(nn.Module, ABC, Generic[S]):
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """A scalar to minimise, and figures to log beside it."""
-
-    @abstractmethod
-    def predict(self, case: Case, progress: Progress | None = None) -> Case:
-        """The case with what the task adds, on the case's own grid."""
+        """A scalar to minimise, and figures to log beside it. Called under autocast where the net computes in 16 bits: what the net answers
+        is turned into float32 first, and the loss is computed in it."""
 
     @abstractmethod
     def card(self) -> Card:
@@ -79,10 +94,6 @@ class Task(nn.Module, ABC, Generic[S]):
         """Which of the model's structures, by number, these samples teach; all of them where a task cannot tell."""
         return set(range(len(self.card().structures)))
 
-    def finish(self, train: Sequence[S], held_back: Sequence[S]) -> dict[str, Any]:
-        """What is measured once after training, for the card's ``made``; ``held_back`` are of patients that nothing was learned from."""
-        return {}
-
     def start_afresh(self) -> None:
         """Draw initial weights anew from torch's generator, so that they depend on the seed alone, however the task was made."""
         for module in self.net.modules():
@@ -91,8 +102,32 @@ class Task(nn.Module, ABC, Generic[S]):
                 reset()
 
 
-def first_card(task: Task[Any], settings: Any) -> Card:
-    """The card of a model that nobody has trained: its ``settings`` (a dataclass), structures and grid."""
+AnyTask = Task[Any]
+"""A task, whatever its samples are."""
+
+
+class InTurns(Task[S]):
+    """A task whose parts learn against each other, by turns, each with an optimiser of its own (generators and discriminators).
+
+    ``net`` is what the model file keeps; what serves the training alone is held beside it, and is in every checkpoint. ``loss`` is what is
+    watched, of ``net`` alone.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """of Adam"""
+
+    @abstractmethod
+    def parts(self) -> list[list[nn.Parameter]]:
+        """The weights of each part, in the order of the turns."""
+
+    @abstractmethod
+    def turns(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """For each part in order a scalar that it makes small, and figures to log; the part takes its step before the next one is asked
+        for."""
+
+
+def first_card(task: AnyTask, settings: Settings) -> Card:
+    """The card of a model before its training: its ``settings`` (a dataclass), structures and grid."""
     from dataclasses import asdict
 
     return Card(task.name, task.name, asdict(settings), list(settings.structures), list(settings.spacing_mm))
@@ -112,7 +147,7 @@ def check_grid(spacing_mm: Sequence[float], window: Sequence[int], neighbours: i
         raise ConfigError(f"a net sees windows (k, j, i) of 1 to {MAX_WINDOW} voxels with their neighbours, not {list(window)}")
 
 
-def save_model(task: Task[Any], path: Path | str, card: Card | None = None, *, half: bool = True) -> Card:
+def save_model(task: AnyTask, path: Path | str, card: Card | None = None, *, half: bool = True) -> Card:
     """Write ``task`` as one safetensors file with its card in the header, whole or not at all; give the card with its hashes.
 
     ``half`` stores floating-point weights in 16 bits (they are read back into float32), but for those too large for that. Raises
@@ -156,18 +191,18 @@ def load_weights(net: nn.Module, path: Path | str) -> None:
         raise ModelError(f"the weights {', '.join(lost[:3])} are no numbers", where=str(path), hint="train the model again")
 
 
-def load_task(model: str | Path) -> Task[Any]:
+def load_task(model: str | Path) -> AnyTask:
     """The task in a model file (a path or a shipped name), its weights checked against the card's hash, in evaluation mode.
 
     Raises ModelError where file or card are damaged or contradict each other, and for a net or task that is no row of NETS or TASKS and
     no class that the user named (``oncontour.classes``). Nothing of the size that a card asks for is made before the file is known to
     hold as many numbers.
     """
-    from oncontour.learn.build import built
-
     path = find(model)
     card = checked_card(path)
     task = built(replace(card, settings=at_home(card.settings, path.parent)), shapes(path), path)
+    if not isinstance(task, Task):
+        raise ModelError(f"the class {card.task!r} is no task", where=str(path), hint="let it inherit from oncontour.learn.task.Task")
     load_weights(task.net, path)
     return task.eval()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from scipy.special import expit
 
 from oncontour.errors import InputError
 
@@ -95,8 +96,8 @@ def delong(score: ArrayLike, positive: ArrayLike, *, level: float = 0.95) -> Auc
     if not 0 < area < 1:
         return AucInterval(area, np.nan, np.nan, se, level)
     z, wide = np.log(area / (1 - area)), stats.norm.ppf((1 + level) / 2) * se / (area * (1 - area))
-    low, high = (1 / (1 + np.exp(-(z + sign * wide))) for sign in (-1, 1))
-    return AucInterval(area, float(low), float(high), se, level)
+    low, high = (float(expit(z + sign * wide)) for sign in (-1, 1))
+    return AucInterval(area, low, high, se, level)
 
 
 def paired_delong(first: ArrayLike, second: ArrayLike, positive: ArrayLike, *, level: float = 0.95) -> AucDifference:

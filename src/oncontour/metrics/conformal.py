@@ -38,9 +38,10 @@ def offset(scores: ArrayLike, patients: Sequence[Hashable], coverage: float = 0.
         raise InputError(f"a coverage lies between 0 and 1, not at {coverage}")
     if not len(s):
         return float("inf")
-    weight, count = _weights(patients)
+    of = _numbers(patients)
+    slices = np.bincount(of)
     order = np.argsort(s, kind="stable")
-    reached = np.cumsum(weight[order]) / (count + (method == "hierarchical"))
+    reached = np.cumsum(1.0 / slices[of][order]) / (len(slices) + (method == "hierarchical"))
     at = int(np.searchsorted(reached, coverage - _ROUNDING))
     return float(s[order[at]]) if at < len(s) else float("inf")
 
@@ -54,15 +55,12 @@ def covered(true: ArrayLike, lower: ArrayLike, patients: Sequence[Hashable], *, 
     if t.shape != b.shape or t.ndim != 1 or len(t) != len(patients):
         raise InputError(f"truth, bounds and patients must be equally long, not {t.shape}, {b.shape} and {len(patients)}")
     holds = ~(t < b)
-    names = list(dict.fromkeys(patients))
-    index = {name: n for n, name in enumerate(names)}
-    of = np.array([index[p] for p in patients], dtype=np.intp)
-    each = np.bincount(of, holds, len(names)) / np.maximum(np.bincount(of, minlength=len(names)), 1)
-    return bootstrap_mean(each, names, draws=draws)
+    of = _numbers(patients)
+    each = np.bincount(of, holds) / np.bincount(of)
+    return bootstrap_mean(each, list(dict.fromkeys(patients)), draws=draws)
 
 
-def _weights(patients: Sequence[Hashable]) -> tuple[NDArray[np.float64], int]:
-    """(1 / number of slices of its patient for each slice, number of patients)."""
+def _numbers(patients: Sequence[Hashable]) -> NDArray[np.intp]:
+    """The patient of each slice as a number from 0, in order of arrival."""
     index = {name: n for n, name in enumerate(dict.fromkeys(patients))}
-    of = np.array([index[p] for p in patients], dtype=np.intp)
-    return 1.0 / np.bincount(of)[of], len(index)
+    return np.array([index[p] for p in patients], dtype=np.intp)

@@ -16,12 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from oncontour.core.boxes import box_of
+from oncontour.core.resample import Array
 from oncontour.core.volume import Volume
 from oncontour.errors import InputError
 
@@ -97,18 +98,6 @@ def isosurface(mask: Volume) -> tuple[Mesh, Segments]:
     return mesh, Segments((ends + start[1:]) * spacing[1:], slices + int(start[0]))
 
 
-def inside_box(inside: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
-    """The smallest box that holds every True of a (k, j, i) array, None where there is none."""
-    box: list[slice] = []
-    for axis in range(3):
-        part = inside[tuple(box)]
-        hit = np.flatnonzero(part.any(axis=tuple(a for a in range(3) if a != axis)))
-        if not len(hit):
-            return None
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return box[0], box[1], box[2]
-
-
 def _padded_crop(mask: Volume) -> tuple[NDArray[np.float32], Floats]:
     """Float voxels around the mask with a rim of outside, and the (k, j, i) of their first voxel on the mask's grid."""
     array = mask.array
@@ -117,7 +106,7 @@ def _padded_crop(mask: Volume) -> tuple[NDArray[np.float32], Floats]:
     if array.dtype != bool and not np.isfinite(array).all():
         raise InputError("a mask holds values that are not finite")
     inside = array if array.dtype == bool else array >= 0.5
-    box = inside_box(inside)
+    box = box_of(inside)
     if box is None:
         return np.zeros((2, 2, 2), np.float32), np.zeros(3)
     # one voxel around the inside is needed for interpolation, where the grid has it
@@ -128,7 +117,7 @@ def _padded_crop(mask: Volume) -> tuple[NDArray[np.float32], Floats]:
     return out, np.array([s.start - 1 for s in box], dtype=np.float64)
 
 
-def _is_binary(array: NDArray[Any], values: NDArray[np.float32]) -> bool:
+def _is_binary(array: Array, values: NDArray[np.float32]) -> bool:
     return not np.issubdtype(array.dtype, np.floating) or bool(((values == 0) | (values == 1)).all())
 
 

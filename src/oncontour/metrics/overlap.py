@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.boxes import box_of
 from oncontour.core.volume import Volume
 from oncontour.errors import GeometryError
-from oncontour.metrics.isosurface import inside_box
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +80,18 @@ class Overlap:
 
 def overlap(truth: Volume, predicted: Volume) -> Overlap:
     """Count what two masks share (bool; coverage of one half and more is inside). Raises GeometryError when the grids differ."""
+    check_grids(truth, predicted)
+    a, b = truth.binary().array, predicted.binary().array
+    return Overlap(_per_slice(a), _per_slice(b), _shared(a, b), truth.geometry.voxel_mm3 / 1000)
+
+
+def check_grids(truth: Volume, predicted: Volume) -> None:
+    """Raise GeometryError where two masks lie on different grids."""
     if not truth.geometry.same_grid(predicted.geometry):
         raise GeometryError(
             f"the predicted mask lies on another grid than the truth: {truth.geometry.difference(predicted.geometry)}",
             hint="bring both onto one grid first",
         )
-    a, b = truth.binary().array, predicted.binary().array
-    return Overlap(_per_slice(a), _per_slice(b), _shared(a, b), truth.geometry.voxel_mm3 / 1000)
 
 
 def dsc(truth: Volume, predicted: Volume) -> float:
@@ -109,7 +114,7 @@ def _per_slice(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 def _shared(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> NDArray[np.int64]:
     out = np.zeros(len(a), np.int64)
-    box = inside_box(a)
+    box = box_of(a)
     if box is not None:
         out[box[0]] = _per_slice(a[box] & b[box])
     return out

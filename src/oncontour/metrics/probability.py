@@ -74,13 +74,6 @@ def calibration(p: ArrayLike, y: ArrayLike) -> Calibration:
     return Calibration(slope, _logistic(z, t, slope=1.0)[0], n, events)
 
 
-def reliability(p: ArrayLike, y: ArrayLike, bins: int = 5) -> list[tuple[float, float, int]]:
-    """(mean probability, part of events, patients) of each of ``bins`` groups of equally many, lowest first: the calibration plot."""
-    q, t = _pair(p, y)
-    order = np.argsort(q, kind="stable")
-    return [(float(q[part].mean()), float(t[part].mean()), len(part)) for part in np.array_split(order, bins) if len(part)]
-
-
 def decision_curve(p: ArrayLike, y: ArrayLike, thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5)) -> list[Benefit]:
     """Net benefit, true positives less false ones weighed by odds of the threshold, per patient (Vickers and Elkin 2006)."""
     q, t = _pair(p, y)

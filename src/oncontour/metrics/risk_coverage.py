@@ -61,20 +61,6 @@ def review(score: ArrayLike, error: ArrayLike, threshold: float) -> Review:
     return Review(threshold, float(seen.mean()), missed, int(wrong.sum()), len(s))
 
 
-def review_curve(score: ArrayLike, error: ArrayLike) -> tuple[Floats, Floats]:
-    """(reviewed fraction, missed fraction of errors), from nothing reviewed to all, the lowest score first.
-
-    Ties are looked at together. Raises InputError where there is no error to miss.
-    """
-    s, e = _pair(score, np.asarray(error, dtype=np.float64))
-    if not (e > 0).any():
-        raise InputError("no error among the slices: there is nothing to miss")
-    _, tied = np.unique(s, return_inverse=True)
-    seen = np.cumsum(np.bincount(tied)) / len(s)
-    found = np.cumsum(np.bincount(tied, e > 0)) / (e > 0).sum()
-    return np.concatenate([[0.0], seen]), np.concatenate([[1.0], 1 - found])
-
-
 def found_early(score: ArrayLike, amount: ArrayLike, part: float = 0.2) -> float:
     """Which share of all ``amount`` (wrong area, say) the ``part`` of slices with the largest ``score`` holds, the last one in proportion.
 

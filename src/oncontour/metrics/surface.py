@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.core.volume import Volume
-from oncontour.errors import GeometryError, InputError
+from oncontour.errors import InputError
 from oncontour.metrics.isosurface import Segments, isosurface
 from oncontour.metrics.nearest import distances
+from oncontour.metrics.overlap import check_grids
 
 Floats = NDArray[np.float64]
 _ROUNDING_MM = 1e-6
@@ -122,11 +123,7 @@ def surfaces(truth: Volume, predicted: Volume) -> SurfaceDistances:
     The mean distance of concentric spheres drawn as bool masks is right within a twentieth of a voxel; coverage does better.
     Raises GeometryError when the grids differ.
     """
-    if not truth.geometry.same_grid(predicted.geometry):
-        raise GeometryError(
-            f"the predicted mask lies on another grid than the truth: {truth.geometry.difference(predicted.geometry)}",
-            hint="bring both onto one grid first",
-        )
+    check_grids(truth, predicted)
     mesh_t, contour_t = isosurface(truth)
     mesh_p, contour_p = isosurface(predicted)
     return SurfaceDistances(

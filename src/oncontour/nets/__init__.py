@@ -11,7 +11,7 @@ A new net is one file and one row here; ``tests/test_every_net.py`` then tests i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from oncontour.classes import class_of
 
@@ -26,10 +26,12 @@ NETS: dict[str, str] = {
     "quality": "oncontour.nets.quality:QualityNet",
     "quality_cnn": "oncontour.nets.quality:QualityCNN",
     "dosefusion": "oncontour.nets.dosefusion:DoseFusion",
+    "crossstitch": "oncontour.nets.crossstitch:CrossStitch",
+    "cyclegan": "oncontour.nets.cyclegan:ResnetGenerator",
 }
 
 
-def make_net(name: str, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+def make_net(name: str, in_channels: int, out_channels: int, **options: object) -> nn.Module:
     """Net ``name``: a row of NETS, or an outside ``module:Class`` that the user named (``oncontour.classes``).
 
     Raises ModelError for an unknown name or option.

@@ -15,8 +15,8 @@ defines the region of interest). What the abstract leaves open is our reading:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from oncontour.nets import check_size
 
-RESNET34: dict[str, Any] = {"blocks": (3, 4, 6, 3), "widths": (64, 128, 256, 512), "embedding": 128}
+RESNET34: dict[str, object] = {"blocks": (3, 4, 6, 3), "widths": (64, 128, 256, 512), "embedding": 128}
 
 
 class Fused(NamedTuple):
@@ -43,8 +43,8 @@ class _Decoder(nn.Module):
 
     def __init__(self, widths: Sequence[int], dims: int) -> None:
         super().__init__()
-        conv: Any = nn.Conv2d if dims == 2 else nn.Conv3d
-        norm: Any = nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d
+        conv: Callable[..., nn.Module] = nn.Conv2d if dims == 2 else nn.Conv3d
+        norm: Callable[..., nn.Module] = nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d
         deep = widths[-1]
         self.merge = nn.ModuleList()
         for skip in widths[-2::-1]:

@@ -7,9 +7,10 @@ package ``dynamic_network_architectures``, so that its parameters load strictly 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class _Style:
     dims: int
     bias: bool
     norm: str
-    norm_options: Mapping[str, Any]
+    norm_options: Mapping[str, object]
     slope: float
 
     def conv(self, i: int, o: int, kernel: Sequence[int], stride: Sequence[int], bias: bool) -> nn.Module:
@@ -178,15 +179,15 @@ class NnUNet(nn.Module):
         decoder: Sequence[int],
         bias: bool = True,
         norm: Literal["instance", "batch"] = "instance",
-        norm_options: Mapping[str, Any] | None = None,
+        norm_options: Mapping[str, object] | None = None,
         slope: float = 0.01,
     ) -> None:
         super().__init__()
         self.dims = len(strides[0])
         options = {"eps": 1e-5, "affine": True} if norm_options is None else norm_options
         style = _Style(self.dims, bias, norm, options, slope)
-        self.divisor = max(_product(stride[axis] for stride in strides) for axis in range(self.dims))
-        self.divisors = tuple(_product(stride[axis] for stride in strides) for axis in range(self.dims))
+        self.divisor = max(math.prod(int(stride[axis]) for stride in strides) for axis in range(self.dims))
+        self.divisors = tuple(math.prod(int(stride[axis]) for stride in strides) for axis in range(self.dims))
         self.encoder = _Encoder(style, in_channels, widths, kernels, strides, encoder, kind == "residual")
         self.decoder = _Decoder(style, out_channels, widths, kernels, strides, decoder)
 
@@ -204,10 +205,3 @@ def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, value in weights.items()
         if ".all_modules." not in name and "decoder.encoder." not in name
     }
-
-
-def _product(numbers: Any) -> int:
-    out = 1
-    for number in numbers:
-        out *= int(number)
-    return out

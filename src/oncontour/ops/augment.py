@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -138,7 +137,15 @@ class Move:
 
 
 @njit(cache=True, nogil=True)
-def _sample(ct: Any, bits: Any, matrix: Any, start: Any, image: Any, masks: Any, air: float) -> None:  # pragma: no cover - compiled
+def _sample(
+    ct: NDArray[np.int16],
+    bits: NDArray[np.uint32],
+    matrix: NDArray[np.float64],
+    start: NDArray[np.float64],
+    image: NDArray[np.float32],
+    masks: NDArray[np.bool_],
+    air: float,
+) -> None:  # pragma: no cover - compiled
     depth, rows, columns = ct.shape
     n_masks = masks.shape[0]
     share = np.zeros(n_masks, np.float32)

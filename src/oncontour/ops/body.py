@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,8 +15,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oncontour.core.geometry import Geometry
+from oncontour.core.resample import Array
 from oncontour.core.volume import Volume
 from oncontour.errors import InputError
+from oncontour.ops.tidy_steps import IN_SLICE, filled_slices
 
 Mask = NDArray[np.bool_]
 Grey = NDArray[np.float32]
@@ -33,7 +34,6 @@ MASKED = 0.7
 """Part of all air from which one single grey value in it means that somebody masked the image; scanners' air is noisy (at most 0.3)."""
 GAP_MM = 30.0
 """Air on the image's border up to this long between tissue is an airway that the field of view cuts."""
-_IN_SLICE = ndimage.generate_binary_structure(3, 1) & np.array([False, True, False])[:, None, None]
 _SQUARE = np.ones((1, 3, 3), bool)
 
 
@@ -102,7 +102,7 @@ class _Coarse:
         return np.ascontiguousarray(mask[: self.shape[0], : self.shape[1], : self.shape[2]])
 
 
-def _block_means(array: NDArray[Any], block: tuple[int, ...]) -> Grey:
+def _block_means(array: Array, block: tuple[int, ...]) -> Grey:
     """Means over blocks of voxels; blocks at the far ends may be smaller."""
     out = array
     for axis in (2, 1, 0):
@@ -120,12 +120,12 @@ def _block_means(array: NDArray[Any], block: tuple[int, ...]) -> Grey:
 def _find(hu: Grey, spacing_mm: tuple[float, ...]) -> Mask:
     """The patient in a coarse CT."""
     tissue = hu > TISSUE_HU
-    filled = _filled(tissue | _closed_rim(hu, spacing_mm))
+    filled = filled_slices(tissue | _closed_rim(hu, spacing_mm))
     core = _opened(filled, spacing_mm)
     core = _main_pieces(core if core.any() else filled)
     # What the opening rounded off comes back where it belongs to the patient: one voxel at most, so that a couch does not.
     body = core | (ndimage.binary_dilation(core, ndimage.generate_binary_structure(3, 2)) & filled)
-    return _filled(body)
+    return filled_slices(body)
 
 
 def _closed_rim(hu: Grey, spacing_mm: tuple[float, ...]) -> Mask:
@@ -143,15 +143,9 @@ def _closed_rim(hu: Grey, spacing_mm: tuple[float, ...]) -> Mask:
     return closed
 
 
-def _filled(mask: Mask) -> Mask:
-    """``mask`` with all that its slices enclose."""
-    labels, _ = ndimage.label(~np.pad(mask, ((0, 0), (1, 1), (1, 1))), structure=_IN_SLICE)
-    return np.asarray((labels != labels[:, :1, :1])[:, 1:-1, 1:-1])
-
-
 def _opened(mask: Mask, spacing_mm: tuple[float, ...]) -> Mask:
     """``mask`` without what is thinner than twice PLATE_MM in its slices; the image's border does not thin it."""
-    steps = [_SQUARE if n % 2 else _IN_SLICE for n in range(max(1, round(PLATE_MM / spacing_mm[1])))]
+    steps = [_SQUARE if n % 2 else IN_SLICE for n in range(max(1, round(PLATE_MM / spacing_mm[1])))]
     out = mask
     for step in steps:
         out = ndimage.binary_erosion(out, step, border_value=1)
@@ -244,11 +238,6 @@ class Region:
     name: str
     reasons: tuple[str, ...]
     evidence: Mapping[str, float]
-
-    @property
-    def is_head_and_neck(self) -> bool:
-        """Whether a model for head and neck may be used without asking."""
-        return self.name == "head_neck"
 
     def excludes(self, name: str) -> bool:
         """Whether the CT plainly does not show the region ``name``. Of a CT that shows lungs the abdomen may be in view as well, and hips

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
+
+from oncontour.core.resample import Array
 
 AIR_HU = -1024.0
 """What stands for "nothing known here": beyond the image, outside the body."""
 
 
-def window(hu: NDArray[Any], low_hu: float, high_hu: float) -> NDArray[np.float32]:
+def window(hu: Array, low_hu: float, high_hu: float) -> NDArray[np.float32]:
     """HU clipped to [low_hu, high_hu] and mapped to [-1, 1], float32."""
     out: NDArray[np.float32] = np.clip(hu, low_hu, high_hu).astype(np.float32)
     out -= np.float32((low_hu + high_hu) / 2)

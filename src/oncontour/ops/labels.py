@@ -7,21 +7,22 @@ voxel belongs to exactly one such range, so that nothing needs the scores of all
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from oncontour.core.boxes import Box
 from oncontour.core.geometry import Geometry
-from oncontour.core.resample import ON_GRID, copy_moves
+from oncontour.core.resample import ON_GRID, Array, blur_reach, copy_moves, parallel_axes
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError
 
 Floats = NDArray[np.float32]
 Mode = Literal["softmax", "softmax_logits", "sigmoid", "sigmoid_logits"]
 MODES = ("softmax", "softmax_logits", "sigmoid", "sigmoid_logits")
-Box = tuple[slice, slice, slice]
+
 Range = tuple[float, float]
 """Positions low < p <= high along one source axis, in voxels."""
 Part = tuple[Box, NDArray[np.bool_] | None, list[Range]]
@@ -66,14 +67,14 @@ class Labels:
         self._threshold = np.broadcast_to(logit(level) if mode == "sigmoid_logits" else level, (n_classes,))
         highest = n_classes if self._separate else n_classes - 1
         axes = (-(-n_classes // 8), *target.shape) if shared else target.shape
-        self._labels: NDArray[Any] = np.zeros(axes, np.uint8 if shared or highest < 256 else np.uint16)
+        self._labels: Array = np.zeros(axes, np.uint8 if shared or highest < 256 else np.uint16)
         self._sure = np.zeros(target.shape, np.float16) if confidence else None
         self._peak = np.full(n_classes, -np.inf, np.float32)
         self._matrix = source.inverse @ target.affine
         # Logits are no amounts: what is averaged of them are the surest voxels, and a small organ is lost in a coarser grid.
         self._soft = not mode.endswith("logits")
-        self._blur = _blur_radius(self._matrix) if self._soft else [0, 0, 0]
-        self._axis = _aligned(self._matrix, target.shape)
+        self._blur = blur_reach(self._matrix) if self._soft else [0, 0, 0]
+        self._axis = parallel_axes(self._matrix, target.shape)
         exact = copy_moves(self._matrix) is not None
         self.halo = [0, 0, 0] if exact else [1 + 2 * b for b in self._blur]
         self.reach = 0.5 if exact else 1.0 + self._blur[0]
@@ -207,29 +208,9 @@ class Labels:
             planes[n // 8] |= (here >= self._threshold[n]) * np.uint8(1 << n % 8)
         np.copyto(self._labels[(slice(None), *box)], planes, where=True if mine is None else mine)
 
-    def _write(self, winner: NDArray[Any], best: Floats, box: Box, mine: NDArray[np.bool_] | None) -> None:
+    def _write(self, winner: Array, best: Floats, box: Box, mine: NDArray[np.bool_] | None) -> None:
         if mine is None:
             mine = np.ones((1, 1, 1), bool)
         np.copyto(self._labels[box], winner, where=mine)
         if self._sure is not None:
             np.copyto(self._sure[box], best, where=mine, casting="same_kind")
-
-
-# ---- how two grids lie to each other (matrix: target voxel -> source voxel)
-
-
-def _aligned(matrix: NDArray[np.float64], shape: tuple[int, int, int]) -> tuple[int, int, int] | None:
-    """The source axis that each target axis runs along, or None where the grids are oblique to each other."""
-    linear = matrix[:3, :3]
-    axis = [int(np.abs(linear[:, t]).argmax()) for t in range(3)]
-    rest = linear.copy()
-    rest[axis, range(3)] = 0
-    if sorted(axis) != [0, 1, 2] or np.abs(rest).max() * max(shape) >= ON_GRID:
-        return None
-    return axis[0], axis[1], axis[2]
-
-
-def _blur_radius(matrix: NDArray[np.float64]) -> list[int]:
-    """Source voxels either side that ``Volume.to`` blurs over along each axis: it does where the target is coarser."""
-    steps = np.linalg.norm(matrix[:3, :3], axis=1)
-    return [int(np.ceil(3 * np.sqrt(step**2 - 1) / 2.355)) if step > 1 + 1e-3 else 0 for step in steps]

@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
+from oncontour.files import csv_text
 from oncontour.ops.body import region
 
 Mask = NDArray[np.bool_]
@@ -129,11 +130,7 @@ def _seen(mask: Mask, grid: Geometry) -> _Seen:
 
 def as_csv(rows: Iterable[Pieces]) -> str:
     """``rows`` as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([one.name for one in fields(Pieces)])
-    writer.writerows(astuple(row) for row in rows)
-    return text.getvalue()
+    return csv_text([[one.name for one in fields(Pieces)], *map(astuple, rows)])
 
 
 @cache

@@ -17,13 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, product
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.boxes import Box
 from oncontour.core.case import BitMasks, LabelMasks
 from oncontour.core.geometry import Geometry
+from oncontour.core.resample import Array
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, ModelError
 from oncontour.ops.labels import EVERYWHERE, Labels, Mode
@@ -33,7 +35,6 @@ Predict = Callable[[Floats], Floats]
 """(n, channels, *window) -> (n, classes, *window) class scores."""
 Blend = Literal["auto", "auto_flat", "gaussian", "hann", "flat", "core"]
 Progress = Callable[[int, int], None]
-Box = tuple[slice, slice, slice]
 _SLICES = 16
 """Slices that a slab has at least: thinner ones would interpolate their neighbours over and over."""
 
@@ -97,13 +98,7 @@ def _check_tiling(shape: Sequence[int], window: Sequence[int], overlap: float) -
         raise ConfigError(f"windows overlap by a part of themselves, 0 <= overlap < 1, not {overlap}")
 
 
-def whole_slices(shape: Sequence[int], multiple: int = 16) -> tuple[int, int, int]:
-    """The window of one whole slice of ``shape`` (k, j, i), rounded up to what a net that halves its input needs."""
-    j, i = (-(-int(n) // multiple) * multiple for n in shape[-2:])
-    return 1, j, i
-
-
-def cut(array: NDArray[Any], box: Box, pad: float | None = None) -> Floats:
+def cut(array: Array, box: Box, pad: float | None = None) -> Floats:
     """``array`` (..., k, j, i) in ``box`` as float32; beyond the edge lies ``pad``, or the nearest edge voxel for None."""
     inside, short = [], []
     for part, size in zip(box, array.shape[-3:], strict=True):
@@ -117,7 +112,7 @@ def cut(array: NDArray[Any], box: Box, pad: float | None = None) -> Floats:
     return np.pad(piece, widths, mode="edge") if pad is None else np.pad(piece, widths, constant_values=pad)
 
 
-def neighbours(array: NDArray[Any], box: Box, context: int, pad: float | None = None) -> Floats:
+def neighbours(array: Array, box: Box, context: int, pad: float | None = None) -> Floats:
     """One slice of ``array`` (c, k, j, i) with ``context`` slices either side as channels (c * (2 * context + 1), j, i): 2.5D.
 
     Channels run through the first image's slices from low to high k, then the second's. Beyond the ends: as in ``cut``.
@@ -232,7 +227,7 @@ def _depth(plan: _Plan, reduce: Labels) -> int:
 class _Plan:
     """Where the windows lie, and the net's answers window by window in that order."""
 
-    array: NDArray[Any]
+    array: Array
     window: tuple[int, int, int]
     overlap: float
     batch: int

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from scipy import ndimage
 
 from oncontour.core.case import BitMasks, Case
 from oncontour.core.geometry import Geometry
+from oncontour.core.resample import Array
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError
 
@@ -101,5 +101,5 @@ def _bent(rng: np.random.Generator, grid: Geometry) -> NDArray[np.float32]:
     return at
 
 
-def _moved(array: NDArray[Any], at: NDArray[np.float32]) -> NDArray[np.float32]:
+def _moved(array: Array, at: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(ndimage.map_coordinates(array.astype(np.float32), at, order=1, mode="nearest", output=np.float32))

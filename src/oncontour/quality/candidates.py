@@ -1,8 +1,7 @@
 """Masks to learn quality from: what real segmenters drew and what the generator spoiled, each slice labelled by the truth.
 
-A case brings the masks of real segmenters as ``scores["claims"]``: source -> (structure -> mask on the case's grid), and, where they were
-kept, what the segmenters thought as ``scores["claims_chances"]``: source -> (structure -> chances times 255). ``claims_of`` turns them into
-one Claim a source and structure, packed small enough that a hundred patients with twenty masks a structure stay in memory.
+A case brings what real segmenters drew as ``candidates``. ``candidate_contours`` makes of them one CandidateContour a source and structure,
+packed small enough that a hundred patients with twenty masks a structure stay in memory.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.contour.opinion import UNLIKELY, Opinion
+from oncontour.contour.probabilities import UNLIKELY, ReferenceProbabilities
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.metrics.slices import slice_scores
 from oncontour.ops.intensity import AIR_HU
-from oncontour.quality.simulated_errors import FAMILIES, Flaw, Scene, draw, spoil
+from oncontour.quality.simulated_errors import FAMILIES, SimulatedError, Surroundings, draw, spoil
 from oncontour.sides import other_side
 
 Mask = NDArray[np.bool_]
@@ -62,26 +61,26 @@ class Packed:
 
 
 @dataclass(frozen=True, eq=False)
-class Chance:
-    """Chances times 255 in their bounding box: ``array`` (k, j, i), ``start`` of the box."""
+class ProbabilityMap:
+    """Probabilities times 255 in their bounding box: ``array`` (k, j, i), ``start`` of the box."""
 
     start: tuple[int, int, int]
     array: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, chances: NDArray[np.uint8]) -> Chance:
-        """Crop chances (k, j, i) to what is more than UNLIKELY."""
-        box = Packed.of(chances > UNLIKELY)
+    def of(cls, probabilities: NDArray[np.uint8]) -> ProbabilityMap:
+        """Crop probabilities (k, j, i) to what is more than UNLIKELY."""
+        box = Packed.of(probabilities > UNLIKELY)
         (k, j, i), (kk, jj, ii) = box.start, box.size
-        return cls(box.start, np.ascontiguousarray(chances[k : k + kk, j : j + jj, i : i + ii]))
+        return cls(box.start, np.ascontiguousarray(probabilities[k : k + kk, j : j + jj, i : i + ii]))
 
     @classmethod
-    def none(cls) -> Chance:
-        """No chances anywhere."""
+    def none(cls) -> ProbabilityMap:
+        """No probability anywhere."""
         return cls((0, 0, 0), np.zeros((0, 0, 0), np.uint8))
 
     def window(self, slices: Sequence[int], first: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """(len(slices), *size) of the chances from row and column ``first``; outside the box there are none."""
+        """(len(slices), *size) of the probabilities from row and column ``first``; outside the box there are none."""
         out = np.zeros((len(slices), *size), np.uint8)
         put, get = zip(*(_meet(self.start[a + 1], self.array.shape[a + 1], first[a], size[a]) for a in range(2)), strict=True)
         for n, k in enumerate(slices):
@@ -98,7 +97,7 @@ def _meet(start: int, size: int, first: int, length: int) -> tuple[slice, slice]
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A patient's CT on the working grid, shared by all claims: HU (k, j, i), voxel size, slices between neighbours."""
+    """A patient's CT on the working grid, shared by all candidates: HU (k, j, i), voxel size, slices between neighbours."""
 
     ct: NDArray[np.int16]
     spacing_mm: tuple[float, float, float]
@@ -118,12 +117,12 @@ class Scan:
 class Rows:
     """The slices of one mask that are scored, as arrays of equal length.
 
-    ``k`` slice; ``claimed`` whether the mask has a voxel there (the others are gaps within it, or slices just beyond its ends);
+    ``k`` slice; ``contoured`` whether the mask has a voxel there (the others are gaps within it, or slices just beyond its ends);
     ``centre`` (n, 2) row and column that a window is centred on; ``below_mm``, ``above_mm`` to its first and last slice.
     """
 
     k: NDArray[np.int32]
-    claimed: Mask
+    contoured: Mask
     centre: NDArray[np.float32]
     below_mm: NDArray[np.float32]
     above_mm: NDArray[np.float32]
@@ -151,11 +150,11 @@ def rows_of(mask: Mask, slice_mm: float, beyond: int) -> Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class Claim:
+class CandidateContour:
     """One mask under question in one patient, with the truth beside it and the label of every row.
 
     ``dsc`` NaN where neither mask has a voxel (left out), 0 where one has; ``outline_mm`` NaN where either has none; ``present``: the truth
-    has one; ``chance``: what a second opinion says of this structure, where there is one; ``own``: what the drawer of this mask thought.
+    has one; ``reference``: the reference model's probability map, where there is one; ``own``: that of the model that drew this mask.
     """
 
     case_id: str
@@ -164,16 +163,16 @@ class Claim:
     source: str
     family: str
     truth: Packed
-    claim: Packed
+    contour: Packed
     rows: Rows
     dsc: NDArray[np.float32]
     outline_mm: NDArray[np.float32]
     present: Mask
-    chance: Chance | None = None
-    own: Chance | None = None
+    reference: ProbabilityMap | None = None
+    own: ProbabilityMap | None = None
 
 
-def claims_of(
+def candidate_contours(
     case: Case,
     grid: Geometry,
     structures: Sequence[str],
@@ -183,9 +182,9 @@ def claims_of(
     variants: int,
     families: Sequence[str],
     seed: int,
-    opinion: Opinion | None = None,
-) -> list[Claim]:
-    """Every claim about every one of ``structures`` that the case knows the truth of; the same arguments give the same claims.
+    reference: ReferenceProbabilities | None = None,
+) -> list[CandidateContour]:
+    """Every candidate contour of every one of ``structures`` that the case knows the truth of; the same arguments give the same candidates.
 
     Real segmenters' masks, the truth itself, and ``variants`` spoiled copies of it that go through ``families`` in turn.
     """
@@ -200,23 +199,23 @@ def claims_of(
     out = []
     for name, truth in truths.items():
         number = list(structures).index(name)
-        packed, chance = Packed.of(truth), chance_of(opinion, name, grid)
-        thought = {source: chances[name] for source, chances in case.scores.get("claims_chances", {}).items() if name in chances}
+        packed, asked = Packed.of(truth), reference_map(reference, name, grid)
+        thought = {source: one.probabilities[name] for source, one in case.candidates.items() if name in one.probabilities}
         for source, family, mask in _masks(case, grid, name, truths, body, variants, families, seed):
-            made = _claim(case.id, scan, number, source, family, truth, packed, mask, beyond)
+            made = _candidate(case.id, scan, number, source, family, truth, packed, mask, beyond)
             if len(made.rows.k):
-                out.append(replace(made, chance=chance, own=chance_on(thought.get(source) if family == SEGMENTER else None, grid)))
+                out.append(replace(made, reference=asked, own=map_on(thought.get(source) if family == SEGMENTER else None, grid)))
     return out
 
 
-def chance_of(opinion: Opinion | None, name: str, grid: Geometry) -> Chance | None:
-    """What the opinion says of a structure on ``grid``; None where there is none, or none about this structure."""
-    return None if opinion is None else chance_on(opinion.of(name), grid)
+def reference_map(reference: ReferenceProbabilities | None, name: str, grid: Geometry) -> ProbabilityMap | None:
+    """The reference model's map of a structure on ``grid``; None where there is none, or none about this structure."""
+    return None if reference is None else map_on(reference.of(name), grid)
 
 
-def chance_on(chances: Volume | None, grid: Geometry) -> Chance | None:
-    """Chances times 255 (uint8), interpolated on ``grid``; None where there are none."""
-    return None if chances is None else Chance.of(chances.to(grid).array)
+def map_on(probabilities: Volume | None, grid: Geometry) -> ProbabilityMap | None:
+    """Probabilities times 255 (uint8), interpolated on ``grid``; None where there are none."""
+    return None if probabilities is None else ProbabilityMap.of(probabilities.to(grid).array)
 
 
 def _masks(
@@ -229,10 +228,10 @@ def _masks(
     families: Sequence[str],
     seed: int,
 ) -> Iterator[tuple[str, str, Mask]]:
-    """(source, family, mask) of everything that is claimed about structure ``name``."""
-    for source, masks in case.scores.get("claims", {}).items():
-        if name in masks:
-            yield source, SEGMENTER, masks[name].binary().to(grid).array
+    """(source, family, mask) of everything that is contoured as structure ``name``."""
+    for source, one in case.candidates.items():
+        if name in one.masks:
+            yield source, SEGMENTER, one.masks[name].binary().to(grid).array
     truth = truths[name]
     if not variants:
         return
@@ -241,13 +240,13 @@ def _masks(
     for other, mask in truths.items():
         if other != name:
             others |= mask
-    scene = Scene(grid.spacing_mm, others, truths.get(other_side(name)), body)
-    for flaw in flaws(case.id, name, variants, families, seed):
-        yield "generator", flaw.family, spoil(truth, scene, flaw)
+    surroundings = Surroundings(grid.spacing_mm, others, truths.get(other_side(name)), body)
+    for error in errors_of(case.id, name, variants, families, seed):
+        yield "generator", error.family, spoil(truth, surroundings, error)
 
 
-def flaws(case_id: str, name: str, variants: int, families: Sequence[str], seed: int) -> list[Flaw]:
-    """``variants`` flaws for one structure of one patient, the families in turn."""
+def errors_of(case_id: str, name: str, variants: int, families: Sequence[str], seed: int) -> list[SimulatedError]:
+    """``variants`` simulated errors for one structure of one patient, the families in turn."""
     rng = np.random.default_rng([seed, zlib.crc32(case_id.encode()), zlib.crc32(name.encode())])
     begin = int(rng.integers(len(families))) if families else 0
     return [draw(rng, [families[(begin + n) % len(families)]]) for n in range(variants if families else 0)]
@@ -258,11 +257,11 @@ def allowed(held_out: Sequence[str]) -> list[str]:
     return [family for family in FAMILIES if family not in held_out]
 
 
-def _claim(
+def _candidate(
     case_id: str, scan: Scan, structure: int, source: str, family: str, truth: Mask, packed: Packed, mask: Mask, beyond: int
-) -> Claim:
+) -> CandidateContour:
     rows = rows_of(mask, scan.spacing_mm[0], beyond)
     dsc, outline = slice_scores(truth, mask, scan.spacing_mm[1:])
     present = np.asarray(truth.any(axis=(1, 2)))[rows.k]
     labels = dsc[rows.k].astype(np.float32), outline[rows.k].astype(np.float32)
-    return Claim(case_id, scan, structure, source, family, packed, Packed.of(mask), rows, *labels, present)
+    return CandidateContour(case_id, scan, structure, source, family, packed, Packed.of(mask), rows, *labels, present)

@@ -1,6 +1,6 @@
 """Has the net seen anything like this? Mahalanobis distance of a slice's features from those of training, structure by structure.
 
-The gate travels with the net's weights. A structure whose middling slice lies farther out than the limit is not scored: the limit comes
+The detector travels with the net's weights. A structure whose median slice lies farther out than the limit is not scored: the limit comes
 from patients the net did not learn from. Source: Lee et al., NeurIPS 2018 (class-conditional Gaussians on features); *differs:* a
 covariance for each structure, shrunk towards its mean variance, instead of one for all.
 """
@@ -18,7 +18,7 @@ QUANTILE, MARGIN = 0.99, 1.25
 """The limit: this quantile of held-back patients' distances, times this."""
 
 
-class Gate(nn.Module):
+class Detector(nn.Module):
     """For each structure the ``centre`` (s, d) of its features, ``root`` (s, d, d) that makes their covariance one, and ``limit`` (s,)."""
 
     centre: Tensor
@@ -46,7 +46,7 @@ class Gate(nn.Module):
         self.root[structure] = torch.from_numpy(root).float()
 
     def set_limit(self, typical: Floats, structure: int) -> None:
-        """Set the limit from the middling distances of masks that must pass."""
+        """Set the limit from the median distances of masks that must pass."""
         self.limit[structure] = float(np.quantile(typical, QUANTILE)) * MARGIN
 
 
@@ -62,6 +62,6 @@ def fitted(features: NDArray[np.float32]) -> tuple[Floats, Floats]:
 
 
 def distance(features: NDArray[np.float32], centre: Floats, root: Floats) -> Floats:
-    """See ``Gate.distance``."""
+    """See ``Detector.distance``."""
     away = (np.asarray(features, dtype=np.float64) - centre) @ root.T
     return np.asarray(np.sqrt((away**2).mean(axis=1)))

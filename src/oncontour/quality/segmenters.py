@@ -3,8 +3,7 @@
     ROOT/unet-early/pt_1/masks/Parotid_L.nii.gz
     ROOT/unet-early/pt_1/chances/Parotid_L.nii.gz    how likely the segmenter thought each voxel, times 255 (where it was kept)
 
-They meet their patient as ``case.scores["claims"]``: source -> (structure -> mask on the case's grid), and ``scores["claims_chances"]``:
-source -> (structure -> chances times 255 on the grid that the segmenter worked on).
+They meet their patient as ``case.candidates``: source -> Candidate.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from oncontour.core.case import Case
+from oncontour.core.prediction import Candidate
 from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, FormatError, GeometryError, OncontourError
 from oncontour.files import writing_folder
@@ -42,7 +42,7 @@ def sources(roots: Sequence[Path | str]) -> dict[str, Cohort]:
     return found
 
 
-def claims_about(case: Case, segmenters: Mapping[str, Cohort], notes: list[str] | None = None) -> dict[str, Mapping[str, Volume]]:
+def contours_about(case: Case, segmenters: Mapping[str, Cohort], notes: list[str] | None = None) -> dict[str, Mapping[str, Volume]]:
     """What each segmenter drew in this patient, on the case's grid; one that has not this patient is left out.
 
     ``notes`` gets what was remarked on reading them. Raises GeometryError for masks of other voxels, and what ``io`` raises.
@@ -63,7 +63,7 @@ def claims_about(case: Case, segmenters: Mapping[str, Cohort], notes: list[str] 
     return out
 
 
-def chances_about(case: Case, segmenters: Mapping[str, Cohort], notes: list[str] | None = None) -> dict[str, Mapping[str, Volume]]:
+def probabilities_about(case: Case, segmenters: Mapping[str, Cohort], notes: list[str] | None = None) -> dict[str, Mapping[str, Volume]]:
     """How likely each segmenter thought each voxel of this patient, times 255, on the grid it worked on; one that kept nothing is left out.
 
     ``notes`` gets what was remarked on reading them. Raises FormatError for values other than whole numbers from 0 to 255, and what ``io``
@@ -75,33 +75,33 @@ def chances_about(case: Case, segmenters: Mapping[str, Cohort], notes: list[str]
             continue
         folder = cohort.path(case.id) / CHANCES
         volumes, remarks = read_named(folder)
-        out[source] = {name: _as_chances(volume, folder / name) for name, volume in volumes.items()}
+        out[source] = {name: _as_probabilities(volume, folder / name) for name, volume in volumes.items()}
         if notes is not None:
             notes += [f"probabilities of {source}: {note}" for note in remarks]
     return out
 
 
-def write_chances(chances: Mapping[str, Volume], patient: Path) -> None:
-    """Write structure -> chances times 255 (uint8) into the folder of a patient, whole or not at all."""
+def write_probabilities(probabilities: Mapping[str, Volume], patient: Path) -> None:
+    """Write structure -> probabilities times 255 (uint8) into the folder of a patient, whole or not at all."""
     with writing_folder(patient / CHANCES) as folder:
-        write_named(chances.items(), folder)
+        write_named(probabilities.items(), folder)
 
 
-def _as_chances(volume: Volume, where: Path) -> Volume:
+def _as_probabilities(volume: Volume, where: Path) -> Volume:
     low, high, kind = float(volume.array.min()), float(volume.array.max()), volume.array.dtype
     if not np.issubdtype(kind, np.integer) or not 0 <= low <= high <= 255:
-        raise FormatError(f"chances times 255 are whole numbers from 0 to 255, not {kind} from {low:g} to {high:g}", where=str(where))
+        raise FormatError(f"probabilities times 255 are whole numbers from 0 to 255, not {kind} from {low:g} to {high:g}", where=str(where))
     return volume.map(lambda array: array.astype(np.uint8))
 
 
-def with_claims(cases: Iterable[Case], roots: Sequence[Path | str], *, chances: bool = False) -> Iterator[Case]:
-    """The cases with what the segmenters below ``roots`` claim about them, and, with ``chances``, how sure they were."""
+def with_candidates(cases: Iterable[Case], roots: Sequence[Path | str], *, probabilities: bool = False) -> Iterator[Case]:
+    """The cases with what the segmenters below ``roots`` drew in them, and, with ``probabilities``, their probability maps."""
     segmenters = sources(roots)
     for case in cases:
         if segmenters:
             notes = list(case.facts.get("notes", ()))
-            case = case.with_scores({"claims": claims_about(case, segmenters, notes)})
-            if chances:
-                case = case.with_scores({"claims_chances": chances_about(case, segmenters, notes)})
-            case = replace(case, facts={**case.facts, "notes": tuple(notes)})
+            drawn = contours_about(case, segmenters, notes)
+            kept = probabilities_about(case, segmenters, notes) if probabilities else {}
+            candidates = {source: Candidate(masks, kept.get(source, {})) for source, masks in drawn.items()}
+            case = replace(case, candidates=candidates, facts={**case.facts, "notes": tuple(notes)})
         yield case

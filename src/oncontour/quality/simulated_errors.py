@@ -1,7 +1,7 @@
-"""Contours spoiled the way clinics see them spoiled, to learn from: each flaw drawn with a strength, made in three dimensions.
+"""Contours with errors as clinics see them, to learn from: each error has a strength and is made in three dimensions.
 
-    flaw = draw(rng, families)          the dice
-    claim = spoil(mask, scene, flaw)    the deed: a mask of the same shape; how wrong it is, the truth beside it tells
+    error = draw(rng, families)                 which error, drawn at random
+    mask = spoil(truth, surroundings, error)    a mask of the same shape; how wrong it is, the truth beside it tells
 
 The families: ``shift``, ``dilate``, ``erode``, ``slice_swap`` (slices that belong elsewhere), ``missing_part`` (an end, slices between, or
 one side), ``islands``, ``leak`` (into the neighbour, else a bulge), ``noise`` (smooth waves on the outline), ``wrong_side``. Strength 0 is
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +21,12 @@ from scipy import ndimage
 from oncontour.errors import ConfigError
 
 Mask = NDArray[np.bool_]
-Floats = NDArray[Any]
+Floats = NDArray[np.floating]
 Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Flaw:
+class SimulatedError:
     """One error to make. ``rough``: part of full ``noise`` put on top, so that spoiled outlines are not told by their smoothness."""
 
     family: str
@@ -43,8 +42,8 @@ class Flaw:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """What a flaw may use beside the mask, all of the mask's shape (k, j, i), k upwards and i to the patient's left.
+class Surroundings:
+    """What an error may use beside the mask, all of the mask's shape (k, j, i), k upwards and i to the patient's left.
 
     ``neighbours``: what other structures fill; ``partner``: the same organ of the other side; ``body``: the patient.
     """
@@ -55,38 +54,41 @@ class Scene:
     body: Mask | None = None
 
 
-def draw(rng: np.random.Generator, families: Sequence[str] | None = None) -> Flaw:
-    """A flaw of one of ``families`` (default all), of any strength; half of them rough as well."""
+def draw(rng: np.random.Generator, families: Sequence[str] | None = None) -> SimulatedError:
+    """An error of one of ``families`` (default all), of any strength; half of them rough as well."""
     chosen = sorted(FAMILIES) if families is None else list(families)
     family = chosen[int(rng.integers(len(chosen)))]
     rough = float(0.5 * rng.random()) if rng.random() < 0.5 else 0.0
-    return Flaw(family, float(rng.random()), int(rng.integers(2**31)), rough)
+    return SimulatedError(family, float(rng.random()), int(rng.integers(2**31)), rough)
 
 
-def spoil(mask: Mask, scene: Scene, flaw: Flaw) -> Mask:
-    """``mask`` (k, j, i) with ``flaw`` in it; an empty mask stays empty. The same flaw on the same mask gives the same voxels."""
+def spoil(mask: Mask, surroundings: Surroundings, error: SimulatedError) -> Mask:
+    """``mask`` (k, j, i) with ``error`` in it; an empty mask stays empty. The same error on the same mask gives the same voxels."""
     if not mask.any():
         return mask.copy()
-    rng = np.random.default_rng(flaw.seed)
-    if flaw.family == "wrong_side":
-        out = other_side(mask, scene)
-        return _roughened(out, scene.spacing_mm, flaw, rng)
-    box = around(mask, scene.spacing_mm, reach_mm(flaw, radius_mm(mask, scene.spacing_mm)))
+    rng = np.random.default_rng(error.seed)
+    if error.family == "wrong_side":
+        out = other_side(mask, surroundings)
+        return _roughened(out, surroundings.spacing_mm, error, rng)
+    box = around(mask, surroundings.spacing_mm, reach_mm(error, radius_mm(mask, surroundings.spacing_mm)))
     piece = mask[box]
-    inside = Scene(scene.spacing_mm, *(None if a is None else a[box] for a in (scene.neighbours, scene.partner, scene.body)))
-    spoiled = piece if flaw.family == "none" else FAMILIES[flaw.family](piece, inside, flaw.strength, rng)
-    spoiled = _roughened(spoiled, scene.spacing_mm, flaw, rng)
+    inside = Surroundings(
+        surroundings.spacing_mm,
+        *(None if a is None else a[box] for a in (surroundings.neighbours, surroundings.partner, surroundings.body)),
+    )
+    spoiled = piece if error.family == "none" else FAMILIES[error.family](piece, inside, error.strength, rng)
+    spoiled = _roughened(spoiled, surroundings.spacing_mm, error, rng)
     out = np.zeros_like(mask)
     out[box] = spoiled
     return out
 
 
-def _roughened(mask: Mask, spacing_mm: Spacing, flaw: Flaw, rng: np.random.Generator) -> Mask:
-    if not flaw.rough or not mask.any():
+def _roughened(mask: Mask, spacing_mm: Spacing, error: SimulatedError, rng: np.random.Generator) -> Mask:
+    if not error.rough or not mask.any():
         return mask
-    box = around(mask, spacing_mm, _WAVES * flaw.rough * radius_mm(mask, spacing_mm) + 5)
+    box = around(mask, spacing_mm, _WAVES * error.rough * radius_mm(mask, spacing_mm) + 5)
     out = mask.copy()
-    out[box] = _noise(mask[box], Scene(spacing_mm), flaw.rough, rng)
+    out[box] = _noise(mask[box], Surroundings(spacing_mm), error.rough, rng)
     return out
 
 
@@ -94,26 +96,26 @@ _WAVES = 2.0
 """How far out full noise may reach, in radii: 2.5 standard deviations of 0.8."""
 
 
-def reach_mm(flaw: Flaw, radius: float) -> float:
-    """How far around a mask of this radius a flaw may put voxels."""
+def reach_mm(error: SimulatedError, radius: float) -> float:
+    """How far around a mask of this radius an error may put voxels."""
     far = {
-        "shift": 2.2 * flaw.strength * radius + 20 * flaw.strength,
-        "dilate": 1.3 * flaw.strength * radius,
+        "shift": 2.2 * error.strength * radius + 20 * error.strength,
+        "dilate": 1.3 * error.strength * radius,
         "erode": 0.0,
         "slice_swap": 0.0,
         "missing_part": 0.0,
-        "islands": 2.5 * (radius + 4) + 1.7 * flaw.strength * radius,
-        "leak": 1.6 * (3 + 2.2 * flaw.strength * radius),
-        "noise": _WAVES * flaw.strength * radius,
+        "islands": 2.5 * (radius + 4) + 1.7 * error.strength * radius,
+        "leak": 1.6 * (3 + 2.2 * error.strength * radius),
+        "noise": _WAVES * error.strength * radius,
     }
-    return far.get(flaw.family, 0.0) + _WAVES * flaw.rough * radius + 5
+    return far.get(error.family, 0.0) + _WAVES * error.rough * radius + 5
 
 
 # ---- the tools
 
 
 def radius_mm(mask: Mask, spacing_mm: Spacing) -> float:
-    """Radius of the circle as large as the mask's middling slice: what "half as large" means for its errors."""
+    """Radius of the circle as large as the mask's median slice: what "half as large" means for its errors."""
     area = mask.sum(axis=(1, 2))
     area = area[area > 0]
     return float(np.sqrt(np.median(area) * spacing_mm[1] * spacing_mm[2] / np.pi)) if len(area) else 0.0
@@ -153,11 +155,15 @@ def grown(mask: Mask, mm: float, spacing_mm: Spacing) -> Mask:
     return np.asarray(depth_mm(mask, spacing_mm) > -mm)
 
 
-def other_side(mask: Mask, scene: Scene) -> Mask:
+def other_side(mask: Mask, surroundings: Surroundings) -> Mask:
     """The organ of the other side where it is known, else the mask mirrored about the middle of the body (of the image without one)."""
-    if scene.partner is not None and scene.partner.any():
-        return scene.partner.copy()
-    columns = np.flatnonzero(scene.body.any(axis=(0, 1))) if scene.body is not None and scene.body.any() else np.arange(mask.shape[2])
+    if surroundings.partner is not None and surroundings.partner.any():
+        return surroundings.partner.copy()
+    columns = (
+        np.flatnonzero(surroundings.body.any(axis=(0, 1)))
+        if surroundings.body is not None and surroundings.body.any()
+        else np.arange(mask.shape[2])
+    )
     ends = int(columns[0]) + int(columns[-1])
     out = np.zeros_like(mask)
     source = ends - np.arange(mask.shape[2])
@@ -187,18 +193,18 @@ def _span(mask: Mask) -> tuple[int, int]:
 # ---- the families
 
 
-def _shift(mask: Mask, scene: Scene, strength: float, rng: np.random.Generator) -> Mask:
-    flat = _direction(rng) * strength * 2.2 * radius_mm(mask, scene.spacing_mm)
+def _shift(mask: Mask, surroundings: Surroundings, strength: float, rng: np.random.Generator) -> Mask:
+    flat = _direction(rng) * strength * 2.2 * radius_mm(mask, surroundings.spacing_mm)
     along = float(rng.choice([0.0, rng.uniform(-1, 1) * 20 * strength]))
-    return shifted(mask, (along, float(flat[0]), float(flat[1])), scene.spacing_mm)
+    return shifted(mask, (along, float(flat[0]), float(flat[1])), surroundings.spacing_mm)
 
 
-def _dilate(mask: Mask, scene: Scene, strength: float, rng: np.random.Generator) -> Mask:
-    return _limited(grown(mask, 1.3 * strength * radius_mm(mask, scene.spacing_mm), scene.spacing_mm), mask, rng)
+def _dilate(mask: Mask, surroundings: Surroundings, strength: float, rng: np.random.Generator) -> Mask:
+    return _limited(grown(mask, 1.3 * strength * radius_mm(mask, surroundings.spacing_mm), surroundings.spacing_mm), mask, rng)
 
 
-def _erode(mask: Mask, scene: Scene, strength: float, rng: np.random.Generator) -> Mask:
-    return _limited(grown(mask, -0.95 * strength * radius_mm(mask, scene.spacing_mm), scene.spacing_mm), mask, rng)
+def _erode(mask: Mask, surroundings: Surroundings, strength: float, rng: np.random.Generator) -> Mask:
+    return _limited(grown(mask, -0.95 * strength * radius_mm(mask, surroundings.spacing_mm), surroundings.spacing_mm), mask, rng)
 
 
 def _limited(changed: Mask, mask: Mask, rng: np.random.Generator) -> Mask:
@@ -212,10 +218,10 @@ def _limited(changed: Mask, mask: Mask, rng: np.random.Generator) -> Mask:
     return out
 
 
-def _slice_swap(mask: Mask, scene: Scene, strength: float, rng: np.random.Generator) -> Mask:
+def _slice_swap(mask: Mask, surroundings: Surroundings, strength: float, rng: np.random.Generator) -> Mask:
     first, last = _span(mask)
     count = last - first + 1
-    step = max(1, round(strength * min(0.6 * count, 30 / scene.spacing_mm[0]))) * int(rng.choice([-1, 1]))
+    step = max(1, round(strength * min(0.6 * count, 30 / surroundings.spacing_mm[0]))) * int(rng.choice([-1, 1]))
     length = int(rng.integers(1, max(2, round(0.7 * count)) + 1))
     low = int(rng.integers(first, max(first, last + 1 - length) + 1))
     out = mask.copy()
@@ -224,7 +230,7 @@ def _slice_swap(mask: Mask, scene: Scene, strength: float, rng: np.random.Genera
     return out
 
 
-def _missing_part(mask: Mask, scene: Scene, strength: float, rng: np.random.Generator) -> Mask:
+def _missing_part(mask: Mask, surroundings: Surroundings, strength: float, rng: np.random.Generator) -> Mask:
     out, kind = mask.copy(), int(rng.integers(3))
     first, last = _span(mask)
     gone = max(1, round(strength * 0.7 * (last - first + 1)))
@@ -239,7 +245,7 @@ def _missing_part(mask: Mask, scene: Scene, strength: float, rng: np.random.Gene
         return out
     # one side of some or all slices
     voxels = np.argwhere(mask)
-    towards = voxels[:, 1:] * np.asarray(scene.spacing_mm[1:]) @ _direction(rng)
+    towards = voxels[:, 1:] * np.asarray(surroundings.spacing_mm[1:]) @ _direction(rng)
     cut = towards > np.quantile(towards, 1 - 0.95 * strength)
     low, high = sorted(int(k) for k in rng.integers(first, last + 1, 2))
     if rng.random() < 0.5:
@@ -249,22 +255,22 @@ def _missing_part(mask: Mask, scene: Scene, strength: float, rng: np.random.Gene
     return out
 
 
-def _islands(mask: Mask, scene: Scene, strength: float, rng: np.random.Generator) -> Mask:
-    out, size = mask.copy(), radius_mm(mask, scene.spacing_mm)
+def _islands(mask: Mask, surroundings: Surroundings, strength: float, rng: np.random.Generator) -> Mask:
+    out, size = mask.copy(), radius_mm(mask, surroundings.spacing_mm)
     voxels = np.argwhere(mask)
     for _ in range(int(rng.integers(1, 4))):
         home = voxels[int(rng.integers(len(voxels)))]
         away = _direction(rng) * rng.uniform(1.5, 2.5) * (size + 4)
-        centre = home + np.array([0.0, away[0] / scene.spacing_mm[1], away[1] / scene.spacing_mm[2]])
-        wide = max(strength * 1.3 * size, 0.6 * scene.spacing_mm[1])
-        out |= ball(mask.shape, centre, (rng.uniform(3, 15), wide * rng.uniform(0.7, 1.3), wide), scene.spacing_mm)
-    return out if scene.body is None else out & (mask | scene.body)
+        centre = home + np.array([0.0, away[0] / surroundings.spacing_mm[1], away[1] / surroundings.spacing_mm[2]])
+        wide = max(strength * 1.3 * size, 0.6 * surroundings.spacing_mm[1])
+        out |= ball(mask.shape, centre, (rng.uniform(3, 15), wide * rng.uniform(0.7, 1.3), wide), surroundings.spacing_mm)
+    return out if surroundings.body is None else out & (mask | surroundings.body)
 
 
-def _leak(mask: Mask, scene: Scene, strength: float, rng: np.random.Generator) -> Mask:
-    size = radius_mm(mask, scene.spacing_mm)
+def _leak(mask: Mask, surroundings: Surroundings, strength: float, rng: np.random.Generator) -> Mask:
+    size = radius_mm(mask, surroundings.spacing_mm)
     shell = np.argwhere(mask & ~ndimage.binary_erosion(mask))
-    near = None if scene.neighbours is None else scene.neighbours & ~mask
+    near = None if surroundings.neighbours is None else surroundings.neighbours & ~mask
     wide = 3.0 + strength * 2.2 * size
     places = shell
     if near is not None and near.any():
@@ -273,25 +279,25 @@ def _leak(mask: Mask, scene: Scene, strength: float, rng: np.random.Generator) -
     out = mask.copy()
     for _ in range(int(rng.integers(1, 3))):
         centre = places[int(rng.integers(len(places)))].astype(np.float64)
-        spill = ball(mask.shape, centre, (wide * rng.uniform(0.8, 1.6), wide, wide), scene.spacing_mm)
+        spill = ball(mask.shape, centre, (wide * rng.uniform(0.8, 1.6), wide, wide), surroundings.spacing_mm)
         into = spill & near if near is not None else spill
         out |= into if into.any() else spill
-    return out if scene.body is None else out & (mask | scene.body)
+    return out if surroundings.body is None else out & (mask | surroundings.body)
 
 
-def _noise(mask: Mask, scene: Scene, strength: float, rng: np.random.Generator) -> Mask:
-    size = radius_mm(mask, scene.spacing_mm)
+def _noise(mask: Mask, surroundings: Surroundings, strength: float, rng: np.random.Generator) -> Mask:
+    size = radius_mm(mask, surroundings.spacing_mm)
     waves_mm = rng.uniform(5, 15)
-    field = ndimage.gaussian_filter(rng.standard_normal(mask.shape).astype(np.float32), [waves_mm / s for s in scene.spacing_mm])
+    field = ndimage.gaussian_filter(rng.standard_normal(mask.shape).astype(np.float32), [waves_mm / s for s in surroundings.spacing_mm])
     field /= max(float(field.std()), 1e-9)
-    return np.asarray(depth_mm(mask, scene.spacing_mm) + field * strength * 0.8 * size > 0)
+    return np.asarray(depth_mm(mask, surroundings.spacing_mm) + field * strength * 0.8 * size > 0)
 
 
-def _wrong_side(mask: Mask, scene: Scene, strength: float, rng: np.random.Generator) -> Mask:
-    return other_side(mask, scene)
+def _wrong_side(mask: Mask, surroundings: Surroundings, strength: float, rng: np.random.Generator) -> Mask:
+    return other_side(mask, surroundings)
 
 
-FAMILIES: dict[str, Callable[[Mask, Scene, float, np.random.Generator], Mask]] = {
+FAMILIES: dict[str, Callable[[Mask, Surroundings, float, np.random.Generator], Mask]] = {
     "shift": _shift,
     "dilate": _dilate,
     "erode": _erode,

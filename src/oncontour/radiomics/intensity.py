@@ -50,14 +50,16 @@ def _moments(values: Floats) -> Values:
         return dict.fromkeys(_STATISTICS, np.nan)
     mean, low, high = float(values.mean()), float(values.min()), float(values.max())
     away = values - mean
-    variance = float(away @ away / values.size) if high > low else 0.0
-    p10, p25, median, p75, p90 = (float(p) for p in np.percentile(values, (10, 25, 50, 75, 90)))
-    middle = values[(values >= p10) & (values <= p90)]
+    squares = away * away
+    variance = float(squares.sum() / values.size) if high > low else 0.0
+    ordered = np.sort(values)
+    p10, p25, median, p75, p90 = (_percentile(ordered, part) for part in (0.1, 0.25, 0.5, 0.75, 0.9))
+    middle = ordered[np.searchsorted(ordered, p10) : np.searchsorted(ordered, p90, "right")]
     numbers = (
         mean,
         variance,
-        float((away**3).mean()) / variance**1.5 if variance else 0.0,
-        float((away**4).mean()) / variance**2 - 3 if variance else 0.0,
+        float(squares @ away / values.size) / variance**1.5 if variance else 0.0,
+        float(squares @ squares / values.size) / variance**2 - 3 if variance else 0.0,
         median,
         low,
         p10,
@@ -72,6 +74,14 @@ def _moments(values: Floats) -> Values:
         _ratio(p75 - p25, p75 + p25),
     )
     return dict(zip(_STATISTICS, numbers, strict=True))
+
+
+def _percentile(ordered: Floats, part: float) -> float:
+    """As ``numpy.percentile`` of what is in order already."""
+    at = part * (len(ordered) - 1)
+    low = int(at)
+    below, above = float(ordered[low]), float(ordered[min(low + 1, len(ordered) - 1)])
+    return below + (at - low) * (above - below)
 
 
 # ---- histogram (IBSI 3.4)
@@ -151,17 +161,34 @@ def local_peaks(region: Region) -> Values:
     known = np.isfinite(region.image)
     rows = _sphere_rows(region.spacing_mm)
     room = int(rows[:, 2].max()) + 1
-    means = _sphere_means(*_running(region.image, known, room), region.intensity, rows, room)[region.intensity]
+    whole = int((2 * rows[:, 2] + 1).sum()) if known.all() and _has_room(region.intensity, rows) else 0
+    means = _sphere_means(*_running(region.image, known, room, whole), region.intensity, rows, room, whole)[region.intensity]
     brightest = region.values == region.values.max()
     return {"loc_peak_loc": float(means[brightest].max()), "loc_peak_glob": float(means.max())}
 
 
-def _running(image: Floats, known: NDArray[np.bool_], room: int) -> tuple[Floats, NDArray[np.int64]]:
-    """Sums of known intensities, and how many, before each voxel of a row, going on for ``room`` voxels past either end."""
-    beyond = ((0, 0), (0, 0), (room, room))
-    sums = np.pad(np.where(known, image, 0.0).cumsum(axis=2), beyond, mode="edge")
-    counts = np.pad(known.astype(np.int64).cumsum(axis=2), beyond, mode="edge")
-    sums[..., :room], counts[..., :room] = 0, 0
+def _has_room(inside: NDArray[np.bool_], rows: NDArray[np.int64]) -> bool:
+    """Whether a sphere round any voxel ``inside`` stays in the array."""
+    for axis, reach in enumerate(rows.max(axis=0)):
+        held = np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis)))
+        if held[0] < reach or held[-1] + reach >= inside.shape[axis]:
+            return False
+    return True
+
+
+def _running(image: Floats, known: NDArray[np.bool_], room: int, whole: int) -> tuple[Floats, NDArray[np.int32]]:
+    """Sums of known intensities, and how many, before each voxel of a row, going on for ``room`` voxels past either end.
+
+    Nothing is counted where every sphere is ``whole``.
+    """
+    nk, nj, ni = image.shape
+    sums = np.zeros((nk, nj, ni + 2 * room))
+    np.cumsum(image if whole else np.where(known, image, 0.0), axis=2, out=sums[..., room : room + ni])
+    sums[..., room + ni :] = sums[..., room + ni - 1, None]
+    if whole:
+        return sums, np.zeros((1, 1, 1), np.int32)
+    counts = np.pad(known.cumsum(axis=2, dtype=np.int32), ((0, 0), (0, 0), (room, room)), mode="edge")
+    counts[..., :room] = 0
     return sums, counts
 
 
@@ -178,8 +205,13 @@ def _sphere_rows(spacing_mm: tuple[float, float, float]) -> NDArray[np.int64]:
 
 
 @njit(cache=True, nogil=True)
-def _sphere_means(sums: Floats, counts: NDArray[np.int64], inside: NDArray[np.bool_], rows: NDArray[np.int64], room: int) -> Any:
-    """Means round the voxels of each row from the first ``inside`` to the last, all at once; NaN elsewhere."""
+def _sphere_means(
+    sums: Floats, counts: NDArray[np.int32], inside: NDArray[np.bool_], rows: NDArray[np.int64], room: int, whole: int
+) -> Floats:
+    """Means round the voxels of each row from the first ``inside`` to the last, all at once; NaN elsewhere.
+
+    ``whole``: how many voxels every sphere has, 0 where they differ and are counted.
+    """
     nk, nj, ni = inside.shape
     out = np.full(inside.shape, np.nan)
     total, many = np.empty(ni), np.empty(ni, np.int64)
@@ -193,16 +225,18 @@ def _sphere_means(sums: Floats, counts: NDArray[np.int64], inside: NDArray[np.bo
             if first == last:
                 continue
             size = last - first
-            total[:size], many[:size] = 0.0, 0
+            total[:size], many[:size] = 0.0, whole
             for r in range(len(rows)):
                 at_k, at_j, half = k + rows[r, 0], j + rows[r, 1], rows[r, 2]
                 if 0 <= at_k < nk and 0 <= at_j < nj:
                     low, high = first + room - half - 1, first + room + half
                     before, until = sums[at_k, at_j, low : low + size], sums[at_k, at_j, high : high + size]
-                    without, filled = counts[at_k, at_j, low : low + size], counts[at_k, at_j, high : high + size]
                     for n in range(size):
                         total[n] += until[n] - before[n]
-                        many[n] += filled[n] - without[n]
+                    if not whole:
+                        without, filled = counts[at_k, at_j, low : low + size], counts[at_k, at_j, high : high + size]
+                        for n in range(size):
+                            many[n] += filled[n] - without[n]
             for n in range(size):
                 if inside[k, j, first + n]:
                     out[k, j, first + n] = total[n] / many[n]

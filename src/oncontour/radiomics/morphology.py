@@ -18,9 +18,10 @@ from scipy.spatial.distance import pdist
 
 from oncontour.radiomics.mesh import area_and_volume, vertices
 from oncontour.radiomics.names import tags
-from oncontour.radiomics.region import Region
+from oncontour.radiomics.region import Region, box_of
 
 Floats = NDArray[np.float64]
+Complex = NDArray[np.complex128]
 Mask = NDArray[np.bool_]
 Values = dict[str, float]
 
@@ -39,12 +40,12 @@ def shape(mask: Mask, spacing_mm: tuple[float, float, float]) -> Values:
     """The 25 features that need no intensity."""
     if not mask.any():
         return {f"morph_{name}": np.nan for name in SHAPE}
-    mask = _cropped(mask)
+    mask = mask[box_of(mask)]
     area, volume = area_and_volume(mask, spacing_mm)
-    points = vertices(mask, spacing_mm)
+    points = _outermost(vertices(mask, spacing_mm))
     hull = ConvexHull(points)
     corners = points[hull.vertices]
-    box, tight = np.ptp(corners, axis=0), _smallest_box(corners, _directions(hull))
+    box, tight = np.ptp(corners, axis=0), _smallest_box(hull)
     halves = _principal_halves(mask, spacing_mm)
     ellipsoid = enclosing_ellipsoid(corners)
     roundness = 36 * np.pi * volume**2 / area**3
@@ -77,22 +78,22 @@ def inside(region: Region, volume_mm3: float) -> Values:
     """The 4 features of how intensity lies in the structure: shift of its centre, integral, spatial autocorrelation."""
     if not region.intensity.any():
         return {f"morph_{name}": np.nan for name in INSIDE}
-    values, spacing = region.values, np.asarray(region.spacing_mm)
-    form, bright = np.argwhere(region.morphological) * spacing, np.argwhere(region.intensity) * spacing
-    total = float(values.sum())
-    shift = np.linalg.norm(form.mean(axis=0) - values @ bright / total) if total else np.nan
+    values = region.values
+    form, bright = _centre(region.morphological), _centre(np.where(region.intensity, region.image, 0.0))
+    shift = np.linalg.norm((form - bright) * region.spacing_mm) if bright is not None and form is not None else np.nan
     moran, geary = autocorrelation(region.image, region.intensity, region.spacing_mm)
     found = (shift, values.mean() * volume_mm3, moran, geary)
     return {f"morph_{name}": float(value) for name, value in zip(INSIDE, found, strict=True)}
 
 
+def _centre(weights: Floats | Mask) -> Floats | None:
+    """The mean place of an array's voxels (k, j, i) by their weights; None where these add up to 0."""
+    along = [weights.sum(axis=others) for others in ((1, 2), (0, 2), (0, 1))]
+    total = along[0].sum()
+    return np.array([line @ np.arange(len(line)) for line in along]) / total if total else None
+
+
 # ---- shape
-
-
-def _cropped(mask: Mask) -> Mask:
-    held = np.argwhere(mask)
-    low, high = held.min(axis=0), held.max(axis=0) + 1
-    return mask[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
 
 
 def _share(part: float, whole: float) -> float:
@@ -221,21 +222,23 @@ def _directions(hull: ConvexHull) -> Floats:
     return np.asarray(np.unique(np.round(normals * np.sign(lead)[:, None], 6), axis=0))
 
 
-def _smallest_box(points: Floats, normals: Floats) -> Floats:
-    """Sides of the smallest box round ``points`` that has a face along one of ``normals`` and another along an edge seen that way.
+def _smallest_box(hull: ConvexHull) -> Floats:
+    """Sides of the smallest box round a hull that has one face along one of the hull's, and another along an edge seen that way.
 
     *Differs* from the exact oriented minimum bounding box (IBSI ZH1A), which may touch with edges alone; within a few per cent of it.
     """
-    best = np.ptp(points, axis=0)
-    found: Floats = _tightest(points, normals, best)
-    return found
+    corners, number = hull.points[hull.vertices], np.empty(len(hull.points), np.int64)
+    number[hull.vertices] = np.arange(len(corners))
+    return _tightest(corners, _directions(hull), number[hull.simplices], np.ascontiguousarray(hull.equations[:, :3]))
 
 
 @njit(cache=True, nogil=True)
-def _tightest(points: Floats, normals: Floats, best: Floats) -> Any:
-    least = best[0] * best[1] * best[2]
+def _tightest(points: Floats, normals: Floats, faces: NDArray[np.int64], facing: Floats) -> Floats:
+    """Seen along a normal, the outline of the hull is among the corners that faces towards and faces away have in common."""
+    best, least = np.zeros(3), np.inf
     n = len(points)
     across, up, order = np.empty(n), np.empty(n), np.empty(2 * n, np.int64)
+    side = np.empty(n, np.uint8)
     for m in range(len(normals)):
         z = normals[m] / np.sqrt((normals[m] ** 2).sum())
         a = np.zeros(3)
@@ -243,13 +246,21 @@ def _tightest(points: Floats, normals: Floats, best: Floats) -> Any:
         x = np.cross(z, a)
         x /= np.sqrt((x**2).sum())
         y = np.cross(z, x)
-        low, high = np.inf, -np.inf
+        side[:] = 0
+        for f in range(len(faces)):
+            towards = facing[f, 0] * z[0] + facing[f, 1] * z[1] + facing[f, 2] * z[2]
+            seen = (1 if towards > -1e-6 else 0) | (2 if towards < 1e-6 else 0)
+            for c in faces[f]:
+                side[c] |= seen
+        low, high, many = np.inf, -np.inf, 0
         for p in range(n):
-            across[p] = points[p, 0] * x[0] + points[p, 1] * x[1] + points[p, 2] * x[2]
-            up[p] = points[p, 0] * y[0] + points[p, 1] * y[1] + points[p, 2] * y[2]
             depth = points[p, 0] * z[0] + points[p, 1] * z[1] + points[p, 2] * z[2]
             low, high = min(low, depth), max(high, depth)
-        outline = _outline(across, up, order)
+            if side[p] == 3:
+                across[many] = points[p, 0] * x[0] + points[p, 1] * x[1] + points[p, 2] * x[2]
+                up[many] = points[p, 0] * y[0] + points[p, 1] * y[1] + points[p, 2] * y[2]
+                many += 1
+        outline = _outline(across[:many], up[:many], order)
         for q in range(outline):
             first, second = order[q], order[(q + 1) % outline]
             c, s = across[second] - across[first], up[second] - up[first]
@@ -269,10 +280,34 @@ def _tightest(points: Floats, normals: Floats, best: Floats) -> Any:
     return best
 
 
+def _outermost(points: Floats) -> Floats:
+    """Those of ``points`` (in planes across the first axis) that are corners of the outline of their plane: the convex hull's are."""
+    points = points[np.argsort(points[:, 0], kind="stable")]
+    ends = np.concatenate([[0], np.flatnonzero(np.diff(points[:, 0])) + 1, [len(points)]])
+    return np.asarray(points[_corners(points[:, 1].copy(), points[:, 2].copy(), ends)])
+
+
+@njit(cache=True, nogil=True)
+def _corners(x: Floats, y: Floats, ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    out, order, many = np.empty(2 * len(x), np.int64), np.empty(2 * len(x), np.int64), 0
+    for n in range(len(ends) - 1):
+        size = _outline(x[ends[n] : ends[n + 1]], y[ends[n] : ends[n + 1]], order)
+        out[many : many + size] = ends[n] + order[:size]
+        many += size
+    return out[:many]
+
+
 @njit(cache=True, nogil=True)
 def _outline(x: Floats, y: Floats, order: NDArray[np.int64]) -> int:
-    """The convex hull of points in the plane into ``order``, anticlockwise; gives how many (Andrew's chains)."""
-    by_x = np.argsort(x, kind="mergesort")
+    """The convex hull of points in the plane into ``order``, anticlockwise; gives how many (Andrew's chains).
+
+    Points above each other, up to rounding, go by their height: the chains would lose a corner otherwise.
+    """
+    if len(x) == 1:
+        order[0] = 0
+        return 1
+    by_y = np.argsort(y, kind="mergesort")
+    by_x = by_y[np.argsort(np.floor(x[by_y] * 1e9 + 0.5), kind="mergesort")]
     size = 0
     for turn in range(2):
         base = size
@@ -297,34 +332,31 @@ def autocorrelation(image: Floats, mask: Mask, spacing_mm: tuple[float, float, f
 
     All pairs, exactly, in the time of a few Fourier transforms: the sum over pairs of w a b is a correlation on the grid.
     """
-    held = np.argwhere(mask)
-    if len(held) < 2:
+    count = int(mask.sum())
+    if count < 2:
         return np.nan, np.nan
-    low, high = held.min(axis=0), held.max(axis=0) + 1
-    cut = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    cut = box_of(mask)
     here = mask[cut]
     away = np.where(here, image[cut] - image[mask].mean(), 0.0)
     squares = float((away**2).sum())
     if squares <= 1e-12 * max(float((np.where(here, image[cut], 0.0) ** 2).sum()), 1e-300):
         return np.nan, np.nan
     sizes = [2 * fft.next_fast_len(n, real=True) for n in here.shape]
-    weights = _spectrum(sizes, here.shape, spacing_mm)
-    one, dev, sq = (_transform(part, sizes) for part in (here.astype(np.float64), away, away**2))
-    last = sizes[2]
-    pairs = _paired(weights, one, one, last)
-    products = _paired(weights, dev, dev, last)
-    apart = 2 * (_paired(weights, sq, one, last) - products)
-    count = len(held)
-    return count / pairs * products / squares, (count - 1) / (2 * pairs) * apart / squares
+    weights, frequencies = _weights(sizes, here.shape, spacing_mm), float(np.prod(sizes))
+    one = _transform(here.astype(np.float64), sizes)
+    pairs, crossed = _paired(weights, one, _transform(away**2, sizes)) / frequencies
+    products = _paired(weights, _transform(away, sizes), one)[0] / frequencies
+    apart = 2 * (crossed - products)
+    return float(count / pairs * products / squares), float((count - 1) / (2 * pairs) * apart / squares)
 
 
-def _transform(part: Floats, sizes: list[int]) -> NDArray[np.complex128]:
+def _transform(part: Floats, sizes: list[int]) -> Complex:
     """``fft.rfftn(part, sizes)`` in half the time: lines that are padding through and through are not transformed."""
     return np.asarray(fft.fft(fft.fft(fft.rfft(part, sizes[2], axis=2), sizes[1], axis=1), sizes[0], axis=0))
 
 
-def _spectrum(sizes: list[int], shape: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> Floats:
-    """Transform of 1 / distance over every shift that two voxels of a box of ``shape`` can have (half of the last axis).
+def _weights(sizes: list[int], shape: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> Floats:
+    """Transform of 1 / distance over every shift that two voxels of a box of ``shape`` can have, at frequencies up to half of ``sizes``.
 
     Shifts go both ways: the transform is real and even, a cosine transform of the shifts that go forward; ``sizes`` are even.
     """
@@ -334,15 +366,19 @@ def _spectrum(sizes: list[int], shape: tuple[int, ...], spacing_mm: tuple[float,
         squares.append(np.where(shift < n, (shift * step) ** 2, np.inf))
     distance = np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
     distance[0, 0, 0] = np.inf
-    forward = fft.dctn(1 / distance, type=1)
-    for axis in (0, 1):
-        back = np.flip(np.take(forward, range(1, forward.shape[axis] - 1), axis), axis)
-        forward = np.concatenate([forward, back], axis)
-    return np.asarray(forward)
+    return np.asarray(fft.dctn(1 / distance, type=1))
 
 
-def _paired(weights: Floats, a: NDArray[np.complex128], b: NDArray[np.complex128], last: int) -> float:
-    """The sum over all shifts of weight times correlation of a and b, from their half spectra (``last``: length of the halved axis)."""
-    power = weights * (a.real * b.real + a.imag * b.imag)
-    twice = 2 * power.sum() - power[..., 0].sum() - power[..., -1].sum()
-    return float(twice / (weights.shape[0] * weights.shape[1] * last))
+@njit(cache=True, nogil=True)
+def _paired(weights: Floats, a: Complex, b: Complex) -> Floats:
+    """The sums over all frequencies of weight times a and a, and of weight times a and b, from their half spectra."""
+    out = np.zeros(2)
+    nk, nj, ni = a.shape
+    for k in range(nk):
+        for j in range(nj):
+            weight, one, other = weights[min(k, nk - k), min(j, nj - j)], a[k, j], b[k, j]
+            for i in range(ni):
+                share = weight[i] if i in (0, ni - 1) else 2 * weight[i]
+                out[0] += share * (one[i].real * one[i].real + one[i].imag * one[i].imag)
+                out[1] += share * (one[i].real * other[i].real + one[i].imag * other[i].imag)
+    return out

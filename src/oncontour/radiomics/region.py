@@ -9,7 +9,7 @@ come out (IBSI 2.5): the *morphological* one is the shape; the *intensity* one i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -84,6 +84,16 @@ class Region:
         """Intensities of the intensity mask, in the order of the array."""
         return self.image[self.intensity]
 
+    def seen(self, response: Volume) -> Region:
+        """The same region on another image of the same voxels, such as a filter's response: what is left out is decided by the first."""
+        return replace(self, image=interpolate(response, self.geometry, "linear"))
+
+
+def box_of(mask: Mask) -> tuple[slice, slice, slice]:
+    """The smallest box (k, j, i) that holds all of a mask that is not empty."""
+    k, j, i = (np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
+    return slice(int(k[0]), int(k[-1]) + 1), slice(int(j[0]), int(j[-1]) + 1), slice(int(i[0]), int(i[-1]) + 1)
+
 
 def prepare(image: Volume, mask: Volume, processing: Processing, grid: Geometry | None = None) -> Region:
     """The region of ``mask`` (bool or coverage, on any grid) in ``image`` (three axes).
@@ -119,24 +129,26 @@ def resegment(image: Floats, inside: Mask, processing: Processing) -> Mask:
     return kept
 
 
-def interpolate(volume: Volume, grid: Geometry, kind: Literal["linear", "cubic"], fill: float = np.nan) -> Floats:
-    """``volume`` at the voxels of ``grid`` without any blur, float64; ``fill`` beyond its edge (half a voxel past the outermost centres).
+def interpolate(volume: Volume, grid: Geometry, kind: Literal["linear", "cubic"], fill: float | None = np.nan) -> Floats:
+    """``volume`` at the voxels of ``grid`` without any blur, float64; ``fill`` beyond its edge (half a voxel past the outermost centres),
+    None for the nearest voxel.
 
     Cubic is the interpolating cubic spline. *Differs* from ``Volume.to``, which blurs before coarsening: IBSI does not.
     """
     matrix = volume.geometry.inverse @ grid.affine
     if copy_moves(matrix) is not None:  # voxel by voxel: nothing to interpolate
-        return np.asarray(_as_float(volume).to(grid, fill=fill).array)
+        return np.asarray(_as_float(volume).to(grid, fill=fill or 0.0).array)
     low, high = _reach(matrix, grid.shape, volume.geometry.shape)
     if (high <= low).any():
-        return np.full(grid.shape, fill)
+        return np.full(grid.shape, np.nan if fill is None else fill)
     source = volume.array[low[0] : high[0], low[1] : high[1], low[2] : high[2]].astype(np.float64)
     linear, offset = matrix[:3, :3], matrix[:3, 3] - low
     along = np.diag(linear)
     straight = np.abs(linear - np.diag(along)).max() < 1e-9
     order = 3 if kind == "cubic" else 1
     out = ndimage.affine_transform(source, along if straight else linear, offset, grid.shape, order=order, mode="nearest")
-    out[~_within(matrix, grid.shape, volume.geometry.shape)] = fill
+    if fill is not None:
+        out[~_within(matrix, grid.shape, volume.geometry.shape)] = fill
     return np.asarray(out)
 
 

@@ -10,10 +10,10 @@ and extent j (length, size, distance, dependence). ``emphases`` reads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import product
+from functools import cache, cached_property
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 
 from oncontour.errors import ConfigError
 from oncontour.radiomics import texture_loops as loops
+from oncontour.radiomics.discretise import MAX_LEVELS
 from oncontour.radiomics.names import DIRECTED, UNDIRECTED, tags
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
 Values = dict[str, float]
 
 Step = tuple[int, int, int]
@@ -39,42 +41,70 @@ _EXTENT_NAMES = {
     "dzm": ("sde", "lde", "lgze", "hgze", "sdlge", "sdhge", "ldlge", "ldhge", "zdnu", "z_perc", "zd_var", "zd_entr"),
     "ngl": ("lde", "hde", "lgce", "hgce", "ldlge", "ldhge", "hdlge", "hdhge", "dcnu", "dc_perc", "dc_var", "dc_entr"),
 }
-
-
+_DIRECTED = ("cm", "rlm")
+_UNDIRECTED = ("szm", "dzm", "ngt", "ngl")
 _COOCCURRENCE = tags("cm")
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Consecutive voxels of a flat array, from each of ``starts`` up to, not including, ``stops``; in rising order."""
+
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, inside: NDArray[np.bool_]) -> Spans:
+        """Of a flat mask that begins and ends outside."""
+        edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+        return cls(edges[::2], edges[1::2])
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @cached_property
+    def voxels(self) -> int:
+        return int((self.stops - self.starts).sum())
+
+    def part(self, start: int, stop: int) -> Spans:
+        return Spans(self.starts[start:stop], self.stops[start:stop])
 
 
 @dataclass(frozen=True, eq=False)
 class Grey:
     """A region's grey levels as the loops want them: padded by one and flat, 0 outside.
 
-    ``levels`` (k, j, i) int32 with 0 outside the intensity mask; ``morphological`` the bool mask whose border zones are measured from.
+    ``levels`` (k, j, i) whole numbers up to MAX_LEVELS, with 0 outside the intensity mask; ``morphological`` the bool mask whose border
+    zones are measured from. Raises ConfigError for other levels: sums of neighbours and counts would overflow.
     """
 
-    levels: NDArray[np.int32]
+    levels: NDArray[np.integer]
     morphological: NDArray[np.bool_]
 
-    @cached_property
-    def padded(self) -> NDArray[np.int32]:
-        return np.pad(np.ascontiguousarray(self.levels, np.int32), 1)
+    def __post_init__(self) -> None:
+        low, high = int(self.levels.min(initial=0)), int(self.levels.max(initial=0))
+        if low < 0 or high > MAX_LEVELS:
+            raise ConfigError(f"grey levels lie between 0 (outside) and {MAX_LEVELS}, not {low} and {high}", hint="take wider bins")
 
     @cached_property
-    def flat(self) -> NDArray[np.int32]:
-        return self.padded.ravel()
+    def flat(self) -> NDArray[np.uint16]:
+        return _padded(self.levels, np.uint16)
 
     @cached_property
-    def voxels(self) -> NDArray[np.int64]:
-        return np.flatnonzero(self.flat)
+    def spans(self) -> Spans:
+        return Spans.of(self.flat > 0)
 
     @cached_property
     def slices(self) -> NDArray[np.int64]:
-        """For each voxel the number of its slice, counting slices that hold any."""
-        return np.unique(self.voxels // self._plane, return_inverse=True)[1].astype(np.int64)
+        """For each span the number of its slice, counting slices that hold any."""
+        plane = self.spans.starts // self.plane
+        return (np.cumsum(np.diff(plane, prepend=plane[:1]) > 0)).astype(np.int64)
 
     @cached_property
-    def in_slice(self) -> NDArray[np.int64]:
-        """Voxels of each slice that holds any."""
-        return np.bincount(self.slices) if len(self.voxels) else np.empty(0, np.int64)
+    def by_slice(self) -> list[Spans]:
+        """The spans of one slice after the other, of those that hold any."""
+        ends = np.searchsorted(self.slices, np.arange(self.slices[-1] + 2)) if len(self.spans) else [0]
+        return [self.spans.part(a, b) for a, b in pairwise(ends)]
 
     @cached_property
     def highest(self) -> int:
@@ -82,22 +112,30 @@ class Grey:
         return int(self.flat.max(initial=0))
 
     @property
-    def _plane(self) -> int:
-        return int(self.padded.shape[1]) * int(self.padded.shape[2])
+    def row(self) -> int:
+        return int(self.levels.shape[2]) + 2
+
+    @property
+    def plane(self) -> int:
+        return (int(self.levels.shape[1]) + 2) * self.row
 
     def offsets(self, steps: Iterable[Step]) -> NDArray[np.int64]:
         """(k, j, i) steps as steps in the flat array."""
-        row = self.padded.shape[2]
-        return np.array([k * self._plane + j * row + i for k, j, i in steps], np.int64)
+        return np.array([k * self.plane + j * self.row + i for k, j, i in steps], np.int64)
 
-    def by_slice(self) -> Iterator[NDArray[np.int64]]:
-        """The voxels of one slice after the other."""
-        yield from np.split(self.voxels, np.cumsum(self.in_slice)[:-1])
-
-    def distance(self, slicewise: bool) -> NDArray[np.int32]:
+    def distance(self, slicewise: bool) -> NDArray[np.uint16]:
         """Flat city-block distance of each voxel from the border of the morphological mask; 1 at the border (IBSI 3.9)."""
-        steps: NDArray[np.int32] = loops.border_distance(np.pad(self.morphological, 1), slicewise)
-        return steps.ravel()
+        held = Spans.of(_padded(self.morphological, np.bool_))
+        strides = np.array([self.row] if slicewise else [self.row, self.plane])
+        steps: NDArray[np.uint16] = loops.border_distance(held.starts, held.stops, len(self.flat), strides)
+        return steps
+
+
+def _padded(array: Array, kind: type[np.generic]) -> Array:
+    """Flat, with one voxel of 0 all round."""
+    out = np.zeros([n + 2 for n in array.shape], kind)
+    out[1:-1, 1:-1, 1:-1] = array
+    return out.ravel()
 
 
 def texture(grey: Grey, families: Sequence[str], aggregations: Sequence[str]) -> Values:
@@ -110,72 +148,67 @@ def texture(grey: Grey, families: Sequence[str], aggregations: Sequence[str]) ->
     if unknown:
         raise ConfigError(f"there is no aggregation {unknown[0]!r}; there are {', '.join(DIRECTED)}")
     out: Values = {}
-    if "cm" in families:
-        out |= _named("cm", _directed(_pairs, _cooccurrence, grey, aggregations))
-    if "rlm" in families:
-        out |= _named("rlm", _directed(_runs, _run_features, grey, aggregations))
-    plain = [name for name in UNDIRECTED if any(a.rpartition("_")[0] == name for a in aggregations)]
-    for name in plain:
-        found = _undirected(grey, name, families)
-        for family in ("szm", "dzm", "ngt", "ngl"):
-            if family in families:
-                out |= {f"{family}_{tag}_{name}": value for tag, value in found[family].items()}
+    directed = [family for family in _DIRECTED if family in families]
+    if directed:
+        found = _directed(grey, directed, aggregations)
+        out |= {f"{family}_{tag}_{name}": value for family in directed for name in found for tag, value in found[name][family].items()}
+    for name in UNDIRECTED:
+        if any(a.rpartition("_")[0] == name for a in aggregations):
+            for family, values in _undirected(grey, name, families).items():
+                out |= {f"{family}_{tag}_{name}": value for tag, value in values.items()}
     return out
 
 
-# ---- aggregation
-
-Count = Callable[[Grey, Array, Array], Array]
-Read = Callable[[Array, int, int], Values]
-"""(matrix, voxels it was counted on, grey levels of the region) -> features."""
+# ---- families with directions (IBSI 3.6, 3.7) and their aggregation (3.6.1, 3.7.1)
 
 
-def _directed(count: Count, read: Read, grey: Grey, aggregations: Sequence[str]) -> dict[str, Values]:
-    """Features for each aggregation of a family with directions (IBSI 3.6.1, 3.7.1)."""
-    out: dict[str, Values] = {}
-    whole, levels = len(grey.voxels), grey.highest
+def _directed(grey: Grey, families: Sequence[str], aggregations: Sequence[str]) -> dict[str, dict[str, Values]]:
+    """Aggregation -> family -> features. Both families are read from one count of what lies one step before each voxel."""
+    out: dict[str, dict[str, Values]] = {}
     if any(name.startswith("3D") for name in aggregations):
-        matrices = count(grey, grey.voxels, grey.offsets(DIRECTIONS))
-        if "3D_avg" in aggregations:
-            out["3D_avg"] = _mean([read(matrix, whole, levels) for matrix in matrices])
+        merged = "3D_avg" not in aggregations
+        tables = _count(grey, grey.spans, DIRECTIONS, merged)
+        if not merged:
+            out["3D_avg"] = _means([_read(table, 1, grey.highest, families) for table in tables])
         if "3D_comb" in aggregations:
-            out["3D_comb"] = read(matrices.sum(axis=0), whole * len(matrices), levels)
+            out["3D_comb"] = _read(tables.sum(axis=0), len(DIRECTIONS), grey.highest, families)
     flat = [name for name in aggregations if name.startswith("2")]
     if flat:
-        out |= _slice_by_slice(count, read, grey, flat)
-    return out
+        out |= _slice_by_slice(grey, families, flat)
+    return {name: out[name] for name in aggregations}
 
 
-def _slice_by_slice(count: Count, read: Read, grey: Grey, aggregations: Sequence[str]) -> dict[str, Values]:
+def _slice_by_slice(grey: Grey, families: Sequence[str], aggregations: Sequence[str]) -> dict[str, dict[str, Values]]:
     """The four aggregations of matrices that stay in their slice; only one slice's matrices and their sum are held."""
-    offsets = grey.offsets([step for step in DIRECTIONS if step[0] == 0])
-    whole, levels = len(grey.voxels), grey.highest
-    each: list[Values] = []
-    merged: list[Values] = []
-    total = np.zeros_like(count(grey, grey.voxels[:0], offsets), dtype=np.int64)
-    for voxels in grey.by_slice() if whole else ():
-        matrices = count(grey, voxels, offsets)
-        total += matrices
+    steps = [step for step in DIRECTIONS if step[0] == 0]
+    each: list[dict[str, Values]] = []
+    merged: list[dict[str, Values]] = []
+    total = _count(grey, grey.spans.part(0, 0), steps, merged=False)
+    for spans in grey.by_slice:
+        tables = _count(grey, spans, steps, merged=False)
+        total += tables
         if "2D_avg" in aggregations:
-            each += [read(matrix, len(voxels), levels) for matrix in matrices]
+            each += [_read(table, 1, grey.highest, families) for table in tables]
         if "2D_comb" in aggregations:
-            merged.append(read(matrices.sum(axis=0), len(voxels) * len(offsets), levels))
-    empty = read(total[0] * 0, 0, levels)
-    out = {}
-    for name in aggregations:
-        if name == "2D_avg":
-            out[name] = _mean(each or [empty])
-        elif name == "2D_comb":
-            out[name] = _mean(merged or [empty])
-        elif name == "2_5D_avg":
-            out[name] = _mean([read(matrix, whole, levels) for matrix in total])
-        else:
-            out[name] = read(total.sum(axis=0), whole * len(offsets), levels)
-    return out
+            merged.append(_read(tables.sum(axis=0), len(steps), grey.highest, families))
+    empty = _read(total[0] * 0, 1, grey.highest, families)
+    made: dict[str, Callable[[], dict[str, Values]]] = {
+        "2D_avg": lambda: _means(each or [empty]),
+        "2D_comb": lambda: _means(merged or [empty]),
+        "2_5D_avg": lambda: _means([_read(table, 1, grey.highest, families) for table in total]),
+        "2_5D_comb": lambda: _read(total.sum(axis=0), len(steps), grey.highest, families),
+    }
+    return {name: made[name]() for name in aggregations}
+
+
+def _means(found: Sequence[dict[str, Values]]) -> dict[str, Values]:
+    return {family: _mean([one[family] for one in found]) for family in found[0]}
 
 
 def _mean(rows: Sequence[Values]) -> Values:
     """Feature by feature the mean over ``rows`` that define it; NaN where none does."""
+    if len(rows) == 1:
+        return rows[0]
     table = np.array([list(row.values()) for row in rows])
     known = np.isfinite(table)
     count = known.sum(axis=0)
@@ -184,20 +217,36 @@ def _mean(rows: Sequence[Values]) -> Values:
     return dict(zip(rows[0], means.tolist(), strict=True))
 
 
-def _named(family: str, found: dict[str, Values]) -> Values:
-    return {f"{family}_{tag}_{ending}": value for ending, values in found.items() for tag, value in values.items()}
+def _count(grey: Grey, spans: Spans, steps: Sequence[Step], merged: bool) -> Counts:
+    """(steps, or 1 if ``merged``, levels + 1, levels + 1 + longest): ``texture_loops.pairs_and_runs`` of ``spans``."""
+    tables, levels, longest = 1 if merged else len(steps), grey.highest, max(grey.levels.shape)
+    if not len(spans):
+        return np.zeros((tables, levels + 1, levels + 1 + longest), np.int64)
+    table_of = np.zeros(len(steps), np.int64) if merged else np.arange(len(steps))
+    counts = loops.pairs_and_runs(grey.flat, spans.starts, spans.stops, grey.offsets(steps), table_of, tables, levels, longest)
+    return np.asarray(counts, np.int64)
+
+
+def _read(table: Counts, steps: int, levels: int, families: Sequence[str]) -> dict[str, Values]:
+    """Features of ``families`` of one of ``_count``'s tables, or of a sum of some, that was counted along ``steps`` directions a voxel."""
+    out = {}
+    counts = table[1:]
+    following = counts[:, levels + 1 :]
+    if "cm" in families:
+        one_way = counts[:, 1 : levels + 1].copy()
+        np.fill_diagonal(one_way, one_way.diagonal() + following.sum(axis=1))
+        out["cm"] = _cooccurrence(one_way + one_way.T, levels)
+    if "rlm" in families:
+        at_least = np.column_stack([counts.sum(axis=1) - following.sum(axis=1), following])
+        at_least[:, :-1] -= at_least[:, 1:].copy()
+        out["rlm"] = _table(at_least, int(counts.sum()), "rlm")
+    return out
 
 
 # ---- co-occurrence (IBSI 3.6)
 
 
-def _pairs(grey: Grey, voxels: Array, offsets: Array) -> Array:
-    """(directions, levels, levels) symmetric co-occurrence counts."""
-    one_way: Array = loops.cooccurrence(grey.flat, voxels, offsets, max(grey.highest, 1))
-    return one_way + one_way.transpose(0, 2, 1)
-
-
-def _cooccurrence(counts: Array, _voxels: int, levels: int) -> Values:
+def _cooccurrence(counts: Counts, levels: int) -> Values:
     """The 25 features of one symmetric matrix of counts (IBSI 3.6.2 to 3.6.26); NaN for an empty one.
 
     Correlation is NaN where all pairs have one level, and so is the first measure of information correlation.
@@ -304,16 +353,6 @@ def emphases(level: Array, extent: Array, count: Array, voxels: int, names: Sequ
     return {name: float(value) for name, value in zip(order, values, strict=True)}
 
 
-def _runs(grey: Grey, voxels: Array, offsets: Array) -> Array:
-    longest = max(grey.levels.shape)
-    counts: Array = loops.runs(grey.flat, voxels, offsets, max(grey.highest, 1), longest)
-    return counts
-
-
-def _run_features(counts: Array, voxels: int, _levels: int) -> Values:
-    return _table(counts, voxels, "rlm")
-
-
 def _table(counts: Array, voxels: int, family: str) -> Values:
     """Features of a matrix (level - 1, extent - 1) of counts."""
     row, column = np.nonzero(counts)
@@ -325,30 +364,50 @@ def _table(counts: Array, voxels: int, family: str) -> Values:
 
 def _undirected(grey: Grey, aggregation: str, families: Sequence[str]) -> dict[str, Values]:
     """Features of the families without directions that are asked for, for "2D", "2_5D" or "3D" (IBSI 3.8.1)."""
-    flat = aggregation != "3D"
-    offsets = grey.offsets([step for step in AROUND if not (flat and step[0])])
-    rows = grey.slices if aggregation == "2D" else np.zeros(len(grey.voxels), np.int64)
-    sizes = grey.in_slice if aggregation == "2D" else np.array([len(grey.voxels)])
+    asked = [family for family in _UNDIRECTED if family in families]
+    if not len(grey.spans):
+        return {family: _EMPTY[family]() for family in asked}
+    flat, each_slice = aggregation != "3D", aggregation == "2D"
+    spans = grey.spans
+    rows = grey.slices if each_slice else np.zeros(len(spans), np.int64)
+    sizes = [part.voxels for part in grey.by_slice] if each_slice else [spans.voxels]
     out: dict[str, Values] = {}
-    if "szm" in families or "dzm" in families:
-        found = loops.zones(grey.flat, grey.voxels, offsets, grey.distance(flat))
-        row = rows[np.searchsorted(grey.voxels, found[:, 3])]
+    if {"szm", "dzm", "ngl"} & {*asked}:
+        steps = DIRECTIONS[:4] if flat else DIRECTIONS
+        before, number = loops.alike(grey.flat, spans.starts[0], spans.stops[-1], grey.offsets(steps))
+    if "szm" in asked or "dzm" in asked:
+        distance = grey.distance(flat) if "dzm" in asked else grey.flat
+        found = loops.zones(grey.flat, spans.starts, spans.stops, grey.offsets(steps), before, distance, _one_of_each())
+        row = rows[np.searchsorted(spans.starts, found[:, 3], "right") - 1]
+        parts = [found[row == n] for n in range(len(sizes))] if each_slice else [found]
         for family, column in (("szm", 1), ("dzm", 2)):
-            each = [_zone_features(found[row == n], column, int(size), family) for n, size in enumerate(sizes)]
-            out[family] = _mean(each or [_zone_features(found[:0], column, 0, family)])
-    if "ngt" in families or "ngl" in families:
-        counted, differences, dependence = loops.neighbourhoods(
-            grey.flat, grey.voxels, rows, offsets, max(grey.highest, 1), max(len(sizes), 1)
-        )
-        out["ngt"] = _mean([_tone_difference(n, s) for n, s in zip(counted, differences, strict=True)])
-        out["ngl"] = _mean([_dependence(matrix) for matrix in dependence])
+            if family in asked:
+                out[family] = _mean([_zone_features(part, column, size, family) for part, size in zip(parts, sizes, strict=True)])
+    if "ngt" in asked:
+        columns = grey.offsets([(k, j, 0) for k, j in product((0,) if flat else (-1, 0, 1), (-1, 0, 1))])
+        around = loops.surroundings(grey.flat, spans.starts[0], spans.stops[-1], columns)
+        counted = loops.tones(grey.flat, spans.starts, spans.stops, rows, around, grey.highest, len(sizes))
+        out["ngt"] = _mean([_tone_difference(n, s) for n, s in zip(*counted, strict=True)])
+    if "ngl" in asked:
+        most = 8 if flat else 26
+        counts = loops.dependence(grey.flat, spans.starts, spans.stops, rows, number, grey.highest, len(sizes), most)
+        out["ngl"] = _mean([_dependence(matrix) for matrix in counts])
     return out
+
+
+@cache
+def _one_of_each() -> NDArray[np.uint16]:
+    """``texture_loops.representatives`` of the voxels one of DIRECTIONS before a voxel."""
+    apart = np.abs(np.array(DIRECTIONS)[:, None] - np.array(DIRECTIONS)).max(axis=2)
+    one: NDArray[np.uint16] = loops.representatives(((apart <= 1) << np.arange(len(DIRECTIONS))).sum(axis=1).astype(np.uint16))
+    return one
 
 
 def _zone_features(found: Array, column: int, voxels: int, family: str) -> Values:
     """``found`` as ``texture_loops.zones`` gives it; ``column`` 1 for sizes, 2 for distances."""
-    both, count = np.unique(found[:, [0, column]], axis=0, return_counts=True)
-    return emphases(both[:, 0], both[:, 1], count, voxels, _EXTENT_NAMES[family])
+    wide = int(found[:, column].max(initial=0)) + 1
+    both, count = np.unique(found[:, 0] * wide + found[:, column], return_counts=True)
+    return emphases(both // wide, both % wide, count, voxels, _EXTENT_NAMES[family])
 
 
 def _dependence(counts: Array) -> Values:
@@ -379,3 +438,12 @@ def _tone_difference(counted: Array, differences: Array) -> Values:
     strength = (both * steps).sum() / differing if differing > 0 else 0.0
     values = (1 / weighted if weighted > 0 else 1e6, contrast, weighted / spread if spread > 0 else 0.0, complexity, strength)
     return dict(zip(names, map(float, values), strict=True))
+
+
+_EMPTY: dict[str, Callable[[], Values]] = {
+    "szm": lambda: _zone_features(np.empty((0, 4), np.int64), 1, 0, "szm"),
+    "dzm": lambda: _zone_features(np.empty((0, 4), np.int64), 2, 0, "dzm"),
+    "ngt": lambda: _tone_difference(np.empty(0), np.empty(0)),
+    "ngl": lambda: _dependence(np.zeros((1, 1), np.int64)),
+}
+"""What a family gives for a region without voxels: NaN by name."""

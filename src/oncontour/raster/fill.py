@@ -10,16 +10,14 @@ from numpy.typing import NDArray
 from oncontour.core.contours import Contours, Slices
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
-from oncontour.errors import ConfigError, LimitError
+from oncontour.errors import ConfigError
+from oncontour.raster.coverage import Coverage, plane_coverage
 from oncontour.raster.planes import Planes, sort_into_planes
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Coverage = NDArray[np.float32]
 _NOTHING = 1e-4
 """Share of a voxel's thickness below which a slab does not reach it, and above one minus which it fills it."""
 _MOST_FINE = 6
-_MOST_ROWS = 4096
 
 
 def rasterise(contours: Contours, geometry: Geometry, *, slices: Slices | None = None, slab_mm: float | None = None) -> Volume:
@@ -44,35 +42,6 @@ def fill(contours: Contours, geometry: Geometry, *, slices: Slices | None = None
     for (low, high), part in _boxes(contours, geometry, slices, slab_mm):
         out[low[0] : high[0], low[1] : high[1], low[2] : high[2]] = part >= 0.5
     return Volume(out, geometry)
-
-
-def plane_coverage(points: Floats, starts: Ints, first: tuple[int, int], shape: tuple[int, int]) -> Coverage:
-    """Share of each pixel inside the polygons of one plane, points (n, 2) as (row, column), by even-odd: exact whatever crosses what.
-
-    The pixels are ``shape`` from ``first`` (row, column) on. Raises LimitError where so many outlines cross or crowd within a pixel that
-    filling would take more than ``kernels.MOST_STEPS`` and MOST_STEPS_A_PIECE for each piece of outline in a row of pixels.
-    """
-    from oncontour.raster import kernels
-
-    image, done = kernels.coverage(np.ascontiguousarray(points), starts, *first, *shape)
-    if not done:
-        raise LimitError(
-            f"the {len(starts) - 1} outlines of one plane, of {len(points)} points, lie so thick over each other that filling them takes"
-            f" more than {kernels.MOST_STEPS} steps",
-            hint="leave the structure out, or draw it again with fewer outlines over each other",
-        )
-    return image
-
-
-def plane_area(points: Floats, starts: Ints) -> float:
-    """What polygons of one plane, points (n, 2), enclose by even-odd: of a figure of eight both lobes, of outline and hole the wall."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    extent = high - low
-    if not extent.min() > 0:
-        return 0.0
-    rows = int(np.clip(len(points) // 4, 1, _MOST_ROWS))
-    scaled = (points - low) / extent * [rows, 1] - 0.5
-    return float(plane_coverage(scaled, starts, (0, 0), (rows, 1)).sum(dtype=np.float64) * extent.prod() / rows)
 
 
 Box = tuple[tuple[int, ...], tuple[int, ...]]
@@ -171,7 +140,7 @@ def _corners(planes: Planes, plane: int) -> Floats:
 
 def _oblique(planes: Planes, geometry: Geometry, box: Box) -> Coverage:
     """Each plane drawn at sub-voxel pixels, then read by every sub-voxel sample that falls into its slab."""
-    from oncontour.raster import kernels
+    from oncontour.raster import fill_loops
 
     low, high = box
     spacing = np.asarray(geometry.spacing_mm)
@@ -179,7 +148,7 @@ def _oblique(planes: Planes, geometry: Geometry, box: Box) -> Coverage:
     pixel = float(spacing.min()) / 4
     cropped = geometry.crop(low, high)
     out = np.zeros(cropped.shape, np.float32)
-    upright = _in_plane(planes.normal, geometry)
+    upright = in_plane(planes.normal, geometry)
     seen = cropped.pad((1, 1, 1), (1, 1, 1)).corners_mm @ upright.T / pixel
     along = np.append(planes.normal @ cropped.affine[:3, :3], planes.normal @ cropped.affine[:3, 3])
     for plane in range(len(planes)):
@@ -194,7 +163,7 @@ def _oblique(planes: Planes, geometry: Geometry, box: Box) -> Coverage:
         to_image = np.concatenate([upright @ cropped.affine[:3, :3], (upright @ cropped.affine[:3, 3])[:, None]], axis=1) / pixel
         to_image[:, 3] -= corner
         slab = planes.slabs_mm[plane]
-        kernels.add_slab(out, image, along, slab[0], slab[1], to_image, np.array(reach[0]), np.array(reach[1]), fine)
+        fill_loops.add_slab(out, image, along, slab[0], slab[1], to_image, np.array(reach[0]), np.array(reach[1]), fine)
     return np.clip(out, 0, 1, out=out)
 
 
@@ -202,8 +171,8 @@ def _span(voxels: Floats) -> tuple[Floats, Floats]:
     return voxels.min(axis=0), voxels.max(axis=0)
 
 
-def _in_plane(normal: Floats, geometry: Geometry) -> Floats:
-    """(2, 3) two unit directions across ``normal``, the first near a grid axis."""
+def in_plane(normal: Floats, geometry: Geometry) -> Floats:
+    """(2, 3) two unit directions across ``normal``, the first near a grid axis: along it where that lies in the plane."""
     axis = geometry.axes[int(np.abs(geometry.axes @ normal).argmin())]
     first = axis - (axis @ normal) * normal
     first /= np.linalg.norm(first)

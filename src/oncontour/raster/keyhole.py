@@ -13,7 +13,7 @@ Ints = NDArray[np.int64]
 
 def join_holes(points: Floats, starts: Ints) -> tuple[Floats, Ints]:
     """The loops of one plane, points (n, 2) and starts, with every hole spliced into the loop that it lies in. Holes run the other way
-    round than outlines, as ``kernels.marching_squares`` leaves them.
+    round than outlines, as ``trace_loops.marching_squares`` leaves them.
 
     From the hole's last column a channel runs along its row to the nearest edge beyond: that of its outline, or of a hole already joined
     to it. Loops within holes stay loops of their own.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from oncontour.core.contours import Contours, Slices
 from oncontour.core.geometry import ON_GRID_MM, Geometry
-from oncontour.errors import LimitError, StructureError
+from oncontour.errors import StructureError
+from oncontour.raster.overlap import Meeting, hole_or_beside, overlapping
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -32,11 +33,6 @@ _DRAWN_ON = 0.75
 second one where its slices are half as far apart again, two of three such contours."""
 _ROUNDED = 0.06
 """Part of the slice spacing that a contour may lie off its slice."""
-_THINNEST_WALL_MM = 1.0
-"""An outline nearer than this to the one round it, on average, is that one drawn twice and not its hole."""
-_PROBES = 1000
-MAX_PAIRS = 10_000
-"""Contours of different heights over each other, of one structure: pairs that are looked at to tell which belong together."""
 _TELLING = 1e-4
 """Signed area, as part of the square of how far the polygons reach, below which rounding may have turned its direction."""
 _PARALLEL = np.cos(np.deg2rad(1.0))
@@ -112,7 +108,7 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
 
     heads = _plane_heads(offset[order], on)
     planes = _middles(offset[order], heads)
-    meeting = _Meeting()
+    meeting = Meeting()
     if on is not None:
         heads = _one_a_slice(heads, planes, on, flat, len(order), meeting)
         planes = _middles(offset[order], heads)
@@ -121,7 +117,7 @@ def sort_into_planes(contours: Contours, grid: Geometry, slices: Slices | None =
 
     def overlap(plane: int) -> bool:
         here, following = ([flat(n) for n in range(*ends[p : p + 2])] for p in (plane, plane + 1))
-        return any(_overlap(a, b) for a, b in meeting.pairs(here, following))
+        return any(overlapping(a, b) for a, b in meeting.pairs(here, following))
 
     alone = slices is not None and stands_alone(contours, slices)
     slabs, gaps = slabs_of(planes, on, slab_mm, single, overlap, alone=alone)
@@ -145,9 +141,9 @@ def gaps_of(contours: Contours) -> Gaps:
 
 def area_vectors(points: Floats, starts: Ints) -> Floats:
     """(polygons, 3) normal of each polygon times its signed area (Newell 1972): lobes that run the other way round count against it."""
-    from oncontour.raster import kernels
+    from oncontour.raster import fill_loops
 
-    return kernels.area_vectors(np.ascontiguousarray(points, np.float64), starts)
+    return fill_loops.area_vectors(np.ascontiguousarray(points, np.float64), starts)
 
 
 def offsets_along(points: Floats, starts: Ints, normal: Floats) -> tuple[Floats, Floats]:
@@ -202,7 +198,7 @@ def _plane_heads(sorted_offsets: Floats, slices: Floats | None) -> Ints:
     return np.array(heads, dtype=np.int64)
 
 
-def _one_a_slice(heads: Ints, planes: Floats, slices: Floats, flat: Callable[[int], Floats], count: int, meeting: _Meeting) -> Ints:
+def _one_a_slice(heads: Ints, planes: Floats, slices: Floats, flat: Callable[[int], Floats], count: int, meeting: Meeting) -> Ints:
     """``heads`` without those of planes that lie on the same slice as the plane before: outline and hole of one slice are one plane,
     however they were rounded, else each would take half of the slab and the hole be solid. Planes whose outlines are the same or cross stay
     apart: as one plane they would erase each other. What was drawn on other slices stays as it is: several of its planes may lie near one
@@ -216,7 +212,7 @@ def _one_a_slice(heads: Ints, planes: Floats, slices: Floats, flat: Callable[[in
     again_followed = zip(np.append(False, shared), np.append(shared, False), strict=True)
     for head, end, (again, followed) in zip(heads, np.append(heads[1:], count), again_followed, strict=True):
         here = [flat(n) for n in range(head, end)] if again or followed else []
-        if again and all(_hole_or_beside(a, b) for a, b in meeting.pairs(before, here)):
+        if again and all(hole_or_beside(a, b) for a, b in meeting.pairs(before, here)):
             before += here
         else:
             kept.append(int(head))
@@ -235,77 +231,6 @@ def together(offsets: Floats, slices: Floats | None) -> Ints:
     out = np.empty(len(offsets), np.int64)
     out[order] = np.repeat(number, np.diff(np.append(heads, len(order))))
     return out
-
-
-def _hole_or_beside(a: Floats, b: Floats) -> bool:
-    """Whether XOR of two outlines (n, 2) is what was drawn: one is a hole of the other, or they have no more than edges in common."""
-    (a_in, a_out), (b_in, b_out) = _sides(a, b), _sides(b, a)
-    if not a_in and not b_in:
-        return a_out and b_out
-    if not a_out and not b_in:
-        return _is_hole(a, b)
-    return not b_out and not a_in and _is_hole(b, a)
-
-
-def _overlap(a: Floats, b: Floats) -> bool:
-    """Whether two outlines (n, 2) have more than their edges in common."""
-    (a_in, a_out), (b_in, b_out) = _sides(a, b), _sides(b, a)
-    return a_in or b_in or not (a_out and b_out)
-
-
-class _Meeting:
-    """Pairs of outlines (n, 2) whose boxes meet, in all that is asked of one structure no more than MAX_PAIRS (else LimitError)."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def pairs(self, these: Sequence[Floats], those: Sequence[Floats]) -> Iterator[tuple[Floats, Floats]]:
-        """Each of these with each of those where the two may have points in common."""
-        low, high = (np.array([fold(polygon, axis=0) for polygon in those]) for fold in (np.min, np.max))
-        for one in these:
-            for n in np.flatnonzero(((one.min(axis=0) <= high) & (one.max(axis=0) >= low)).all(axis=1)).tolist():
-                self.seen += 1
-                if self.seen > MAX_PAIRS:
-                    raise LimitError(
-                        f"more than {MAX_PAIRS} pairs of contours lie over each other, {SAME_PLANE_MM} mm and more apart: "
-                        "which are outline and hole is not looked at"
-                    )
-                yield one, those[n]
-
-
-def _is_hole(inner: Floats, outer: Floats) -> bool:
-    """Whether what lies between the two is a wall: half of the whole, or _THINNEST_WALL_MM thick on average."""
-    from oncontour.raster.fill import plane_area
-
-    within, whole = (plane_area(polygon, np.array([0, len(polygon)])) for polygon in (inner, outer))
-    length = float(np.linalg.norm(np.roll(outer, -1, axis=0) - outer, axis=1).sum())
-    return within <= whole / 2 or whole - within >= _THINNEST_WALL_MM * length
-
-
-def _sides(outline: Floats, polygon: Floats) -> tuple[bool, bool]:
-    """Whether part of the outline lies within the polygon (even-odd), and part outside; what is nearer than SAME_PLANE_MM to its edge
-    is neither."""
-    along = np.roll(polygon, -1, axis=0) - polygon
-    squared = np.maximum((along**2).sum(axis=1), 1e-12)
-    within = outside = False
-    probes = _probes(outline)
-    for piece in np.array_split(probes, 1 + len(probes) * len(polygon) // 500_000):
-        away = piece[:, None] - polygon
-        share = np.clip((away * along).sum(axis=2) / squared, 0, 1)
-        clear = np.linalg.norm(away - share[..., None] * along, axis=2).min(axis=1) > SAME_PLANE_MM
-        crossed = (away[..., 1] < 0) != (away[..., 1] < along[:, 1])
-        before = (away[..., 0] * along[:, 1] < away[..., 1] * along[:, 0]) == (along[:, 1] > 0)
-        inside = (crossed & before).sum(axis=1) % 2 == 1
-        within, outside = within or bool((clear & inside).any()), outside or bool((clear & ~inside).any())
-    return within, outside
-
-
-def _probes(outline: Floats) -> Floats:
-    """Points all along a closed outline (n, 2), half a millimetre apart, but no more than _PROBES of them and no fewer than 64."""
-    closed = np.append(outline, outline[:1], axis=0)
-    reach = np.append(0, np.cumsum(np.linalg.norm(np.diff(closed, axis=0), axis=1)))
-    at = np.linspace(0, reach[-1], int(np.clip(reach[-1] / 0.5, 64, _PROBES)), endpoint=False)
-    return np.stack([np.interp(at, reach, closed[:, 0]), np.interp(at, reach, closed[:, 1])], axis=1)
 
 
 def _middles(sorted_offsets: Floats, heads: Ints) -> Floats:

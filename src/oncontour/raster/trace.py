@@ -54,13 +54,8 @@ def trace(mask: Volume, *, slices: Slices | None = None, holes: Holes = "xor", c
         polygons = _on_slices(_holes(_loops_oblique(pixels, mask.geometry, slices), holes), slices)
     else:
         polygons = _on_grid(pixels, mask.geometry, across or 0, slices, holes)
-    return Contours(tuple(polygons), colour, slices or _own_slices(mask.geometry), alone=True)
-
-
-def _own_slices(grid: Geometry) -> Slices:
-    """The grid's own k planes: with them the contours know that an empty slice lies between two, and is not to be bridged."""
-    origins = grid.points([(k, 0, 0) for k in range(grid.shape[0])])
-    return Slices(origins, grid.axes[2], grid.axes[1], grid.spacing_mm[1:], grid.shape[1:])
+    # With the grid's own planes the contours know that an empty slice lies between two, and is not to be bridged.
+    return Contours(tuple(polygons), colour, slices or Slices.of(mask.geometry), alone=True)
 
 
 def _holes(loops: list[_Loops], how: Holes) -> list[_Loops]:
@@ -112,9 +107,9 @@ def _planes_in_voxels(grid: Geometry, slices: Slices | None, across: int) -> tup
 
 def _loops_aligned(pixels: Bytes, slabs: Floats) -> list[_Loops]:
     """Loops of each plane from the voxel planes (first axis) that its slab overlaps."""
-    from oncontour.raster import kernels
+    from oncontour.raster import trace_loops
 
-    boxes = kernels.bounds(pixels)
+    boxes = trace_loops.bounds(pixels)
     if not boxes.any():
         return []
     out = []
@@ -127,7 +122,7 @@ def _loops_aligned(pixels: Bytes, slabs: Floats) -> list[_Loops]:
         window = slice(row0, boxes[used, 1].max()), slice(column0, boxes[used, 3].max())
         layers = pixels[first : first + len(share)][(slice(None), *window)]
         if len(layers) == 1 or (layers == layers[:1]).all():
-            points, starts = kernels.trace_binary(np.array(layers[0]))
+            points, starts = trace_loops.trace_binary(np.array(layers[0]))
         else:
             points, starts = _mean_outline(np.tensordot(share / share.sum(), layers.astype(np.float64), axes=1))
         if len(starts) > 1:
@@ -148,9 +143,9 @@ def _shares(low: float, high: float, count: int) -> tuple[int, Floats]:
 
 def _loops_oblique(pixels: Bytes, grid: Geometry, slices: Slices) -> list[_Loops]:
     """Loops of each slice from the mask's mean over its slab, sampled at the pixels of the slice."""
-    from oncontour.raster import kernels
+    from oncontour.raster import trace_loops
 
-    boxes = kernels.bounds(_frozen(pixels))
+    boxes = trace_loops.bounds(_frozen(pixels))
     filled = np.flatnonzero(boxes[:, 1])
     if not len(filled):
         return []
@@ -175,7 +170,7 @@ def _slab_field(
     crop: Bytes, grid: Geometry, slices: Slices, plane: int, slab: tuple[float, float], corners_mm: Floats
 ) -> tuple[Floats, Floats]:
     """Mean of the mask over one slab at the slice's pixels (row, column), and the pixel that the field begins with."""
-    from oncontour.raster import kernels
+    from oncontour.raster import trace_loops
 
     origin = slices.origins_mm[plane]
     flat = (corners_mm - origin) @ np.stack([slices.column, slices.row], axis=1) / np.asarray(slices.pixel_mm)
@@ -185,7 +180,7 @@ def _slab_field(
     start = origin - slices.normal * slices.offsets_mm[plane] + steps[:, 1:] @ corner
     matrix = np.concatenate([grid.inverse[:3, :3] @ steps, grid.voxels(start)[:, None]], axis=1)
     planes = max(1, int(np.ceil((slab[1] - slab[0]) / (0.25 * min(grid.spacing_mm)))))
-    field = kernels.slab_mean(crop, matrix, slab[0], slab[1], planes, rows, columns)
+    field = trace_loops.slab_mean(crop, matrix, slab[0], slab[1], planes, rows, columns)
     return field, corner
 
 
@@ -224,7 +219,7 @@ def _mean_outline(field: Floats) -> tuple[Floats, Ints]:
     The pixels above and at the share that splits them nearest to that area give two nested shapes; their signed distances are mixed
     (shape-based interpolation, Raya & Udupa 1990) and cut at the level that gives the area.
     """
-    from oncontour.raster import kernels
+    from oncontour.raster import trace_loops
 
     field = np.pad(field, _MARGIN)
     area = float(field.sum())
@@ -239,8 +234,8 @@ def _mean_outline(field: Floats) -> tuple[Floats, Ints]:
     low, high = max(-1.5, float(shape[0].max()), float(shape[:, 0].max())) + 1e-6, float(shape.max())
     for _ in range(40):
         level = 0.5 * (low + high)
-        low, high = (level, high) if kernels.level_area(shape, level) > area else (low, level)
-    points, starts = kernels.trace_level(shape, 0.5 * (low + high), _LEAST_AREA)
+        low, high = (level, high) if trace_loops.level_area(shape, level) > area else (low, level)
+    points, starts = trace_loops.trace_level(shape, 0.5 * (low + high), _LEAST_AREA)
     return points - _MARGIN, starts
 
 

@@ -2,9 +2,10 @@
 
     structures.py  one Row a structure: volume, extent, side, DSC      scene.py    images and contours for the viewer
     review.py      quality strips and the places to look at            export.py   the scores as CSV
+    assess_record.py  the scores as JSON
     template.html, style.css, viewer.js, review.js    the page
 
-Where the case has ``scores["assess"]`` the page is a review: the worst slice stands first, and keys lead from one to the next. Where the
+Where the case has an ``assessment`` the page is a review: the worst slice stands first, and keys lead from one to the next. Where the
 record has ``dose`` or ``risk`` they stand below the images, each with its picture.
 
 The page says nothing that ``report.json`` (the ``record``) does not say, except the images and the contours themselves.
@@ -17,20 +18,22 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oncontour.core.case import Case
 from oncontour.files import write_text
 from oncontour.learn.card import is_number
 from oncontour.palette import COLOURS, colour_of
-from oncontour.report.export import by_reason, observations, scores_csv, summary, worst, write_scores
-from oncontour.report.review import found_sided, misplaced, scores_of, title
+from oncontour.quality.inputs import calibration_words
+from oncontour.report.assess_record import assess_record, reference_words
+from oncontour.report.export import observations, scores_csv, summary, worst, write_scores
+from oncontour.report.review import found_sided, misplaced, title
 from oncontour.report.structures import Row, rows, warnings
 
 __all__ = [
     "COLOURS",
     "Row",
-    "by_reason",
+    "assess_record",
     "colour_of",
     "found_sided",
     "misplaced",
@@ -38,7 +41,6 @@ __all__ = [
     "page",
     "rows",
     "scores_csv",
-    "scores_of",
     "summary",
     "table",
     "title",
@@ -48,6 +50,11 @@ __all__ = [
     "write_scores",
 ]
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+Record = Mapping[str, Any]
+"""What ``report.json`` holds, or a part of it."""
 _MODEL_WORDS = (
     ("version", "Version"),
     ("sha256", "SHA-256 of the weights"),
@@ -63,14 +70,14 @@ _MODEL_WORDS = (
 )
 
 
-def write(record: Mapping[str, Any], case: Case, table: list[Row], path: Path | str, figures: Mapping[str, str] | None = None) -> Path:
+def write(record: Record, case: Case, table: list[Row], path: Path | str, figures: Mapping[str, str] | None = None) -> Path:
     """Write the page of ``case`` to ``path``, whole or not at all. ``record`` is what report.json holds; ``figures``: "dvh" and "risk", as
     SVG."""
     write_text(path, page(record, case, table, figures))
     return Path(path)
 
 
-def page(record: Mapping[str, Any], case: Case, table: list[Row], figures: Mapping[str, str] | None = None) -> str:
+def page(record: Record, case: Case, table: list[Row], figures: Mapping[str, str] | None = None) -> str:
     """The HTML of the report; rows of ``table`` that the record does not have are shown as what came with the images."""
     from jinja2 import Environment, select_autoescape
     from markupsafe import Markup
@@ -84,16 +91,16 @@ def page(record: Mapping[str, Any], case: Case, table: list[Row], figures: Mappi
         record=record,
         sentence=_sentence(record),
         image=_image(record),
-        messages=_messages(record, table, shown.review),
+        messages=_messages(record, table, shown.review is not None),
         review=shown.review,
-        shown=f"{shown.words['step_mm'][1]:.2g} × {shown.words['step_mm'][2]:.2g} mm",
-        windows=len(shown.words["windows"]),
-        greys="steps of 3 HU from −200 to 200, of 20 beyond" if shown.words["unit"] else f"{len(shown.words['levels'])} equal steps",
+        shown=f"{shown.step_mm[1]:.2g} × {shown.step_mm[2]:.2g} mm",
+        windows=shown.windows,
+        greys=shown.greys,
         dose=_dose(record["dose"]) if record.get("dose") else None,
         risk=record.get("risk"),
         given=[{**row.as_dict(), "given": True} for row in table if row.name not in ours],
         figures={name: Markup(_inline(svg)) for name, svg in (figures or {}).items()},
-        drawn=len(_drawers(record)) > 0,
+        drawn=len(_segmenters(record)) > 0,
         with_dsc=any(row.dsc is not None for row in table),
         model_facts=_model_facts,
         span=_span,
@@ -104,7 +111,7 @@ def page(record: Mapping[str, Any], case: Case, table: list[Row], figures: Mappi
         script=Markup(_part("viewer.js") + (_part("review.js") if shown.review else "")),
         scene=_json(shown.words),
         review_json=_json(shown.review) if shown.review else None,
-        blocks=sorted(shown.blocks, key=lambda block: abs(block.first + block.count / 2 - shown.words["start"][0])),
+        blocks=sorted(shown.blocks, key=lambda block: abs(block.first + block.count / 2 - shown.start)),
         contours=shown.contours,
     )
 
@@ -128,16 +135,16 @@ def _part(name: str) -> str:
     return files("oncontour.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _json(words: Any) -> Any:
+def _json(words: object) -> Markup:
     """JSON that ends no script element."""
     from markupsafe import Markup
 
     return Markup(json.dumps(words).replace("<", "\\u003c"))
 
 
-def _messages(record: Mapping[str, Any], table: Sequence[Row], review: Mapping[str, Any] | None) -> list[str]:
+def _messages(record: Record, table: Sequence[Row], reviewed: bool) -> list[str]:
     """The warnings at the top, without the banner's: where there is a review, without those that it tells with their slices."""
-    told = {record.get("banner"), *(warnings(table) if review else ())}
+    told = {record.get("banner"), *(warnings(table) if reviewed else ())}
     return [text for text in record["warnings"] if text not in told]
 
 
@@ -149,14 +156,14 @@ def _inline(svg: str) -> str:
     return re.sub(r"""\s(xmlns(:\w+)?)=(["']).*?\3""", "", svg)
 
 
-def _drawers(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _segmenters(record: Record) -> list[Record]:
     """The models that drew; the others judged."""
     return [one for one in record["models"] if one.get("task", "contour") == "contour"]
 
 
-def _sentence(record: Mapping[str, Any]) -> str:
+def _sentence(record: Record) -> str:
     missing = [row["name"] for row in record["structures"] if not row["slices"]]
-    models, modality, count = len(_drawers(record)), record["input"]["modality"], len(record["structures"])
+    models, modality, count = len(_segmenters(record)), record["input"]["modality"], len(record["structures"])
     if not models:
         return f"{count - len(missing)} of {count} structures have contours on this {modality}; drawn elsewhere."
     by = "one model" if models == 1 else f"{models} models"
@@ -165,7 +172,7 @@ def _sentence(record: Mapping[str, Any]) -> str:
     return f"{count} structure{'s' * (count > 1)} {'were' if count > 1 else 'was'} contoured on this {modality} by {by}."
 
 
-def _dose(told: Mapping[str, Any]) -> dict[str, Any]:
+def _dose(told: Record) -> dict[str, object]:
     """The tables of the DVH figures and of the targets, as text; colours are those of the plot."""
     from oncontour.report.dvh import ink
 
@@ -184,15 +191,15 @@ def _dose(told: Mapping[str, Any]) -> dict[str, Any]:
     return {"figures": figures, "rows": rows, "targets": targets, "notes": told["notes"]}
 
 
-def _percent(chance: float | None) -> str:
-    return "–" if chance is None else f"{100 * chance:.1f} %"
+def _percent(probability: float | None) -> str:
+    return "–" if probability is None else f"{100 * probability:.1f} %"
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
-def _image(record: Mapping[str, Any]) -> str:
+def _image(record: Record) -> str:
     k, j, i = record["input"]["shape"]
     dk, dj, di = record["input"]["spacing_mm"]
     return f"{record['input']['modality']}, {k} slices of {i} × {j}, {di:.3g} × {dj:.3g} × {dk:.3g} mm"
@@ -202,22 +209,24 @@ def _span(extent_mm: tuple[float, float]) -> str:
     return ", ".join(f"{z:.0f}".replace("-", "−") for z in extent_mm)
 
 
-def _model_facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _model_facts(model: Record) -> list[tuple[str, str]]:
     return [(title, _plain(model[key])) for key, title in _MODEL_WORDS if model.get(key)]
 
 
 def _quality_facts(case: Case) -> list[tuple[str, str]]:
-    scores = case.scores.get("assess", {})
-    titles = {
-        "sha256": "SHA-256 of the weights",
-        "opinion": "Opinion asked for",
-        "coverage": "The bound holds for",
-        "calibration": "Calibration",
-    }
-    return [(title, _plain(scores[key])) for key, title in titles.items() if scores.get(key)]
+    told = case.assessment
+    if told is None:
+        return []
+    facts = (
+        ("SHA-256 of the weights", told.sha256),
+        ("Reference model", reference_words(told.reference)),
+        ("The bound holds for", told.coverage),
+        ("Calibration", calibration_words(told.calibration)),
+    )
+    return [(title, _plain(value)) for title, value in facts if value]
 
 
-def _run_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _run_facts(record: Record) -> list[tuple[str, str]]:
     timings = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record["timings_s"].items())
     facts = [
         ("Voxels read, SHA-256", record["input"]["voxels_sha256"]),
@@ -229,7 +238,7 @@ def _run_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(title, text) for title, text in facts if text]
 
 
-def _mean(value: Mapping[str, Any]) -> str:
+def _mean(value: Mapping[str, object]) -> str:
     """A mean with its interval as people write it; "" for anything else: a card may hold whatever it likes."""
     span = value.get("interval_95")
     low, high = span if isinstance(span, list | tuple) and len(span) == 2 else (None, None)
@@ -238,7 +247,7 @@ def _mean(value: Mapping[str, Any]) -> str:
     return f"{value['mean']:.2f} ({low:.2f} to {high:.2f}, {_plain(value['patients'])} patients)"
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     """A value in words: ``a: 1, b: 2``; ``a, b``; a mean with its interval as people write it."""
     if isinstance(value, Mapping):
         if told := _mean(value):

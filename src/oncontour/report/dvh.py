@@ -7,8 +7,10 @@ svg(dvhs)                                                    the same as text fo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,21 +19,32 @@ from oncontour.dose.dvh import DVH
 from oncontour.files import writing
 from oncontour.palette import Colour, colour_of
 
-DASHES: tuple[Any, ...] = ((0, (5, 1.6)), (0, (1.4, 1.2)), (0, (7, 1.5, 1.4, 1.5)), (0, (3, 1)), (0, (9, 2)))
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DASHES = ((0, (5, 1.6)), (0, (1.4, 1.2)), (0, (7, 1.5, 1.4, 1.5)), (0, (3, 1)), (0, (9, 2)))
 """Of organs: after twelve colours have been used up, and for eyes that see none, the dashes still differ."""
 POINTS = 800
 MOST_LIGHT = 0.62
 """Of a curve, where white is 1."""
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "svg.fonttype": "path",
-    "svg.hashsalt": "oncontour",
-    "figure.facecolor": "white",
-}
+
+
+def _style() -> AbstractContextManager[None]:
+    from matplotlib import rc_context
+
+    return rc_context(
+        {
+            "font.family": "DejaVu Sans",
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": "#555555",
+            "svg.fonttype": "path",
+            "svg.hashsalt": "oncontour",
+            "figure.facecolor": "white",
+        }
+    )
 
 
 def ink(position: int) -> Colour:
@@ -42,15 +55,16 @@ def ink(position: int) -> Colour:
     return round(part * red), round(part * green), round(part * blue)
 
 
-def draw(dvhs: Mapping[str, DVH], *, prescriptions_gy: Mapping[str, float] | None = None, title: str = "", absolute: bool = False) -> Any:
+def draw(
+    dvhs: Mapping[str, DVH], *, prescriptions_gy: Mapping[str, float] | None = None, title: str = "", absolute: bool = False
+) -> Figure:
     """A matplotlib figure of all ``dvhs`` that have a dose; ``absolute`` in cc instead of %.
 
     ``prescriptions_gy`` by target are thin vertical lines. The legend gives volume and mean dose. Without any dose it says so.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE):
+    with _style():
         figure = Figure(figsize=(8.6, 4.8), layout="constrained")
         axis = figure.add_subplot()
         shown = {name: one for name, one in dvhs.items() if one.dosed_cc > 0}
@@ -66,15 +80,13 @@ def draw(dvhs: Mapping[str, DVH], *, prescriptions_gy: Mapping[str, float] | Non
 
 def svg(dvhs: Mapping[str, DVH], *, prescriptions_gy: Mapping[str, float] | None = None, title: str = "", absolute: bool = False) -> str:
     """The figure as one ``<svg>`` element for an HTML page: no network, no fonts, no scripts."""
-    import io
-
-    out = io.StringIO()
+    out = StringIO()
     _print(draw(dvhs, prescriptions_gy=prescriptions_gy, title=title, absolute=absolute), out, "svg")
     text = out.getvalue()
     return text[text.index("<svg") :]
 
 
-def save(figure: Any, stem: Path | str) -> list[Path]:
+def save(figure: Figure, stem: Path | str) -> list[Path]:
     """Write ``stem``.png and ``stem``.svg, each whole or not at all."""
     paths = [Path(f"{stem}.{kind}") for kind in ("png", "svg")]
     for path in paths:
@@ -83,14 +95,12 @@ def save(figure: Any, stem: Path | str) -> list[Path]:
     return paths
 
 
-def _print(figure: Any, out: Any, kind: str) -> None:
-    from matplotlib import rc_context
-
-    with rc_context(_STYLE):
+def _print(figure: Figure, out: Path | StringIO, kind: str) -> None:
+    with _style():
         figure.savefig(out, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {"Software": "oncontour"})
 
 
-def _curve(axis: Any, name: str, one: DVH, position: int, absolute: bool) -> None:
+def _curve(axis: Axes, name: str, one: DVH, position: int, absolute: bool) -> None:
     edges = np.linspace(one.min_gy, one.max_gy, POINTS)
     above = np.interp(edges, one.edges_gy, one.above_cc)
     whole = 1.0 if absolute else one.dosed_cc / 100
@@ -112,7 +122,7 @@ def _as_is(text: str) -> str:
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def _axes(axis: Any, shown: Mapping[str, DVH], absolute: bool, title: str) -> None:
+def _axes(axis: Axes, shown: Mapping[str, DVH], absolute: bool, title: str) -> None:
     bases = {one.basis for one in shown.values()} or {"physical"}
     basis = bases.pop()
     axis.set_xlabel("Dose [Gy]" if basis == "physical" else f"Dose [Gy, {basis}]")

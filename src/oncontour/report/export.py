@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from oncontour.core.assessment import Assessment
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.notes import some
 from oncontour.files import write_text
-from oncontour.report.review import Cell, Spot, Strip, misplaced, sentence, spots, strips, title
+from oncontour.report.review import Cell, Spot, Strip, by_reason, is_flagged, misplaced, sentence, spots, strips, title
 
 COLUMNS = ("structure", "slice", "z_mm", "dsc", "lower_bound", "class", "surface_mm", "wrong_cm2", "flagged", "findings")
 
 
 def scores_csv(case: Case) -> str:
-    """``case.scores["assess"]`` as CSV, flagged structures first.
+    """The case's assessment as CSV, flagged structures first.
 
     ``slice`` counts from 1 at the most inferior plane of the case's grid, as the report's viewer does; ``lower_bound`` is what the DSC is
     at least, with the probability that ``report.json`` states; an empty field was not predicted. A structure's findings that no slice
@@ -44,25 +44,43 @@ def write_scores(case: Case, path: Path | str) -> Path:
 
 def worst(case: Case, most: int) -> list[str]:
     """What was not scored and why, how much there is to look at, and the ``most`` worst places in words, numbered as on the page."""
-    scores, table = case.scores["assess"], strips(case)
+    table = strips(case)
     found = spots(table)
-    lines = [f"Not scored: {scores['refused']}"] if scores.get("refused") else []
-    if not lines and not any(strip.scored for strip in table):
-        lines = list(dict.fromkeys(strip.why for strip in table if strip.why))
-    elif not lines:
-        unscored = by_reason((strip.name, strip.why) for strip in table if not strip.scored and strip.why)
-        lines += [f"Not scored: {', '.join(names)}: {reason}" for reason, names in unscored.items()]
+    lines = [line[:1].upper() + line[1:] for line in _not_scored(case.assessment, [strip.name for strip in table])]
     lines.append(sentence(table))
     lines += [f"  {n}. {_place(case.geometry, spot)}" for n, spot in enumerate(found[:most], start=1)]
     return lines + ([f"  and {len(found) - most} more"] if len(found) > most else [])
 
 
-def by_reason(unscored: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Reason -> the structures that were not scored for it, of (structure, reason)."""
-    why: dict[str, list[str]] = {}
-    for name, reason in unscored:
-        why.setdefault(reason, []).append(name)
-    return why
+def summary(case: Case) -> list[str]:
+    """The result in a few lines: what lies in the wrong place; what was not scored and why, each reason once; and a line for each structure
+    that was, or has findings."""
+    if case.assessment is None:
+        return []
+    structures = case.assessment.structures
+    lines = [f"warning: {text}" for text in misplaced(case)]
+    lines += _not_scored(case.assessment, list(structures))
+    for name, one in structures.items():
+        codes = ", ".join(dict.fromkeys(title(finding.code) for finding in one.findings))
+        rated = [(line.dsc, line) for line in one.slices if line.dsc is not None]
+        if one.scored and rated:
+            dsc, line = min(rated, key=lambda pair: pair[0])
+            flagged = sum(is_flagged(line) for line in one.slices)
+            place = f"worst DSC {dsc:.2f} at z {line.z_mm:.1f} mm"
+            lines.append(f"{name:<16}{flagged} of {len(one.slices)} slices to look at; {place}{f'; findings: {codes}' if codes else ''}")
+        elif codes:
+            lines.append(f"{name:<16}findings: {codes}")
+    return lines
+
+
+def _not_scored(assessment: Assessment | None, names: Sequence[str]) -> list[str]:
+    """Why structures are not scored, in the order of ``names``: a reason that all share stands alone."""
+    if assessment is None or assessment.refused:
+        return [] if assessment is None else [f"not scored: {assessment.refused}"]
+    why = by_reason((name, assessment.structures[name].why) for name in names if not assessment.structures[name].scored)
+    if len(names) in map(len, why.values()):
+        return list(why)
+    return [f"not scored: {some(names)}: {reason}" for reason, names in why.items()]
 
 
 def _place(grid: Geometry, spot: Spot) -> str:
@@ -87,20 +105,19 @@ def slice_number(grid: Geometry, k: int) -> int:
 
 
 def observations(case: Case) -> dict[str, str]:
-    """A text for each structure in ``case.scores["assess"]``, for the ROIObservationDescription of an RTSTRUCT: what was predicted, and
-    what the rules found. No patient, no file, no path; cut to 1024 characters where it is written."""
-    scores = case.scores.get("assess", {})
-    return {strip.name: _observation(strip, scores) for strip in strips(case)} if scores else {}
+    """A text for each structure of the case's assessment, for the ROIObservationDescription of an RTSTRUCT: what was predicted, and what
+    the rules found. No patient, no file, no path; cut to 1024 characters where it is written."""
+    told = case.assessment
+    return {} if told is None else {strip.name: _observation(strip, told) for strip in strips(case)}
 
 
-def _observation(strip: Strip, scores: Mapping[str, Any]) -> str:
+def _observation(strip: Strip, told: Assessment) -> str:
     worst = strip.worst
     if strip.scored and worst is not None:
         flagged = sum(cell.flagged for cell in strip.cells)
-        bound = "" if worst.lower is None else f", at least {worst.lower:.2f} ({100 * float(scores.get('coverage') or 0):.0f} %)"
-        model = f"{scores.get('model')} {str(scores.get('sha256'))[:12]}"
+        bound = "" if worst.lower is None else f", at least {worst.lower:.2f} ({100 * (told.coverage or 0):.0f} %)"
         said = f"{flagged} of {len(strip.cells)} slices to review. Lowest predicted DSC {worst.dsc:.2f}{bound} at z {worst.z_mm:.1f} mm. "
-        said += f"Predicted by {model}."
+        said += f"Predicted by {told.model} {str(told.sha256)[:12]}."
     else:
         said = f"Quality not scored: {strip.why or 'no score'}"
     return " ".join([said, *(one.text for one in strip.findings)])
@@ -125,31 +142,3 @@ def _number(value: float | None, digits: int) -> str:
 def _safe(text: str) -> str:
     """Text that a spreadsheet does not take for a formula: names come from files that anybody may have made."""
     return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
-def summary(case: Case) -> list[str]:
-    """The result in a few lines: what lies in the wrong place; what was not scored and why, each reason once; and a line for each structure
-    that was, or has findings."""
-    found = case.scores["assess"]
-    structures: Mapping[str, Any] = found["structures"]
-    lines = [f"warning: {text}" for text in misplaced(case)]
-    lines += [f"not scored: {found['refused']}"] if found["refused"] else _reasons(structures)
-    for name, one in structures.items():
-        codes = ", ".join(dict.fromkeys(title(finding["code"]) for finding in one["findings"]))
-        rated = [s for s in one["slices"] if s["dsc"] is not None]
-        if one["scored"] and rated:
-            worst = min(rated, key=lambda s: float(s["dsc"]))
-            flagged = sum(s["class"] == "bad" or bool(s["findings"]) for s in one["slices"])
-            place = f"worst DSC {worst['dsc']:.2f} at z {worst['z_mm']:.1f} mm"
-            lines.append(f"{name:<16}{flagged} of {len(one['slices'])} slices to look at; {place}{f'; findings: {codes}' if codes else ''}")
-        elif codes:
-            lines.append(f"{name:<16}findings: {codes}")
-    return lines
-
-
-def _reasons(structures: Mapping[str, Any]) -> list[str]:
-    """Why structures are not scored: a reason that all share stands alone."""
-    why = by_reason((name, one["why"]) for name, one in structures.items() if not one["scored"])
-    if len(structures) in map(len, why.values()):
-        return list(why)
-    return [f"not scored: {some(names)}: {reason}" for reason, names in why.items()]

@@ -1,7 +1,7 @@
 """What the page says of quality: a strip of slices a structure, the places to look at, worst first, and what was not scored and why.
 
-It reads ``case.scores["assess"]`` (``quality/task.py``) and makes nothing up: a structure without scores has a strip without numbers, on
-which only the findings of the rule checks are marked.
+It reads ``case.assessment`` and makes nothing up: a structure without scores has a strip without numbers, on which only the findings of the
+rule checks are marked.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import base64
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.assessment import Finding, SliceScore, StructureScore
+from oncontour.core.boxes import box_of
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
-from oncontour.quality.rules import CODES, OF_PLACE, Finding, unchecked
-from oncontour.quality.rules.finding import box_of, runs
+from oncontour.quality.rules import CODES, OF_PLACE
+from oncontour.quality.rules.finding import runs
 
 SEVERITY: dict[str, float] = {
     "side": 0.0,
@@ -63,30 +64,28 @@ LEAST_ERROR = 26
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One slice of a strip: ``k`` in the case's grid; ``codes`` of the findings there; None where nothing was predicted. ``area_cm2``: of
-    the contour, where there is none that of the nearest; ``wrong_cm2``: how much of it is probably wrong."""
+class Cell(SliceScore):
+    """One slice of a strip: its scores, ``area_cm2`` of the contour, where there is none that of the nearest, and ``wrong_cm2``: how much
+    of it is probably wrong, None where nothing was predicted."""
 
-    k: int
-    z_mm: float
-    dsc: float | None
-    lower: float | None
-    quality: str | None
-    surface_mm: float | None
-    codes: tuple[str, ...]
     area_cm2: float = 0.0
     wrong_cm2: float | None = None
 
     @property
+    def codes(self) -> tuple[str, ...]:
+        """Of the findings there, each once."""
+        return tuple(dict.fromkeys(self.findings))
+
+    @property
     def flagged(self) -> bool:
         """Whether a person should look here: the predicted class is bad, or a rule found something."""
-        return self.quality == "bad" or bool(self.codes)
+        return is_flagged(self)
 
     @property
     def rank(self) -> Rank:
         """The predicted wrong area, or where nothing was predicted what the worst finding stands for; before that, a finding of FIRST."""
-        told = (1 - min((_severity(code) for code in self.codes), default=1.0)) * self.area_cm2
-        return _first(self.codes), told if self.wrong_cm2 is None else self.wrong_cm2
+        told = (1 - min((_severity(code) for code in self.findings), default=1.0)) * self.area_cm2
+        return _first(self.findings), told if self.wrong_cm2 is None else self.wrong_cm2
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,9 @@ class Strip:
         return max([(0.0, 0.0), *(cell.rank for cell in self.cells if cell.flagged), *(self.rank_of(one) for one in self.whole)])
 
     def rank_of(self, finding: Finding) -> Rank:
-        """Of a finding about the structure as such: what it stands for in a middling slice."""
-        middling = float(np.median([cell.area_cm2 for cell in self.cells])) if self.cells else 0.0
-        return _first((finding.code,)), (1 - _severity(finding.code)) * middling
+        """Of a finding about the structure as such: what it stands for in a median slice."""
+        median_cm2 = float(np.median([cell.area_cm2 for cell in self.cells])) if self.cells else 0.0
+        return _first((finding.code,)), (1 - _severity(finding.code)) * median_cm2
 
     @property
     def worst(self) -> Cell | None:
@@ -138,16 +137,24 @@ class Spot:
 
 
 def strips(case: Case) -> list[Strip]:
-    """A strip for each structure in ``case.scores["assess"]``, those with something to look at first, worst first; else in their order."""
-    scores = case.scores["assess"]
-    made = [_strip(case, name, words) for name, words in scores.get("structures", {}).items()]
+    """A strip for each structure of the case's assessment, those with something to look at first, worst first; else in their order."""
+    made = [_strip(case, name, told) for name, told in _structures(case).items()]
     return sorted(made, key=lambda strip: strip.rank, reverse=True)
+
+
+def _structures(case: Case) -> Mapping[str, StructureScore]:
+    return {} if case.assessment is None else case.assessment.structures
 
 
 def spots(table: Iterable[Strip]) -> list[Spot]:
     """Where to look, worst first."""
     found = [spot for strip in table for spot in (*_runs(strip), *_wholes(strip))]
     return sorted(found, key=lambda spot: spot.rank, reverse=True)
+
+
+def is_flagged(told: SliceScore) -> bool:
+    """Whether a person should look at this slice: the predicted class is bad, or a rule found something."""
+    return told.quality == "bad" or bool(told.findings)
 
 
 def title(code: str) -> str:
@@ -157,58 +164,45 @@ def title(code: str) -> str:
 
 def misplaced(case: Case) -> list[str]:
     """What the rules found of place and side (``quality.rules.OF_PLACE``), in words: what stands among the warnings, a wrong side first."""
-    structures: Mapping[str, Any] = case.scores.get("assess", {}).get("structures", {})
-    told = [(name, one) for name, said in structures.items() for one in said.get("findings", ()) if one["code"] in OF_PLACE]
-    return [_named(name, str(one["text"])) for name, one in sorted(told, key=lambda pair: SEVERITY[pair[1]["code"]])]
+    told = [(name, one) for name, score in _structures(case).items() for one in score.findings if one.code in OF_PLACE]
+    return [_named(name, one.text) for name, one in sorted(told, key=lambda pair: SEVERITY[pair[1].code])]
 
 
 def found_sided(case: Case) -> set[str]:
     """Structures of which the rules say that they lie on the wrong side."""
-    structures: Mapping[str, Any] = case.scores.get("assess", {}).get("structures", {})
-    return {name for name, said in structures.items() if any(one["code"] == "side" for one in said.get("findings", ()))}
+    return {name for name, score in _structures(case).items() if any(one.code == "side" for one in score.findings)}
 
 
-def scores_of(case: Case) -> dict[str, Any]:
-    """``case.scores["assess"]`` without its volumes, ready for JSON (``assess`` in ``report.json``); empty where there is none. Each slice
-    has its ``wrong_cm2`` as well, by which places are ordered, and ``unchecked`` says what the rules could not look at, and why."""
-    if "assess" not in case.scores:
-        return {}
-    said = {key: _plain(value) for key, value in case.scores["assess"].items() if key != "error_maps"}
-    for strip in strips(case):
-        wrong = {cell.k: _short(cell.wrong_cm2) for cell in strip.cells}
-        for row in said["structures"][strip.name].get("slices", ()):
-            row["wrong_cm2"] = wrong[row["k"]]
-    return {**said, "unchecked": _unchecked(case)}
+def by_reason(unscored: Iterable[tuple[str, str | None]]) -> dict[str, list[str]]:
+    """Reason -> the structures that were not scored for it, of (structure, reason)."""
+    why: dict[str, list[str]] = {}
+    for name, reason in unscored:
+        why.setdefault(reason or "no score", []).append(name)
+    return why
 
 
 # ---- for the page
 
 
-def words(case: Case, shown: Geometry, colours: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
-    """What review.js draws, slices counted in ``shown`` (an upright grid); None where ``case`` has no scores of quality."""
-    if "assess" not in case.scores:
+def words(case: Case, table: Sequence[Strip], shown: Geometry, colours: Mapping[str, Sequence[int]]) -> dict[str, object] | None:
+    """What review.js draws of the case's strips, slices counted in ``shown`` (an upright grid); None where the case was not assessed."""
+    told = case.assessment
+    if told is None:
         return None
-    scores = case.scores["assess"]
-    table = strips(case)
     number = _Numbering(case.geometry, shown)
     return {
-        "coverage": scores.get("coverage"),
-        "model": scores.get("model"),
-        "refused": scores.get("refused"),
+        "coverage": told.coverage,
+        "model": told.model,
+        "refused": told.refused,
         "codes": TITLES,
         "strips": [_strip_words(strip, number, colours) for strip in table],
         "spots": [_spot_words(spot, number, colours) for spot in spots(table)],
         "not_scored": _not_scored(table),
-        "unchecked": _unchecked(case),
-        "maps": [made for name, volume in scores.get("error_maps", {}).items() if (made := _map(name, volume, shown))],
+        "unchecked": list(told.unchecked),
+        "maps": [made for name, volume in told.error_maps.items() if (made := _map(name, volume, shown))],
         "sentence": sentence(table),
         "findings": list(dict.fromkeys(_named(strip.name, one.text) for strip in table for one in strip.findings)),
     }
-
-
-def _unchecked(case: Case) -> list[str]:
-    scores = case.scores["assess"]
-    return list(scores["unchecked"] if "unchecked" in scores else unchecked(case, list(scores["structures"])))
 
 
 def sentence(table: Sequence[Strip]) -> str:
@@ -224,20 +218,23 @@ def sentence(table: Sequence[Strip]) -> str:
     return f"{places}: {flagged} of {slices} contoured slices, worst first."
 
 
-def start(review: Mapping[str, Any]) -> int | None:
-    """The slice to open on: the worst."""
-    return next((int(spot["at"]) for spot in review["spots"] if spot["at"] is not None), None)
+def start(case: Case, table: Sequence[Strip], shown: Geometry) -> int | None:
+    """The slice of ``shown`` to open on: the worst; None where nothing is flagged."""
+    number = _Numbering(case.geometry, shown)
+    return next((at for spot in spots(table) if (at := number(spot.k)) is not None), None)
 
 
-def _strip(case: Case, name: str, said: Mapping[str, Any]) -> Strip:
-    told = tuple(Finding(str(one["code"]), str(one["text"]), tuple(int(k) for k in one["slices"])) for one in said.get("findings", ()))
+def _strip(case: Case, name: str, told: StructureScore) -> Strip:
     areas = _areas_cm2(case, name)
-    cells = {int(row["k"]): _cell(row, told, areas) for row in said.get("slices", ())}
-    if not cells:
-        cells = {k: _cell({"k": k, "z_mm": case.geometry.slice_z_mm(k)}, told, areas) for k in np.flatnonzero(areas).tolist()}
-    for k in {k for one in told for k in one.slices} - set(cells):
-        cells[k] = _cell({"k": k, "z_mm": case.geometry.slice_z_mm(k)}, told, areas)
-    return Strip(name, bool(said.get("scored")), said.get("why"), tuple(cells[k] for k in sorted(cells)), told)
+    slices = {one.k: one for one in told.slices} or _bare(case, np.flatnonzero(areas).tolist(), told.findings)
+    slices |= _bare(case, {k for one in told.findings for k in one.slices} - set(slices), told.findings)
+    return Strip(name, told.scored, told.why, tuple(_cell(slices[k], areas) for k in sorted(slices)), told.findings)
+
+
+def _bare(case: Case, slices: Iterable[int], findings: Sequence[Finding]) -> dict[int, SliceScore]:
+    """Slices without numbers that no assessment lists, each with the codes of the findings that name it."""
+    grid = case.geometry
+    return {k: SliceScore(k, grid.slice_z_mm(k), findings=tuple(one.code for one in findings if k in one.slices)) for k in slices}
 
 
 def _areas_cm2(case: Case, name: str) -> NDArray[np.float64]:
@@ -248,13 +245,14 @@ def _areas_cm2(case: Case, name: str) -> NDArray[np.float64]:
     return np.asarray(case.mask(name).array.sum(axis=(1, 2), dtype=np.int64) * (j * i / 100))
 
 
-def _cell(row: Mapping[str, Any], told: Sequence[Finding], areas_cm2: NDArray[np.float64]) -> Cell:
-    k, held = int(row["k"]), np.flatnonzero(areas_cm2)
-    area = float(areas_cm2[held[np.abs(held - k).argmin()]]) if len(held) else 0.0
-    codes = dict.fromkeys([*row.get("findings", ()), *(one.code for one in told if k in one.slices)])
-    numbers = [None if row.get(key) is None else float(row[key]) for key in ("dsc", "lower", "surface_mm")]
-    wrong = None if numbers[0] is None else area * (float(row.get("present", 1.0)) if not areas_cm2[k] else 1 - numbers[0])
-    return Cell(k, float(row["z_mm"]), numbers[0], numbers[1], row.get("class"), numbers[2], tuple(map(str, codes)), area, wrong)
+def _cell(told: SliceScore, areas_cm2: NDArray[np.float64]) -> Cell:
+    held = np.flatnonzero(areas_cm2)
+    area = float(areas_cm2[held[np.abs(held - told.k).argmin()]]) if len(held) else 0.0
+    wrong = None
+    if told.dsc is not None:
+        there = 1.0 if told.present is None else told.present
+        wrong = area * (1 - told.dsc if areas_cm2[told.k] else there)
+    return Cell(**vars(told), area_cm2=area, wrong_cm2=wrong)
 
 
 def _severity(code: str) -> float:
@@ -340,7 +338,7 @@ class _Numbering:
         return s if 0 <= s < self.shown.shape[0] else None
 
 
-def _strip_words(strip: Strip, number: _Numbering, colours: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def _strip_words(strip: Strip, number: _Numbering, colours: Mapping[str, Sequence[int]]) -> dict[str, object]:
     cells = [(number(cell.k), cell) for cell in strip.cells]
     return {
         "name": strip.name,
@@ -369,16 +367,13 @@ def _named(name: str, text: str) -> str:
     return text if name in text else f"{name}: {text}"
 
 
-def _not_scored(table: Sequence[Strip]) -> list[dict[str, Any]]:
+def _not_scored(table: Sequence[Strip]) -> list[dict[str, object]]:
     """Why structures are not scored, each reason once: ``names`` is empty where it is that of all."""
-    reasons: dict[str, list[str]] = {}
-    for strip in table:
-        if not strip.scored:
-            reasons.setdefault(strip.why or "no score", []).append(strip.name)
+    reasons = by_reason((strip.name, strip.why) for strip in table if not strip.scored)
     return [{"names": names if len(names) < len(table) or len(table) == 1 else [], "why": why} for why, names in reasons.items()]
 
 
-def _spot_words(spot: Spot, number: _Numbering, colours: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def _spot_words(spot: Spot, number: _Numbering, colours: Mapping[str, Sequence[int]]) -> dict[str, object]:
     ends = [s for s in (number(spot.first), number(spot.last)) if s is not None]
     return {
         **asdict(spot),
@@ -393,7 +388,7 @@ def _spot_words(spot: Spot, number: _Numbering, colours: Mapping[str, Sequence[i
     }
 
 
-def _map(name: str, volume: Volume, shown: Geometry) -> dict[str, Any] | None:
+def _map(name: str, volume: Volume, shown: Geometry) -> dict[str, object] | None:
     """An error map on the part of the shown grid where it says anything, in sixteen steps."""
     box = box_of(np.asarray(volume.array) >= LEAST_ERROR)
     if box is None:
@@ -414,16 +409,3 @@ def _map(name: str, volume: Volume, shown: Geometry) -> dict[str, Any] | None:
 
 def _short(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON knows it."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return None if not np.isfinite(value) else round(value, 4)
-    return value if value is None or isinstance(value, str | int | bool) else str(value)

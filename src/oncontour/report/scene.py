@@ -12,13 +12,13 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
+from oncontour.core.resample import Array
 from oncontour.core.volume import Volume
 from oncontour.report import review as reviewing
 from oncontour.report.structures import Row
@@ -60,12 +60,17 @@ class Block:
 @dataclass(frozen=True, eq=False)
 class Scene:
     """``words`` (JSON): grid, grey levels, windows, structures; ``blocks``: the images; ``contours``: compressed JSON of Outlines;
-    ``review`` (JSON): what is said of quality, None where nothing is."""
+    ``review`` (JSON): what is said of quality, None where nothing is. Of ``words``: voxels of ``step_mm`` (k, j, i), the ``start`` slice,
+    how many grey ``windows``, and what a step of the grey values (``greys``) is."""
 
-    words: dict[str, Any]
+    words: dict[str, object]
     blocks: list[Block]
     contours: str
-    review: dict[str, Any] | None = None
+    review: dict[str, object] | None
+    step_mm: tuple[float, float, float]
+    start: int
+    windows: int
+    greys: str
 
 
 def scene(case: Case, table: Sequence[Row]) -> Scene:
@@ -79,10 +84,13 @@ def scene(case: Case, table: Sequence[Row]) -> Scene:
     levels = HU_LEVELS if name == "ct" else _levels(image)
     blocks = list(_blocks(image.to(shown, fill=float(levels[0])).array, levels))
     packed = [_outlines(polygons, shown) for polygons in outlines.values()]
-    review = reviewing.words(case, shown, {row.name: row.colour for row in table})
-    begin = _start(packed, table, shown)
-    worst = reviewing.start(review) if review else None
-    words = {
+    strips = reviewing.strips(case)
+    review = reviewing.words(case, strips, shown, {row.name: row.colour for row in table})
+    begin, windows = _start(packed, table, shown), _windows(name, levels)
+    worst = reviewing.start(case, strips, shown)
+    start = begin[0] if worst is None else worst
+    greys = "steps of 3 HU from −200 to 200, of 20 beyond" if name == "ct" else f"{len(levels)} equal steps"
+    words: dict[str, object] = {
         "shape": shown.shape,
         "step_mm": shown.spacing_mm,
         "z_mm": [round(float(z), 2) for z in _heights(shown)],
@@ -90,18 +98,19 @@ def scene(case: Case, table: Sequence[Row]) -> Scene:
         "letters": _letters(shown),
         "levels": [round(float(level), 3) for level in levels],
         "unit": "HU" if name == "ct" else "",
-        "windows": _windows(name, levels),
+        "windows": windows,
         "structures": [{"name": row.name, "colour": row.colour, "centre": _voxel(row, shown)} for row in table],
-        "start": begin if worst is None else [worst, *begin[1:]],
+        "start": [start, *begin[1:]],
     }
-    return Scene(words, blocks, _text(json.dumps(packed, separators=(",", ":")).encode()), review)
+    contours = _text(json.dumps(packed, separators=(",", ":")).encode())
+    return Scene(words, blocks, contours, review, shown.spacing_mm, start, len(windows), greys)
 
 
 def _polygons(case: Case, name: str, upright: Geometry) -> list[NDArray[np.float64]]:
     """Polygons of a structure in the planes of ``upright``, as (n, 3) LPS mm: as they were drawn where they lie on its slices.
 
-    What the voxels hold on slices that nobody drew on (a contour on every second slice, slices of an uneven series) is traced from them:
-    that is what volume, rules and scores speak of. Contours that lie between the slices are traced as a whole.
+    What the voxels hold on slices that were not contoured (a contour on every second slice, slices of an uneven series) is traced: that is
+    what volume, rules and scores speak of. Contours that lie between the slices are traced as a whole.
     """
     from oncontour.raster import trace
 
@@ -156,13 +165,13 @@ def _levels(image: Volume) -> NDArray[np.float32]:
     return np.linspace(low, max(high, low + 1e-6), 256, dtype=np.float32)
 
 
-def _windows(name: str, levels: NDArray[np.float32]) -> list[dict[str, Any]]:
+def _windows(name: str, levels: NDArray[np.float32]) -> list[dict[str, object]]:
     if name == "ct":
         return [{"name": title, "low": low, "high": high} for title, low, high in WINDOWS]
     return [{"name": "Whole range", "low": float(levels[0]), "high": float(levels[-1])}]
 
 
-def _blocks(array: NDArray[Any], levels: NDArray[np.float32]) -> Iterator[Block]:
+def _blocks(array: Array, levels: NDArray[np.float32]) -> Iterator[Block]:
     """Slices as codes, each the difference from the mean of its left and upper neighbours (PNG's filter 3), deflated."""
     middles = (levels[1:] + levels[:-1]) / 2
     for first in range(0, len(array), BLOCK):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from oncontour.core.boxes import box_of
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.metrics.overlap import dsc
@@ -45,7 +44,7 @@ class Row:
     no_voxel: bool = False
     """whether there are contours, but no voxel of the image lies in them: they lie elsewhere, or are too small"""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         return asdict(self)
 
 
@@ -80,7 +79,7 @@ def _row(case: Case, name: str, colour: Colour, middle_mm: float, truth: Case | 
     score = _dsc(mask, name, truth)
     if case.contours.get(name) is not None and (given := case.contours[name].colour):
         colour = given
-    box = _box(mask.array)
+    box = box_of(mask.array)
     if box is None:
         drawn = name not in case.masks and len(case.contours[name]) > 0
         return Row(name, colour, 0.0, 0, 0, None, None, "", expected_side(name), False, score, drawn)
@@ -105,17 +104,6 @@ def _row(case: Case, name: str, colour: Colour, middle_mm: float, truth: Case | 
         box[step].start == 0 or box[step].stop == grid.shape[step],
         score,
     )
-
-
-def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
-    """The smallest box around a mask's voxels; None when there are none. One pass over the voxels, none over their coordinates."""
-    planes = np.flatnonzero(mask.any(axis=(1, 2)))
-    if not len(planes):
-        return None
-    k = slice(int(planes[0]), int(planes[-1]) + 1)
-    flat = np.asarray(mask[k].any(axis=0))
-    j, i = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
-    return k, slice(int(j[0]), int(j[-1]) + 1), slice(int(i[0]), int(i[-1]) + 1)
 
 
 def _midline_mm(case: Case) -> float:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from oncontour.learn.card import Card
 
+Told = Mapping[str, Any]
+"""Settings or figures of a card, by name."""
 TITLE = "Simulated outcomes"
 _NOT = "Not answered by the model itself."
 
@@ -78,12 +80,12 @@ def _participants(patients: Sequence[Patientlike]) -> str:
     return f"{len(patients)} patients of {originals} originals." if originals < len(patients) else f"{len(patients)} patients."
 
 
-def _preparation(s: Mapping[str, Any]) -> str:
+def _preparation(s: Told) -> str:
     k, j, i = s["spacing_mm"]
     return f"Windows of {'x'.join(str(n) for n in s['window'])} voxels (k, j, i) of {k:g} x {j:g} x {i:g} mm round {s['structure']}."
 
 
-def _outcomes(s: Mapping[str, Any], patients: Sequence[Patientlike], simulated: bool) -> str:
+def _outcomes(s: Told, patients: Sequence[Patientlike], simulated: bool) -> str:
     parts = []
     for name in s["toxicities"]:
         known = [p.outcomes[name] for p in patients if name in p.outcomes]
@@ -91,27 +93,27 @@ def _outcomes(s: Mapping[str, Any], patients: Sequence[Patientlike], simulated: 
     return ("SIMULATED. " if simulated else "") + "; ".join(parts) + "."
 
 
-def _predictors(s: Mapping[str, Any]) -> str:
+def _predictors(s: Told) -> str:
     images = "dose, mask of the organ" + (", CT" if s["ct"] else "")
     features = f"; {len(s['features'])} features chosen in the training fold: {', '.join(s['features'])}" if s["features"] else ""
     facts = f"; facts: {', '.join(s['facts'])}" if s["facts"] else ""
     return images + features + facts + "."
 
 
-def _model(s: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+def _model(s: Told, training: Told) -> str:
     options = f" with {s['net_options']}" if s["net_options"] else ""
     net = f"{_count(s['members'], 'net')} {s['net']}{options}; region {s['region']}, gate {s['gate']}, contrast {s['contrast']}"
     optimiser = "Adam" if training.get("schedule") == "plateau" else "AdamW"
     return f"{net}; {training.get('epochs', '?')} epochs of {optimiser}, rate {training.get('learning_rate', '?')}."
 
 
-def _imbalance(s: Mapping[str, Any]) -> str:
+def _imbalance(s: Told) -> str:
     if s.get("focal"):
         return f"Focal loss, exponent {s['focal']:g}: probabilities are to be recalibrated before they are believed."
     return "None corrected for: probabilities are meant to be believed."
 
 
-def _held_back(made: Mapping[str, Any], told: Mapping[str, Any]) -> str:
+def _held_back(made: Told, told: Told) -> str:
     count = len(made.get("held_back_patients", []))
     if not count:
         return "Nobody was held back."
@@ -120,12 +122,12 @@ def _held_back(made: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     return f"{_count(count, 'original')} held back to watch the loss{what}: neither weights nor features come from there."
 
 
-def _output(name: str, one: Mapping[str, Any]) -> str:
+def _output(name: str, one: Told) -> str:
     at = "none" if one.get("threshold") is None else f"{one['threshold']:.3f}"
     return f"{name}: probability, threshold {at} (Youden, training patients)"
 
 
-def _updating(name: str, one: Mapping[str, Any]) -> str:
+def _updating(name: str, one: Told) -> str:
     again = one.get("recalibration", {})
     if not again.get("patients"):
         return f"{name}: not recalibrated"

@@ -7,8 +7,6 @@ Two slice protocols: *target* judges on the slices that bear the target (what th
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -19,11 +17,13 @@ from typing import Any, Literal
 import numpy as np
 
 from oncontour.commands.train import read_cases
-from oncontour.contour.task import ContourSettings, ContourTask
+from oncontour.contour import thresholds
+from oncontour.contour.inputs import ContourSettings
+from oncontour.contour.task import ContourTask
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError
-from oncontour.files import write_text
+from oncontour.files import csv_text, write_text
 from oncontour.io.cohort import Cohort
 from oncontour.learn.fit import fit
 from oncontour.learn.train_settings import TrainSettings
@@ -101,7 +101,8 @@ def reproduce(
         task = ContourTask(arm_settings(arm, structure, window, spacing_mm, epoch_updates * batch, mode))
         make = TrainSettings.paper if mode == "paper" else TrainSettings
         recipe = make(epochs=max(1, round((arm.updates or updates) / epoch_updates)), batch=batch, seed=seed, threads=threads)
-        fit(task, learn, out / slug(arm.name), recipe, name=slug(arm.name), data=f"{len(learn)} patients, {structure}")
+        data = f"{len(learn)} patients, {structure}"
+        fit(task, learn, out / slug(arm.name), recipe, name=slug(arm.name), data=data, finish=thresholds.finish)
         task.eval()
         rows += judge(arm.name, task, truth, structure)
         speed[arm.name] = milliseconds(task)
@@ -264,11 +265,8 @@ def _published(row: dict[str, Any]) -> str:
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as CSV text."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["method"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: f"{v:.5f}" if isinstance(v, float) else v for key, v in row.items()} for row in rows)
-    return text.getvalue()
+    lines = ([f"{v:.5f}" if isinstance(v, float) else v for v in row.values()] for row in rows)
+    return csv_text([list(rows[0]) if rows else ["method"], *lines])
 
 
 def slug(name: str) -> str:

@@ -6,9 +6,7 @@ and once without, where no row can beat the DVH model. What is faithful and what
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import sys
 import time
@@ -18,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -27,7 +25,7 @@ from oncontour.commands.train import learned_from
 from oncontour.core.case import Case
 from oncontour.core.notes import grouped
 from oncontour.errors import CohortError, OncontourError, OutputError, TrainingError
-from oncontour.files import write_text
+from oncontour.files import csv_text, write_text
 from oncontour.io.cohort import Cohort
 from oncontour.learn.fit import fit
 from oncontour.learn.train_settings import TrainSettings
@@ -48,7 +46,7 @@ from oncontour.reproduce.risk_tables import (
 from oncontour.risk.baselines import grouped_folds
 from oncontour.risk.cohort import gather
 from oncontour.risk.feature_selection import Selection
-from oncontour.risk.inputs import Patient
+from oncontour.risk.inputs import Patient, Region
 from oncontour.risk.outcome_table import Outcomes, read_outcomes
 from oncontour.risk.task import RiskSettings, RiskTask, prepared
 from oncontour.risk.virtual_patients import HOSPITALS, TITLE, Toxicity
@@ -88,10 +86,10 @@ def reproduce(
     learning_rate: float = 3e-3,
     rows: Sequence[str] = (),
     scenes: Sequence[str] = (SPATIAL, PLAIN),
-    net_options: Mapping[str, Any] | None = None,
+    net_options: Mapping[str, object] | None = None,
     window: Sequence[int] = (20, 16, 16),
     spacing_mm: Sequence[float] = (6.0, 4.0, 4.0),
-    region: Literal["structure", "isodose", "ring"] = "structure",
+    region: Region = "structure",
     seed: int = 0,
     workers: int = 1,
     draws: int = 1000,
@@ -117,21 +115,20 @@ def reproduce(
     else:
         made = [_real(everyone, Path(outcomes), toxicity, facts, settings)]
     chosen = chosen_rows(rows)
-    who = {scene.name: _who(scene) for scene in made}
     told = {"recipe": repr(recipe), "seed": seed, "folds": folds, "outcomes": outcomes, "wall": wall, "variants": variants}
-    _same_run(out, {**told, "who": who})
+    _same_run(out, told, {scene.name: _who(scene) for scene in made})
     found = {scene.name: _columns(scene, chosen, recipe, out, folds, seed, workers) for scene in made}
     text = tables(found, recipe, chosen, draws=draws, simulated=any(scene.outcomes.simulated for scene in made))
     write_text(out / "measured.csv", as_csv(found))
     write_text(out / "table.md", text)
     if any(row.name == FULL for row in chosen):
         _final(made[0], found[made[0].name], recipe, out, seed, draws, max(members, final_members))
-    sys.stderr.write(f"{(time.monotonic() - began) / 60:.1f} min\n")
+    _tell(f"{(time.monotonic() - began) / 60:.1f} min")
     return text
 
 
 def _settings(
-    mode: str, net_options: Mapping[str, Any] | None, window: Sequence[int], spacing_mm: Sequence[float], region: Any, members: int
+    mode: str, net_options: Mapping[str, object] | None, window: Sequence[int], spacing_mm: Sequence[float], region: Region, members: int
 ) -> RiskSettings:
     if mode == "paper":
         options = {**RESNET34, "kind": "2.5d", **(net_options or {})}
@@ -173,8 +170,12 @@ def _organ_cases(everyone: Mapping[str, Cohort]) -> Iterator[tuple[str, Case]]:
                     targets = [name for name in case.structures if name.upper().startswith("PTV")]
                     yield part, Case(id, kept, {name: case.mask(name) for name in (STRUCTURE, *targets)}, facts={"part": part})
             except OncontourError as error:
-                sys.stderr.write(f"{id} was left out: {error}\n")
-    sys.stderr.write("".join(f"{line}\n" for line in grouped(remarks)))
+                _tell(f"{id} was left out: {error}")
+    _tell(*grouped(remarks))
+
+
+def _tell(*lines: str) -> None:
+    sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
 def _simulated(
@@ -194,7 +195,7 @@ def _simulated(
     found: list[Scene] = []
     gathered: dict[str, Patient] = {}
     for name in scenes:
-        sys.stderr.write(f"{TITLE}, {name}\n")
+        _tell(f"{TITLE}, {name}")
         weight = wall if name == SPATIAL else 0.0
         made = simulate(
             [case for _, case in cases.values()], [Toxicity(toxicity, NTCP, STRUCTURE, wall=weight)], hospitals, seed, places=places
@@ -202,9 +203,9 @@ def _simulated(
         told = json.dumps(record(made, hospitals, seed), indent=1) + f"\n{made}"
         write_text(out / f"simulation, {name}.txt", told + "\n")
         if not gathered:
-            listed, notes = gather(made.outcomes, {id: case for id, (_, case) in cases.items()}, settings.view)
-            gathered = {p.id: p for p in listed}
-            sys.stderr.write("".join(f"{note}\n" for note in notes))
+            usable = gather(made.outcomes, {id: case for id, (_, case) in cases.items()}, settings.view)
+            gathered = {p.id: p for p in usable.patients}
+            _tell(*usable.left_out, *usable.remarks)
         found.append(_scene(name, made.outcomes, gathered))
     return found
 
@@ -227,10 +228,11 @@ def _places(parts: Mapping[str, str], seed: int) -> dict[str, str]:
 def _real(everyone: Mapping[str, Cohort], table: Path, toxicity: str, facts: Sequence[str], settings: RiskSettings) -> Scene:
     told = read_outcomes(table, [toxicity], facts)
     paths = {id: cohort.path(id) for cohort in everyone.values() for id in cohort.ids}
-    listed, notes = gather(told, Cohort(paths), settings.view)
-    without = [f"{p.id} was left out: {STRUCTURE} is not contoured, and the comparison needs its dose" for p in listed if not p.features]
-    sys.stderr.write("".join(f"{note}\n" for note in (*notes, *without)))
-    return _scene(REAL if not told.simulated else f"{TITLE} of a table", told, {p.id: p for p in listed if p.features})
+    usable = gather(told, Cohort(paths), settings.view)
+    without = [p.id for p in usable.patients if not p.features]
+    _tell(*usable.left_out, *usable.remarks)
+    _tell(*(f"{id} was left out: {STRUCTURE} is not contoured, and the comparison needs its dose" for id in without))
+    return _scene(REAL if not told.simulated else f"{TITLE} of a table", told, {p.id: p for p in usable.patients if p.features})
 
 
 def _scene(name: str, outcomes: Outcomes, gathered: Mapping[str, Patient]) -> Scene:
@@ -262,6 +264,14 @@ class _Job:
 
 
 @dataclass(frozen=True)
+class _Judged:
+    """What a fold's model says: its training ``threshold``, and hospital -> patient -> probability."""
+
+    threshold: float
+    probabilities: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
 class _Work:
     """What every process has."""
 
@@ -278,25 +288,25 @@ def _begin(work: _Work) -> None:
     _WORK[:] = [work]
 
 
-def _do(job: _Job) -> dict[str, Any]:
+def _do(job: _Job) -> _Judged:
     """Probabilities of who was kept apart and of everybody at the other hospitals; kept in the job's folder for the next start.
 
     Raises what the row's learning raises, with the name of row and fold.
     """
     path = job.folder / f"fold{job.fold}.json"
     if path.exists():
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return kept
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return _Judged(kept.pop("threshold"), kept)
     try:
         found = _judged(job, _WORK[0])
     except OncontourError as error:
         where = f"{job.scene}: {job.row.name}, fold {job.fold + 1}" + (f", {error.where}" if error.where else "")
         raise type(error)(error.what, where=where, hint=error.hint) from error
-    write_text(path, json.dumps(found))
+    write_text(path, json.dumps({"threshold": found.threshold, **found.probabilities}))
     return found
 
 
-def _judged(job: _Job, work: _Work) -> dict[str, Any]:
+def _judged(job: _Job, work: _Work) -> _Judged:
     hospitals = work.patients[job.scene]
     home, *others = hospitals
     learned, apart = grouped_folds([p.original for p in hospitals[home]], work.folds, work.seed)[job.fold]
@@ -306,29 +316,24 @@ def _judged(job: _Job, work: _Work) -> dict[str, Any]:
         what = f"{sum(y)} of the {len(y)} training patients of this fold had {work.recipe.toxicity}: there is nothing to tell apart"
         raise CohortError(what, hint="take fewer folds, or more patients")
     predict = learn(job.row, work.recipe, train, job.folder / f"fold{job.fold}", job.seed + job.fold)
-    judged = [hospitals[home][int(n)] for n in apart]
-    found: dict[str, Any] = {"threshold": youden(predict(train), y), home: _as_dict(judged, predict(judged))}
-    for other in others:
-        found[other] = _as_dict(hospitals[other], predict(hospitals[other]))
-    return found
-
-
-def _as_dict(patients: Sequence[Patient], p: Any) -> dict[str, float]:
-    return {patient.id: round(float(value), 6) for patient, value in zip(patients, p, strict=True)}
+    judged = {home: [hospitals[home][int(n)] for n in apart], **{other: hospitals[other] for other in others}}
+    found = {
+        hospital: {patient.id: round(float(value), 6) for patient, value in zip(patients, predict(patients), strict=True)}
+        for hospital, patients in judged.items()
+    }
+    return _Judged(youden(predict(train), y), found)
 
 
 def _columns(scene: Scene, rows: Sequence[Row], recipe: Recipe, out: Path, folds: int, seed: int, workers: int) -> list[Column]:
     """Each hospital's column: home by what was kept apart, the others by the mean of the folds' models."""
     jobs = [_Job(scene.name, row, fold, seed, out / _slug(scene.name) / _slug(row.name)) for row in rows for fold in range(folds)]
     work = _Work(recipe, folds, seed, {scene.name: scene.patients})
-    done: list[dict[str, Any]] = []
+    done: list[_Judged] = []
     started = time.monotonic()
 
     def told(n: int, job: _Job) -> None:
         if job.row.kind == "net":
-            sys.stderr.write(
-                f"{scene.name}: {job.row.name}, fold {job.fold + 1}, {n + 1}/{len(jobs)}, {time.monotonic() - started:.0f} s\n"
-            )
+            _tell(f"{scene.name}: {job.row.name}, fold {job.fold + 1}, {n + 1}/{len(jobs)}, {time.monotonic() - started:.0f} s")
 
     if workers > 1:
         try:
@@ -347,16 +352,16 @@ def _columns(scene: Scene, rows: Sequence[Row], recipe: Recipe, out: Path, folds
     return [_column(scene, hospital, rows, jobs, done) for hospital in scene.patients]
 
 
-def _column(scene: Scene, hospital: str, rows: Sequence[Row], jobs: Sequence[_Job], done: Sequence[Mapping[str, Any]]) -> Column:
+def _column(scene: Scene, hospital: str, rows: Sequence[Row], jobs: Sequence[_Job], done: Sequence[_Judged]) -> Column:
     patients = scene.patients[hospital]
     name = scene.outcomes.toxicities[0]
-    found: dict[str, Any] = {}
+    found = {}
     thresholds = {}
     for row in rows:
         mine = [answer for job, answer in zip(jobs, done, strict=True) if job.row.name == row.name]
-        parts = [answer[hospital] for answer in mine]
+        parts = [answer.probabilities[hospital] for answer in mine]
         found[row.name] = np.array([np.mean([part[p.id] for part in parts if p.id in part]) for p in patients], np.float64)
-        thresholds[row.name] = float(np.mean([answer["threshold"] for answer in mine]))
+        thresholds[row.name] = float(np.mean([answer.threshold for answer in mine]))
     risks = {p.id: p.risks.get(name) for p in scene.outcomes.people}
     true = [risks[p.id] for p in patients]
     risk = None if any(v is None for v in true) else np.array(true, np.float64)
@@ -364,20 +369,20 @@ def _column(scene: Scene, hospital: str, rows: Sequence[Row], jobs: Sequence[_Jo
     return Column(hospital, tuple(p.original for p in patients), outcome, risk, found, thresholds)
 
 
-def _same_run(out: Path, wanted: Mapping[str, Any]) -> None:
+def _same_run(out: Path, recipe: Mapping[str, object], scenes: Mapping[str, str]) -> None:
     """Raise OutputError where OUT holds a run of other settings or patients, whose folds must not be mixed with these.
 
     Scenes may come one by one: "who" holds those of before, too.
     """
     path = out / "settings.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    differs = [key for key, value in wanted.items() if key != "who" and key in kept and kept[key] != json.loads(json.dumps(value))]
+    differs = [key for key, value in recipe.items() if key in kept and kept[key] != json.loads(json.dumps(value))]
     who = kept.get("who", {})
-    differs += [f"patients or outcomes {name}" for name, told in wanted["who"].items() if who.get(name, told) != told]
+    differs += [f"patients or outcomes {name}" for name, told in scenes.items() if who.get(name, told) != told]
     if differs:
         what = f"the folder holds a run of other settings (different: {', '.join(differs)})"
         raise OutputError(what, where=str(out), hint="choose another --out")
-    write_text(path, json.dumps({**wanted, "who": {**who, **wanted["who"]}}, indent=1))
+    write_text(path, json.dumps({**recipe, "who": {**who, **scenes}}, indent=1))
 
 
 def _who(scene: Scene) -> str:
@@ -395,7 +400,7 @@ def _final(scene: Scene, columns: Sequence[Column], recipe: Recipe, out: Path, s
     training = replace(recipe.training, seed=seed, validation=0.15)
     task = RiskTask(prepared(settings, learned_from(home, settings.toxicities, training), recipe.selection))
     data = f"{len(home)} patients of {len({p.original for p in home})} originals, {scene.name}"
-    done = fit(task, list(home), out / "model", training, name="risk", data=data, limits=task.card().limits)  # type: ignore[arg-type]
+    done = fit(task, list(home), out / "model", training, name="risk", data=data, limits=task.card().limits, finish=RiskTask.finish)  # type: ignore[arg-type]
     areas = [(c.hospital, area(c, FULL, draws)) for c in columns]
     judged = "; ".join(f"{hospital}: AUC {a.mean:.3f} [{a.low:.3f}-{a.high:.3f}]" for hospital, a in areas)
     judged = f"Not of this model but of the nets of the folds, each on patients it did not learn from ({scene.name}): {judged}."
@@ -435,9 +440,7 @@ def tables(found: Mapping[str, Sequence[Column]], recipe: Recipe, rows: Sequence
 
 def as_csv(found: Mapping[str, Sequence[Column]]) -> str:
     """One line a scene, hospital, row and original: how many, events, mean probability; names of originals are not told."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["scene", "hospital", "model", "original", "patients", "events", "mean_probability", "mean_true_risk"])
+    lines: list[list[object]] = [["scene", "hospital", "model", "original", "patients", "events", "mean_probability", "mean_true_risk"]]
     for scene, columns in found.items():
         for c in columns:
             order = {name: n for n, name in enumerate(dict.fromkeys(c.originals))}
@@ -447,8 +450,8 @@ def as_csv(found: Mapping[str, Sequence[Column]]) -> str:
                     mine = of == n
                     risk = "" if c.risk is None else f"{c.risk[mine].mean():.4f}"
                     cells = [int(mine.sum()), int(c.outcome[mine].sum()), f"{p[mine].mean():.4f}", risk]
-                    writer.writerow([scene, c.hospital, row, n, *cells])
-    return text.getvalue()
+                    lines.append([scene, c.hospital, row, n, *cells])
+    return csv_text(lines)
 
 
 def _slug(name: str) -> str:

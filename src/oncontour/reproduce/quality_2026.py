@@ -13,8 +13,6 @@ What is faithful and what differs is in ``papers/quality-2026/README.md``.
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,27 +20,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oncontour.commands.predict import Segmenter, confidences, draw, load
 from oncontour.commands.train import read_cases, telling
-from oncontour.contour.task import ContourSettings, ContourTask
+from oncontour.contour import thresholds
+from oncontour.contour.inputs import ContourSettings
+from oncontour.contour.task import ContourTask
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError
-from oncontour.files import write_text
+from oncontour.files import csv_text, write_text
 from oncontour.io.cohort import Cohort
 from oncontour.learn.fit import fit
 from oncontour.learn.train_settings import TrainSettings
 from oncontour.metrics.overlap import overlap
 from oncontour.ops.augment import Ranges
-from oncontour.quality.calibrate import Observed, observe
-from oncontour.quality.candidates import SEGMENTER, Claim
+from oncontour.quality.calibrate import Observed, after_training, observe
+from oncontour.quality.candidates import SEGMENTER, CandidateContour
+from oncontour.quality.inputs import AssessSettings
 from oncontour.quality.predict import Assessor, load_assessor
-from oncontour.quality.segmenters import chances_about, claims_about, sources, with_claims
-from oncontour.quality.simulated_errors import FAMILIES, Flaw, Scene, spoil
-from oncontour.quality.task import AssessSettings, AssessTask
+from oncontour.quality.segmenters import contours_about, probabilities_about, sources, with_candidates
+from oncontour.quality.simulated_errors import FAMILIES, SimulatedError, Surroundings, spoil
+from oncontour.quality.task import AssessTask
 from oncontour.reproduce import quality_in_run
-from oncontour.reproduce.quality_tables import Row, simple_predictors, tables
+from oncontour.reproduce.quality_simple import simple_csv, simple_file, simple_predictors, training_slices
+from oncontour.reproduce.quality_tables import Row, tables
 from oncontour.sides import other_side
 
 STRUCTURES = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", "PTV_7000")
@@ -58,7 +61,7 @@ class Recipe:
 
     name: str
     net: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     length: float = 1.0
     early: bool = False
     few: int | None = None
@@ -216,7 +219,8 @@ def contourer(plan: Plan, recipe: Recipe, patients: Cohort, out: Path, name: str
     sys.stderr.write(f"segmenter {name}\n")
     task = ContourTask(segmenter_settings(plan, recipe))
     training = TrainSettings(epochs=epochs, batch=8, learning_rate=2e-3, validation=0.0, seed=plan.seed, threads=plan.threads)
-    fit(task, read_cases(patients), out / name, training, name=name, snapshots=[early] if recipe.early else [])
+    snapshots = [early] if recipe.early else []
+    fit(task, read_cases(patients), out / name, training, name=name, snapshots=snapshots, finish=thresholds.finish)
     return kept
 
 
@@ -263,7 +267,7 @@ def judged_models(plan: Plan, train: Cohort, out: Path) -> list[str]:
 def _wide(segmenter: Segmenter) -> Segmenter:
     """Flat nets see whole slices at once: fewer windows, the same net."""
     task = segmenter.contourer.task
-    if task.flat:
+    if task.settings.flat:
         divisor = int(getattr(task.net, "divisor", 16))
         size = tuple(-(-max(a, b) // divisor) * divisor for a, b in zip(WHOLE[1:], task.settings.window[1:], strict=True))
         task.settings = replace(task.settings, window=(1, size[0], size[1]))
@@ -277,12 +281,12 @@ def arms(plan: Plan, train: Cohort, out: Path) -> dict[str, Assessor]:
     """Every arm trained (or read, where it is finished), ready to be asked."""
     chosen = [arm for arm in ARMS if (not plan.arms or arm.name in plan.arms) and (arm.name != SHORT or plan.arm_epochs)]
     missing = [arm for arm in chosen if not model_file(out, arm).exists()]
-    bank: dict[str, list[Claim]] = {}
+    bank: dict[str, list[CandidateContour]] = {}
     if missing or not simple_file(out).exists():
         sys.stderr.write("masks to learn from\n")
         maker = AssessTask(_making(plan, missing))
         sure = any(arm_settings(plan, arm).own for arm in missing)
-        for case in telling(with_claims(read_cases(train, tell=False), [out / "claims" / "train"], chances=sure)):
+        for case in telling(with_candidates(read_cases(train, tell=False), [out / "claims" / "train"], probabilities=sure)):
             bank[case.id] = maker.samples(case)
         write_text(simple_file(out), simple_csv(bank, plan.structures))
     for arm in chosen:
@@ -299,7 +303,8 @@ def arms(plan: Plan, train: Cohort, out: Path) -> dict[str, Assessor]:
                 threads=plan.threads,
             )
             file = model_file(out, arm)
-            fit(Shared(settings, bank), [_stub(id) for id in bank], file.parent, training, name=file.stem, region="head and neck")
+            task, cases = Shared(settings, bank), [_stub(id) for id in bank]
+            fit(task, cases, file.parent, training, name=file.stem, region="head and neck", finish=after_training)
     return {arm.name: load_assessor(model_file(out, arm), threads=plan.threads) for arm in chosen}
 
 
@@ -320,11 +325,11 @@ def _opinion(plan: Plan, some: Sequence[Arm]) -> str:
 class Shared(AssessTask):
     """The task with its masks made once for all arms."""
 
-    def __init__(self, settings: AssessSettings, bank: Mapping[str, list[Claim]]) -> None:
+    def __init__(self, settings: AssessSettings, bank: Mapping[str, list[CandidateContour]]) -> None:
         super().__init__(settings)
         self._bank = bank
 
-    def samples(self, case: Case) -> list[Claim]:
+    def samples(self, case: Case) -> list[CandidateContour]:
         wanted = {0.0: (SEGMENTER,), 1.0: ("none", *FAMILIES)}.get(self.settings.generated, (SEGMENTER, "none", *FAMILIES))
         return self.usable([claim for claim in self._bank[case.id] if claim.family in wanted])
 
@@ -354,7 +359,7 @@ def measured(plan: Plan, test: Cohort, trained: Mapping[str, Assessor], out: Pat
     """(a row for every method and slice, counts of what was left out), over the patients kept apart."""
     judged, others = sources([out / "claims" / HELD_OUT]), sources([out / "claims" / "test"])
     sure = {name: confidences(out / "claims" / HELD_OUT / name) for name in judged}
-    learned = simple_predictors(training_rows(out))
+    learned = simple_predictors(training_slices(out))
     rows: list[Row] = []
     left: dict[str, int] = {}
     # The simple predictors are told of what a model was asked that judges everything.
@@ -362,8 +367,8 @@ def measured(plan: Plan, test: Cohort, trained: Mapping[str, Assessor], out: Pat
     for n, id in enumerate(test.ids):
         sys.stderr.write(f"patient {n + 1} of {len(test)}\n")
         case = test[id]
-        asked: dict[str, Mapping[str, Volume]] = dict(claims_about(case, judged)) | spoiled(case, plan)
-        thought = chances_about(case, judged)
+        asked: dict[str, Mapping[str, Volume]] = dict(contours_about(case, judged)) | spoiled(case, plan)
+        thought = probabilities_about(case, judged)
         for arm, assessor in trained.items():
             seen = Observed()
             observe(assessor, case, asked, seen, thought)
@@ -372,7 +377,7 @@ def measured(plan: Plan, test: Cohort, trained: Mapping[str, Assessor], out: Pat
                 for what, count in _left_out(seen).items():
                     left[what] = left.get(what, 0) + count
                 rows += [row for s in seen.scored() for row in learned(s, _kind(s.source))]
-                rows += list(_ensemble(case, asked, claims_about(case, others), seen))
+                rows += list(_ensemble(case, asked, contours_about(case, others), seen))
                 rows += [
                     Row.of("softmax", s, HELD_OUT, dsc=sure[s.source][s.patient, s.structure, s.k])
                     for s in seen.scored()
@@ -403,12 +408,14 @@ def spoiled(case: Case, plan: Plan) -> dict[str, dict[str, Volume]]:
             if other != name:
                 others |= its.array
         mate = turned.get(other_side(name))
-        scene = Scene(upright.spacing_mm, others, None if mate is None else mate.array, body)
+        surroundings = Surroundings(upright.spacing_mm, others, None if mate is None else mate.array, body)
         seed = plan.seed + number
-        flaw = Flaw(plan.held_out_family, (0.25, 0.5, 0.9)[seed % 3], seed, 0.1)
-        out[plan.held_out_family][name] = Volume(spoil(mask.array, scene, flaw), upright).to(case.geometry)
+        error = SimulatedError(plan.held_out_family, (0.25, 0.5, 0.9)[seed % 3], seed, 0.1)
+        out[plan.held_out_family][name] = Volume(spoil(mask.array, surroundings, error), upright).to(case.geometry)
         if mate is not None:
-            out["wrong_side"][name] = Volume(spoil(mask.array, scene, Flaw("wrong_side", 1.0, seed, 0.1)), upright).to(case.geometry)
+            out["wrong_side"][name] = Volume(spoil(mask.array, surroundings, SimulatedError("wrong_side", 1.0, seed, 0.1)), upright).to(
+                case.geometry
+            )
     return out
 
 
@@ -416,7 +423,7 @@ def _ensemble(
     case: Case, asked: Mapping[str, Mapping[str, Volume]], others: Mapping[str, Mapping[str, Volume]], seen: Observed
 ) -> Iterator[Row]:
     """Mean slice DSC of the mask in question with what each other segmenter draws: nothing is learned for it."""
-    between: dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float64]]] = {}
+    between: dict[tuple[str, str], NDArray[np.float64]] = {}
     for source, masks in asked.items():
         for name, mask in masks.items():
             drawn = [its[name] for its in others.values() if name in its]
@@ -429,38 +436,7 @@ def _ensemble(
             yield Row.of("ensemble pairwise DSC", s, _kind(s.source), dsc=float(between[s.source, s.structure][s.k]))
 
 
-def simple_file(out: Path) -> Path:
-    """What the simple predictors learn from."""
-    return out / "claims" / "train.csv"
-
-
-def simple_csv(bank: Mapping[str, Sequence[Claim]], structures: Sequence[str]) -> str:
-    """Area, place and DSC of every slice that a segmenter drew in training, as CSV."""
-    lines = ["structure,area_mm2,place,true"]
-    for claim in (c for some in bank.values() for c in some if c.family == SEGMENTER):
-        rows, length = claim.rows, float(claim.rows.below_mm.max() + claim.rows.above_mm.max())
-        pixel = claim.scan.spacing_mm[1] * claim.scan.spacing_mm[2]
-        voxels = np.unpackbits(claim.claim.bits, axis=1).sum(axis=1)
-        for n in np.flatnonzero(rows.claimed):
-            area = float(voxels[int(rows.k[n]) - claim.claim.start[0]]) * pixel
-            lines.append(f"{structures[claim.structure]},{area:.1f},{rows.below_mm[n] / length if length else 0.5:.4f},{claim.dsc[n]:.4f}")
-    return "\n".join(lines) + "\n"
-
-
-def training_rows(out: Path) -> list[dict[str, Any]]:
-    """``simple_csv`` read back."""
-    with simple_file(out).open(encoding="utf-8", newline="") as stream:
-        return [
-            {**row, "area_mm2": float(row["area_mm2"]), "place": float(row["place"]), "true": float(row["true"])}
-            for row in csv.DictReader(stream)
-        ]
-
-
-def as_csv(rows: Sequence[Any]) -> str:
+def as_csv(rows: Sequence[Row] | Sequence[quality_in_run.Figure]) -> str:
     """Dataclass rows as CSV text."""
-    text = io.StringIO()
-    records = [asdict(row) for row in rows]
-    writer = csv.DictWriter(text, fieldnames=list(records[0]) if records else ["method"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: f"{v:.5f}" if isinstance(v, float) else v for key, v in row.items()} for row in records)
-    return text.getvalue()
+    lines = ([f"{v:.5f}" if isinstance(v, float) else v for v in asdict(row).values()] for row in rows)
+    return csv_text([list(asdict(rows[0])) if rows else ["method"], *lines])

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from oncontour.commands.run import contour
+from oncontour.commands.run_contours import contour
 from oncontour.contour.predict import load_contourer
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.io.cohort import Cohort
 from oncontour.learn.card import shipped
+from oncontour.learn.predictor import Predictor
 from oncontour.metrics.calibration import agreement
 from oncontour.metrics.classify import auc
 from oncontour.metrics.conformal import covered
@@ -66,9 +67,9 @@ def in_a_run(models: Sequence[str], test: Cohort, structures: Sequence[str], *, 
     return figures
 
 
-def _rows(case: Case, model: str, segmenter: Any, judges: Mapping[str, Assessor]) -> Iterator[Row]:
+def _rows(case: Case, model: str, segmenter: Predictor, judges: Mapping[str, Assessor]) -> Iterator[Row]:
     drawn, _ = contour(case, [segmenter], chances=True)
-    masks, thought = dict(drawn.masks), drawn.scores["chances"]
+    masks, thought = dict(drawn.masks), drawn.probabilities
     for name, judge in judges.items():
         seen = Observed()
         observe(judge, case, {model: masks}, seen, {model: thought}, as_predict=True)
@@ -110,11 +111,11 @@ def figures_of(rows: Sequence[Row], model: str, judges: Sequence[str], structure
     return figures
 
 
-def _area(c: Column) -> Callable[[Any], float]:
+def _area(c: Column) -> Callable[[NDArray[np.intp]], float]:
     return lambda which: auc(-c.dsc[which], c.true[which] < BAD)
 
 
-def _more_area(c: Column, other: Column) -> Callable[[Any], float]:
+def _more_area(c: Column, other: Column) -> Callable[[NDArray[np.intp]], float]:
     return lambda which: auc(-c.dsc[which], c.true[which] < BAD) - auc(-other.dsc[which], other.true[which] < BAD)
 
 

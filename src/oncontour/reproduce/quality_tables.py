@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.assessment import Calibration
 from oncontour.metrics.calibration import agreement
 from oncontour.metrics.classify import auc, confusion
 from oncontour.metrics.conformal import covered, offset
@@ -48,39 +48,6 @@ class Row:
         nan = float("nan")
         guess = s.dsc if dsc is None else dsc
         return cls(method, kind, s.patient, s.structure, s.source, s.k, s.true, guess, s.low if own else nan, s.lower if own else nan)
-
-
-# ---- predictors that need no net
-
-
-def simple_predictors(rows: Sequence[Mapping[str, Any]]) -> Callable[[Scored, str], list[Row]]:
-    """From training slices (structure, area_mm2, place, true): a function that gives the rows of the two trivial predictors for a slice.
-
-    *constant*: the median of the structure. *area and place*: least squares on log area, place along the structure and their squares, for
-    each structure, cut to 0 to 1.
-    """
-    by: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        by.setdefault(str(row["structure"]), []).append(row)
-    everything = float(np.median([float(row["true"]) for row in rows])) if rows else 0.5
-    middle = {name: float(np.median([float(r["true"]) for r in mine])) for name, mine in by.items()}
-    fits = {}
-    for name, mine in by.items():
-        x = np.stack([_described(float(r["area_mm2"]), float(r["place"])) for r in mine])
-        fits[name] = np.linalg.lstsq(x, np.array([float(r["true"]) for r in mine]), rcond=None)[0]
-
-    def predict(s: Scored, kind: str) -> list[Row]:
-        constant = middle.get(s.structure, everything)
-        x = _described(s.area_mm2, s.place)
-        line = float(np.clip(x @ fits[s.structure], 0, 1)) if s.structure in fits else constant
-        return [Row.of("constant", s, kind, dsc=constant), Row.of("area and place", s, kind, dsc=line)]
-
-    return predict
-
-
-def _described(area_mm2: float, place: float) -> Floats:
-    size = np.log1p(area_mm2)
-    return np.array([1.0, size, size**2, place, place**2])
 
 
 # ---- numbers
@@ -137,7 +104,7 @@ def tables(
     *,
     target: str,
     left: Mapping[str, int],
-    calibrations: Mapping[str, Mapping[str, Any]],
+    calibrations: Mapping[str, Calibration | None],
     pairs: Sequence[tuple[str, str]] = SEVERAL_AND_ONE,
 ) -> str:
     """All tables as Markdown; ``pairs`` (method, what it is compared with) are compared slice by slice."""
@@ -163,7 +130,7 @@ def _of_segmenter(
     methods: Sequence[str],
     groups: Sequence[tuple[str, Sequence[str]]],
     target: str,
-    calibrations: Mapping[str, Mapping[str, Any]],
+    calibrations: Mapping[str, Calibration | None],
     pairs: Sequence[tuple[str, str]],
 ) -> list[str]:
     """What is said of the contours of one segmenter that nobody learned from."""
@@ -239,7 +206,7 @@ def _bounds(
     rows: Sequence[Row],
     methods: Sequence[str],
     groups: Sequence[tuple[str, Sequence[str]]],
-    calibrations: Mapping[str, Mapping[str, Any]],
+    calibrations: Mapping[str, Calibration | None],
 ) -> list[str]:
     lines = [
         "| | calibrated on | covered, as it was calibrated | covered, calibrated on half of these patients | "
@@ -254,7 +221,8 @@ def _bounds(
                 continue
             held = covered(c.true, c.lower, c.patients)
             cells = [_reviewed(c, cut) for cut in CUTS]
-            made = f"{calibrations[method].get('patients', '?')} patients"
+            calibration = calibrations[method]
+            made = f"{'?' if calibration is None else calibration.patients} patients"
             lines.append(
                 f"| {method}, {name} | {made} | {held.mean:.1%} ({_range(held)}) | {recalibrated_coverage(c):.1%} | {' | '.join(cells)} |"
             )

@@ -123,7 +123,8 @@ def _net(row: Row, recipe: Recipe, train: Sequence[Patient], folder: Path, seed:
         task = load_task(model)
     else:
         task = RiskTask(prepared(settings, train, recipe.selection))
-        fit(task, list(train), folder, replace(recipe.training, seed=seed, validation=0.0), limits=task.card().limits)  # type: ignore[arg-type]
+        training = replace(recipe.training, seed=seed, validation=0.0)
+        fit(task, list(train), folder, training, limits=task.card().limits, finish=RiskTask.finish)  # type: ignore[arg-type]
         task = load_task(model)
     assert isinstance(task, RiskTask)
     return lambda patients: task.probabilities([task.sample(p) for p in patients])[:, 0]

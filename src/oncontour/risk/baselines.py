@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.errors import InputError
+from oncontour.metrics.probability import sigmoid
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -43,7 +44,7 @@ class Linear:
     weights: Floats
 
     def probability(self, x: Floats) -> Floats:
-        return _sigmoid(self.intercept + x @ self.weights)
+        return sigmoid(self.intercept + x @ self.weights)
 
 
 def logistic(x: Floats, y: Floats, *, l1: float = 0.0, l2: float = 1e-3) -> Linear:
@@ -55,7 +56,7 @@ def logistic(x: Floats, y: Floats, *, l1: float = 0.0, l2: float = 1e-3) -> Line
     w, b = np.zeros(f), float(np.log(rate / (1 - rate)))
     v, c, t = w.copy(), b, 1.0
     for _ in range(_STEPS):
-        off = _sigmoid(c + x @ v) - y
+        off = sigmoid(c + x @ v) - y
         new = v - (x.T @ off / n + l2 * v) / lipschitz
         new = np.sign(new) * np.maximum(np.abs(new) - l1 / lipschitz, 0)
         at = c - float(off.mean()) / lipschitz
@@ -122,7 +123,7 @@ class Boosted:
         out = np.full(len(x), self.start)
         for tree in self.trees:
             out += self.rate * tree(x)
-        return _sigmoid(out)
+        return sigmoid(out)
 
 
 def boosted(
@@ -147,7 +148,7 @@ def boosted(
     start = float(np.log(rate0 / (1 - rate0)))
     score, grown = np.full(len(y), start), []
     for _ in range(trees):
-        q = _sigmoid(score)
+        q = sigmoid(score)
         rows = rng.choice(len(y), max(2, round(part * len(y))), replace=False)
         columns = np.sort(rng.choice(x.shape[1], max(1, round(part * x.shape[1])), replace=False))
         tree = _grow(cells[np.ix_(rows, columns)], columns, edges, (y - q)[rows], (q * (1 - q))[rows], depth, bins, penalty)
@@ -224,7 +225,3 @@ def _both(y: Floats) -> bool:
 def _deviance(model: Model, x: Floats, y: Floats) -> float:
     q = np.clip(model.probability(x), 1e-6, 1 - 1e-6)
     return float(-(y * np.log(q) + (1 - y) * np.log(1 - q)).mean())
-
-
-def _sigmoid(z: Floats) -> Floats:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * z)))

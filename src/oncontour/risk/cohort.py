@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from oncontour.core.case import Case
@@ -65,11 +65,20 @@ def as_case(person: Person, original: Case, *, simulated: bool) -> Case:
     return replace(case, id=person.id, facts={**case.facts, **person.facts, **known})
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """Who of a table can be used: ``patients`` as a net is given them, a sentence on each who was ``left_out``, and the ``remarks`` in
+    reading the files, a line for those patients of whom the same was remarked."""
+
+    patients: tuple[Patient, ...]
+    left_out: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
 def gather(
     outcomes: Outcomes, cohort: Cohort | Mapping[str, Case], view: View, *, features: bool = True, progress: Progress | None = None
-) -> tuple[list[Patient], list[str]]:
-    """(what a net is given of each person, sentences on those who were left out and what was remarked on reading the others). Raises
-    CohortError where nobody is left."""
+) -> Gathered:
+    """What a net is given of each person of the table. Raises CohortError where nobody is left."""
     skipped: list[str] = []
     remarks: dict[str, tuple[str, ...]] = {}
     found: list[Patient] = []
@@ -83,4 +92,4 @@ def gather(
             progress((n + 1) / len(outcomes.people))
     if not found:
         raise CohortError("no patient of the table can be used", where=outcomes.where, hint="; ".join(skipped[:3]))
-    return found, [*skipped, *grouped(remarks)]
+    return Gathered(tuple(found), tuple(skipped), tuple(grouped(remarks)))

@@ -28,12 +28,12 @@ def by_outcome(z: Tensor, outcomes: Tensor, known: Tensor, temperature: float = 
         e, y = z[mine], outcomes[mine, t]
         alone = torch.eye(len(e), dtype=torch.bool, device=z.device)
         similar = (e @ e.T / temperature).masked_fill(alone, float("-inf"))
-        chance = torch.log_softmax(similar, dim=1).masked_fill(alone, 0.0)
+        log_share = torch.log_softmax(similar, dim=1).masked_fill(alone, 0.0)
         together = ((y[:, None] == y[None, :]) & ~alone).float()
         positives = together.sum(dim=1)
         anchors = positives > 0
         if bool(anchors.any()):
-            each = -(chance * together).sum(dim=1)[anchors] / positives[anchors]
+            each = -(log_share * together).sum(dim=1)[anchors] / positives[anchors]
             total, count = total + each.mean(), count + 1
     return total / max(count, 1)
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from oncontour.errors import InputError
@@ -73,7 +73,12 @@ class Chosen:
 
 
 def select(
-    rows: Sequence[Mapping[str, float]], y: Any, groups: Sequence[Hashable], settings: Selection = Selection(), *, names: Sequence[str] = ()
+    rows: Sequence[Mapping[str, float]],
+    y: ArrayLike,
+    groups: Sequence[Hashable],
+    settings: Selection = Selection(),
+    *,
+    names: Sequence[str] = (),
 ) -> Chosen:
     """Features of the training patients' ``rows`` chosen by outcome ``y`` (0, 1). ``names`` restricts them; by default all of the first
     row. Raises InputError where no feature is left, or there is one class only.

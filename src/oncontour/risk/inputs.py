@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.notes import CHOOSE_DOSE, NoteCode, because
+from oncontour.core.resample import Array
 from oncontour.core.structure_kinds import is_target
 from oncontour.core.volume import Volume
 from oncontour.dose.cells import check
@@ -23,7 +24,6 @@ from oncontour.radiomics.extract import Settings, extract
 from oncontour.radiomics.region import MARGIN_MM, Processing
 from oncontour.risk.virtual_patients import DVH_FIGURES
 
-Array = NDArray[Any]
 Region = Literal["structure", "isodose", "ring"]
 MOST_GY = 300.0
 """A dose with more than this anywhere is not in Gy."""
@@ -51,7 +51,7 @@ class View:
     region: Region = "structure"
     isodose_gy: float = 40.0
 
-    def grid(self, centre_mm: Any, margin: int | None = None) -> Geometry:
+    def grid(self, centre_mm: ArrayLike, margin: int | None = None) -> Geometry:
         """Upright, round ``centre_mm`` (x, y, z)."""
         more = 2 * (self.margin if margin is None else margin)
         shape = (self.size[0] + more, self.size[1] + more, self.size[2] + more)
@@ -63,7 +63,7 @@ class View:
 class Patient:
     """``image`` (channels, k, j, i): dose / 80 Gy, the structure's coverage, and CT where asked; ``region`` (k, j, i) coverage, None where
     the region is not known (organ not contoured, no target); ``features`` by name, none where the organ is not contoured; ``outcomes``
-    hold what is known.
+    hold what is known. ``notes``: what puts this patient's dose or contours in doubt; ``remarks``: what was remarked in reading the files.
     """
 
     id: str
@@ -75,7 +75,8 @@ class Patient:
     outcomes: Mapping[str, bool]
     grid: Geometry
     simulated: bool = False
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def patient_of(case: Case, view: View, *, features: bool = True, strict: bool = False) -> Patient:
@@ -106,6 +107,7 @@ def patient_of(case: Case, view: View, *, features: bool = True, strict: bool = 
         grid,
         bool(known.get("simulated", False)),
         tuple(_notes(view, dose, one)),
+        tuple(known.get("notes", ())),
     )
 
 

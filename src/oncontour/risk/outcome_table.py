@@ -13,7 +13,6 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from oncontour.errors import CohortError
 from oncontour.files import write_text
@@ -110,7 +109,7 @@ def write_outcomes(outcomes: Outcomes, path: Path | str) -> Path:
     writer = csv.DictWriter(text, head, lineterminator="\n", extrasaction="ignore", restval="")
     writer.writeheader()
     for p in outcomes.people:
-        row: dict[str, Any] = {"patient": p.id, "original": p.original, "hospital": p.hospital}
+        row: dict[str, object] = {"patient": p.id, "original": p.original, "hospital": p.hospital}
         row |= {key: _shown(value) for key, value in (*p.facts.items(), *p.made.items())}
         row |= {name: int(value) for name, value in p.outcomes.items()}
         writer.writerow(row | {f"{name}{RISK}": f"{value:.6f}" for name, value in p.risks.items()})

@@ -2,69 +2,74 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 
 from oncontour.core.case import Case
+from oncontour.core.prediction import PublishedRisk, RiskPrediction, Toxicity
 from oncontour.core.volume import Volume
 from oncontour.dose.dvh import DVH, dvh
 from oncontour.dose.ntcp import MODELS, applicable, dosed, organs
 from oncontour.errors import LimitError, StructureError
+from oncontour.learn.card import Card
 from oncontour.learn.card import notes as notes_of
-from oncontour.learn.task import Draw, Progress
+from oncontour.learn.task import Draw
 from oncontour.metrics.probability import Recalibration, logit, sigmoid
+from oncontour.progress import Progress
 from oncontour.risk.inputs import FULL_GY, Patient, patient_of, usable_dose
+from oncontour.risk.task import Finding, RiskSettings, RiskTask
+from oncontour.risk.virtual_patients import DVH_FIGURES
 
-if TYPE_CHECKING:
-    from oncontour.risk.task import RiskTask
-
+Floats = NDArray[np.float64]
 LEVEL = 0.9
 """Of the interval from the members' spread."""
 FAR = 4.0
 """Standard deviations of the training patients beyond which a feature or a fact is doubted aloud."""
 
 
-def predict(task: RiskTask, case: Case, progress: Progress | None = None) -> Case:
-    """``case`` with ``scores["risk"]``:
+@dataclass(frozen=True)
+class RiskPredictor:
+    """A trained risk ``task`` made ready to tell the risk of a case."""
 
-        {"model", "sha256", "simulated": bool, "structure",
-         "toxicities": {NAME: {"probability", "low", "high" (None with one member), "members": [...], "threshold", "flagged",
-                               "recalibrated": patients it was done on}},
-         "reference": {published model: {"probability", "endpoint", "source"}}, "structures": {NAME: {DVH figure: Gy or %}},
-         "features": {chosen feature: value or None}, "notes": [...],
-         "sensitivity": Volume (log odds of the first toxicity a Gy in each voxel of the window), "region": Volume (map, 0 to 1) or None}
+    task: RiskTask
 
-    Raises what ``patient_of`` raises, strictly.
-    """
-    s = task.settings
-    patient = patient_of(case, s.view, features=True, strict=True)
-    sample = task.sample(patient)
-    members = task.by_member([sample])[:, 0, :]
-    if progress is not None:
-        progress(0.5)
-    toxicities = {name: _toxicity(task, name, members[:, t]) for t, name in enumerate(s.toxicities)}
-    sensitivity, region = maps(task, patient)
-    found, doubts = reference(case)
-    if progress is not None:
-        progress(1.0)
-    card = task.card()
-    scores = {
-        "model": card.name,
-        "sha256": card.sha256,
-        "simulated": bool(s.simulated or card.made.get("simulated_outcomes", False)),
-        "structure": s.structure,
-        "toxicities": toxicities,
-        "reference": found,
-        "structures": {s.structure: {name: patient.features[name] for name in _figures(patient)}},
-        "features": {name: _known(patient.features.get(name)) for name in s.features},
-        "notes": [*notes_of(card), *patient.notes, *_unknown(task, patient), *doubts, interval_told(s.members)],
-        "sensitivity": sensitivity,
-        "region": region,
-    }
-    return case.with_scores({"risk": scores})
+    @property
+    def card(self) -> Card:
+        """What is known of the model."""
+        return self.task.card()
+
+    def predict(self, case: Case, progress: Progress | None = None) -> Case:
+        """``case`` with ``risk``: probabilities with the spread of the members, published models, and where the risk comes from.
+
+        Raises what ``patient_of`` raises, strictly.
+        """
+        task, s, card = self.task, self.task.settings, self.card
+        patient = patient_of(case, s.view, features=True, strict=True)
+        members = task.by_member([task.sample(patient)])[:, 0, :]
+        if progress is not None:
+            progress(0.5)
+        sensitivity, region = maps(task, patient)
+        published, doubts = reference(case)
+        if progress is not None:
+            progress(1.0)
+        found = RiskPrediction(
+            model=card.name,
+            sha256=card.sha256,
+            simulated=bool(s.simulated or card.made.get("simulated_outcomes", False)),
+            structure=s.structure,
+            toxicities={name: _toxicity(task.found.get(name, Finding()), members[:, t]) for t, name in enumerate(s.toxicities)},
+            reference=published,
+            figures={name: patient.features[name] for name in DVH_FIGURES if name in patient.features},
+            features={name: _known(patient.features.get(name)) for name in s.features},
+            notes=(*notes_of(card), *patient.notes, *_unknown(s, patient), *doubts, interval_told(s.members)),
+            sensitivity=sensitivity,
+            region=region,
+        )
+        return replace(case, risk=found)
 
 
 def maps(task: RiskTask, patient: Patient) -> tuple[Volume, Volume | None]:
@@ -89,7 +94,7 @@ def maps(task: RiskTask, patient: Patient) -> tuple[Volume, Volume | None]:
     return Volume(slope.astype(np.float32), grid), Volume(found.astype(np.float32), grid) if s.region != "none" else None
 
 
-def reference(case: Case) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def reference(case: Case) -> tuple[dict[str, PublishedRisk], list[str]]:
     """(every published model that has all it needs: what a model is to be read beside; sentences on structures it goes without).
 
     A structure of which more than ``ntcp.MISSING`` has no dose, or that cannot be filled, is not used: its mean would be that of a part.
@@ -110,7 +115,7 @@ def reference(case: Case) -> tuple[dict[str, dict[str, Any]], list[str]]:
         else:
             notes.append(f"No published model of {name}: {one.note}.")
     risks = applicable(found, case.facts)
-    told = {name: {"probability": p, "endpoint": MODELS[name].endpoint, "source": MODELS[name].source} for name, p in risks.items()}
+    told = {name: PublishedRisk(p, MODELS[name].endpoint, MODELS[name].source) for name, p in risks.items()}
     return told, notes
 
 
@@ -124,7 +129,7 @@ def interval_told(members: int) -> str:
     )
 
 
-def interval(members: Any, again: Recalibration) -> tuple[float | None, float | None]:
+def interval(members: Floats, again: Recalibration) -> tuple[float | None, float | None]:
     """LEVEL of Student's t on the log odds of the members, recalibrated; None from fewer than two."""
     z = again.intercept + again.slope * logit(members)
     n = len(z)
@@ -135,32 +140,23 @@ def interval(members: Any, again: Recalibration) -> tuple[float | None, float | 
     return float(low), float(high)
 
 
-def _toxicity(task: RiskTask, name: str, members: Any) -> dict[str, Any]:
-    again = task.recalibration(name)
-    told = task.found.get("toxicities", {}).get(name, {})
+def _toxicity(found: Finding, members: Floats) -> Toxicity:
+    again = found.recalibration
     probability = float(again(members.mean()))
     low, high = interval(members, again)
-    threshold = told.get("threshold")
-    return {
-        "probability": probability,
-        "low": None if low is None else min(low, probability),
-        "high": None if high is None else max(high, probability),
-        "members": [float(v) for v in again(members)],
-        "threshold": threshold,
-        "flagged": None if threshold is None else probability >= threshold,
-        "recalibrated": told.get("recalibration", {}).get("patients", 0),
-    }
+    return Toxicity(
+        probability=probability,
+        low=None if low is None else min(low, probability),
+        high=None if high is None else max(high, probability),
+        members=tuple(float(v) for v in again(members)),
+        threshold=found.threshold,
+        flagged=None if found.threshold is None else probability >= found.threshold,
+        recalibrated=found.patients,
+    )
 
 
-def _figures(patient: Patient) -> list[str]:
-    from oncontour.risk.virtual_patients import DVH_FIGURES
-
-    return [name for name in DVH_FIGURES if name in patient.features]
-
-
-def _unknown(task: RiskTask, patient: Patient) -> list[str]:
+def _unknown(s: RiskSettings, patient: Patient) -> list[str]:
     """A sentence on what is not known of the patient, and on what lies far from all that the model learned from."""
-    s = task.settings
     out = []
     for name in s.features:
         value = patient.features.get(name, np.nan)

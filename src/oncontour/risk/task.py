@@ -7,7 +7,7 @@ their mean is the answer and their spread its interval, which tells how much cha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,14 +21,18 @@ from oncontour.classes import named_by_user
 from oncontour.core.case import Case
 from oncontour.errors import ConfigError
 from oncontour.learn.card import Card
-from oncontour.learn.task import Batch, Draw, Progress, Task, check_grid, seeded
+from oncontour.learn.task import Batch, Draw, Task, check_grid, seeded
 from oncontour.metrics.classify import youden
 from oncontour.metrics.probability import Recalibration
 from oncontour.nets import make_net
+from oncontour.nets.dosefusion import Fused
 from oncontour.risk.contrastive import by_outcome, by_patient
+from oncontour.risk.feature_selection import Selection, select
 from oncontour.risk.inputs import Patient, View, patient_of
 
 SIMULATED = "SIMULATED OUTCOMES: this model learned from outcomes that were made up. It says nothing about any patient."
+Known = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Probabilities and outcomes (0, 1) of the patients whose outcome is known."""
 MIN_EVENTS = 8
 """Events, and patients without, that a recalibration on held-back patients needs."""
 
@@ -128,6 +132,41 @@ class Sample:
     outcomes: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What was measured of one toxicity after training: the ``threshold`` from which a patient is flagged (Youden on the training
+    patients, None where there is none), the ``prevalence`` among them, and the ``recalibration`` by so many ``patients`` held back."""
+
+    threshold: float | None = None
+    prevalence: float | None = None
+    recalibration: Recalibration = field(default_factory=Recalibration)
+    patients: int = 0
+
+    @classmethod
+    def of(cls, learned: Known, held_back: Known) -> Finding:
+        """From (probabilities, outcomes) of the training patients, and of the others, where enough of them had it and enough had not."""
+        (p, y), (q, z) = learned, held_back
+        enough = len(z) > 0 and min(z.sum(), (1 - z).sum()) >= MIN_EVENTS
+        again = Recalibration.fit(q, z) if enough else Recalibration()
+        at = youden(again(p), y)
+        return cls(None if np.isnan(at) else at, float(y.mean()) if len(y) else None, again, len(z) if enough else 0)
+
+    def as_json(self) -> dict[str, object]:
+        """As it stands in the card."""
+        again = {"intercept": self.recalibration.intercept, "slope": self.recalibration.slope, "patients": self.patients}
+        return {"threshold": self.threshold, "prevalence": self.prevalence, "recalibration": again}
+
+
+def _findings(made: Mapping[str, Any]) -> dict[str, Finding]:
+    """Toxicity -> finding, of the ``risk`` in a card's ``made``."""
+    out = {}
+    for name, one in made.get("toxicities", {}).items():
+        again = one.get("recalibration", {})
+        line = Recalibration(float(again.get("intercept", 0.0)), float(again.get("slope", 1.0)))
+        out[name] = Finding(one.get("threshold"), one.get("prevalence"), line, int(again.get("patients", 0)))
+    return out
+
+
 class RiskTask(Task[Sample]):
     """Risk of ``settings.toxicities``; see the module's words and ``learn/task.py`` for the contract."""
 
@@ -154,7 +193,7 @@ class RiskTask(Task[Sample]):
             raise ConfigError(f"net {settings.net!r} fuses nothing", hint="choose dosefusion")
         _check_window(settings.window, members[0])
         self.net = nn.ModuleList(members)
-        self.found: dict[str, Any] = dict(card.made.get("risk", {})) if card else {}
+        self.found: dict[str, Finding] = _findings(card.made.get("risk", {})) if card else {}
 
     # ---- the contract
 
@@ -227,15 +266,16 @@ class RiskTask(Task[Sample]):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         total, figures = torch.zeros((), device=batch["image"].device), dict[str, float]()
         for member in self.net.children():
-            parts = self._losses(member, batch)
+            answer = member.fuse(batch["image"], batch["features"], batch["facts"])  # type: ignore[operator]
+            with torch.autocast(total.device.type, enabled=False):
+                parts = self._losses(answer._make(part if part is None else part.float() for part in answer), batch)
             total = total + sum(parts.values(), torch.zeros((), device=total.device))
             for name, value in parts.items():
                 figures[name] = figures.get(name, 0.0) + float(value.detach()) / self.settings.members
         return total / self.settings.members, figures
 
-    def _losses(self, member: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def _losses(self, answer: Fused, batch: Batch) -> dict[str, Tensor]:
         s = self.settings
-        answer = member.fuse(batch["image"], batch["features"], batch["facts"])  # type: ignore[operator]
         out = {"outcome": outcome_loss(answer.risk, batch["outcome"], batch["known"], s.focal)}
         if answer.region is not None:
             out["region"] = s.region_weight * region_loss(answer.region, batch["region"], batch["region_known"])
@@ -245,28 +285,16 @@ class RiskTask(Task[Sample]):
             out["modal"] = s.contrast_weight * by_patient(answer.image, answer.features, s.temperature, batch["features_known"])
         return out
 
-    def finish(self, train: Sequence[Sample], held_back: Sequence[Sample]) -> dict[str, Any]:
+    def finish(self, train: Sequence[Sample], held_back: Sequence[Sample]) -> dict[str, object]:
         """The threshold (Youden) of the training patients; and, from enough patients held back, a recalibration."""
         self.eval()
-        told: dict[str, Any] = {"simulated": self.settings.simulated, "toxicities": {}}
         learned, kept = self.probabilities(train), self.probabilities(held_back)
-        for t, name in enumerate(self.settings.toxicities):
-            (p, y), (q, z) = _known(learned[:, t], train, t), _known(kept[:, t], held_back, t)
-            enough = min(z.sum(), (1 - z).sum()) >= MIN_EVENTS if len(z) else False
-            again = Recalibration.fit(q, z) if enough else Recalibration()
-            at = youden(again(p), y)
-            told["toxicities"][name] = {
-                "threshold": None if np.isnan(at) else at,
-                "prevalence": float(y.mean()) if len(y) else None,
-                "recalibration": {"intercept": again.intercept, "slope": again.slope, "patients": len(z) if enough else 0},
-            }
-        self.found = told
+        self.found = {
+            name: Finding.of(_known(learned[:, t], train, t), _known(kept[:, t], held_back, t))
+            for t, name in enumerate(self.settings.toxicities)
+        }
+        told = {"simulated": self.settings.simulated, "toxicities": {name: one.as_json() for name, one in self.found.items()}}
         return {"risk": told, "simulated_outcomes": self.settings.simulated}
-
-    def predict(self, case: Case, progress: Progress | None = None) -> Case:
-        from oncontour.risk.predict import predict
-
-        return predict(self, case, progress)
 
     # ---- answers
 
@@ -291,19 +319,17 @@ class RiskTask(Task[Sample]):
         self.train(was)
         return out
 
-    def recalibration(self, toxicity: str) -> Recalibration:
-        told = self.found.get("toxicities", {}).get(toxicity, {}).get("recalibration", {})
-        return Recalibration(float(told.get("intercept", 0.0)), float(told.get("slope", 1.0)))
 
-
-def prepared(settings: RiskSettings, patients: Sequence[Patient], selection: Any = None) -> RiskSettings:
+def prepared(
+    settings: RiskSettings,
+    patients: Sequence[Patient],
+    selection: Selection = Selection(),  # noqa: B008  (frozen: one value for all calls)
+) -> RiskSettings:
     """``settings`` with features chosen, and features and facts standardised, by these training patients and nobody else.
 
-    ``selection`` is a ``risk.feature_selection.Selection``. The first toxicity chooses. Raises InputError where nothing can be chosen,
+    The first toxicity chooses. Raises InputError where nothing can be chosen,
     ConfigError where a fact is not known of anybody or all these patients, or none, had a toxicity.
     """
-    from oncontour.risk.feature_selection import Selection, select
-
     for name in settings.toxicities:
         events = [p.outcomes[name] for p in patients if name in p.outcomes]
         if len(set(events)) < 2:
@@ -313,9 +339,7 @@ def prepared(settings: RiskSettings, patients: Sequence[Patient], selection: Any
     known = [p for p in patients if first in p.outcomes and p.features]
     out = replace(settings, simulated=settings.simulated or any(p.simulated for p in patients))
     if settings.dosiomics:
-        chosen = select(
-            [p.features for p in known], [p.outcomes[first] for p in known], [p.original for p in known], selection or Selection()
-        )
+        chosen = select([p.features for p in known], [p.outcomes[first] for p in known], [p.original for p in known], selection)
         out = replace(out, features=chosen.names, feature_centre=chosen.centre, feature_scale=chosen.scale)
     if settings.facts:
         table = np.array([[p.facts.get(name, np.nan) for name in settings.facts] for p in patients], np.float64)
@@ -353,19 +377,19 @@ def region_loss(logits: Tensor, region: Tensor, known: Tensor) -> Tensor:
     weight = known[:, :, None, None, None]
     pixels = weight.sum() * logits[0].numel()
     bce = (F.binary_cross_entropy_with_logits(logits, region, reduction="none") * weight).sum() / pixels.clamp(min=1)
-    chance = torch.sigmoid(logits) * weight
+    found = torch.sigmoid(logits) * weight
     truth = region * weight
-    dice = 1 - (2 * (chance * truth).sum() + 1) / (chance.sum() + truth.sum() + 1)
+    dice = 1 - (2 * (found * truth).sum() + 1) / (found.sum() + truth.sum() + 1)
     return (bce + dice) * (weight.sum() > 0)
 
 
-def _standard(told: Any, names: Sequence[str], centre: Sequence[float], scale: Sequence[float]) -> NDArray[np.float32]:
+def _standard(told: Mapping[str, float], names: Sequence[str], centre: Sequence[float], scale: Sequence[float]) -> NDArray[np.float32]:
     value = np.array([told.get(name, np.nan) for name in names], np.float64)
     value = np.where(np.isfinite(value), value, np.asarray(centre, np.float64))
     return np.asarray(np.clip((value - np.asarray(centre)) / np.asarray(scale), -8, 8), np.float32)
 
 
-def _known(p: NDArray[np.float64], samples: Sequence[Sample], t: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _known(p: NDArray[np.float64], samples: Sequence[Sample], t: int) -> Known:
     y = np.array([s.outcomes[t] for s in samples], np.float64)
     there = np.isfinite(y)
     return p[there], y[there]

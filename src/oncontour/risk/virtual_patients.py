@@ -22,7 +22,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +32,7 @@ from oncontour.core.volume import Volume
 from oncontour.dose.dvh import DVH, dvh
 from oncontour.dose.ntcp import MODELS
 from oncontour.errors import ConfigError, DoseError, InputError
+from oncontour.metrics.probability import sigmoid
 from oncontour.sides import other_side
 
 Floats = NDArray[np.float64]
@@ -172,7 +172,7 @@ class Virtual:
         return moved
 
 
-def draw(hospital: Hospital, original: str, number: int, seed: int) -> tuple[Virtual, dict[str, Any]]:
+def draw(hospital: Hospital, original: str, number: int, seed: int) -> tuple[Virtual, dict[str, float]]:
     """(virtual patient ``number`` of ``original``, its clinical facts); the same arguments give the same patient."""
     rng = np.random.default_rng([seed, zlib.crc32(hospital.name.encode()), zlib.crc32(original.encode()), number])
     x, y, z = (float(v) for v in rng.normal(0, hospital.shift_mm))
@@ -282,7 +282,7 @@ def wall_gy(inside: NDArray[np.bool_], gy: Floats) -> float:
 def ring_share(inside: NDArray[np.bool_], gy: Floats, at_gy: float = RING_GY) -> float:
     """Part of the slices, 0 to 1, whose coldest 5 % receive more than ``at_gy`` (softly, over 2 Gy)."""
     cold = np.array([np.quantile(dose[mask], COLDEST) for mask, dose in zip(inside, gy, strict=True) if mask.any()])
-    return float((0.5 * (1 + np.tanh((cold - at_gy) / SOFT_GY / 2))).mean()) if len(cold) else 0.0
+    return float(sigmoid((cold - at_gy) / SOFT_GY).mean()) if len(cold) else 0.0
 
 
 def _in_slices(mask: Volume, dose: Volume) -> tuple[NDArray[np.bool_], Floats]:
@@ -323,7 +323,7 @@ class Truth:
         spread = float(np.sqrt((wall**2).mean()))  # by mirroring its mean is 0
         return replace(self, wall_sd_gy=max(spread, 1e-6), ring=(float(ring.mean()), max(float(ring.std()), 1e-6)))
 
-    def predictor(self, one: Exposure, facts: Mapping[str, Any]) -> float:
+    def predictor(self, one: Exposure, facts: Mapping[str, float]) -> float:
         """Log odds without a hospital's intercept."""
         t = self.toxicity
         p = min(max(one.ntcp, 1e-4), 1 - 1e-4)
@@ -336,8 +336,8 @@ class Truth:
         low, high = -30.0, 30.0
         for _ in range(80):
             middle = (low + high) / 2
-            low, high = (middle, high) if _sigmoid(predictors + middle).mean() < hospital.prevalence else (low, middle)
-        risk = _sigmoid(predictors + low)
+            low, high = (middle, high) if sigmoid(predictors + middle).mean() < hospital.prevalence else (low, middle)
+        risk = sigmoid(predictors + low)
         return replace(self, intercepts={**self.intercepts, hospital.name: low}), risk * (1 - hospital.wrong) + (1 - risk) * hospital.wrong
 
 
@@ -367,7 +367,3 @@ def bayes_auc(risk: Floats) -> float:
     pairs = float(r.sum() * free.sum() - (r * free).sum())
     right = float((r * (lower + 0.5 * (own - free))).sum())
     return right / pairs if pairs > 0 else float("nan")
-
-
-def _sigmoid(z: Floats) -> Floats:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * z)))

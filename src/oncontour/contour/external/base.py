@@ -11,9 +11,9 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -21,16 +21,18 @@ from oncontour import documents
 from oncontour.contour.anatomy import anatomy_of
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
+from oncontour.core.prediction import Segmentation
 from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, ModelError
 from oncontour.learn.card import Card
-from oncontour.learn.task import MAX_WINDOW, Progress
+from oncontour.learn.task import MAX_WINDOW
 from oncontour.libraries import asks, memory_told, why
 from oncontour.ops.tidy import Change, Tidy, tidy
 from oncontour.ops.windows import Blend, Predict, stitch_labels
+from oncontour.progress import Progress
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 T = TypeVar("T")
 CONVERT = (
@@ -40,6 +42,12 @@ CONVERT = (
 )
 """How a file that holds more than tensors is turned into one that does not."""
 
+OWN_ORDER = (
+    "which way the {}'s voxels ran in the patient was not said: they were given in the order of the case's image, and left and right "
+    "may be swapped"
+)
+"""What is remarked where voxels are given as they lie, because that was asked for."""
+Directions = tuple[tuple[int, int, int], ...]
 _DIRECTIONS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 
 
@@ -58,7 +66,7 @@ class Outside:
     predict: Predict
     window: tuple[int, int, int]
     backend: str
-    threads: int | None = None
+    threads: int
     overlap: float = 0.5
     mode: str = "softmax"
     threshold: float = 0.5
@@ -88,7 +96,7 @@ class Foreign:
         return self.model.card
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
-        """The case with packed masks of the model's structures on its own grid, and ``scores["contour"]`` saying how they came about.
+        """The case with packed masks of the model's structures on its own grid, and ``segmentation``: how they came about.
 
         Raises ModelError when the case lacks an image that the net needs, or the net answers in another shape than its labels say.
         """
@@ -113,31 +121,32 @@ class Foreign:
             progress=None if progress is None else lambda done, total: progress(done / total),
         )
         masks, tidied = tidy(stitched.masks(m.card.structures), self.rules, anatomy_of(case.images.get("ct"), m.card.structures))
-        return case.with_masks(masks).with_scores({"contour": self._record(image.geometry, stitched.blend, tidied)})
+        return replace(case.with_masks(masks), segmentation=self._segmentation(image.geometry, stitched.blend, tidied))
 
-    def _record(self, grid: Geometry, blend: str, tidied: tuple[Change, ...]) -> dict[str, Any]:
+    def _segmentation(self, grid: Geometry, blend: str, tidied: tuple[Change, ...]) -> Segmentation:
         m = self.model
-        return {
-            "model": m.card.name,
-            "sha256": m.card.sha256,
-            "structures": list(m.card.structures),
-            "grid": str(grid),
-            "backend": m.backend,
-            "threads": m.threads,
-            "blend": blend,
-            "tidy": asdict(self.rules),
-            "tidied": [change.text for change in tidied],
-            "kind": m.card.settings["kind"],
-            "original_names": dict(zip(m.card.structures, m.labels, strict=True)),
-            "notes": [*m.notes, *(change.text for change in tidied if change.warns)],
-        }
+        return Segmentation(
+            model=m.card.name,
+            sha256=m.card.sha256,
+            structures=tuple(m.card.structures),
+            grid=str(grid),
+            backend=m.backend,
+            threads=m.threads,
+            blend=blend,
+            mirror=None,
+            tidy=asdict(self.rules),
+            tidied=tuple(change.text for change in tidied),
+            kind=str(m.card.settings["kind"]),
+            original_names=dict(zip(m.card.structures, m.labels, strict=True)),
+            notes=(*m.notes, *(change.text for change in tidied if change.warns)),
+        )
 
 
 # ---- what all kinds need
 
 
 def card_of(name: str, kind: str, labels: Sequence[str], spacing_mm: Sequence[float], weights: Sequence[Path]) -> Card:
-    """A card for a model that brought none: what its files say, and that nobody here tested it."""
+    """A card for a model that brought none: what its files say, and that it was not tested here."""
     return Card(
         name=name,
         task="contour",
@@ -171,7 +180,7 @@ def sha256_of(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, object]:
     """A JSON object from a file. Raises ModelError where there is none, FormatError or LimitError as ``documents.read_json`` does."""
     if not path.is_file():
         raise ModelError("a file of the model is missing", where=str(path), hint="copy the whole model folder")
@@ -181,7 +190,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def load_tensors(path: Path) -> dict[str, Any]:
+def said_beside(folder: Path) -> dict[str, object]:
+    """What ``oncontour.json`` in a model's folder says of it; nothing where there is none."""
+    path = folder / "oncontour.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def load_tensors(path: Path) -> dict[str, object]:
     """What a ``.pth`` or ``.pt`` file holds, when that is tensors, containers, numbers and text. Raises ModelError otherwise.
 
     Scalars of numpy count as numbers (nnU-Net logs them): they are rebuilt from their bytes, which runs nothing.
@@ -189,7 +204,11 @@ def load_tensors(path: Path) -> dict[str, Any]:
     import torch
 
     kinds = [np.dtype(kind) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
-    numbers: list[Any] = [(_SCALAR, "numpy.core.multiarray.scalar"), (_SCALAR, "numpy._core.multiarray.scalar"), np.dtype]
+    numbers: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
+        (_SCALAR, "numpy.core.multiarray.scalar"),
+        (_SCALAR, "numpy._core.multiarray.scalar"),
+        np.dtype,
+    ]
     try:
         with torch.serialization.safe_globals(numbers + [type(kind) for kind in kinds]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on the pickle's protocol: what counts is whether it is refused
@@ -215,17 +234,18 @@ def _reason(error: BaseException) -> str:
     return refused.group(1)[:200] if refused and refused.group(1) and not asks(refused.group(1)) else why(error)
 
 
-def tensors_in(held: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def tensors_in(held: Mapping[str, object], path: Path) -> dict[str, Tensor]:
     """The named tensors in what ``load_tensors`` gave, under whatever of the usual keys they lie. Raises ModelError for none."""
     import torch
 
     for key in ("network_weights", "state_dict", "model", "network", "model_state_dict"):
-        if isinstance(held.get(key), Mapping):
-            held = held[key]
+        if isinstance(inner := held.get(key), Mapping):
+            held = inner
             break
-    if not held or not all(isinstance(value, torch.Tensor) for value in held.values()):
+    found = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
+    if not held or len(found) < len(held):
         raise ModelError(f"no named tensors here, only {sorted(map(str, held))[:5]}", where=str(path))
-    return dict(held)
+    return found
 
 
 def check_window(window: Sequence[int], where: str) -> None:
@@ -242,7 +262,7 @@ def sized(make: Callable[[], T], weights: Mapping[str, Tensor]) -> T:
         return make()
 
 
-def fit(net: Any, weights: Mapping[str, Tensor], path: Path) -> None:
+def fit(net: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Put ``weights`` into ``net``, strictly. Raises ModelError naming what does not fit."""
     try:
         net.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in weights.items()})
@@ -251,7 +271,7 @@ def fit(net: Any, weights: Mapping[str, Tensor], path: Path) -> None:
         raise ModelError(f"the weights do not fit the net that the model describes: {' '.join(lines)[:300]}", where=str(path)) from error
 
 
-def axes_of(letters: str, where: str) -> tuple[tuple[int, int, int], ...]:
+def axes_of(letters: object, where: str) -> Directions:
     """Three letters of R, L, A, P, S, I as directions (rows, LPS): where each array axis runs to. Raises ModelError for others."""
     text = letters.upper() if isinstance(letters, str) else ""
     if len(text) != 3 or any(c not in _DIRECTIONS for c in text) or len({"RLAPSI".index(c) // 2 for c in text}) != 3:

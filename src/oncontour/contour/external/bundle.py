@@ -13,16 +13,16 @@ what is finer is averaged; post-processing other than activation and threshold i
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from oncontour.contour.external.base import (
+    OWN_ORDER,
     Outside,
-    axes_of,
     card_of,
     check_window,
     fit,
@@ -30,10 +30,13 @@ from oncontour.contour.external.base import (
     load_tensors,
     permuted,
     read_json,
+    said_beside,
     sized,
     tensors_in,
 )
+from oncontour.contour.external.bundle_steps import HARMLESS, NO_EFFECT, STEPS, Step, oriented
 from oncontour.contour.external.onnx import load_torchscript
+from oncontour.contour.external.values import Values, last_word, named, number, numbers
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.documents import MAX_VALUES, read_yaml
@@ -42,23 +45,12 @@ from oncontour.learn.engine import Backend, Engine
 from oncontour.libraries import why
 from oncontour.ops.windows import Blend
 
+if TYPE_CHECKING:
+    from torch import nn
+
 NETS = ("UNet", "BasicUNet", "BasicUNetPlusPlus", "DynUNet", "SegResNet", "SegResNetVAE", "AttentionUnet", "VNet", "UNETR", "SwinUNETR")
 """Nets of MONAI that a bundle may name."""
-_NO_EFFECT = (
-    "LoadImaged",
-    "EnsureChannelFirstd",
-    "AddChanneld",
-    "AsChannelFirstd",
-    "EnsureTyped",
-    "ToTensord",
-    "CastToTyped",
-    "SpatialPadd",
-    "DivisiblePadd",
-)
-_HARMLESS = ("allow_missing_keys", "lazy", "dtype", "channel_wise", "ensure_same_shape")
-"""Settings of any step that change nothing where there is one image of one channel."""
 _DEEPEST = 20
-Step = Callable[[Volume], Volume]
 
 
 def is_bundle(path: Path) -> bool:
@@ -82,7 +74,7 @@ def read_bundle(folder: Path, *, backend: Backend = "auto", threads: int | None 
     net, weights = _net(folder, config, trust)
     compiled: Backend = "torch" if weights.suffix == ".ts" else backend
     engine = Engine.load(net, (1, 1, *window), backend=compiled, threads=threads)
-    remarks = (*config.left_out(), *([_OWN_ORDER] if config.own_order() else []))
+    remarks = (*config.left_out(), *([OWN_ORDER.format("bundle")] if config.own_order() else []))
 
     def prepare(case: Case) -> Volume:
         volume = image_of(case, image)
@@ -109,10 +101,16 @@ def read_bundle(folder: Path, *, backend: Backend = "auto", threads: int | None 
     )
 
 
-def _labels(metadata: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+def _within(values: Values, *keys: str) -> Values:
+    for key in keys:
+        values = named(values[key])
+    return values
+
+
+def _labels(metadata: Values, folder: Path) -> tuple[str, ...]:
     """Names of all channels, the background too."""
     try:
-        channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+        channels = _within(metadata, "network_data_format", "outputs", "pred", "channel_def")
         numbers = sorted(int(n) for n in channels)
         if numbers != list(range(len(numbers))):
             raise ValueError(f"channels {numbers}")
@@ -125,14 +123,8 @@ def _labels(metadata: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
         ) from error
 
 
-_OWN_ORDER = (
-    "which way the bundle's voxels ran in the patient was not said: they were given in the order of the case's image, and left and right "
-    "may be swapped"
-)
-
-
-def _image(metadata: Mapping[str, Any], where: str) -> str:
-    inputs = metadata["network_data_format"].get("inputs", {}).get("image", {})
+def _image(metadata: Values, where: str) -> str:
+    inputs = named(named(named(metadata["network_data_format"]).get("inputs", {})).get("image", {}))
     modality = str(inputs.get("modality", "CT")).upper()
     if not modality.startswith(("CT", "MR")):
         raise ModelError(
@@ -143,7 +135,7 @@ def _image(metadata: Mapping[str, Any], where: str) -> str:
     return "mr" if modality.startswith("MR") else "ct"
 
 
-def _net(folder: Path, config: _Config, trust: bool) -> tuple[Any, Path]:
+def _net(folder: Path, config: _Config, trust: bool) -> tuple[nn.Module, Path]:
     tensors, script = folder / "models" / "model.pt", folder / "models" / "model.ts"
     if tensors.is_file():
         weights = tensors_in(load_tensors(tensors), tensors)
@@ -159,13 +151,13 @@ def _net(folder: Path, config: _Config, trust: bool) -> tuple[Any, Path]:
 class _Config:
     """``inference.json`` read as plain values."""
 
-    values: Mapping[str, Any]
+    values: Values
     where: str
 
     @classmethod
     def of(cls, folder: Path) -> _Config:
         configs = folder / "configs"
-        own = read_json(folder / "oncontour.json") if (folder / "oncontour.json").is_file() else {}
+        own = said_beside(folder)
         if (configs / "inference.json").is_file():
             return cls({**read_json(configs / "inference.json"), **own}, str(configs / "inference.json"))
         for name in ("inference.yaml", "inference.yml"):
@@ -176,12 +168,12 @@ class _Config:
                 return cls({**values, **own}, str(configs / name))
         raise ModelError("configs/inference.json is missing", where=str(folder))
 
-    def plain(self, value: Any) -> Any:
+    def plain(self, value: object) -> object:
         """``value`` with references followed. Raises ModelError for code and for references that run in a circle, LimitError where they
         stand for more than MAX_VALUES."""
         return self._plain(value, 0, [MAX_VALUES])
 
-    def _plain(self, value: Any, depth: int, left: list[int]) -> Any:
+    def _plain(self, value: object, depth: int, left: list[int]) -> object:
         left[0] -= 1
         if left[0] < 0:
             raise LimitError(f"references stand for more than {MAX_VALUES} values once they are followed", where=self.where)
@@ -202,26 +194,26 @@ class _Config:
             return [self._plain(item, depth + 1, left) for item in value]
         return value
 
-    def _referred(self, reference: str) -> Any:
-        value: Any = self.values
+    def _referred(self, reference: str) -> object:
+        value: object = self.values
         for part in reference[1:].replace("::", "#").split("#"):
             try:
-                value = value[int(part)] if isinstance(value, list) else value[part]
+                value = value[int(part)] if isinstance(value, list) else named(value)[part]
             except (KeyError, IndexError, TypeError, ValueError) as error:
                 raise ModelError(f"{reference!r} refers to nothing", where=self.where) from error
         return value
 
-    def transforms(self, name: str) -> list[Mapping[str, Any]]:
+    def transforms(self, name: str) -> list[Values]:
         """The steps of ``preprocessing`` or ``postprocessing``, not yet made plain."""
         group = self.values.get(name)
-        steps = group.get("transforms") if isinstance(group, Mapping) else group
+        steps: object = group.get("transforms") if isinstance(group, Mapping) else group
         if isinstance(steps, str):
             steps = self._referred(steps) if steps.startswith("@") else None
         if not isinstance(steps, list):
             raise ModelError(f"{name} is no list of transforms", where=self.where)
         return [step for step in steps if isinstance(step, Mapping) and not self._off(step)]
 
-    def _off(self, step: Mapping[str, Any]) -> bool:
+    def _off(self, step: Values) -> bool:
         off = self.plain(step.get("_disabled_", False))
         return off.strip().lower() == "true" if isinstance(off, str) else bool(off)
 
@@ -233,7 +225,7 @@ class _Config:
                 return keys[0]
         return "image"
 
-    def net(self) -> Any:
+    def net(self) -> nn.Module:
         """The net, built but without weights."""
         for key in ("network_def", "network", "net"):
             described = self.values.get(key)
@@ -241,18 +233,19 @@ class _Config:
                 break
         else:
             raise ModelError("network_def is missing or is code", where=self.where, hint="use a bundle with models/model.ts, or ONNX")
-        arguments = self.plain(described)
-        kind = str(arguments.pop("_target_")).rsplit(".", 1)[-1]
+        arguments = named(self.plain(described))
+        kind = last_word(arguments["_target_"])
         if kind not in NETS:
             raise ModelError(f"a net of kind {kind!r}; known are {', '.join(NETS)}", where=self.where, hint="use models/model.ts, or ONNX")
         from monai.networks import nets
 
         try:
-            return getattr(nets, kind)(**{key: value for key, value in arguments.items() if not key.startswith("_")})
+            made: nn.Module = getattr(nets, kind)(**{key: value for key, value in arguments.items() if not key.startswith("_")})
         except (ModelError, MemoryError):
             raise
         except Exception as error:  # MONAI and torch raise many kinds for settings that make no net
             raise ModelError(f"{kind} does not take these settings ({why(error)})", where=self.where) from error
+        return made
 
     # ---- before the net
 
@@ -262,21 +255,22 @@ class _Config:
         spacing: tuple[float, ...] = ()
         key, turned = self._image_key(), False
         for described in self.transforms("preprocessing"):
-            kind = str(described.get("_target_", "")).rsplit(".", 1)[-1]
+            kind = last_word(described.get("_target_", ""))
             keys = _names(self.plain(described.get("keys", key)))
-            if kind in _NO_EFFECT or key not in keys:
+            if kind in NO_EFFECT or key not in keys:
                 continue
-            if kind not in _STEPS:
-                raise ModelError(f"preprocessing step {kind!r} is not known; known are {sorted(_STEPS)}", where=self.where, hint="use ONNX")
-            make, known = _STEPS[kind]
-            arguments = self.plain({name: value for name, value in described.items() if name != "keys" and not name.startswith("_")})
-            if unknown := sorted(set(arguments) - {*known, *_HARMLESS}):
+            if kind not in STEPS:
+                raise ModelError(f"preprocessing step {kind!r} is not known; known are {sorted(STEPS)}", where=self.where, hint="use ONNX")
+            make, known = STEPS[kind]
+            asked = {name: value for name, value in described.items() if name != "keys" and not name.startswith("_")}
+            arguments = dict(named(self.plain(asked)))
+            if unknown := sorted(set(arguments) - {*known, *HARMLESS}):
                 raise ModelError(f"{kind} with {', '.join(unknown)}, which is not understood", where=self.where, hint="use ONNX")
             try:
                 if arguments.pop("source_key", key) != key:
                     raise ValueError("source_key is not the image")
                 out.append(make({name: _for_image(value, keys, key) if name == "mode" else value for name, value in arguments.items()}))
-                spacing = tuple(float(s) for s in arguments["pixdim"]) if kind == "Spacingd" else spacing
+                spacing = tuple(numbers(arguments["pixdim"])) if kind == "Spacingd" else spacing
             except (KeyError, TypeError, ValueError) as error:
                 raise ModelError(f"{kind} with settings that cannot be used ({type(error).__name__}: {error})", where=self.where) from error
             turned = turned or kind == "Orientationd"
@@ -284,7 +278,7 @@ class _Config:
 
     def own_order(self) -> bool:
         """Whether voxels are given in the case's own order, because that was asked for."""
-        kinds = [str(described.get("_target_", "")).rsplit(".", 1)[-1] for described in self.transforms("preprocessing")]
+        kinds = [last_word(described.get("_target_", "")) for described in self.transforms("preprocessing")]
         return "Orientationd" not in kinds and self.values.get("axes") == "own"
 
     def _said_order(self) -> list[Step]:
@@ -297,11 +291,11 @@ class _Config:
                 hint='write oncontour.json in the bundle\'s folder: {"axes": "RAS"} where x, y, z ran to right, anterior, superior in what '
                 'it was trained on; {"axes": "own"} takes each case as it lies in its file, as MONAI does',
             )
-        return [] if axes == "own" else [_oriented({"axcodes": axes})]
+        return [] if axes == "own" else [oriented({"axcodes": axes})]
 
     # ---- the net's windows
 
-    def _inferer(self) -> Mapping[str, Any]:
+    def _inferer(self) -> Values:
         inferer = self.values.get("inferer")
         if not isinstance(inferer, Mapping) or "SlidingWindowInferer" not in str(inferer.get("_target_", "")):
             raise ModelError("the inferer is no SlidingWindowInferer", where=self.where, hint="use ONNX with a JSON beside it")
@@ -315,14 +309,14 @@ class _Config:
 
     def overlap(self) -> float:
         value = self.plain(self._inferer().get("overlap", 0.25))
-        return float(value[0] if isinstance(value, Sequence) else value)
+        return number(value[0] if isinstance(value, list | tuple) else value)
 
     def blend(self) -> Blend:
         return "auto" if str(self._inferer().get("mode", "constant")).lower().endswith("gaussian") else "auto_flat"
 
     def pad(self) -> float | None:
         inferer = self._inferer()
-        return None if inferer.get("padding_mode") in ("replicate", "reflect") else float(inferer.get("cval", 0.0))
+        return None if inferer.get("padding_mode") in ("replicate", "reflect") else number(inferer.get("cval", 0.0))
 
     # ---- after the net
 
@@ -330,7 +324,7 @@ class _Config:
         """(``softmax`` or ``sigmoid``, the probability from which a structure is drawn). Raises ModelError where the steps do not tell."""
         activation, argmax, threshold = "", False, None
         for described in self.transforms("postprocessing"):
-            kind = str(described.get("_target_", "")).rsplit(".", 1)[-1]
+            kind = last_word(described.get("_target_", ""))
             if kind not in ("Activationsd", "AsDiscreted"):
                 continue
             said = {name: _first(self.plain(described.get(name))) for name in ("sigmoid", "softmax", "other", "argmax", "threshold")}
@@ -354,110 +348,19 @@ class _Config:
 
     def left_out(self) -> tuple[str, ...]:
         usual = ("Activationsd", "AsDiscreted", "Invertd", "SaveImaged", "EnsureTyped", "ToTensord", "CopyItemsd")
-        kinds = [str(described.get("_target_", "")).rsplit(".", 1)[-1] for described in self.transforms("postprocessing")]
+        kinds = [last_word(described.get("_target_", "")) for described in self.transforms("postprocessing")]
         return tuple(f"the bundle's step {kind} after the net was left out" for kind in kinds if kind not in usual)
 
 
-def _names(keys: Any) -> list[str]:
+def _names(keys: object) -> list[str]:
     return [keys] if isinstance(keys, str) else [str(key) for key in keys] if isinstance(keys, Sequence) else []
 
 
-def _first(value: Any) -> Any:
+def _first(value: object) -> object:
     """The first of several values, one a key: of the net's answer there is one."""
     return value[0] if isinstance(value, list) and value else value
 
 
-def _for_image(value: Any, keys: Sequence[str], key: str) -> Any:
+def _for_image(value: object, keys: Sequence[str], key: str) -> object:
     """Of values that stand one a key the image's."""
     return value[keys.index(key)] if isinstance(value, list) and len(value) == len(keys) else value
-
-
-def _oriented(a: Mapping[str, Any]) -> Step:
-    axes = axes_of("RAS" if a.get("as_closest_canonical") else a["axcodes"], "Orientationd")
-    if a.get("labels") is not None and [list(pair) for pair in a["labels"]] != [["L", "R"], ["P", "A"], ["I", "S"]]:
-        raise ValueError(f"labels {a['labels']} give the letters another meaning")
-    return lambda volume: volume.to(volume.geometry.reorient(axes))
-
-
-def _spaced(a: Mapping[str, Any]) -> Step:
-    spacing = [float(s) for s in a["pixdim"]]
-    if a.get("diagonal"):
-        raise ValueError("diagonal turns the image")
-    if a.get("mode", "bilinear") not in ("bilinear", 1):
-        raise ValueError(f"mode {a['mode']!r}; bilinear is what can be followed")
-
-    def step(volume: Volume) -> Volume:
-        wanted = [new if new > 0 else old for new, old in zip(spacing, volume.geometry.spacing_mm, strict=True)]
-        return volume.to(volume.geometry.resample(wanted), fill=float(volume.array.min()))
-
-    return step
-
-
-def _ranged(a: Mapping[str, Any]) -> Step:
-    low, high = float(a["a_min"]), float(a["a_max"])
-    first, last = (float(a[key]) if a.get(key) is not None else None for key in ("b_min", "b_max"))
-    if low >= high:
-        raise ValueError(f"a_min {low}, a_max {high}")
-
-    def step(values: Any) -> Any:
-        out = (values - low) / (high - low)
-        if first is not None and last is not None:
-            out = out * (last - first) + first
-            return np.clip(out, first, last) if a.get("clip") else out
-        return out
-
-    return lambda volume: volume.map(step)
-
-
-def _normalised(a: Mapping[str, Any]) -> Step:
-    def step(values: Any) -> Any:
-        counted = values[values != 0] if a.get("nonzero") else values
-        mean = a["subtrahend"] if a.get("subtrahend") is not None else counted.mean()
-        spread = a["divisor"] if a.get("divisor") is not None else counted.std()
-        out = (values - mean) / (spread or 1.0)
-        return np.where(values != 0, out, values) if a.get("nonzero") else out
-
-    return lambda volume: volume.map(step)
-
-
-def _scaled(a: Mapping[str, Any]) -> Step:
-    low, high = a.get("minv", 0.0), a.get("maxv", 1.0)
-    if low is None and high is None:  # only then does a factor count
-        factor = float(a.get("factor") or 0.0)
-        return lambda volume: volume.map(lambda values: values * (1 + factor))
-    low, high = float(low), float(high)
-
-    def step(values: Any) -> Any:
-        least, most = values.min(), values.max()
-        return (values - least) / ((most - least) or 1.0) * (high - low) + low
-
-    return lambda volume: volume.map(step)
-
-
-def _cropped(a: Mapping[str, Any]) -> Step:
-    margin = np.broadcast_to(np.asarray(a.get("margin", 0), int), (3,))
-    divisor = np.broadcast_to(np.asarray(a.get("k_divisible", 1), int), (3,))
-
-    def step(volume: Volume) -> Volume:
-        there = np.argwhere(volume.array > 0)
-        if not len(there):
-            return volume
-        start, stop = there.min(axis=0) - margin, there.max(axis=0) + 1 + margin
-        if a.get("allow_smaller"):
-            start, stop = np.maximum(start, 0), np.minimum(stop, volume.array.shape)
-        size = -(-(stop - start) // divisor) * divisor
-        start = start - (size - (stop - start)) // 2
-        return volume.to(volume.geometry.crop(start, start + size))
-
-    return step
-
-
-_STEPS: dict[str, tuple[Callable[[Mapping[str, Any]], Step], tuple[str, ...]]] = {
-    "Orientationd": (_oriented, ("axcodes", "as_closest_canonical", "labels")),
-    "Spacingd": (_spaced, ("pixdim", "mode", "diagonal", "padding_mode", "align_corners", "scale_extent", "recompute_affine")),
-    "ScaleIntensityRanged": (_ranged, ("a_min", "a_max", "b_min", "b_max", "clip")),
-    "NormalizeIntensityd": (_normalised, ("subtrahend", "divisor", "nonzero")),
-    "ScaleIntensityd": (_scaled, ("minv", "maxv", "factor")),
-    "CropForegroundd": (_cropped, ("source_key", "margin", "allow_smaller", "k_divisible", "start_coord_key", "end_coord_key", "mode")),
-}
-"""Preprocessing that is understood: from the transform's settings to a step from Volume to Volume, and the settings it knows."""

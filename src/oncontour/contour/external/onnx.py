@@ -20,22 +20,26 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.contour.external.base import Outside, axes_of, card_of, check_window, image_of, read_json
+from oncontour.contour.external.base import Directions, Outside, axes_of, card_of, check_window, image_of, read_json
+from oncontour.contour.external.values import Values, listed, number, numbers, wholes
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.errors import ModelError
 from oncontour.learn.engine import Backend, Engine
 from oncontour.libraries import memory_told, why
 
-Map = Callable[[NDArray[Any]], NDArray[Any]]
+if TYPE_CHECKING:
+    from torch import nn
+
+Map = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 SUFFIXES = (".onnx", ".ts", ".pt", ".torchscript")
 TRUST = "if you trust where it comes from, say so with --trust; or have it exported to ONNX, which cannot act on the machine"
 
@@ -74,7 +78,7 @@ def read_single(path: Path, *, backend: Backend = "auto", threads: int | None = 
     )
 
 
-def load_torchscript(path: Path, *, trust: bool) -> Any:
+def load_torchscript(path: Path, *, trust: bool) -> nn.Module:
     """A TorchScript module. Raises ModelError without ``trust``, or where the file is none."""
     if not zipfile.is_zipfile(path):
         raise ModelError("this is no TorchScript file", where=str(path))
@@ -90,9 +94,10 @@ def load_torchscript(path: Path, *, trust: bool) -> Any:
     try:
         with memory_told(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # files of this kind will be around for years
-            return torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            module: nn.Module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise ModelError(f"this TorchScript file cannot be read ({why(error)})", where=str(path)) from error
+    return module
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class _Said:
 
     labels: tuple[str, ...]
     window: tuple[int, int, int]
-    axes: tuple[tuple[int, int, int], ...]
+    axes: Directions
     spacing_mm: tuple[float, ...] | None
     activation: str
     intensity: Map
@@ -113,7 +118,7 @@ class _Said:
     name: str
 
     @classmethod
-    def of(cls, said: Mapping[str, Any], path: Path) -> _Said:
+    def of(cls, said: Values, path: Path) -> _Said:
         known = {
             "labels",
             "window",
@@ -134,21 +139,21 @@ class _Said:
             activation = said.get("activation", "softmax")
             if activation not in ("softmax", "sigmoid"):
                 raise ValueError(f"activation {activation!r}: softmax or sigmoid")
-            k, j, i = (int(n) for n in said["window"])
+            k, j, i = wholes(said["window"])
             spacing = said.get("spacing_mm")
             _check(said, (k, j, i))
             return cls(
-                labels=named(said["labels"]),
+                labels=names_of(said["labels"]),
                 window=(k, j, i),
                 axes=axes_of(said.get("axes", "SPL"), str(path)),
-                spacing_mm=None if spacing is None else tuple(float(s) for s in spacing),
-                activation=activation,
+                spacing_mm=None if spacing is None else tuple(numbers(spacing)),
+                activation=str(activation),
                 intensity=intensity(said.get("intensity", {})),
                 image=str(said.get("image", "ct")),
-                dims=int(said.get("dims", 3)),
-                context=int(said.get("context", 0)),
-                overlap=float(said.get("overlap", 0.5)),
-                threshold=float(said.get("threshold", 0.5)),
+                dims=int(number(said.get("dims", 3))),
+                context=int(number(said.get("context", 0))),
+                overlap=number(said.get("overlap", 0.5)),
+                threshold=number(said.get("threshold", 0.5)),
                 name=str(said.get("name", "")),
             )
         except KeyError as error:
@@ -170,48 +175,48 @@ class _Said:
         return Volume(np.asarray(self.intensity(image.array), np.float32)[None], grid)
 
 
-def _check(said: Mapping[str, Any], window: tuple[int, int, int]) -> None:
+def _check(said: Values, window: tuple[int, int, int]) -> None:
     """Raises ValueError for numbers that no net can mean."""
-    spacing, dims, context = said.get("spacing_mm"), int(said.get("dims", 3)), int(said.get("context", 0))
+    spacing, dims, context = said.get("spacing_mm"), int(number(said.get("dims", 3))), int(number(said.get("context", 0)))
     if min(window) < 1 or dims not in (2, 3) or (dims == 2 and window[0] != 1):
         raise ValueError(f"dims 2 with a window [1, j, i], or dims 3, not {dims} with {list(window)}")
     if context < 0 or (context and dims == 3):
         raise ValueError(f"context {context}: slices beside the one that a net of dims 2 sees")
-    if spacing is not None and (len(spacing) != 3 or not all(0 < float(s) < np.inf for s in spacing)):
+    if spacing is not None and (len(listed(spacing)) != 3 or not all(0 < mm < np.inf for mm in numbers(spacing))):
         raise ValueError(f"spacing_mm is three positive millimetres, not {spacing}")
-    if not 0 < float(said.get("threshold", 0.5)) < 1:
+    if not 0 < number(said.get("threshold", 0.5)) < 1:
         raise ValueError(f"threshold is a probability, not {said['threshold']}")
-    if not 0 <= float(said.get("overlap", 0.5)) < 1:
+    if not 0 <= number(said.get("overlap", 0.5)) < 1:
         raise ValueError(f"overlap is a part of the window, 0 <= overlap < 1, not {said['overlap']}")
 
 
-def named(labels: Mapping[str, str] | Sequence[str]) -> tuple[str, ...]:
+def names_of(labels: object) -> tuple[str, ...]:
     """Labels in order, from a list or from {"1": name, ...} without gaps. Raises ValueError otherwise."""
     if isinstance(labels, Mapping):
-        numbers = sorted(int(number) for number in labels)
-        if numbers != list(range(1, len(numbers) + 1)):
-            raise ValueError(f"labels must be numbered 1, 2, 3 ... without gaps, not {numbers}")
-        return tuple(str(labels[str(n)]) for n in numbers)
-    if isinstance(labels, str) or not labels:
+        found = sorted(int(one) for one in labels)
+        if found != list(range(1, len(found) + 1)):
+            raise ValueError(f"labels must be numbered 1, 2, 3 ... without gaps, not {found}")
+        return tuple(str(labels[str(n)]) for n in found)
+    if not isinstance(labels, list) or not labels:
         raise ValueError(f"labels must be a list of names, not {labels!r}")
     return tuple(str(name) for name in labels)
 
 
-def intensity(said: Mapping[str, Any]) -> Map:
+def intensity(said: object) -> Map:
     """The grey-value map for {"clip": [low, high]} and {"scale": [to_low, to_high]} or {"mean": m, "std": s}. Raises ValueError."""
     if not isinstance(said, Mapping):
         raise ValueError(f"intensity is clip, scale, mean and std by name, not {said}")
     if unknown := sorted(set(said) - {"clip", "scale", "mean", "std"}):
         raise ValueError(f"intensity has no {unknown}: clip, scale, mean, std")
-    low, high = (float(v) for v in said.get("clip", (-np.inf, np.inf)))
+    low, high = numbers(said.get("clip", (-np.inf, np.inf)))
     if not low < high:
         raise ValueError(f"clip runs from low to high, not {said['clip']}")
     if "scale" in said:
         if not np.isfinite([low, high]).all():
             raise ValueError("scale needs clip")
-        first, last = (float(v) for v in said["scale"])
+        first, last = numbers(said["scale"])
         return lambda a: np.asarray((np.clip(a, low, high) - low) * ((last - first) / (high - low)) + first)
-    mean, std = float(said.get("mean", 0)), float(said.get("std", 1))
+    mean, std = number(said.get("mean", 0)), number(said.get("std", 1))
     if std <= 0:
         raise ValueError(f"std must be positive, not {std}")
     return lambda a: np.asarray((np.clip(a, low, high) - mean) / std)

@@ -10,30 +10,15 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from oncontour.io.dicom.dicomfile import quiet
+from oncontour.io.dicom.header import quiet
 from oncontour.io.dicom.plane import Plane
 
 _TELLING = {
-    "AcquisitionNumber": "",
-    "EchoNumbers": "",
-    "EchoTime": "ms",
-    "EffectiveEchoTime": "ms",
-    "InversionTime": "ms",
-    "FlipAngle": "degrees",
-    "TemporalPositionIdentifier": "",
-    "TemporalPositionIndex": "",
-    "TriggerTime": "ms",
-    "NominalPercentageOfCardiacPhase": "%",
-    "NominalPercentageOfRespiratoryPhase": "%",
-    "DiffusionBValue": "s/mm2",
-    "DiffusionGradientOrientation": "",
-    "ContrastBolusAgent": "",
-    "KVP": "kV",
-    "ConvolutionKernel": "",
-    "FilterType": "",
-    "ImageType": "",
-    "AcquisitionTime": "",
-}
+    "AcquisitionNumber": "", "EchoNumbers": "", "EchoTime": "ms", "EffectiveEchoTime": "ms", "InversionTime": "ms", "FlipAngle": "degrees",
+    "TemporalPositionIdentifier": "", "TemporalPositionIndex": "", "TriggerTime": "ms", "NominalPercentageOfCardiacPhase": "%",
+    "NominalPercentageOfRespiratoryPhase": "%", "DiffusionBValue": "s/mm2", "DiffusionGradientOrientation": "", "ContrastBolusAgent": "",
+    "KVP": "kV", "ConvolutionKernel": "", "FilterType": "", "ImageType": "", "AcquisitionTime": "",
+}  # fmt: skip
 """What tells apart several images of one place in one series (phases, echoes, kernels, b-values), the most telling first; and its unit."""
 _PRIVATE = {
     ("SIEMENS MR HEADER", 0x0019, 0x0C): "DiffusionBValue",

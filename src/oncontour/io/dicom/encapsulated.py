@@ -13,33 +13,22 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oncontour.errors import FormatError, LimitError
-from oncontour.io.dicom.dicomfile import DicomFile, PixelPlace, quiet
-from oncontour.io.dicom.dicomparse import opening
-from oncontour.io.dicom.plane import Plane
-
-Array = NDArray[Any]
+from oncontour.io.dicom.header import DicomFile, PixelPlace, opening, quiet
+from oncontour.io.dicom.plane import Array, Plane
 
 _JPEG = "1.2.840.10008.1.2.4."
 RLE = "1.2.840.10008.1.2.5"
-_PLUGINS = {
-    f"{_JPEG}50": "pillow",  # JPEG baseline, lossy
-    f"{_JPEG}80": "pyjpegls",  # JPEG-LS lossless
-    f"{_JPEG}81": "pyjpegls",  # JPEG-LS near-lossless
-    f"{_JPEG}90": "pylibjpeg",  # JPEG 2000 lossless
-    f"{_JPEG}91": "pylibjpeg",  # JPEG 2000
-    f"{_JPEG}201": "pylibjpeg",  # high-throughput JPEG 2000 lossless
-    f"{_JPEG}202": "pylibjpeg",
-    f"{_JPEG}203": "pylibjpeg",
-}
-"""Transfer syntax -> the pydicom plugin that decodes it here."""
+_JPEG_2000 = frozenset(f"{_JPEG}{n}" for n in (90, 91, 201, 202, 203))
+"""Lossless and not; the last three are high-throughput JPEG 2000."""
+_JPEG_LS = frozenset(f"{_JPEG}{n}" for n in (80, 81))
+_PLUGINS = {f"{_JPEG}50": "pillow", **dict.fromkeys(_JPEG_LS, "pyjpegls"), **dict.fromkeys(_JPEG_2000, "pylibjpeg")}
+"""Transfer syntax -> the pydicom plugin that decodes it here; 50 is JPEG baseline."""
 _LOSSLESS_JPEG = frozenset(f"{_JPEG}{n}" for n in (57, 70))
 LOSSY = frozenset(f"{_JPEG}{n}" for n in (50, 51, 81, 91, 203))
 """Syntaxes whose values may not be what they were."""
 ENCAPSULATED = frozenset((*_PLUGINS, *_LOSSLESS_JPEG, RLE))
-_JPEG_2000 = frozenset(f"{_JPEG}{n}" for n in (90, 91, 201, 202, 203))
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _MAX_FRAGMENTS = 200_000
 MAX_SHRUNK = 1000
@@ -158,17 +147,9 @@ def _by_plugin(plane: Plane, frame: bytes, syntax: str) -> Array:
     from pydicom.pixels.decoders.base import get_decoder
 
     pixel = plane.pixel
-    options: dict[str, Any] = {
-        "rows": plane.rows,
-        "columns": plane.columns,
-        "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "photometric_interpretation": "MONOCHROME2",
-        "bits_allocated": pixel.bits_allocated,
-        "bits_stored": pixel.bits_stored,
-        "pixel_representation": int(pixel.signed),
-        "pixel_keyword": "PixelData",
-    }
+    one = {"number_of_frames": 1, "samples_per_pixel": 1, "photometric_interpretation": "MONOCHROME2", "pixel_keyword": "PixelData"}
+    size = {"rows": plane.rows, "columns": plane.columns, "bits_allocated": pixel.bits_allocated, "bits_stored": pixel.bits_stored}
+    options: dict[str, Any] = {**one, **size, "pixel_representation": int(pixel.signed)}
     try:
         with quiet():
             source = encapsulate([frame])
@@ -191,16 +172,10 @@ def _size_2000(frame: bytes) -> tuple[int, int, int] | None:
 
 def _size_jpeg(frame: bytes) -> tuple[int, int, int] | None:
     """(rows, columns, samples) that a JPEG or JPEG-LS frame header declares."""
-    at = 2
-    while frame[:2] == b"\xff\xd8" and at + 9 < len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns, samples = struct.unpack(">HHB", frame[at + 5 : at + 10])
+    for marker, content, _ in _segments(frame) if frame[:2] == b"\xff\xd8" else ():
+        if (marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC))) and len(content) > 5:
+            rows, columns, samples = struct.unpack(">HHB", content[1:6])
             return rows, columns, samples
-        else:
-            at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
     return None
 
 

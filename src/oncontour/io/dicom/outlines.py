@@ -121,7 +121,7 @@ def _enclosing(outlines: Outlines) -> Bools:
 
 def _area(points: Floats) -> float:
     """What one outline (n, 3) encloses by even-odd in the plane that fits it best, mm2."""
-    from oncontour.raster.fill import plane_area
+    from oncontour.raster.coverage import plane_area
 
     centred = points - points.mean(axis=0)
     _, directions = np.linalg.eigh(centred.T @ centred)

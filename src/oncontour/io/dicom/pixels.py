@@ -5,18 +5,13 @@ Sizes are checked against the header before anything is read. Source: DICOM PS3.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from oncontour.errors import FormatError
-from oncontour.io.dicom.dicomfile import EXPLICIT_BIG, NATIVE, UNDEFINED_LENGTH, PixelPlace
-from oncontour.io.dicom.dicomparse import opening
+from oncontour.io.dicom.elements import EXPLICIT_BIG, NATIVE, UNDEFINED_LENGTH
 from oncontour.io.dicom.encapsulated import ENCAPSULATED, decoded, frame_of
-from oncontour.io.dicom.plane import Plane
-
-Array = NDArray[Any]
+from oncontour.io.dicom.header import PixelPlace, opening
+from oncontour.io.dicom.plane import Array, Plane
 
 
 def stored_values(plane: Plane) -> Array:

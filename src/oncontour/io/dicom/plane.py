@@ -6,14 +6,18 @@ Sources: DICOM PS3.3 C.7.6.2 (image plane), C.7.6.3 (image pixel), C.7.6.16 (fun
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oncontour.core.geometry import Floats
 from oncontour.errors import FormatError, LimitError, SeriesError
-from oncontour.io.dicom.dicomfile import MAX_MATRIX, MAX_SLICES, DicomFile, Header
+from oncontour.io.dicom.header import MAX_MATRIX, MAX_SLICES, DicomFile, Header
 from oncontour.io.dicom.scan import IMAGE_CLASSES
 
+Array = NDArray[Any]
+"""Stored values, or what they stand for, of any dtype."""
 _SPACING_MM = (0.001, 100.0)
 _FARTHEST_MM = 100_000.0
 _PERPENDICULAR = 1e-3
@@ -75,10 +79,7 @@ def planes_of(file: DicomFile) -> list[Plane]:
 
     Raises SeriesError where geometry is missing or makes no sense, FormatError where a value cannot be read, LimitError beyond the limits.
     """
-    frames = file.whole("NumberOfFrames") or 1
-    if not 1 <= frames <= MAX_SLICES:
-        raise LimitError(f"NumberOfFrames {frames}, at most {MAX_SLICES} are read", where=file.where)
-    rows, columns = _matrix(file)
+    frames, (rows, columns) = frame_count(file, MAX_SLICES), _matrix(file)
     pixel = _pixel_format(file)
     shared, each = _groups(file, frames)
     if frames > 1 and not each:
@@ -87,35 +88,28 @@ def planes_of(file: DicomFile) -> list[Plane]:
     for frame in range(frames):
         levels = (each[frame], shared, file) if each else (file,)
         row, column = _directions(_values(levels, "PlaneOrientationSequence", "ImageOrientationPatient", 6), file.where)
-        out.append(
-            Plane(
-                file=file,
-                frame=frame,
-                frames=frames,
-                position_mm=_position(_values(levels, "PlanePositionSequence", "ImagePositionPatient", 3), file.where),
-                row=row,
-                column=column,
-                spacing_mm=_pixel_spacing(_values(levels, "PixelMeasuresSequence", "PixelSpacing", 2), file.where),
-                rows=rows,
-                columns=columns,
-                **_rescale(levels, file.where),
-                pixel=pixel,
-            )
-        )
+        position = _position(_values(levels, "PlanePositionSequence", "ImagePositionPatient", 3), file.where)
+        spacing = _pixel_spacing(_values(levels, "PixelMeasuresSequence", "PixelSpacing", 2), file.where)
+        out.append(Plane(file, frame, frames, position, row, column, spacing, rows, columns, *_rescale(levels, file.where), pixel))
     return out
 
 
 def frames_of(file: DicomFile) -> list[Plane]:
     """The frames of an RTDOSE, each at the position and orientation in the header; offsets are the caller's. Raises as ``planes_of``."""
-    frames = file.whole("NumberOfFrames") or 1
-    if not 1 <= frames <= MAX_SLICES:
-        raise LimitError(f"NumberOfFrames {frames}, at most {MAX_SLICES} are read", where=file.where)
-    rows, columns = _matrix(file)
+    frames, (rows, columns) = frame_count(file, MAX_SLICES), _matrix(file)
     row, column = _directions(_values((file,), "", "ImageOrientationPatient", 6), file.where)
     position = np.array(_values((file,), "", "ImagePositionPatient", 3))
     spacing = _pixel_spacing(_values((file,), "", "PixelSpacing", 2), file.where)
     pixel = _pixel_format(file)
     return [Plane(file, n, frames, position, row, column, spacing, rows, columns, 1.0, 0.0, pixel) for n in range(frames)]
+
+
+def frame_count(file: DicomFile, most: int) -> int:
+    """NumberOfFrames, 1 where it is not told. Raises LimitError beyond ``most``."""
+    frames = file.whole("NumberOfFrames") or 1
+    if not 1 <= frames <= most:
+        raise LimitError(f"NumberOfFrames {frames}, at most {most} are read", where=file.where)
+    return frames
 
 
 def _groups(file: DicomFile, frames: int) -> tuple[Header, list[Header]]:
@@ -135,7 +129,7 @@ def _values(levels: tuple[Header, ...], group: str, keyword: str, count: int) ->
     raise SeriesError(f"{keyword} is missing", where=levels[-1].where, hint="export the series with its geometry")
 
 
-def _rescale(levels: tuple[Header, ...], where: str) -> dict[str, float]:
+def _rescale(levels: tuple[Header, ...], where: str) -> tuple[float, float]:
     """Slope and intercept of the innermost level that has any; 1 and 0 where none has, but for a CT, whose values are then no HU."""
     ct = IMAGE_CLASSES.get(levels[-1].plain("SOPClassUID")) == "CT"
     for level in levels:
@@ -150,10 +144,10 @@ def _rescale(levels: tuple[Header, ...], where: str) -> dict[str, float]:
         if ct and (slope is None) != (intercept is None):
             break
         if slope is not None or intercept is not None:
-            return {"slope": 1.0 if slope is None else slope, "intercept": intercept or 0.0}
+            return 1.0 if slope is None else slope, intercept or 0.0
     if ct:
         raise SeriesError("RescaleSlope or RescaleIntercept is missing: the values are no HU", where=where, hint=_AS_HU)
-    return {"slope": 1.0, "intercept": 0.0}
+    return 1.0, 0.0
 
 
 def _matrix(file: DicomFile) -> tuple[int, int]:

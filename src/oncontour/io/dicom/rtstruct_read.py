@@ -5,48 +5,35 @@ Sources: DICOM PS3.3 C.8.8.5 (Structure Set), C.8.8.6 (ROI Contour), C.8.8.8 (RT
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from oncontour.core.contours import Contours, Slices
 from oncontour.core.notes import KEPT, Note
 from oncontour.errors import FormatError, LimitError, OncontourError, StructureError
 from oncontour.io.dicom.alone import marked_slices
-from oncontour.io.dicom.dicomfile import DEFLATED, EXPLICIT_BIG
 from oncontour.io.dicom.elements import Element, Elements
+from oncontour.io.dicom.header import quiet
 from oncontour.io.dicom.outlines import Outlines, between, sound
-from oncontour.io.dicom.source import SAME_FRAME_WAY, DicomSource
+from oncontour.io.dicom.rtstruct_file import FARTHEST_MM, MAX_ROIS, RtstructFile, Tag, decoded, open_rtstruct, text_of, told, whole
+from oncontour.io.dicom.source import SAME_FRAME_WAY, DicomSource, another_frame, slices_of
 from oncontour.io.names import to_tg263
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
-MAX_FILE_BYTES = 1 << 30
-MAX_ROIS = 5_000
 MAX_CONTOURS = 500_000
 MAX_POINTS = 40_000_000
-FARTHEST_MM = 1e5
-"""Coordinates beyond this are no patient."""
-
-SOP_CLASS, SOP_INSTANCE, CHARACTER_SET, FRAME = 0x00080016, 0x00080018, 0x00080005, 0x00200052
-SET_DESCRIPTION = 0x30060006
-"""What oncontour writes there of ``notes.KEPT`` is told again."""
-LABEL, REFERENCED_FRAMES, STRUCTURES, NUMBER, FRAME_OF_ROI, NAME = 0x30060002, 0x30060010, 0x30060020, 0x30060022, 0x30060024, 0x30060026
-COLOUR, GENERATION, ROI_CONTOURS, CONTOURS, GEOMETRY, POINT_COUNT = 0x3006002A, 0x30060036, 0x30060039, 0x30060040, 0x30060042, 0x30060046
-CONTOUR_DATA, OBSERVATIONS, REFERENCED_NUMBER, INTERPRETED = 0x30060050, 0x30060080, 0x30060084, 0x300600A4
-OBSERVATION_NUMBER, REFERENCED_STUDIES, REFERENCED_SERIES, DESCRIPTION = 0x30060082, 0x30060012, 0x30060014, 0x30060028
-PATIENT_ID, SERIES_INSTANCE = 0x00100020, 0x0020000E
 _FILLED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "")
 
 
@@ -103,108 +90,43 @@ def read_structure_set(
     Raises FormatError where the file is not a readable RTSTRUCT, StructureError where none of its structures makes sense or its frame of
     reference is not that of ``source``, LimitError beyond MAX_FILE_BYTES, MAX_ROIS, MAX_CONTOURS, MAX_POINTS or ``outlines.MAX_ALIKE``.
     """
-    where = "dataset" if isinstance(rtstruct, Dataset) else str(rtstruct)
     try:
-        file = open_rtstruct(rtstruct)
-        return _structure_set(file, source, same_frames)
+        return _structure_set(open_rtstruct(rtstruct), source, same_frames)
     except OncontourError:
         raise
     except (ValueError, KeyError, IndexError, LookupError, OverflowError, ArithmeticError, RecursionError, MemoryError) as error:
-        raise FormatError(f"cannot be read as an RTSTRUCT ({type(error).__name__}: {error})", where=where) from error
+        raise FormatError(f"cannot be read as an RTSTRUCT ({type(error).__name__}: {error})", where=told(rtstruct)) from error
 
 
-# ---- the file
+def what_is_read(path: Path) -> tuple[object, ...]:
+    """What an RTSTRUCT file says: frames of reference and structures (C.8.8.5), and contours (C.8.8.6) as numbers, to be compared with
+    those of a copy. Raises as ``read_structure_set``; ValueError for contours that are no numbers, or cannot be taken apart: two files in
+    which one structure is damaged alike may still differ in the others, which are read."""
+    with quiet():
+        file = open_rtstruct(dcmread(path))  # in big endian too, which is compared and not read
+    rois = _rois(file, [])
+    frames = [file.elements.text(file.elements.within(one).get(Tag.FRAME)) for one in file.items(Tag.REFERENCED_FRAMES)]
+    drawn = []
+    for number, shape in _shapes(file, {roi.number for roi in rois}, []).items():
+        if shape.damage is not None:
+            raise ValueError(shape.damage.what)
+        drawn += [(number, one.kind, _coordinates(file.elements.data[one.start : one.stop])) for one in shape.contours]
+    # AUTOMATIC tells an empty structure from one that was not contoured
+    told = [(roi.number, roi.original, roi.frame_of_reference_uid, roi.algorithm == "AUTOMATIC") for roi in rois]
+    return file.elements.text(file.top.get(Tag.FRAME)), frames, told, drawn
 
 
-@dataclass(frozen=True, eq=False)
-class RtstructFile:
-    """The bytes of an RTSTRUCT: top-level elements by tag, from byte ``start`` on."""
-
-    elements: Elements
-    top: dict[int, Element]
-    start: int
-    explicit: bool
-
-    @property
-    def where(self) -> str:
-        return self.elements.where
-
-    def items(self, tag: int) -> list[Element]:
-        """The items of a top-level sequence, none where it is absent. Raises LimitError beyond MAX_ROIS."""
-        return self.elements.items(self.top[tag], MAX_ROIS) if tag in self.top else []
-
-
-def open_rtstruct(rtstruct: Path | str | Dataset) -> RtstructFile:
-    """The elements of an RTSTRUCT file or dataset. Raises FormatError where it is none, LimitError where it is too large."""
-    where = "dataset" if isinstance(rtstruct, Dataset) else str(rtstruct)
-    data = _encoded(rtstruct) if isinstance(rtstruct, Dataset) else _content(Path(rtstruct))
-    start, syntax = _start_of_dataset(data, where)
-    if syntax == EXPLICIT_BIG:
-        raise FormatError("big endian explicit VR, retired from DICOM in 2006", where=where, hint="convert it with dcmconv +te")
-    if syntax == DEFLATED:
-        data = data[:start] + _inflated(data[start:], where)
-    elements = Elements(data, where)
-    explicit = _looks_explicit(data[start : start + 6])
-    top = elements.table(start, len(data), explicit)
-    if elements.text(top.get(SOP_CLASS)) != RTSTRUCT:
-        raise FormatError(f"SOP class {elements.text(top.get(SOP_CLASS)) or 'not given'} is not RT Structure Set", where=where)
-    return RtstructFile(elements, top, start, explicit)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if (size := path.stat().st_size) > MAX_FILE_BYTES:
-            raise LimitError(f"{size >> 20} MiB, at most {MAX_FILE_BYTES >> 20} MiB are read", where=str(path))
-        return path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
-
-
-def _inflated(body: bytes, where: str) -> bytes:
-    engine = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflated = engine.decompress(body, MAX_FILE_BYTES)
-    except zlib.error as error:
-        raise FormatError(f"deflated data is damaged ({error})", where=where) from error
-    if engine.unconsumed_tail:
-        raise LimitError(f"inflates to more than {MAX_FILE_BYTES >> 20} MiB", where=where)
-    return inflated
-
-
-def _encoded(dataset: Dataset) -> bytes:
-    from pydicom.filebase import DicomBytesIO
-    from pydicom.filewriter import write_dataset
-
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, True
-    write_dataset(buffer, dataset)
-    return bytes(buffer.getvalue())
-
-
-def _start_of_dataset(data: bytes, where: str) -> tuple[int, str]:
-    """Byte at which the dataset begins, after preamble and file meta information, and the transfer syntax ("" where not given)."""
-    if data[128:132] != b"DICM":
-        if data[:4] not in (b"\x08\x00\x05\x00", b"\x08\x00\x08\x00", b"\x08\x00\x12\x00", b"\x08\x00\x16\x00"):
-            raise FormatError("not a DICOM file", where=where)
-        return 0, ""
-    elements, at, syntax = Elements(data, where), 132, ""
-    while data[at : at + 2] == b"\x02\x00":
-        found = next(elements.walk(at, len(data), explicit=True))
-        at = found.end
-        if found.tag == 0x00020010:
-            syntax = elements.text(found)
-    return at, syntax
-
-
-def _looks_explicit(start: bytes) -> bool:
-    return len(start) == 6 and start[4:6].isalpha() and start[4:6].isupper()
+def _coordinates(text: bytes) -> bytes:
+    """The numbers, not how they are spelled."""
+    words = text.decode("ascii").strip("\0 ")
+    return (np.array(words.split("\\") if words else [], np.float64) + 0.0).tobytes()  # + 0.0: -0 is 0
 
 
 # ---- the structures
 
 
 def _structure_set(file: RtstructFile, source: DicomSource | None, same_frames: Sequence[str]) -> StructureSet:
-    whence = decoded(file, SET_DESCRIPTION)
+    whence = text_of(file, Tag.SET_DESCRIPTION)
     notes: list[str] = [Note(code, text) for code, text in KEPT.items() if text in whence]
     rois = _rois(file, notes)
     frame = _frame_of_reference(file, rois)
@@ -218,9 +140,9 @@ def _structure_set(file: RtstructFile, source: DicomSource | None, same_frames: 
     return StructureSet(
         MappingProxyType({names[number]: contours for number, contours in drawn.items() if contours is not None}),
         tuple(replace(roi, name=names.get(roi.number, ""), colour=shapes.get(roi.number, _Shape()).colour) for roi in rois),
-        text(file.top.get(LABEL)),
+        text(file.top.get(Tag.LABEL)),
         frame,
-        text(file.top.get(SOP_INSTANCE)),
+        text(file.top.get(Tag.SOP_INSTANCE)),
         tuple(notes),
         tuple(unmapped),
     )
@@ -251,24 +173,24 @@ def _drawn(
 def _rois(file: RtstructFile, notes: list[str]) -> list[Roi]:
     elements = file.elements
     kinds: dict[int, str] = {}
-    for item in file.items(OBSERVATIONS):
+    for item in file.items(Tag.OBSERVATIONS):
         inside = elements.within(item)
-        number = whole(elements.text(inside.get(REFERENCED_NUMBER)))
+        number = whole(elements.text(inside.get(Tag.REFERENCED_NUMBER)))
         if number is not None:
-            kinds[number] = elements.text(inside.get(INTERPRETED))
-    characters = elements.text(file.top.get(CHARACTER_SET)).split("\\")
+            kinds[number] = elements.text(inside.get(Tag.INTERPRETED))
+    characters = file.characters.split("\\")
     rois: list[Roi] = []
     nameless: list[str] = []
-    for item in file.items(STRUCTURES):
+    for item in file.items(Tag.STRUCTURES):
         inside = elements.within(item)
-        number = whole(elements.text(inside.get(NUMBER)))
-        original = _decoded(elements.value(inside.get(NAME)), characters) or f"ROI {number}"
+        number = whole(elements.text(inside.get(Tag.NUMBER)))
+        original = decoded(elements.value(inside.get(Tag.NAME)), characters) or f"ROI {number}"
         if number is None:
             nameless.append(f"a structure ({original!r}) has no ROINumber, by which its contours would be known")
             continue
-        frame = elements.text(inside.get(FRAME_OF_ROI))
-        description = _decoded(elements.value(inside.get(DESCRIPTION)), characters)
-        algorithm = elements.text(inside.get(GENERATION))
+        frame = elements.text(inside.get(Tag.FRAME_OF_ROI))
+        description = decoded(elements.value(inside.get(Tag.DESCRIPTION)), characters)
+        algorithm = elements.text(inside.get(Tag.GENERATION))
         rois.append(Roi(number, original, "", algorithm, kinds.get(number, ""), frame, description=description))
     numbers = Counter(roi.number for roi in rois)
     for number in (number for number, count in numbers.items() if count > 1):
@@ -283,29 +205,11 @@ def _rois(file: RtstructFile, notes: list[str]) -> list[Roi]:
     return single
 
 
-def whole(text: str) -> int | None:
-    """An integer string (IS) as a number, None where it is none."""
-    return int(text) if text.lstrip("+-").isdigit() and len(text) <= 12 else None
-
-
-def decoded(file: RtstructFile, tag: int) -> str:
-    """The text of a top-level element, in the file's own character set; "" where there is none."""
-    return _decoded(file.elements.value(file.top.get(tag)), file.elements.text(file.top.get(CHARACTER_SET)).split("\\"))
-
-
-def _decoded(value: bytes, characters: Sequence[str]) -> str:
-    try:
-        text = decode_bytes(value, convert_encodings(list(characters)), set())
-    except (LookupError, UnicodeError, ValueError):
-        text = value.decode("latin-1")
-    return "".join(c for c in text if c.isprintable()).strip()
-
-
 def _frame_of_reference(file: RtstructFile, rois: Sequence[Roi]) -> str:
     """The frame of reference of most structures, else that which the file refers to, else its own."""
     uids = [roi.frame_of_reference_uid for roi in rois if roi.frame_of_reference_uid]
-    uids = uids or [file.elements.text(file.elements.within(item).get(FRAME)) for item in file.items(REFERENCED_FRAMES)]
-    uids = [uid for uid in uids if uid] or [file.elements.text(file.top.get(FRAME))]
+    uids = uids or [file.elements.text(file.elements.within(item).get(Tag.FRAME)) for item in file.items(Tag.REFERENCED_FRAMES)]
+    uids = [uid for uid in uids if uid] or [file.elements.text(file.top.get(Tag.FRAME))]
     return max(uids, key=uids.count)
 
 
@@ -321,11 +225,8 @@ def _in_frame(
     theirs = source.frame_of_reference_uid
     here = [roi for roi in rois if (roi.frame_of_reference_uid or frame) in (theirs, *same_frames)]
     if rois and not here:
-        raise StructureError(
-            f"the structures lie in frame of reference {frame}, the images in {source.frame_told}",
-            where=where,
-            hint=f"give the RTSTRUCT that was drawn on this series, or register the two; {SAME_FRAME_WAY}",
-        )
+        hint = f"give the RTSTRUCT that was drawn on this series, or register the two; {SAME_FRAME_WAY}"
+        raise another_frame(frame, source.frame_told, where, hint)
     notes += [
         f"{roi.original!r} lies in another frame of reference ({roi.frame_of_reference_uid}): left out" for roi in rois if roi not in here
     ]
@@ -356,16 +257,21 @@ def _free_name(original: str, taken: set[str], unmapped: list[str], notes: list[
 # ---- contours
 
 
+class _Contour(NamedTuple):
+    """One item of ContourSequence: geometric type, span of the contour data, and points as counted by the file."""
+
+    kind: str
+    start: int
+    stop: int
+    points: int
+
+
 @dataclass(frozen=True)
 class _Shape:
-    """What one item of ROIContourSequence holds: spans of the contour data, their geometric types, and points as counted by the file.
-    ``damage``: what is wrong where the item cannot be taken apart."""
+    """What one item of ROIContourSequence holds; ``damage``: what is wrong where it cannot be taken apart."""
 
     colour: tuple[int, int, int] | None = None
-    kinds: tuple[str, ...] = ()
-    starts: tuple[int, ...] = ()
-    stops: tuple[int, ...] = ()
-    counts: tuple[int, ...] = ()
+    contours: tuple[_Contour, ...] = ()
     damage: FormatError | None = None
 
 
@@ -373,46 +279,31 @@ def _shapes(file: RtstructFile, wanted: set[int], notes: list[str]) -> dict[int,
     """ROI number -> its contours, undecoded."""
     elements, total = file.elements, 0
     out: dict[int, _Shape] = {}
-    for item in file.items(ROI_CONTOURS):
+    for item in file.items(Tag.ROI_CONTOURS):
         inside = elements.within(item)
-        number = whole(elements.text(inside.get(REFERENCED_NUMBER)))
+        number = whole(elements.text(inside.get(Tag.REFERENCED_NUMBER)))
         if number is None or number not in wanted:
             notes.append(f"contours of ROI {number}, which the structure set does not list: left out")
             continue
-        colour = _colour(elements.text(inside.get(COLOUR)))
+        colour = _colour(elements.text(inside.get(Tag.COLOUR)))
         try:
-            found = elements.items(inside[CONTOURS], MAX_CONTOURS) if CONTOURS in inside else []
-            shape = _shape(elements, found, colour)
+            found = elements.items(inside[Tag.CONTOURS], MAX_CONTOURS) if Tag.CONTOURS in inside else []
+            shape = _Shape(colour, tuple(_contour(elements, one) for one in found))
         except FormatError as error:
             shape = _Shape(colour, damage=error)
-        total += len(shape.kinds)
+        total += len(shape.contours)
         if total > MAX_CONTOURS:
             raise LimitError(f"more than {MAX_CONTOURS} contours", where=file.where)
-        out[number] = _joined(out[number], shape) if number in out else shape
+        before = out.get(number, _Shape())
+        out[number] = _Shape(before.colour or shape.colour, before.contours + shape.contours, before.damage or shape.damage)
     return out
 
 
-def _joined(one: _Shape, other: _Shape) -> _Shape:
-    return _Shape(
-        one.colour or other.colour,
-        one.kinds + other.kinds,
-        one.starts + other.starts,
-        one.stops + other.stops,
-        one.counts + other.counts,
-        one.damage or other.damage,
-    )
-
-
-def _shape(elements: Elements, found: Sequence[Element], colour: tuple[int, int, int] | None) -> _Shape:
-    kinds, starts, stops, counts = [], [], [], []
-    for item in found:
-        inside = elements.within(item)
-        data = inside.get(CONTOUR_DATA)
-        kinds.append(elements.text(inside.get(GEOMETRY)).upper())
-        starts.append(data.first if data else 0)
-        stops.append(data.last if data else 0)
-        counts.append(whole(elements.text(inside.get(POINT_COUNT))) or 0)
-    return _Shape(colour, tuple(kinds), tuple(starts), tuple(stops), tuple(counts))
+def _contour(elements: Elements, item: Element) -> _Contour:
+    inside = elements.within(item)
+    data, count = inside.get(Tag.CONTOUR_DATA), whole(elements.text(inside.get(Tag.POINT_COUNT)))
+    kind = elements.text(inside.get(Tag.GEOMETRY)).upper()
+    return _Contour(kind, data.first if data else 0, data.last if data else 0, count or 0)
 
 
 def _colour(text: str) -> tuple[int, int, int] | None:
@@ -424,16 +315,18 @@ def _colour(text: str) -> tuple[int, int, int] | None:
 
 def _contours(file: RtstructFile, roi: Roi, shape: _Shape, slices: Slices | None, notes: list[str]) -> Contours | None:
     """The structure as contours, None where it was not contoured."""
-    if not shape.kinds:
+    if not shape.contours:
         if roi.algorithm == "AUTOMATIC":
             notes.append(f"{roi.original!r} has no contours: empty, as it was generated automatically")
             return Contours((), shape.colour, slices)
         notes.append(f"{roi.original!r} has no contours: taken as not contoured")
         return None
-    filled = [n for n, kind in enumerate(shape.kinds) if kind in _FILLED]
-    if len(filled) < len(shape.kinds):
-        others = sorted({kind for kind in shape.kinds if kind not in _FILLED})
-        notes.append(f"{roi.original!r}: {len(shape.kinds) - len(filled)} contour(s) of type {', '.join(others)} enclose nothing: left out")
+    filled = [n for n, one in enumerate(shape.contours) if one.kind in _FILLED]
+    if len(filled) < len(shape.contours):
+        others = sorted({one.kind for one in shape.contours if one.kind not in _FILLED})
+        notes.append(
+            f"{roi.original!r}: {len(shape.contours) - len(filled)} contour(s) of type {', '.join(others)} enclose nothing: left out"
+        )
     outlines = _outlines(file, roi, shape, filled, notes)
     theirs = None if slices is None else _stand_alone(file, roi, shape, outlines, slices)
     outlines = sound(outlines, roi.original, slices, notes)
@@ -447,9 +340,9 @@ def _contours(file: RtstructFile, roi: Roi, shape: _Shape, slices: Slices | None
 
 def _stand_alone(file: RtstructFile, roi: Roi, shape: _Shape, outlines: Outlines, slices: Slices) -> Slices | None:
     """The slices that contours which we wrote were drawn on, where these are such, unchanged (``io.dicom.alone``)."""
-    if len(outlines) < len(shape.kinds) or not outlines.lengths.all():
+    if len(outlines) < len(shape.contours) or not outlines.lengths.all():
         return None
-    data = (file.elements.data[first:last] for first, last in zip(shape.starts, shape.stops, strict=True))
+    data = (file.elements.data[one.start : one.stop] for one in shape.contours)
     return marked_slices(roi.description, data, outlines, slices)
 
 
@@ -458,7 +351,7 @@ def _outlines(file: RtstructFile, roi: Roi, shape: _Shape, chosen: Sequence[int]
     from oncontour.io.dicom import decimals
 
     text = np.frombuffer(file.elements.data, np.uint8)
-    starts, stops = (np.array([span[n] for n in chosen], dtype=np.int64) for span in (shape.starts, shape.stops))
+    starts, stops, told = np.array([shape.contours[n][1:] for n in chosen], dtype=np.int64).reshape(-1, 3).T.copy()
     counts = decimals.count_values(text, starts, stops)
     if counts.sum() > 3 * MAX_POINTS:
         raise LimitError(f"{roi.original!r} has more than {MAX_POINTS} points", where=file.where)
@@ -475,18 +368,7 @@ def _outlines(file: RtstructFile, roi: Roi, shape: _Shape, chosen: Sequence[int]
         )
     if len(values) and not np.abs(values).max() <= FARTHEST_MM:
         raise StructureError(f"a contour lies {np.abs(values).max():.3g} mm from the origin", where=f"{file.where}, {roi.original!r}")
-    miscounted = sum(int(counts[m]) != 3 * shape.counts[n] for m, n in enumerate(chosen))
+    miscounted = int((counts != 3 * told).sum())
     if miscounted:
         notes.append(f"{roi.original!r}: NumberOfContourPoints is wrong for {miscounted} contour(s); the points themselves are taken")
     return Outlines(values.reshape(-1, 3), np.concatenate([[0], np.cumsum(counts // 3)]).astype(np.int64))
-
-
-def slices_of(source: DicomSource) -> Slices:
-    """The image planes of ``source`` as the rasteriser and the tracer want them."""
-    return Slices(
-        np.array([one.position_mm for one in source.slices], dtype=np.float64),
-        np.asarray(source.row, dtype=np.float64),
-        np.asarray(source.column, dtype=np.float64),
-        source.pixel_spacing_mm,
-        (source.rows, source.columns),
-    )

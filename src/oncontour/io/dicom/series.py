@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +18,27 @@ from numpy.typing import NDArray
 from oncontour.core.geometry import ON_GRID_MM
 from oncontour.core.volume import Volume
 from oncontour.errors import LimitError, SeriesError
-from oncontour.io.cohort import natural
-from oncontour.io.dicom.choose import choose, usable
-from oncontour.io.dicom.dicomfile import MAX_SLICES, MAX_VOXELS, DicomFile
 from oncontour.io.dicom.differences import differences
 from oncontour.io.dicom.encapsulated import LOSSY, check_shrunk
+from oncontour.io.dicom.header import MAX_SLICES, MAX_VOXELS, DicomFile
 from oncontour.io.dicom.pixels import stored_values
-from oncontour.io.dicom.plane import Plane, planes_of
-from oncontour.io.dicom.scan import DISTINGUISHING_KEYWORDS, PATIENT_KEYWORDS, SERIES_KEYWORDS, STUDY_KEYWORDS, SeriesFiles, scan
+from oncontour.io.dicom.plane import Array, Plane, planes_of
+from oncontour.io.dicom.scan import (
+    DISTINGUISHING_KEYWORDS,
+    PATIENT_KEYWORDS,
+    SERIES_KEYWORDS,
+    STUDY_KEYWORDS,
+    SeriesFiles,
+    choose,
+    scan,
+    usable,
+)
 from oncontour.io.dicom.source import DicomSource, SliceRef
 from oncontour.io.dicom.stack import SAME_PLACE_MM, Stack, check_alike, offsets_mm, stack
+from oncontour.io.folders import natural
 
 __all__ = ["AIR_HU", "SeriesFiles", "choose", "read_series", "scan"]
 
-Array = NDArray[Any]
 AIR_HU = -1024
 """What voxels without a measurement (padding, beyond a tilted slice's edge) hold in a CT; in an MR it is 0."""
 _TISSUE_HU = (-1000, 3071)
@@ -123,11 +129,8 @@ def _check_double(one: Plane, other: Plane, where: str) -> None:
     if same_scale and np.array_equal(stored_values(one), stored_values(other)):
         return
     told = "; ".join(differences(one, other))
-    raise SeriesError(
-        f"two different images in one place ({names}, ImagePositionPatient {position})" + (f": {told}" if told else ""),
-        where=where,
-        hint="keep one image for each place (one phase, echo or reconstruction) in the folder",
-    )
+    what = f"two different images in one place ({names}, ImagePositionPatient {position})" + (f": {told}" if told else "")
+    raise SeriesError(what, where=where, hint="keep one image for each place (one phase, echo or reconstruction) in the folder")
 
 
 # ---- voxels
@@ -227,6 +230,8 @@ def _source(series: SeriesFiles, planes: Sequence[Plane]) -> tuple[DicomSource, 
     one, file = planes[0], planes[0].file
     patient, study, module = (_texts(planes, names) for names in (PATIENT_KEYWORDS, STUDY_KEYWORDS, SERIES_KEYWORDS))
     notes = []
+    if module.get("SyntheticData") == "YES":
+        notes.append("the images are SYNTHETIC: made by a program, not acquired")
     frame = file.plain("FrameOfReferenceUID")
     made = not frame
     if made:

@@ -5,35 +5,27 @@ Sources: DICOM PS3.3 A.3.3, A.4.3 (what a CT and an MR image hold), C.7.6.2 (ima
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 from pydicom.valuerep import format_number_as_ds
 
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, OutputError, SeriesError
 from oncontour.files import writing_folder
-from oncontour.io.dicom.attributes import set_attributes
-from oncontour.io.dicom.dicomfile import MAX_MATRIX
+from oncontour.io.dicom.attributes import new_object, new_series, save
+from oncontour.io.dicom.header import MAX_MATRIX
+from oncontour.io.dicom.plane import Array
 from oncontour.io.dicom.scan import CT_IMAGE, MR_IMAGE
 from oncontour.io.dicom.source import DicomSource, SliceRef
 
-Array = NDArray[Any]
 _CLASSES = {"CT": CT_IMAGE, "MR": MR_IMAGE}
 _INT16 = np.iinfo(np.int16)
-_EMPTY_IF_UNKNOWN = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber"),
-    *("ReferringPhysicianName", "PositionReferenceIndicator", "Laterality"),
-)
-"""Attributes of type 2: there, even if empty."""
 
 
 def write_series(
@@ -44,6 +36,7 @@ def write_series(
     modality: str | None = None,
     patient: Mapping[str, str] | None = None,
     description: str = "",
+    finishing: Callable[[Dataset, int, SliceRef], None] | None = None,
 ) -> DicomSource:
     """Write ``volume`` (k, j, i) as one DICOM file a slice into the new ``folder``, and return the identity of the series.
 
@@ -51,6 +44,7 @@ def write_series(
     attributes from ``patient`` (keyword -> text). ``modality``: "CT" (HU, rounded to whole) or "MR"; that of ``source``, else CT.
     CT values that do not fit 16 bits raise; MR values that are not whole numbers of 16 bits get a RescaleSlope, so they come back
     within range / 65535. A grid whose k axis runs against row x column is read back with its slices the other way round.
+    ``finishing`` may add to each slice's dataset before it is written, and is given k and the slice's place.
 
     Raises SeriesError for NaN, infinite or too large values, OutputError where the folder is in use or cannot be written.
     """
@@ -62,9 +56,11 @@ def write_series(
         raise OutputError("the folder for the series is not empty", where=str(folder), hint="name a new folder")
     stored, slope, intercept = _stored(volume, modality)
     written = _identity(volume.geometry, source, modality, dict(patient or {}))
-    template = _template(written, volume.geometry, (slope, intercept), description, stored.dtype)
+    template = _template(written, volume.geometry, (slope, intercept), description, stored.dtype == np.int16)
     with writing_folder(folder) as temporary:
         for k, one in enumerate(written.slices):
+            if finishing is not None:
+                finishing(template, k, one)
             _write_slice(template, one, k, stored[k], temporary / f"{modality}{k + 1:04d}.dcm")
     return written
 
@@ -122,22 +118,15 @@ def _usual_position(geometry: Geometry) -> str:
     return "HFS" if np.abs(geometry.axes[1:] - np.eye(3)[[1, 0]]).max() < 1e-4 else ""
 
 
-def _template(to: DicomSource, geometry: Geometry, rescale: tuple[float, float], description: str, dtype: Any) -> Dataset:
+def _template(to: DicomSource, geometry: Geometry, rescale: tuple[float, float], description: str, signed: bool) -> Dataset:
     """Everything that all slices share."""
-    now = datetime.datetime.now()
-    d = Dataset()
-    d.SpecificCharacterSet = "ISO_IR 192"
+    d = new_object(_CLASSES[to.modality], to)
+    new_series(d, to.modality, "Content")
     d.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if to.modality == "CT" else "OTHER"]
-    d.SOPClassUID = _CLASSES[to.modality]
-    for name in _EMPTY_IF_UNKNOWN:
-        setattr(d, name, "")
-    set_attributes(d, {**to.study, **to.patient})
-    d.Modality, d.Manufacturer, d.ManufacturerModelName = to.modality, "oncontour", "oncontour"
-    d.SeriesDate = d.ContentDate = f"{now:%Y%m%d}"
-    d.SeriesTime = d.ContentTime = f"{now:%H%M%S}"
+    d.Laterality = ""
+    d.SeriesInstanceUID = to.series_uid
     d.SeriesDescription = description
-    d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = to.study_uid, to.series_uid, to.frame_of_reference_uid
-    d.SeriesNumber, d.AcquisitionNumber = 1, None
+    d.AcquisitionNumber = None
     d.PatientPosition = to.patient_position
     d.ImageOrientationPatient = [format_number_as_ds(float(v)) for v in (*to.row, *to.column)]
     d.PixelSpacing = [format_number_as_ds(float(v)) for v in to.pixel_spacing_mm]
@@ -145,7 +134,7 @@ def _template(to: DicomSource, geometry: Geometry, rescale: tuple[float, float],
     d.SamplesPerPixel, d.PhotometricInterpretation = 1, "MONOCHROME2"
     d.Rows, d.Columns = to.rows, to.columns
     d.BitsAllocated, d.BitsStored, d.HighBit = 16, 16, 15
-    d.PixelRepresentation = int(np.dtype(dtype) == np.int16)
+    d.PixelRepresentation = int(signed)
     _modality_module(d, to.modality, rescale)
     return d
 
@@ -168,7 +157,4 @@ def _write_slice(template: Dataset, one: SliceRef, k: int, stored: Array, path: 
     d.ImagePositionPatient = [format_number_as_ds(v) for v in one.position_mm]
     d.PixelData = np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).tobytes()
     d["PixelData"].VR = "OW"
-    d.file_meta = FileMetaDataset()
-    d.file_meta.MediaStorageSOPClassUID, d.file_meta.MediaStorageSOPInstanceUID = d.SOPClassUID, d.SOPInstanceUID
-    d.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    d.save_as(path, enforce_file_format=True)
+    save(d, path)

@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.case import Case
+from oncontour.core.contours import Slices
+from oncontour.errors import StructureError
+
 SAME_FRAME_WAY = (
     "where an export rewrote the UIDs of one patient, --same_frame of oncontour assess, convert, dvh, risk and run takes them"
     " (a patient of a cohort: convert it first, images and structures in one folder)"
@@ -61,7 +65,7 @@ class DicomSource:
         """The frame of reference that the images name, "none" where they name none: what messages show."""
         return "none" if self.frame_is_made else self.frame_of_reference_uid
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return _rebuild, ({name: dict(v) if isinstance(v, Mapping) else v for name, v in values.items()},)
 
@@ -80,3 +84,27 @@ def _rebuild(values: dict[str, Any]) -> DicomSource:
     """A source back from another process: the read-only mappings that it holds cannot be pickled as they are."""
     frozen: dict[str, Any] = {name: MappingProxyType(v) if isinstance(v, dict) else v for name, v in values.items()}
     return DicomSource(**frozen)
+
+
+def source_of(case: Case, what: str) -> DicomSource:
+    """The DICOM images that ``case`` was read from, for ``what`` is to be written. Raises StructureError where it was read from none."""
+    if not isinstance(case.source, DicomSource):
+        what = f"{what} refers to DICOM images, and this case was not read from any"
+        raise StructureError(what, where=f"case {case.id}", hint="write the images as DICOM first, with oncontour convert")
+    return case.source
+
+
+def another_frame(theirs: str, ours: str, where: str, hint: str) -> StructureError:
+    """The error of structures that lie in frame of reference ``theirs``, which is not that of the images."""
+    return StructureError(f"the structures lie in frame of reference {theirs}, the images in {ours}", where=where, hint=hint)
+
+
+def slices_of(source: DicomSource) -> Slices:
+    """The image planes of ``source`` as the rasteriser and the tracer want them."""
+    return Slices(
+        np.array([one.position_mm for one in source.slices], dtype=np.float64),
+        np.asarray(source.row, dtype=np.float64),
+        np.asarray(source.column, dtype=np.float64),
+        source.pixel_spacing_mm,
+        (source.rows, source.columns),
+    )

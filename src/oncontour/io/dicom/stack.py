@@ -74,11 +74,8 @@ def _alike_by(plane: Plane) -> tuple[object, ...]:
 
 
 def _unlike(what: str, a: object, b: object, one: Plane, other: Plane, where: str) -> None:
-    raise SeriesError(
-        f"{what} differs within the series: {a} in {one.file.path.name}, {b} in {other.file.path.name}",
-        where=where,
-        hint="export the images as separate series, or take the odd ones out of the folder",
-    )
+    what = f"{what} differs within the series: {a} in {one.file.path.name}, {b} in {other.file.path.name}"
+    raise SeriesError(what, where=where, hint="export the images as separate series, or take the odd ones out of the folder")
 
 
 def stack(planes: Sequence[Plane], numbers: Sequence[int | None], where: str) -> Stack:
@@ -97,10 +94,8 @@ def stack(planes: Sequence[Plane], numbers: Sequence[int | None], where: str) ->
     depth = int(index[-1]) + 1
     one = planes[0]
     if depth > len(planes) and depth * one.rows * one.columns > MAX_UNEVEN_VOXELS:
-        raise SeriesError(
-            f"slices are uneven (gaps of {_gaps(offsets)} mm) and the grid they fit on, {depth} slices of {step:.4g} mm, is too large",
-            where=where,
-        )
+        what = f"slices are uneven (gaps of {_gaps(offsets)} mm) and the grid they fit on, {depth} slices of {step:.4g} mm, is too large"
+        raise SeriesError(what, where=where)
     drift = _drift(planes, offsets)
     if np.abs(drift).max() <= ON_GRID_MM:
         geometry = _geometry(one, one.position_mm + start * one.normal, (depth, one.rows, one.columns), step)
@@ -172,12 +167,9 @@ def _along_normal(planes: Sequence[Plane], offsets: Floats, numbers: _Numbers, w
     if found is None:
         gaps = np.diff(offsets)
         odd = int(np.abs(gaps - np.median(gaps)).argmax())
-        raise SeriesError(
-            f"slices are {gaps[odd]:.4g} mm apart between {_places(planes, odd)}, {np.median(gaps):.4g} mm elsewhere, and no grid of "
-            f"{FINEST_MM} mm or more meets them all",
-            where=where,
-            hint="reconstruct or export the series with even spacing",
-        )
+        apart = f"slices are {gaps[odd]:.4g} mm apart between {_places(planes, odd)}, {np.median(gaps):.4g} mm elsewhere"
+        what, hint = f"{apart}, and no grid of {FINEST_MM} mm or more meets them all", "reconstruct or export the series with even spacing"
+        raise SeriesError(what, where=where, hint=hint)
     step, index = found
     note = (
         f"slices are unevenly spaced (gaps of {_gaps(offsets)} mm): placed where they are on a {step:.4g} mm grid; "
@@ -269,11 +261,8 @@ def _refuse_missing(planes: Sequence[Plane], offsets: Floats, numbers: _Numbers,
     at = int(holes[0])
     told = f"; {numbers}" if numbers.tell else ""
     more = f" (and in {len(holes) - 1} more such places)" if len(holes) > 1 else ""
-    raise SeriesError(
-        f"slices are missing: {gaps[at]:.4g} mm between {_places(planes, at)}, {usual:.4g} mm elsewhere{more}{told}",
-        where=where,
-        hint="export the whole series again",
-    )
+    what = f"slices are missing: {gaps[at]:.4g} mm between {_places(planes, at)}, {usual:.4g} mm elsewhere{more}{told}"
+    raise SeriesError(what, where=where, hint="export the whole series again")
 
 
 def _holes(offsets: Floats, numbers: _Numbers) -> tuple[Ints, float]:

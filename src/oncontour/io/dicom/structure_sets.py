@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,12 +18,12 @@ from oncontour.core.geometry import Floats, Geometry
 from oncontour.core.notes import Note, NoteCode
 from oncontour.core.volume import Volume
 from oncontour.errors import StructureError
+from oncontour.io.dicom.copies import date_of, one_of_each
+from oncontour.io.dicom.rtstruct_read import StructureSet, read_structure_set
 from oncontour.io.dicom.scan import SeriesFiles
-from oncontour.io.dicom.source import SAME_FRAME_WAY, DicomSource
-
-if TYPE_CHECKING:
-    from oncontour.io.dicom.rtstruct_read import StructureSet
-    from oncontour.io.dicom.seg import Segments
+from oncontour.io.dicom.seg_frames import planes_drawn
+from oncontour.io.dicom.seg_read import Segments, read_seg
+from oncontour.io.dicom.source import SAME_FRAME_WAY, DicomSource, another_frame
 
 KINDS = ("RTSTRUCT", "SEG")
 PICK_ONE = (
@@ -71,8 +70,6 @@ def choose_structure_sets(files: Sequence[SeriesFiles], source: DicomSource, uid
     UID differ, where two RTSTRUCTs are equally new, and where several are equally near that were drawn on different series (where something
     is nearer they are left out instead).
     """
-    from oncontour.io.dicom.doses import date_of, one_of_each
-
     sets = [f for f in files if f.kind in KINDS]
     notes: list[str] = []
     if uid is not None:
@@ -95,8 +92,6 @@ def choose_structure_sets(files: Sequence[SeriesFiles], source: DicomSource, uid
 
 def _nearest(sets: Sequence[SeriesFiles], source: DicomSource, same_frame: bool, notes: list[str]) -> list[SeriesFiles]:
     """Of each kind those nearest to the images; what is left out is noted."""
-    from oncontour.io.dicom.doses import one_of_each
-
     of_kind = {kind: [f for f in sets if f.kind == kind] for kind in KINDS}
     near = {kind: min((standing(f, source) for f in found), default=Standing.ELSEWHERE) for kind, found in of_kind.items()}
     farthest = Standing.ELSEWHERE if same_frame else Standing.FRAME
@@ -134,9 +129,6 @@ def read_near(file: SeriesFiles, grid: Geometry, source: DicomSource, same_frame
     Raises StructureError where that cannot be, and nothing names the images' own: a PatientID is missing or another, a contour or frame
     does not lie on a slice of the images; else what the readers raise.
     """
-    from oncontour.io.dicom.rtstruct import read_structure_set
-    from oncontour.io.dicom.seg import planes_drawn, read_seg
-
     if source.frame_is_made and source.series_uid in file.referenced_series:
         return _by_series(file, grid, source)
     if file.kind == "SEG":
@@ -165,9 +157,6 @@ def read_near(file: SeriesFiles, grid: Geometry, source: DicomSource, same_frame
 
 def _by_series(file: SeriesFiles, grid: Geometry, source: DicomSource) -> StructureSet | Segments:
     """What ``file`` holds, which refers to images without a frame of reference."""
-    from oncontour.io.dicom.rtstruct import read_structure_set
-    from oncontour.io.dicom.seg import read_seg
-
     note = f"the images name no frame of reference: {file.path.name} refers to their series, and is taken as lying on them"
     if file.kind == "SEG":
         segments = read_seg(file.path, geometry=grid, source=source)
@@ -180,8 +169,6 @@ def _by_series(file: SeriesFiles, grid: Geometry, source: DicomSource) -> Struct
 
 def _drawn_elsewhere(file: SeriesFiles, source: DicomSource, theirs: str, mixed: bool) -> StructureSet:
     """The structures in the frame of reference of the images, and those that name ``theirs``, which is taken for it."""
-    from oncontour.io.dicom.rtstruct import read_structure_set
-
     check_same_patient(file.patient_id, source, file.path)
     drawn = read_structure_set(file.path, source=source, same_frames=(theirs,))
     frame_of = {roi.name: roi.frame_of_reference_uid or drawn.frame_of_reference_uid for roi in drawn.rois if roi.name}
@@ -192,8 +179,6 @@ def _drawn_elsewhere(file: SeriesFiles, source: DicomSource, theirs: str, mixed:
 
 def _frames(path: Path) -> Counter[str]:
     """The frames of reference that the structures of an RTSTRUCT name ("" where none is named), each with how many do."""
-    from oncontour.io.dicom.rtstruct import read_structure_set
-
     found = read_structure_set(path)
     return Counter(roi.frame_of_reference_uid or found.frame_of_reference_uid for roi in found.rois) or Counter(
         [found.frame_of_reference_uid]
@@ -216,11 +201,8 @@ def check_same_patient(patient_id: str, source: DicomSource, path: Path) -> None
     ours = source.patient.get("PatientID", "")
     if not ours or patient_id != ours:
         what = "have different PatientIDs" if ours and patient_id else "do not both have a PatientID"
-        raise StructureError(
-            f"the structures and the images {what}: their frames of reference cannot be taken as the same",
-            where=str(path),
-            hint="--same_frame is for one patient, whose UIDs an export rewrote",
-        )
+        what = f"the structures and the images {what}: their frames of reference cannot be taken as the same"
+        raise StructureError(what, where=str(path), hint="--same_frame is for one patient, whose UIDs an export rewrote")
 
 
 def check_on_slices(
@@ -232,9 +214,9 @@ def check_on_slices(
     frames: tuple[Floats, Floats] | None = None,
     grid: Geometry | None = None,
 ) -> None:
-    """Raise StructureError where a contour does not lie on a slice of the images, or a slice of a mask that holds voxels, or a frame of a
-    segmentation (``seg.planes_drawn``), does not lie on one nor on a slice of ``grid``, which the images are read on: finer where they are
-    uneven."""
+    """Raise StructureError where a contour does not lie on a slice of the images, or a slice of a mask that holds voxels, or a frame of
+    a segmentation (``seg_frames.planes_drawn``), does not lie on one nor on a slice of ``grid``, which the images are read on: finer
+    where they are uneven."""
     from oncontour.raster.planes import SAME_PLANE_MM
 
     normal, slices = source.normal, source.offsets_mm
@@ -268,11 +250,7 @@ def _aside(path: Path, what: str) -> StructureError:
 
 def _elsewhere(file: SeriesFiles, source: DicomSource) -> StructureError:
     theirs = file.frame_of_reference_uid if file.kind == "SEG" else ", ".join(file.referenced_frames)
-    return StructureError(
-        f"the structures lie in frame of reference {theirs or 'none'}, the images in {source.frame_told}",
-        where=file.path.name,
-        hint=SAME_FRAME_WAY,
-    )
+    return another_frame(theirs or "none", source.frame_told, file.path.name, SAME_FRAME_WAY)
 
 
 def _may_be_theirs(file: SeriesFiles, source: DicomSource, near: Standing) -> bool:
@@ -298,8 +276,6 @@ def named(sets: Sequence[SeriesFiles], uid: str) -> list[SeriesFiles]:
 def _newest(different: list[SeriesFiles]) -> tuple[tuple[SeriesFiles, ...], list[str]]:
     if len(different) < 2:
         return tuple(different), []
-    from oncontour.io.dicom.doses import date_of
-
     dated = sorted(((date_of(f), n) for n, f in enumerate(different)), reverse=True)
     told = "; ".join(f"{different[n].path.name} ({date or 'no date'}, {different[n].sop_instance_uid})" for date, n in dated)
     if dated[0][0] == dated[1][0]:

@@ -86,11 +86,8 @@ def _check_segments(segments: Sequence[Segment], labels: Labels, where: str) -> 
     for segment in segments:
         theirs = [name for name, numbers in labels.numbers.items() if numbers == (segment.value,)]
         if theirs and not UNNAMED_SEGMENT.fullmatch(segment.name) and not alike(segment.name, theirs[0]):
-            raise StructureError(
-                f"label {segment.value} is {segment.name} in the header of the file, {theirs[0]} in {labels.where}",
-                where=where,
-                hint="correct the one that is wrong",
-            )
+            what = f"label {segment.value} is {segment.name} in the header of the file, {theirs[0]} in {labels.where}"
+            raise StructureError(what, where=where, hint="correct the one that is wrong")
 
 
 def flat_folder(folder: Path) -> str:

@@ -13,7 +13,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -22,7 +21,7 @@ from oncontour.core.case import BitMasks, LabelMasks
 from oncontour.core.volume import Volume
 from oncontour.documents import read_json
 from oncontour.errors import FormatError, LimitError, StructureError
-from oncontour.io.image.voxels import Segment
+from oncontour.io.image.voxels import Array, Segment
 from oncontour.io.names import to_tg263
 
 MAX_LABEL = 65_535
@@ -148,10 +147,12 @@ def _entries(path: Path) -> tuple[list[_Entry], bool]:
     return [_Entry(None, one.numbers) if below and one.name == "ignore" else one for one in entries], below
 
 
-def _entry(key: str, value: Any, where: str) -> _Entry:
+def _entry(key: str, value: object, where: str) -> _Entry:
     """One entry of the JSON, whichever way round it is; a name of digits alone is none, as it could be the number."""
-    turned = value is None or (isinstance(value, str) and _number(value) is None)
-    name, numbers = (value, key) if turned else (key, value)
+    name: str | None = key
+    numbers = value
+    if value is None or (isinstance(value, str) and _number(value) is None):
+        name, numbers = value, key
     some = [_number(one) for one in (numbers if isinstance(numbers, list) else [numbers])]
     kept = tuple(one for one in some if one is not None)
     if not kept or len(set(kept)) != len(some) or not (name is None or _is_name(name)):
@@ -163,7 +164,7 @@ def _is_name(text: str) -> bool:
     return bool(text.strip()) and text.isprintable() and not text.strip().isdecimal()
 
 
-def _number(value: Any) -> int | None:
+def _number(value: object) -> int | None:
     """A label's number, None where it is none."""
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal() and len(value.strip()) <= len(str(MAX_LABEL)):
         value = int(value)
@@ -216,14 +217,11 @@ def check_all_named(split: Split, labels: Labels, where: str) -> None:
     """Raise StructureError where the label map holds a number that ``labels`` do not name."""
     if split.unnamed:
         named = sorted(labels.known - {0})
-        raise StructureError(
-            f"no name is known for the labels {_listed(split.unnamed)}; named are {_listed(named)}",
-            where=where,
-            hint='name them too, or leave them out with null: {"7": null}',
-        )
+        what = f"no name is known for the labels {_listed(split.unnamed)}; named are {_listed(named)}"
+        raise StructureError(what, where=where, hint='name them too, or leave them out with null: {"7": null}')
 
 
-def _whole(array: NDArray[Any], where: str) -> NDArray[np.uint16]:
+def _whole(array: Array, where: str) -> NDArray[np.uint16]:
     """The numbers of a label map, which some programs write as real ones."""
     real = np.issubdtype(array.dtype, np.floating)
     for plane in array:
@@ -231,11 +229,8 @@ def _whole(array: NDArray[Any], where: str) -> NDArray[np.uint16]:
         if real:
             wrong |= plane != np.rint(plane)
         if wrong.any():
-            raise FormatError(
-                f"a label map holds whole numbers from 0 to {MAX_LABEL}, this has {plane[wrong][0]:g}",
-                where=where,
-                hint="give label maps, no probabilities and no images",
-            )
+            what = f"a label map holds whole numbers from 0 to {MAX_LABEL}, this has {plane[wrong][0]:g}"
+            raise FormatError(what, where=where, hint="give label maps, no probabilities and no images")
     return array.astype(np.uint16, copy=False)
 
 
@@ -306,12 +301,10 @@ def mask_of_one(volume: Volume, where: str, beside: str) -> Volume:
     if is_label_map(volume):
         values = label_values(volume)
         example = ", ".join(f'"{value}": "NAME"' for value in values[:2])
-        raise StructureError(
-            f"the file holds {len(values)} labels ({_listed(values)}), where the mask of one structure was expected",
-            where=where,
-            hint=f"name them in {beside} beside it, as {{{example}}}, or save each as a file of its own",
-        )
-    array: NDArray[Any] = volume.array
+        what = f"the file holds {len(values)} labels ({_listed(values)}), where the mask of one structure was expected"
+        hint = f"name them in {beside} beside it, as {{{example}}}, or save each as a file of its own"
+        raise StructureError(what, where=where, hint=hint)
+    array: Array = volume.array
     if not np.issubdtype(array.dtype, np.floating):
         return Volume(array != 0, volume.geometry)
     if np.array_equal(array, np.rint(array)):

@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -49,11 +48,8 @@ def check_not_both(folder: Path) -> None:
     named = [path.name for path in _called(folder)]
     named += [MASKS] if _images(folder / MASKS) else []
     if named:
-        raise InputError(
-            f"DICOM and a patient in image files ({', '.join(named)}) are here, and it is not told which is meant",
-            where=str(folder),
-            hint="give a folder that holds one of them",
-        )
+        what = f"DICOM and a patient in image files ({', '.join(named)}) are here, and it is not told which is meant"
+        raise InputError(what, where=str(folder), hint="give a folder that holds one of them")
 
 
 def read_layout(folder: Path | str, *, id: str | None = None, lenient: bool = False) -> Case:
@@ -182,11 +178,8 @@ def _with_masks(found: Mapping[str, Path], id: str, images: Mapping[str, Volume]
             else:
                 plain |= mine
     held = [name for masks in (plain, *packed) for name in masks]
-    facts: dict[str, Any] = {
-        "names": {name: names[name] for name in names if name in held},
-        "unmapped": unmapped,
-        "notes": (*remarks, *said),
-    }
+    kept = {name: original for name, original in names.items() if name in held}
+    facts = {"names": kept, "unmapped": unmapped, "notes": (*remarks, *said)}
     first = plain or (packed.pop(0) if packed else {})
     out = Case(id, images, first, facts=facts)
     for masks in packed:
@@ -286,11 +279,7 @@ def write_layout(case: Case, folder: Path | str) -> list[Path]:
 
 def losses(case: Case) -> tuple[str, ...]:
     """What of ``case`` does not survive ``write_layout``, one sentence each."""
-    notes = []
-    drawn = [name for name in case.contours if name not in case.masks]
-    if drawn:
-        notes.append(f"contours became voxels (inside where at least half of the voxel is): {', '.join(drawn)}")
-    notes += _lost_contours(case, drawn)
+    notes = contours_lost(case)
     names = _called_by(case)
     renamed = [f"{name!r} to {called!r}" for name, called in zip(names, file_names(names), strict=True) if called != name]
     if renamed:
@@ -315,9 +304,12 @@ def _called_by(case: Case) -> list[str]:
     return [str(originals.get(name, name)) for name in case.structures]
 
 
-def _lost_contours(case: Case, drawn: Iterable[str]) -> list[str]:
-    """Which of the ``drawn`` structures have no voxel at all, and which reach beyond the image."""
-    notes, gone, beyond = [], [], []
+def contours_lost(case: Case) -> list[str]:
+    """What becomes of structures that are contours alone where they are written as voxels: which have no voxel at all, and which reach
+    beyond the image."""
+    drawn = [name for name in case.contours if name not in case.masks]
+    notes = [f"contours became voxels (inside where at least half of the voxel is): {', '.join(drawn)}"] if drawn else []
+    gone, beyond = [], []
     last = np.asarray(case.geometry.shape) - 0.5
     for name in drawn:
         polygons = case.contours[name].polygons

@@ -12,18 +12,15 @@ from __future__ import annotations
 import gzip
 import zlib
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oncontour.core.geometry import Floats, Geometry, rounding_mm
 from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, GeometryError, InputError, LimitError
 from oncontour.files import writing
-from oncontour.io.image.textheader import read_metaimage, read_nrrd
-from oncontour.io.image.textheader_write import write_metaimage, write_nrrd
-from oncontour.io.image.voxels import ORIENT, ImageFile, check_size, check_there, fill
+from oncontour.io.image.voxels import ORIENT, Array, ImageFile, check_size, check_there, fill
 
 MAX_VOXELS = 2**29
 """Largest image read unless told otherwise: 2048 slices of 512 x 512."""
@@ -85,7 +82,12 @@ def read_image_file(path: Path | str, *, max_voxels: int = MAX_VOXELS) -> ImageF
     name = path.name.lower()
     if not is_image(path):
         raise FormatError(f"not an image file that can be read; its name should end in one of {', '.join(SUFFIXES)}", where=str(path))
-    read = read_nrrd if name.endswith(".nrrd") else read_metaimage if name.endswith(".mha") else _read_nifti
+    if name.endswith((".nrrd", ".mha")):
+        from oncontour.io.image.textheader import read_metaimage, read_nrrd
+
+        read = read_nrrd if name.endswith(".nrrd") else read_metaimage
+    else:
+        read = _read_nifti
     try:
         found = read(path, max_voxels)
         _check_finite(found.volume.array, str(path))
@@ -98,7 +100,7 @@ def read_image_file(path: Path | str, *, max_voxels: int = MAX_VOXELS) -> ImageF
     return found
 
 
-def _check_finite(array: NDArray[Any], where: str) -> None:
+def _check_finite(array: Array, where: str) -> None:
     if np.issubdtype(array.dtype, np.floating):
         finite = np.isfinite(array)
         if not finite.all():
@@ -121,13 +123,14 @@ def write_image(volume: Volume, path: Path | str) -> Path:
         raise InputError(f"cannot tell the image format by its name; end it in one of {', '.join(SUFFIXES)}", where=str(path))
     if array.ndim != 3 or array.dtype.newbyteorder("=") not in _CODES:
         raise InputError(f"cannot write an array of {array.shape} {array.dtype}; three axes of real numbers are needed", where=str(path))
+    name = path.name.lower()
     with writing(path) as temporary:
-        if path.name.lower().endswith(".nrrd"):
-            write_nrrd(array, volume.geometry, temporary)
-        elif path.name.lower().endswith(".mha"):
-            write_metaimage(array, volume.geometry, temporary)
-        else:
-            _write_nifti(array, volume.geometry, temporary, compress=path.name.lower().endswith(".gz"))
+        if not name.endswith((".nrrd", ".mha")):
+            _write_nifti(array, volume.geometry, temporary, compress=name.endswith(".gz"))
+            return path
+        from oncontour.io.image.textheader_write import write_metaimage, write_nrrd
+
+        (write_nrrd if name.endswith(".nrrd") else write_metaimage)(array, volume.geometry, temporary)
     return path
 
 
@@ -247,11 +250,8 @@ def _check_sizes(sform: Floats, header: np.void, shape: tuple[int, ...], scale: 
     """Raise FormatError where voxels as large as pixdim says would make the image longer or shorter than the sform does."""
     steps, sizes = np.linalg.norm(sform[:3, :3], axis=0), np.asarray(header["pixdim"][1:4], dtype=np.float64)
     if not (np.abs(steps - sizes) * shape * scale).max() <= rounding_mm(float(np.abs(steps).min()) * scale):
-        raise FormatError(
-            f"voxels are {_shown(steps)} by the sform and {_shown(sizes)} by pixdim (i, j, k): which is true cannot be told",
-            where=where,
-            hint=ORIENT,
-        )
+        what = f"voxels are {_shown(steps)} by the sform and {_shown(sizes)} by pixdim (i, j, k): which is true cannot be told"
+        raise FormatError(what, where=where, hint=ORIENT)
 
 
 def _check_agree(sform: Floats, qform: Floats, header: np.void, shape: tuple[int, ...], scale: float, where: str) -> None:
@@ -311,7 +311,7 @@ def _gap(header: np.void, where: str) -> int:
     return int(offset)
 
 
-def _scaled(array: NDArray[Any], header: np.void, where: str) -> NDArray[Any]:
+def _scaled(array: Array, header: np.void, where: str) -> Array:
     """Voxels after scl_slope and scl_inter: whole numbers stay whole, anything else is float32."""
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if np.isnan(slope) or slope == 0:  # not scaled (nifti1.h), but ITK adds the intercept all the same
@@ -332,7 +332,7 @@ def _scaled(array: NDArray[Any], header: np.void, where: str) -> NDArray[Any]:
         return (array * slope + inter).astype(np.float32)
 
 
-def _write_nifti(array: NDArray[Any], geometry: Geometry, path: Path, *, compress: bool) -> None:
+def _write_nifti(array: Array, geometry: Geometry, path: Path, *, compress: bool) -> None:
     affine = _LPS @ geometry.affine @ _XYZ_TO_KJI
     header = np.zeros((), np.dtype(_NIFTI1).newbyteorder("<"))
     header["sizeof_hdr"], header["magic"], header["vox_offset"] = 348, b"n+1", 352

@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,10 @@ from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, InputError, LimitError
-from oncontour.files import readable, write_text, writing_folder
+from oncontour.files import readable
 from oncontour.io.folders import name_of
-from oncontour.io.image.layout import file_name, map_names
+from oncontour.io.image.layout import map_names
+from oncontour.io.image.voxels import Array
 
 SIDE = 128
 HU_OFFSET = 1024
@@ -49,7 +49,7 @@ def read_openkbp(folder: Path | str, *, id: str | None = None) -> Case:
     folder = Path(folder)
     if not is_openkbp(folder):
         raise InputError(f"no OpenKBP patient (no {_DIMENSIONS}.csv)", where=str(folder))
-    published = published_grid(_spacing(folder / f"{_DIMENSIONS}.csv"))
+    published = _published_grid(_spacing(folder / f"{_DIMENSIONS}.csv"))
     grid = published.reorient()
     files = {p.stem: p for p in sorted(folder.glob("*.csv")) if p.stem != _DIMENSIONS}
     images = {name: Volume(_dense(files[name], name), published).to(grid) for name in _IMAGES if name in files}
@@ -58,56 +58,11 @@ def read_openkbp(folder: Path | str, *, id: str | None = None) -> Case:
     return Case(id or readable(name_of(folder)), images, masks, facts={"names": names, "unmapped": unmapped, "notes": notes})
 
 
-def write_openkbp(case: Case, folder: Path | str) -> list[Path]:
-    """Write ``case``, which must lie on a 128^3 grid along the patient axes, as published; reading it back gives equal voxels.
-
-    Raises InputError for another grid, for CT values that are not whole HU of at least -1024, NaN dose, or two names of one file.
-    """
-    grid = case.geometry
-    if grid.shape != (SIDE, SIDE, SIDE) or not grid.is_axial:
-        raise InputError(
-            f"OpenKBP needs {SIDE}^3 voxels along the patient axes, not {grid}", hint="bring the patient onto such a grid first"
-        )
-    originals = case.facts.get("names", {})
-    target = grid.reorient(_AXES)
-    flat: dict[str, tuple[NDArray[np.intp], NDArray[Any] | None]] = {}
-    for name, image in case.images.items():
-        flat[name] = _sparse(name, image.to(target).array.reshape(-1))
-    for name in case.structures:
-        called = file_name(originals.get(name, name))
-        if called in (*flat, *_IMAGES, _DIMENSIONS):
-            raise InputError(f"two of its files would be called {called}.csv", where=f"structure {name!r} of case {case.id}")
-        flat[called] = np.flatnonzero(case.mask(name, target).array), None
-    with writing_folder(folder) as temporary:
-        write_text(temporary / f"{_DIMENSIONS}.csv", "".join(f"{s:.18e}\n" for s in target.spacing_mm))
-        for name, (index, values) in flat.items():
-            column = [""] * len(index) if values is None else values.tolist()
-            write_text(temporary / f"{name}.csv", ",data\n" + "".join(f"{n},{v}\n" for n, v in zip(index.tolist(), column, strict=True)))
-        written = sorted(p.name for p in temporary.iterdir())
-    return [Path(folder) / name for name in written]
-
-
-def published_grid(spacing_mm: tuple[float, float, float]) -> Geometry:
+def _published_grid(spacing_mm: tuple[float, float, float]) -> Geometry:
     """The grid of the published arrays with its middle at (0, 0, 0); ``spacing_mm`` in the order of the published axes."""
     axes = np.asarray(_AXES, dtype=np.float64)
     first = -(SIDE - 1) / 2 * (axes * np.asarray(spacing_mm)[:, None]).sum(axis=0)
     return Geometry.regular((SIDE, SIDE, SIDE), spacing_mm, first.tolist(), axes)
-
-
-def _sparse(name: str, values: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any] | None]:
-    if name == "possible_dose_mask":
-        return np.flatnonzero(values), None
-    if not np.isfinite(values).all():
-        raise InputError(f"image {name!r} has values that are not finite")
-    if name == "ct":
-        whole = np.rint(values)
-        if not np.array_equal(whole, values) or values.min() < -HU_OFFSET:
-            raise InputError(f"OpenKBP holds whole HU of at least {-HU_OFFSET}; this CT has others, the least is {values.min()}")
-        values = whole.astype(np.int64) + HU_OFFSET
-    elif name != "dose":
-        raise InputError(f"OpenKBP has no place for image {name!r}")
-    index = np.flatnonzero(values)
-    return index, values[index].astype(np.float64)
 
 
 def _spacing(path: Path) -> tuple[float, float, float]:
@@ -118,7 +73,7 @@ def _spacing(path: Path) -> tuple[float, float, float]:
     return a, b, c
 
 
-def _dense(path: Path, name: str) -> NDArray[Any]:
+def _dense(path: Path, name: str) -> Array:
     """The published array of one CSV: HU as int16 (float32 where they are not whole), Gy as float32, masks as uint8."""
     valued = name in ("ct", "dose")
     columns = (0, 1) if valued else (0,)

@@ -10,18 +10,17 @@ from __future__ import annotations
 import bz2
 import gzip
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oncontour.core.geometry import Floats, Geometry, rounding_mm
 from oncontour.core.volume import Volume
 from oncontour.errors import FormatError
-from oncontour.io.image.voxels import ORIENT, ImageFile, Segment, check_size, check_there, fill, fill_deflated, fill_text
+from oncontour.io.image.voxels import ORIENT, Array, ImageFile, Segment, check_size, check_there, fill, fill_deflated, fill_text
 
 MAX_HEADER_BYTES = 1 << 20
 """A .seg.nrrd of a hundred segments has a header of 100 kB."""
@@ -50,7 +49,7 @@ _NRRD_TYPES = {
     "f8": "double",
 }
 _NRRD_DTYPES = {name: dtype for dtype, names in _NRRD_TYPES.items() for name in names.split(", ")}
-_MET_DTYPES = {
+MET_DTYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
     "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
 }  # fmt: skip
@@ -74,7 +73,7 @@ class _Format:
     sizes: str
     affine: Callable[[dict[str, str], tuple[int, ...], str], tuple[Floats, tuple[str, ...]]]
     dtype: Callable[[dict[str, str], str], np.dtype[Any]]
-    voxels: Callable[[IO[bytes], dict[str, str], NDArray[Any], str], None]
+    voxels: Callable[[IO[bytes], dict[str, str], Array, str], None]
 
 
 def _read(path: Path, max_voxels: int, parts: _Format) -> ImageFile:
@@ -204,7 +203,7 @@ def _encoding(header: dict[str, str]) -> str:
     return {"gz": "gzip", "bz2": "bzip2", "txt": "text", "ascii": "text"}.get(encoding, encoding)
 
 
-def _nrrd_voxels(stream: IO[bytes], header: dict[str, str], array: NDArray[Any], where: str) -> None:
+def _nrrd_voxels(stream: IO[bytes], header: dict[str, str], array: Array, where: str) -> None:
     encoding, skip = _encoding(header), _skip(header, "byte skip", -1, where)
     for _ in range(_skip(header, "line skip", 0, where)):
         stream.readline(MAX_HEADER_BYTES)
@@ -258,10 +257,10 @@ def _meta_header(stream: IO[bytes], where: str) -> dict[str, str]:
 
 def _meta_dtype(header: dict[str, str], where: str) -> np.dtype[Any]:
     name = header.get("ElementType", "")
-    if name not in _MET_DTYPES:
+    if name not in MET_DTYPES:
         raise FormatError(f"voxels of type {name[:40]!r} cannot be read", where=where)
     big = _says_yes(header, "BinaryDataByteOrderMSB", where) or _says_yes(header, "ElementByteOrderMSB", where)
-    return np.dtype(_MET_DTYPES[name]).newbyteorder(">" if big else "<")
+    return np.dtype(MET_DTYPES[name]).newbyteorder(">" if big else "<")
 
 
 def _says_yes(header: dict[str, str], key: str, where: str) -> bool:
@@ -287,12 +286,8 @@ def _meta_affine(header: dict[str, str], shape: tuple[int, ...], where: str) -> 
     axes = numbers(("TransformMatrix", "Rotation", "Orientation"), 9).reshape(3, 3)
     lengths = np.linalg.norm(axes, axis=1)
     if (np.abs(lengths - 1) * spacing * shape).max() > rounding_mm(float(spacing.min())):
-        raise FormatError(
-            f"the rows of TransformMatrix are {', '.join(f'{v:.6g}' for v in lengths)} long, not 1: beside ElementSpacing the size of the "
-            "voxels cannot be told",
-            where=where,
-            hint=ORIENT,
-        )
+        what = f"the rows of TransformMatrix are {', '.join(f'{v:.6g}' for v in lengths)} long, not 1"
+        raise FormatError(f"{what}: beside ElementSpacing the size of the voxels cannot be told", where=where, hint=ORIENT)
     affine = np.eye(4)
     affine[:3, :3] = (axes.T * spacing) @ _KJI
     affine[:3, 3] = numbers(("Offset", "Position", "Origin"), 3, "0 0 0")
@@ -330,7 +325,7 @@ def _other_letters(header: dict[str, str], axes: Floats) -> tuple[str, ...]:
     return (f"AnatomicalOrientation is {letters[:8]}, TransformMatrix says {ways[0]}: TransformMatrix counts, as in ITK",)
 
 
-def _meta_voxels(stream: IO[bytes], header: dict[str, str], array: NDArray[Any], where: str) -> None:
+def _meta_voxels(stream: IO[bytes], header: dict[str, str], array: Array, where: str) -> None:
     there = _left(stream)
     if header.get("BinaryData", "True").lower() in ("false", "f", "0"):
         fill_text(stream.read(min(there, 400 * array.size)), array, where)
@@ -348,7 +343,7 @@ def _meta_voxels(stream: IO[bytes], header: dict[str, str], array: NDArray[Any],
 # ---- both
 
 
-def _lines(stream: IO[bytes], where: str) -> Any:
+def _lines(stream: IO[bytes], where: str) -> Iterator[str]:
     """Header lines as text without their ends. Raises FormatError beyond MAX_HEADER_BYTES."""
     read = 0
     while line := stream.readline(MAX_HEADER_BYTES):

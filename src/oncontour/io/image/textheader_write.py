@@ -12,27 +12,26 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oncontour.core.geometry import Floats, Geometry
+from oncontour.io.image.textheader import MET_DTYPES
+from oncontour.io.image.voxels import Array
 
 _NRRD_NAMES = {
     "i1": "int8", "u1": "uint8", "i2": "int16", "u2": "uint16", "i4": "int32", "u4": "uint32", "i8": "int64", "u8": "uint64",
     "f4": "float", "f8": "double",
 }  # fmt: skip
-_MET_NAMES = {
-    "i1": "MET_CHAR", "u1": "MET_UCHAR", "i2": "MET_SHORT", "u2": "MET_USHORT", "i4": "MET_INT", "u4": "MET_UINT",
-    "i8": "MET_LONG_LONG", "u8": "MET_ULONG_LONG", "f4": "MET_FLOAT", "f8": "MET_DOUBLE",
-}  # fmt: skip
+_MET_NAMES = {dtype: name for name, dtype in MET_DTYPES.items()}
 _LEVEL = 1
 """Of compression: images are written far more often than they are kept."""
 
 
-def write_nrrd(array: NDArray[Any], geometry: Geometry, path: Path) -> None:
+def write_nrrd(array: Array, geometry: Geometry, path: Path) -> None:
     """``array`` (k, j, i; a dtype of NIfTI's) on ``geometry`` as one NRRD file in LPS. Raises OSError where it cannot be written."""
     vectors = " ".join(_vector(step) for step in _steps_ijk(geometry))
     header = [
@@ -53,7 +52,7 @@ def write_nrrd(array: NDArray[Any], geometry: Geometry, path: Path) -> None:
             stream.write(_little(array).data)
 
 
-def write_metaimage(array: NDArray[Any], geometry: Geometry, path: Path) -> None:
+def write_metaimage(array: Array, geometry: Geometry, path: Path) -> None:
     """``array`` (k, j, i; a dtype of NIfTI's) on ``geometry`` as one MetaImage file in LPS. Raises OSError where it cannot be written."""
     steps, spacing = _steps_ijk(geometry), np.asarray(geometry.spacing_mm[::-1])
     voxels = zlib.compress(_little(array).data, _LEVEL)
@@ -83,23 +82,23 @@ def _steps_ijk(geometry: Geometry) -> Floats:
     return steps
 
 
-def _kind(array: NDArray[Any]) -> str:
+def _kind(array: Array) -> str:
     return f"{array.dtype.kind}{array.dtype.itemsize}"
 
 
-def _little(array: NDArray[Any]) -> NDArray[Any]:
+def _little(array: Array) -> Array:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
 
 
-def _words(numbers: Any) -> str:
+def _words(numbers: Iterable[SupportsFloat]) -> str:
     return " ".join(_shortest(number) for number in numbers)
 
 
-def _vector(numbers: Any) -> str:
+def _vector(numbers: Iterable[SupportsFloat]) -> str:
     return f"({','.join(_shortest(number) for number in numbers)})"
 
 
-def _shortest(number: Any) -> str:
+def _shortest(number: SupportsFloat) -> str:
     """The fewest digits that are this number and no other; whole numbers without a point."""
     value = float(number)
     return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, LimitError
 
+Array = NDArray[Any]
+"""Voxels of any dtype."""
 _DEFLATE_RATIO = 1100
 """No deflate stream grows by more than 1032 (RFC 1951: 258 bytes from 2 bits)."""
 _PIECE = 1 << 24
@@ -59,7 +61,7 @@ def check_there(wanted: int, there: int, where: str, *, zipped: bool) -> None:
         raise FormatError(f"cut short: voxels take {wanted} bytes, {there} are there", where=where, hint="copy or export it again")
 
 
-def fill(stream: IO[bytes], array: NDArray[Any], where: str) -> None:
+def fill(stream: IO[bytes], array: Array, where: str) -> None:
     """Fill ``array`` in C order from ``stream``. Raises FormatError where it ends before."""
     view, done = array.reshape(-1).view(np.uint8), 0
     while done < len(view):
@@ -70,7 +72,7 @@ def fill(stream: IO[bytes], array: NDArray[Any], where: str) -> None:
     stream.read(1)  # at the end of a zipped file its checksum is compared
 
 
-def fill_deflated(stream: IO[bytes], array: NDArray[Any], where: str) -> None:
+def fill_deflated(stream: IO[bytes], array: Array, where: str) -> None:
     """Fill ``array`` in C order from a zlib or gzip stream. Raises FormatError where it ends before, zlib.error where it is damaged."""
     view, done = array.reshape(-1).view(np.uint8), 0
     machine = zlib.decompressobj(47)  # RFC 1950 or 1952, by its own header
@@ -83,7 +85,7 @@ def fill_deflated(stream: IO[bytes], array: NDArray[Any], where: str) -> None:
             check_there(len(view), done, where, zipped=False)
 
 
-def fill_text(text: bytes, array: NDArray[Any], where: str) -> None:
+def fill_text(text: bytes, array: Array, where: str) -> None:
     """Fill ``array`` in C order from numbers written out. Raises FormatError where there are too few or one is none."""
     words = text.split(None, array.size)[: array.size]
     if len(words) < array.size:

@@ -1,6 +1,6 @@
 """Rule checks: what is plainly odd about a structure, found without any model, in anybody's contours.
 
-    stack.py   gap, isolated slice, stray, island, sliver   finding.py  Finding, and a structure measured once
+    stack.py   gap, isolated slice, stray, island, sliver   finding.py  codes, and a structure measured once
     place.py   outside the body, left/right, overlap, cut   ranges.py   volume and position against a cohort, as JSON
                                                             pieces.py   in how many pieces an organ comes, as CSV
 
@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from oncontour.core.assessment import Finding
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.errors import OncontourError
 from oncontour.ops.body import in_words
 from oncontour.ops.pieces import shipped_pieces
 from oncontour.quality.rules import place
-from oncontour.quality.rules.finding import CODES, OF_PLACE, Finding, Seen, see
+from oncontour.quality.rules.finding import CODES, OF_PLACE, Seen, see
 from oncontour.quality.rules.ranges import (
     Range,
     Ranges,
@@ -34,7 +35,6 @@ from oncontour.sides import other_side
 __all__ = [
     "CODES",
     "OF_PLACE",
-    "Finding",
     "Range",
     "Ranges",
     "findings",

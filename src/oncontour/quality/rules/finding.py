@@ -1,4 +1,4 @@
-"""What a check says, and what every check looks at: one structure, measured once.
+"""What every check looks at: one structure, measured once; and the codes of what a check finds.
 
 Slices are the planes of the case's grid, counted from 0 along k. A case that was read from uneven DICOM slices lies on a finer grid; there
 the checks count in the slices that were drawn on (``Contours.slices``), and name the planes of the grid that these stand for.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.boxes import Box, box_of
 from oncontour.core.case import Case
 from oncontour.core.contours import Contours
 from oncontour.core.geometry import Geometry
@@ -20,7 +20,6 @@ from oncontour.core.geometry import Geometry
 Mask = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Box = tuple[slice, slice, slice]
 
 CODES: dict[str, str] = {
     "empty": "nothing contoured",
@@ -39,20 +38,6 @@ CODES: dict[str, str] = {
 """code -> its title for people. The order is that of the findings of a structure."""
 OF_PLACE = frozenset({"side", "position", "outside", "stray"})
 """Codes that speak of where a structure lies: they come first, and stand among the warnings."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing to look at: a ``code`` of CODES, a sentence for people, and the slices (k, growing) where it is to be seen; none where
-    it is about the structure as a whole."""
-
-    code: str
-    text: str
-    slices: tuple[int, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """``{"code", "text", "slices"}``, ready for JSON."""
-        return {"code": self.code, "text": self.text, "slices": list(self.slices)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,17 +93,6 @@ def see(case: Case, name: str) -> Seen | None:
         return None
     contours = case.contours.get(name)
     return Seen(name, mask.geometry, box, np.ascontiguousarray(mask.array[box]), drawn_on(mask.geometry, contours), contours)
-
-
-def box_of(mask: Mask) -> Box | None:
-    """The smallest box that holds a mask's voxels; None where there are none."""
-    planes = np.flatnonzero(mask.any(axis=(1, 2)))
-    if not len(planes):
-        return None
-    k = slice(int(planes[0]), int(planes[-1]) + 1)
-    flat = np.asarray(mask[k].any(axis=0))
-    j, i = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
-    return k, slice(int(j[0]), int(j[-1]) + 1), slice(int(i[0]), int(i[-1]) + 1)
 
 
 def drawn_on(grid: Geometry, contours: Contours | None) -> Ints:

@@ -8,11 +8,12 @@ from itertools import combinations
 import numpy as np
 from scipy import ndimage
 
+from oncontour.core.assessment import Finding
 from oncontour.core.case import Case
 from oncontour.core.structure_kinds import is_target, is_whole
 from oncontour.core.volume import Volume, written_cc
 from oncontour.ops.body import TISSUE_HU, body_mask, is_masked
-from oncontour.quality.rules.finding import Finding, Mask, Seen, counted, where
+from oncontour.quality.rules.finding import Mask, Seen, counted, where
 from oncontour.sides import other_side, side_of
 
 SKIN_MM = 3.0

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from oncontour.core.assessment import Finding
 from oncontour.core.case import Case
 from oncontour.core.volume import written_cc
 from oncontour.documents import read_json
@@ -23,7 +24,7 @@ from oncontour.errors import ConfigError, InputError
 from oncontour.files import write_text
 from oncontour.ops.body import region, region_of
 from oncontour.ops.pieces import OFTEN
-from oncontour.quality.rules.finding import Finding, Floats, Seen, see
+from oncontour.quality.rules.finding import Floats, Seen, see
 
 SCHEMA = "oncontour-ranges-1"
 LEAST = 20
@@ -68,7 +69,7 @@ class Ranges:
         seen = region(case.ct)
         return seen.name if seen.excludes(self.region) else ""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod
@@ -209,11 +210,11 @@ def _rounded(span: Span) -> Span:
     return float(f"{span[0]:.3g}"), float(f"{span[1]:.3g}")
 
 
-def _span(values: Any) -> Span:
+def _span(values: Iterable[float]) -> Span:
     low, high = (float(v) for v in values)
     return low, high
 
 
-def _steps(values: Any) -> Steps:
+def _steps(values: Iterable[Iterable[float]]) -> Steps:
     (ax, ay, az), (bx, by, bz) = values
     return (float(ax), float(ay), float(az)), (float(bx), float(by), float(bz))

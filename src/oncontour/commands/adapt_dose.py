@@ -1,0 +1,177 @@
+"""The dose of the day for ``oncontour adapt``: where it comes from, what it gives beside what was planned, and the sum over visits.
+
+of_the_day(...)   an RTDOSE of the daily CT, else the planned dose carried rigidly by the set-up: not recalculated
+on_planning(...)  that dose on the planning CT, by the inverse of the field that carried the contours
+add_up(...)       the sum with what earlier visits left in their result folders
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from oncontour.adapt.accumulate import AccumulatedDose, WarpedDose, accumulate, by_set_up, warp_dose
+from oncontour.adapt.deformation import Deformation
+from oncontour.adapt.levels import in_voxels
+from oncontour.commands.dvh import Plan, evaluate
+from oncontour.core.case import BitMasks, Case
+from oncontour.core.geometry import Floats, Geometry
+from oncontour.core.notes import DOSE_DOUBTS, about
+from oncontour.core.volume import Volume
+from oncontour.documents import read_json
+from oncontour.errors import ConfigError, InputError
+from oncontour.libraries import failure
+
+NOT_RECALCULATED = (
+    "The dose of the day is the planned dose carried rigidly by the set-up, not recalculated: it tells what moving did to the organs, "
+    "not what the changed body did to the dose."
+)
+WARPED, KNOWN, RECORD = "dose_on_planning.dcm", "dose_known.nii.gz", "report.json"
+MOST_MISSING_PERCENT = 0.5
+"""A structure of which more than this has no dose in a visit gets no accumulated figures."""
+VOXEL_MM = 2.75
+
+
+@dataclass(frozen=True, eq=False)
+class DayDose:
+    """The dose in the frame of the day, in Gy, as if its whole plan were given on this anatomy; where it comes ``by``; ``share``: the part
+    of its plan's fractions that were given on this day, which counts in the sum."""
+
+    dose: Volume
+    by: Literal["given", "carried"]
+    share: float
+    facts: Mapping[str, object]
+
+    @property
+    def note(self) -> str:
+        return NOT_RECALCULATED if self.by == "carried" else "The dose of the day is the RTDOSE that came with the daily CT."
+
+
+def of_the_day(planning: Case, daily: Case, set_up: Floats, fractions: float | None, planned_fractions: float | None) -> DayDose | None:
+    """The dose of the day, None where neither visit has one. Raises ConfigError where ``fractions`` were given of nobody knows how many."""
+    came, by = (daily, "given") if "dose" in daily.images else (planning, "carried")
+    if "dose" not in came.images:
+        return None
+    share = 1.0
+    if fractions is not None:
+        told = came.facts.get("fractions")
+        whole = planned_fractions or (float(told) if isinstance(told, int | float) else None)
+        if not whole or not 0 < fractions <= whole:
+            raise ConfigError(
+                f"{fractions:g} of {'an unknown number of' if not whole else f'{whole:g}'} fractions cannot be told as a part",
+                hint="give the number of the plan's fractions with --planned_fractions, and no more of them with --fractions",
+            )
+        share = fractions / whole
+    dose = came.images["dose"] if by == "given" else by_set_up(came.images["dose"], set_up)
+    return DayDose(dose, "given" if by == "given" else "carried", share, {**planning.facts, **came.facts})
+
+
+def plan_of(case: Case, dose: Volume, facts: Mapping[str, object], failed: list[str], what: str) -> Plan | None:
+    """The DVHs of ``dose`` in the masks of ``case``; None with a sentence in ``failed`` where there are none."""
+    notes = tuple(about(_notes(facts), *DOSE_DOUBTS))
+    kept = {key: value for key, value in facts.items() if key != "notes"}
+    try:
+        return evaluate(replace(case.with_images({"dose": dose}), facts={**kept, "notes": notes}))
+    except Exception as error:
+        failed.append(failure(f"No DVH of {what}", error))
+        return None
+
+
+def _notes(facts: Mapping[str, object]) -> Sequence[str]:
+    notes = facts.get("notes", ())
+    return notes if isinstance(notes, tuple) else ()
+
+
+def masked(case: Case) -> Case:
+    """The case with its structures as masks alone, packed: both DVHs that are compared are of voxels."""
+    names = list(case.structures)
+    planes = np.zeros((-(-len(names) // 8), *case.geometry.shape), np.uint8)
+    for n, name in enumerate(names):
+        planes[n // 8] |= case.mask(name).array.astype(np.uint8) << np.uint8(n % 8)
+    return replace(case, masks=BitMasks(Volume(planes, case.geometry), names), contours={})
+
+
+def on_planning(planning: Case, day: DayDose, deformation: Deformation, visit: str) -> WarpedDose:
+    """The share of the day's dose that was given, on the planned dose's grid (without one, in voxels of 2.75 mm of the planning CT)."""
+    grid = planning.images["dose"].geometry if "dose" in planning.images else in_voxels(planning.ct.geometry, VOXEL_MM)
+    back = deformation.inverse(in_voxels(grid, VOXEL_MM)).deformation
+    given = day.dose.map(lambda gy: gy * np.float32(day.share))
+    return replace(warp_dose(given, back, grid), visit=visit)
+
+
+# ---- several visits
+
+
+def read_earlier(folders: Sequence[Path], planning_sha256: str, visit: str, grid: Geometry) -> list[WarpedDose]:
+    """What earlier visits left in their result folders, on ``grid``. Raises InputError for a folder that holds none, for another planning
+    CT or grid, and for a visit that would count twice."""
+    found: list[WarpedDose] = []
+    for folder in folders:
+        told = read_json(folder / RECORD)
+        told = told.get("accumulation") if isinstance(told, dict) else None
+        if not isinstance(told, dict) or not (folder / WARPED).is_file():
+            raise InputError(
+                "this is no result of 'oncontour adapt' with a dose", where=str(folder), hint="give the --out of an earlier visit"
+            )
+        if told["planning_sha256"] != planning_sha256:
+            raise InputError("this visit was carried to another planning CT", where=str(folder), hint="add visits of one planning CT")
+        if told["visit"] in (visit, *(one.visit for one in found)):
+            raise InputError("this visit would count twice", where=str(folder), hint="add each earlier visit once")
+        found.append(_earlier(folder, told, grid))
+    return found
+
+
+def _earlier(folder: Path, told: Mapping[str, Any], grid: Geometry) -> WarpedDose:
+    from oncontour.io.dicom.rtdose import read_rtdose
+    from oncontour.io.image.nifti import read_image
+
+    dose, known = (volume.stored_on(grid) for volume in (read_rtdose(folder / WARPED)[0], read_image(folder / KNOWN)))
+    if dose is None or known is None:
+        raise InputError(
+            "the dose of this visit lies on another grid", where=str(folder), hint="adapt that visit again with this planning dose"
+        )
+    return WarpedDose(str(told["visit"]), dose, known.binary(), float(told["integral_before"]), float(told["integral_after"]))
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """The accumulated dose, its DVHs in the planning structures beside those of the plan (of as many fractions), and which structures have
+    none because a visit's dose does not reach them."""
+
+    accumulated: AccumulatedDose
+    share: float
+    plan: Plan | None
+    planned: Plan | None
+    missing: Mapping[str, float]
+
+
+def add_up(planning: Case, visits: Sequence[WarpedDose], share: float, failed: list[str]) -> Sum:
+    """The visits' sum on the planning CT; ``share`` is how much of the plan they are together. ``planning`` holds masks."""
+    total = accumulate(visits)
+    missing = {name: _missing_percent(planning.mask(name), total.known) for name in planning.structures}
+    whole = [name for name, percent in missing.items() if percent <= MOST_MISSING_PERCENT]
+    some = replace(planning, masks={name: planning.mask(name) for name in whole}) if len(whole) < len(missing) else planning
+    facts = {key: value for key, value in planning.facts.items() if key != "prescription_gy"}
+    planned = planning.images.get("dose")
+    both = [
+        None if dose is None or not whole else plan_of(some, dose, facts, failed, what)
+        for dose, what in (
+            (total.dose, "the sum"),
+            (None if planned is None else planned.map(lambda gy: gy * np.float32(share)), "the plan"),
+        )
+    ]
+    return Sum(total, share, both[0], both[1], {name: percent for name, percent in missing.items() if percent > MOST_MISSING_PERCENT})
+
+
+def _missing_percent(structure: Volume, known: Volume) -> float:
+    """Share in % of a mask's voxels that lie where a dose is not known; 100 for an empty mask."""
+    points = structure.geometry.points(np.argwhere(structure.array))
+    if not len(points):
+        return 100.0
+    at = np.rint(known.geometry.voxels(points)).astype(int)
+    inside = ((at >= 0) & (at < known.geometry.shape)).all(axis=1)
+    return 100 * (1 - float(known.array[tuple(at[inside].T)].sum()) / len(points))

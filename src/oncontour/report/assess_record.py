@@ -1,0 +1,78 @@
+"""An assessment as JSON: what ``report.json`` holds under ``assess``."""
+
+from __future__ import annotations
+
+import math
+
+from oncontour.core.assessment import Assessment, Finding, Reference, SliceScore
+from oncontour.core.case import Case
+from oncontour.quality.inputs import calibration_words
+from oncontour.report.review import strips
+
+
+def assess_record(case: Case) -> dict[str, object]:
+    """The case's assessment without its volumes, ready for JSON; empty where there is none. Each slice has its ``wrong_cm2`` as well, by
+    which places are ordered. Numbers are rounded to four digits; those of the card's calibration too."""
+    told = case.assessment
+    if told is None:
+        return {}
+    wrong = {strip.name: {cell.k: cell.wrong_cm2 for cell in strip.cells} for strip in strips(case)}
+    structures = {
+        name: {
+            "scored": one.scored,
+            "why": one.why,
+            "slices": [_slice(line, wrong[name][line.k]) for line in one.slices],
+            "findings": [finding_words(finding) for finding in one.findings],
+        }
+        for name, one in told.structures.items()
+    }
+    return {
+        "model": told.model,
+        "sha256": told.sha256,
+        **({} if told.model is None else {"opinion": reference_words(told.reference)}),
+        "refused": told.refused,
+        **({} if told.model is None else {"region": told.region}),
+        "coverage": _short(told.coverage),
+        "calibration": _calibration(told),
+        "structures": structures,
+        "unchecked": list(told.unchecked),
+    }
+
+
+def finding_words(finding: Finding) -> dict[str, object]:
+    """A finding as JSON: ``code``, ``text`` and ``slices``."""
+    return {"code": finding.code, "text": finding.text, "slices": list(finding.slices)}
+
+
+def reference_words(reference: Reference | None) -> dict[str, object] | None:
+    """Whom the quality model asked, as JSON; None where it asked nobody."""
+    if reference is None:
+        return None
+    used = {} if reference.calibrated_with is None else {"calibrated_with": reference.calibrated_with}
+    return {"model": reference.model, "sha256": reference.sha256, "drew": reference.drew, **used}
+
+
+def _slice(told: SliceScore, wrong_cm2: float | None) -> dict[str, object]:
+    return {
+        "k": told.k,
+        "z_mm": _short(told.z_mm),
+        "dsc": _short(told.dsc),
+        "lower": _short(told.lower),
+        "class": told.quality,
+        "surface_mm": _short(told.surface_mm),
+        **({} if told.present is None else {"present": _short(told.present)}),
+        "findings": list(told.findings),
+        "wrong_cm2": _short(wrong_cm2, 3),
+    }
+
+
+def _calibration(told: Assessment) -> dict[str, object]:
+    words = calibration_words(told.calibration)
+    if told.calibration is not None:
+        words["offsets"] = {name: _short(value) for name, value in told.calibration.offsets.items()}
+        words |= {} if told.calibration.coverage is None else {"coverage": _short(told.calibration.coverage)}
+    return words
+
+
+def _short(value: float | None, digits: int = 4) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, digits)

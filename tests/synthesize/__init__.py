@@ -1,0 +1,1 @@
+"""Deformations, registration and what they carry."""
