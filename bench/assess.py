@@ -9,12 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from oncontour.core.case import Case
-from oncontour.learn.card import shipped
 from oncontour.phantom import head_neck
-from oncontour.quality.inputs import AssessSettings
 from oncontour.quality.predict import BATCH, Assessor, load_assessor, refusal
 from oncontour.quality.rules import findings_or_why
-from oncontour.quality.task import AssessTask
 
 NAMES = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", "PTV_7000")
 
@@ -26,15 +23,13 @@ def main() -> None:
     low = [(n - m) // 2 for n, m in zip(grid.shape, (134, 512, 512), strict=True)]
     grid = grid.crop(low, [a + b for a, b in zip(low, (134, 512, 512), strict=True)])
     case = Case("bench", {"ct": coarse.ct.to(grid, fill=-1000)}, {n: coarse.mask(n).to(grid) for n in NAMES})
-    for name in ("hn-quality", "hn-quality-opinion", "hn-quality-own", "hn-quality-both"):
-        there = name in shipped()
-        print(name if there else "a net that nobody trained")
-        assessor = load_assessor(name, threads=threads) if there else Assessor(AssessTask(AssessSettings(NAMES)).eval(), "auto", threads)
-        measure(assessor, with_chances(case) if assessor.task.settings.own else case)
+    for given in (case, with_probabilities(case)):
+        print(f"hn-quality, {'with' if given.probabilities else 'without'} the segmenter's probability maps")
+        measure(load_assessor("hn-quality", threads=threads), given)
 
 
-def with_chances(case: Case) -> Case:
-    """The case as a contour model leaves it for a quality model that asks how sure the drawer was: on the coarse grid, blurred masks."""
+def with_probabilities(case: Case) -> Case:
+    """The case as a contour model leaves it for a quality model that sees its probability maps: on the coarse grid, blurred masks."""
     coarse = case.geometry.resample((2.5, 4.0, 4.0))
     drawn = {n: case.mask(n).map(lambda a: a.astype(np.float32)).to(coarse) for n in NAMES}
     return replace(case, probabilities={n: v.map(lambda a: np.rint(255 * a).astype(np.uint8)) for n, v in drawn.items()})
@@ -51,8 +46,8 @@ def measure(assessor: Assessor, case: Case) -> None:
         return out
 
     timed("compile the net", lambda: assessor.engine)
-    work = timed("grid, second opinion where asked for", lambda: assessor.work(case))
-    timed("gates", lambda: refusal(case, assessor.card))
+    work = timed("grid, reference probabilities", lambda: assessor.work(case))
+    timed("refusals", lambda: refusal(case, assessor.card))
     timed("rule findings", lambda: findings_or_why(case, NAMES))
     seen = timed("measure", lambda: [assessor.measure(work, n) for n in NAMES])
     timed("all of it again, as predict does", lambda: assessor.predict(case))

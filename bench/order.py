@@ -25,6 +25,7 @@ from oncontour.core.case import Case
 from oncontour.io.cohort import Cohort
 from oncontour.metrics.risk_coverage import found_early
 from oncontour.quality import score as scoring
+from oncontour.quality.predict import load_assessor
 from oncontour.report.review import Spot, Strip, spots, strips
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,14 +54,13 @@ def main() -> int:
         print(f"no patients at {chosen.cohort.name}: give a cohort, or set ONCONTOUR_DATA")
         return 0
     drawer = load_contourer(chosen.model, threads=chosen.threads)
-    first = scoring.first_for([chosen.model], run_contours.DEFAULT_MODELS.values())
-    assessor = scoring.load(first=first, threads=chosen.threads)
+    assessor = load_assessor(scoring.DEFAULT_MODEL, threads=chosen.threads)
     cohort, seen = Cohort.open(chosen.cohort), []
     for id in cohort.ids:
         case = cohort[id]
         drawn, _ = run_contours.contour(case, [drawer], chances=True)
         seen.append(looked_at(scoring.score(drawn, assessor)[0], case))
-    print(f"{len(seen)} patients, contours by {chosen.model}, judged by {first}")
+    print(f"{len(seen)} patients, contours by {chosen.model}, judged by {scoring.DEFAULT_MODEL}")
     print(places_words(seen))
     print(slices_words(seen))
     return 0

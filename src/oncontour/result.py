@@ -28,7 +28,7 @@ from oncontour.files import at_end_of_link, check_not_here, check_writable, swee
 
 PAGE, RECORD, SCORES, MASKS = "report.html", "report.json", "scores.csv", "masks"
 """Names inside a result folder; ``scores.csv`` holds the quality of each slice, ``masks`` NIfTI files where a CT came without DICOM."""
-SCHEMA = "oncontour-report-1"
+SCHEMA = "oncontour-report-2"
 
 
 def check_out(out: Path, sources: Sequence[Path], names: Sequence[str], *, overwrite: bool, of: str) -> None:

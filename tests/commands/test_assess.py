@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from oncontour import cli
 from oncontour.arguments import parse
@@ -14,12 +15,13 @@ from oncontour.commands import run as pipeline
 from oncontour.commands.assess import assess, read
 from oncontour.commands.calibrate import calibrate, observe_cohort
 from oncontour.commands.predict import confidences, predict
+from oncontour.commands.train import _no_bound
 from oncontour.contour.inputs import ContourSettings
 from oncontour.contour.task import ContourTask
 from oncontour.errors import CohortError, ConfigError, GeometryError, InputError, ModelError, OutputError, TrainingError
 from oncontour.io.cohort import Cohort
 from oncontour.io.image.nifti import write_image
-from oncontour.learn.card import find, read_card
+from oncontour.learn.card import Card, find, read_card
 from oncontour.learn.fit import fit
 from oncontour.learn.task import save_model
 from oncontour.learn.train_settings import TrainSettings
@@ -225,26 +227,49 @@ def test_train_assess_from_the_command_line(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "opinion", "own"),
+    ("calibration", "says"),
     [
-        ("hn-quality", "", False),
-        ("hn-quality-opinion", "hn-organs", False),
-        ("hn-quality-own", "", True),
-        ("hn-quality-both", "hn-organs", True),
+        ({"offsets": {"all": 0.1}, "patients": 35}, ""),
+        ({"inputs": {"mask": {"offsets": {"all": 0.1}, "patients": 35}}}, ""),
+        ({"inputs": {"mask": {"offsets": {}, "patients": 3}, "own": {"offsets": {}, "patients": 2}}}, "no lower bound: 3 patients"),
+        ({"inputs": {}}, "no lower bound: 0 patients"),
+        ({"offsets": {}, "patients": 3}, "no lower bound: 3 patients"),
     ],
 )
-def test_the_examples_are_settings_of_this_version_and_of_the_shipped_models(name, opinion, own):
+def test_training_says_where_a_model_has_no_bound(calibration, says):
+    card = Card("q", "assess", {"coverage": 0.9}, made={"calibration": calibration})
+    told = " ".join(_no_bound(card))
+    assert says in told
+    assert bool(told) == bool(says)
+
+
+def test_the_example_is_settings_of_this_version_and_of_the_shipped_model():
     parser = cli.parser_of("train assess")
     root = Path(__file__).parents[2]
-    parsed = parse(parser, ["C", "--out", "O", "--config", str(root / "examples" / f"{name}.yaml")], "train assess")
-    assert (parsed["settings"].opinion, parsed["settings"].own) == (opinion, own)
-    card = read_card(find(name))
-    kept = ("own", "opinion", "structures", "heads", "held_out_families", "variants", "generated", "flat", "draws")
-    held = {key: card.settings.get(key, type(getattr(parsed["settings"], key))()) for key in kept}
-    assert held == {key: list(v) if isinstance(v := getattr(parsed["settings"], key), tuple) else v for key in held}
-    assert (card.name, card.limits, card.data, card.licence) == (name, *(parsed[word] for word in ("limits", "data", "licence")))
-    assert parsed["settings"].held_out_families == ("leak",)
-    assert len(AssessTask(parsed["settings"]).settings.structures) == 8
+    parsed = parse(parser, ["C", "--out", "O", "--config", str(root / "examples" / "hn-quality.yaml")], "train assess")
+    settings, card = parsed["settings"], read_card(find("hn-quality"))
+    kept = (
+        "own",
+        "opinion",
+        "channel_dropout",
+        "structures",
+        "heads",
+        "held_out_families",
+        "variants",
+        "generated",
+        "flat",
+        "draws",
+        "net",
+    )
+    wanted = {key: list(v) if isinstance(v := getattr(settings, key), tuple) else v for key in kept}
+    assert {key: card.settings[key] for key in kept} == wanted
+    assert {key: card.made["training"][key] for key in ("epochs", "batch", "precision")} == {
+        "epochs": 36,
+        "batch": 32,
+        "precision": "bfloat16",
+    }
+    assert (card.name, card.limits, card.data, card.licence) == ("hn-quality", *(parsed[word] for word in ("limits", "data", "licence")))
+    assert "Esophagus" not in AssessTask(settings).settings.structures, "no segmenter that it learned from draws one"
 
 
 # ---- real patients
@@ -262,35 +287,38 @@ def test_a_real_chest_and_a_real_pelvis_are_refused_by_name(folder, data, place,
     assert f"another part of the body, {shows}" in why
 
 
-def test_a_stranger_s_contours_get_a_second_opinion_and_hn_organs_own_do_not(data, tmp_path):
-    """The planner's contours of a validation patient, then what hn-organs draws there; nothing is named, the shipped models choose."""
+def test_a_stranger_s_contours_get_a_reference_and_hn_organs_own_do_not(data, tmp_path):
+    """The planner's contours of a validation patient, then what hn-organs draws there; the shipped model is told what it is given."""
     patient = data / "openkbp" / "validation" / "pt_202"
     theirs = assess(patient, patient, out=tmp_path / "theirs", threads=1).record
-    assert theirs["assess"]["model"] == "hn-quality-opinion"
+    assert theirs["assess"]["model"] == "hn-quality"
     asked = theirs["assess"]["opinion"]
     assert (asked["model"], asked["sha256"], asked["drew"]) == ("hn-organs", read_card(find("hn-organs")).sha256, False)
     assert "calibrated_with" not in asked, "the bound was made with the hn-organs that is shipped"
-    scored = [line for one in theirs["assess"]["structures"].values() if one["scored"] for line in one["slices"] if line["dsc"]]
+    rated = {name: one for name, one in theirs["assess"]["structures"].items() if one["scored"]}
+    assert {name: one["inputs"] for name, one in rated.items()} == {n: "mask" if n == "PTV_7000" else "reference" for n in rated}
+    scored = [line for one in rated.values() for line in one["slices"] if line["dsc"]]
     assert len(scored) > 50
     assert all(0 <= line["lower"] <= line["dsc"] for line in scored)
+    assert all(line["wrong_cm2"] <= line["wrong_upper_cm2"] and line["surface_mm"] <= line["surface_upper_mm"] for line in scored)
     assert "Reference model" in (tmp_path / "theirs" / "report.html").read_text(encoding="utf-8")
     run = pipeline.run(patient, out=tmp_path / "drawn", threads=1)
     sure = run.record["assess"]
-    assert (sure["model"], sure["opinion"], sure["refused"]) == ("hn-quality-own", None, None)
+    assert (sure["model"], sure["opinion"], sure["refused"]) == ("hn-quality", None, None)
+    assert {one["inputs"] for one in sure["structures"].values() if one["scored"]} == {"own"}
     unsaid = {name: one["why"] for name, one in sure["structures"].items() if not one["scored"] and one["why"] != "It has no contour."}
-    assert unsaid == {"Esophagus": "The model never saw Esophagus in training."}, (
-        "none of the nets that hn-quality-own learned from drew one"
-    )
-    assert not any("probability maps" in text for text in run.record["warnings"])
+    assert unsaid == {"Esophagus": "The model was not made for Esophagus."}
     own = assess(patient, run.out / "masks", out=tmp_path / "own", threads=1).record
-    assert own["assess"]["model"] == "hn-quality"
-    assert any("hn-organs drew these contours itself" in text for text in own["warnings"])
-    assert "hn-organs drew these contours itself" in (tmp_path / "own" / "report.html").read_text(encoding="utf-8")
+    assert own["assess"]["opinion"] is None, "what hn-organs drew is not held against hn-organs"
+    assert {one["inputs"] for one in own["assess"]["structures"].values() if one["scored"]} == {"mask"}
 
 
-def test_a_second_opinion_is_not_calibrated_on_the_asked_model_s_own_work(folder, tmp_path):
+def test_what_must_have_a_reference_is_not_calibrated_on_that_model_s_own_work(folder, tmp_path):
+    torch.manual_seed(0)
+    asks = AssessTask(AssessSettings(("Parotid_L",), opinion="hn-organs"))
+    save_model(asks, tmp_path / "asks.safetensors")
     with pytest.raises(ConfigError, match="judges what others drew"):
-        calibrate("hn-quality-opinion", folder / "new", out=tmp_path / "m.safetensors", threads=1)
+        calibrate(str(tmp_path / "asks.safetensors"), folder / "new", out=tmp_path / "m.safetensors", threads=1)
     assert not (tmp_path / "m.safetensors").exists()
 
 

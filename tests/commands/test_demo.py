@@ -72,7 +72,7 @@ def test_flagged_slices_stand_first(shown: demo.Shown) -> None:
     assert found[0].name in lines[0]
     judged = case.assessment.structures
     assert [name for name, one in judged.items() if not one.scored] == ["Esophagus"]
-    assert "Not scored: Esophagus: The model never saw Esophagus in training." in str(shown)
+    assert "Not scored: Esophagus: The model was not made for Esophagus." in str(shown)
 
 
 def test_it_shows_what_the_dose_gives(shown: demo.Shown, data: Path) -> None:

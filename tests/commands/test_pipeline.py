@@ -375,7 +375,7 @@ def test_where_the_region_cannot_be_told_the_first_warning_says_so(tmp_path: Pat
         (
             {"quality": "hn-qualty"},
             ModelError,
-            r"no model 'hn-qualty'.*did you mean hn-quality\?.*shipped: hn-quality, hn-quality-both, hn-quality-opinion, hn-quality-own$",
+            r"no model 'hn-qualty'.*did you mean hn-quality\?.*shipped: hn-quality$",
         ),
         (
             {"risk": "esophagitis"},

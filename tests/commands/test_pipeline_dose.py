@@ -98,8 +98,7 @@ def test_a_run_judges_every_slice(whole: pipeline.Result) -> None:
 def test_without_a_quality_model_the_rules_look_and_it_is_said(
     planned: Path, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for kind in ("DEFAULT_MODEL", "BOTH_MODEL"):
-        monkeypatch.setattr(scoring, kind, "none-of-this-name")
+    monkeypatch.setattr(scoring, "DEFAULT_MODEL", "none-of-this-name")
     done = run(planned, tmp_path / "out", Path(models["contour"]), assess=True)
     assert scoring.WITHOUT in str(done)
     found = done.record["assess"]["structures"]

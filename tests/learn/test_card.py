@@ -28,7 +28,7 @@ from oncontour.phantom import head_neck
 from oncontour.quality.calibrate import after_training
 from oncontour.quality.inputs import AssessSettings
 from oncontour.quality.predict import load_assessor
-from oncontour.quality.score import score
+from oncontour.quality.score import REPLACED, load, score
 from oncontour.quality.task import AssessTask
 from oncontour.risk.task import RiskSettings, RiskTask
 from tests.conftest import ROOT
@@ -176,18 +176,15 @@ def test_the_card_of_an_asked_model_is_warned_of_too(models: dict[str, Path], tm
     assert told["notes"][0] == f"old, the reference model: {NOT_COVERED}"
 
 
-def test_a_model_is_a_shipped_one_by_its_hash_and_not_by_its_name(tmp_path: Path) -> None:
-    """Where drawers did not say how sure they were, the shipped hn-quality-own gives way to hn-quality; one only called so judges."""
+@pytest.mark.parametrize("name", REPLACED)
+def test_models_that_are_no_more_say_what_took_their_place(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=rf"hn-quality took the place of {name}.*name hn-quality"):
+        load(name)
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    task = AssessTask(replace(ASSESS, own=True))
-    ours = save_model(task, tmp_path / "m.safetensors", replace(task.card(), name="hn-quality-own"))
-    old = changed(tmp_path / "m.safetensors", tmp_path / "old.safetensors", lambda card: None)
-    case = head_neck(0, (6, 5, 5), 1.0, (32, 48, 48))
-    for path in (tmp_path / "m.safetensors", old):
-        scored, (judge,) = score(case, load_assessor(path, backend="torch"))
-        assert (judge["name"], judge["sha256"], scored.assessment.sha256) == ("hn-quality-own", ours.sha256, ours.sha256)
-    _, (judge,) = score(case, load_assessor("hn-quality-own", backend="torch"))
-    assert judge["sha256"] == read_card(find("hn-quality")).sha256
+    save_model(AssessTask(ASSESS), tmp_path / name)
+    found = load(name, backend="torch")
+    assert found is not None, "a file of one's own may be called so"
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
@@ -370,6 +367,23 @@ WRONG: dict[str, tuple[str, Callable[[dict[str, Any]], object], str]] = {
     "beyond endless": ("assess", setting(beyond=10**6), "1000 slices"),
     "offsets text": ("assess", made(calibration={"offsets": {"all": "0.1"}}), "made.calibration.offsets.* is a number, not '0.1'"),
     "offsets NaN": ("assess", made(calibration={"offsets": {"all": float("nan")}}), "made.calibration.offsets.* is a number, not nan"),
+    "bounds a list": ("assess", made(calibration={"inputs": [1]}), "made.calibration.inputs is values by name, not [1]"),
+    "a bound a number": ("assess", made(calibration={"inputs": {"own": 5}}), "made.calibration.inputs.* is values by name, not 5"),
+    "a bound's offsets text": (
+        "assess",
+        made(calibration={"inputs": {"own": {"offsets": {"all": "x"}}}}),
+        "inputs.*.offsets.* is a number, not 'x'",
+    ),
+    "a bound's area endless": (
+        "assess",
+        made(calibration={"inputs": {"own": {"area": float("inf")}}}),
+        "inputs.*.area is a number",
+    ),
+    "outline text": ("assess", made(calibration={"outline": "1"}), "made.calibration.outline is a number, not '1'"),
+    "a bound's coverage 2": ("assess", made(calibration={"inputs": {"own": {"coverage": 2}}}), "inputs.*.coverage is a part of one, not 2"),
+    "a bound's patients half": ("assess", made(calibration={"inputs": {"own": {"patients": 0.5}}}), "patients is a whole number from 0"),
+    "method a list": ("assess", made(calibration={"method": ["x"]}), "made.calibration.method is text, not ['x']"),
+    "bounds in bounds": ("assess", made(calibration={"inputs": {"own": {"inputs": {}}}}), "inputs is no part of a calibration for one set"),
     "coverage 1": ("assess", setting(coverage=1), "coverage"),
     "members endless": ("risk", setting(members=10**9), "larger than the"),
     "shift endless": ("risk", setting(shift=10**6), "268435456 voxels"),

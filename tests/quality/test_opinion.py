@@ -23,10 +23,10 @@ from oncontour.learn.task import load_task, save_model
 from oncontour.ops.augment import Move
 from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
-from oncontour.quality import score as scoring
-from oncontour.quality.calibrate import Observed, observe, recalibrated
+from oncontour.quality.calibrate import recalibrated
 from oncontour.quality.candidates import UNLIKELY, ProbabilityMap
-from oncontour.quality.inputs import AssessSettings, asked
+from oncontour.quality.inputs import AssessSettings, load_reference
+from oncontour.quality.observe import Observed, observe
 from oncontour.quality.predict import Assessor
 from oncontour.quality.score import score
 from oncontour.quality.task import AssessTask
@@ -151,7 +151,7 @@ def test_the_main_job_hands_on_how_sure_the_drawer_of_each_structure_was(case, d
 
 def test_the_net_sees_the_opinion_where_the_mask_is(case, task):
     claims = [c for c in task.samples(case) if c.source == "truth" and c.reference is not None]
-    said = asked(task.settings.opinion, "auto", None).reference(case.without_structures())
+    said = load_reference(task.settings.opinion, "auto", None).reference(case.without_structures())
     assert len(claims) == len(NAMES)
     for claim in claims:
         draw = next(d for d in task.plan([claim], np.random.default_rng(0), train=False) if task.item([claim], d)["scored"])
@@ -193,7 +193,7 @@ def test_what_is_said_is_heard_and_whose_it_was_is_told(case, task, drawer, monk
     assessor = Assessor(task, "torch", 1, use_detector=False)
     own = drawn(case)
     alone = assessor.predict(own).assessment
-    said = asked(str(drawer), "torch", 1).reference(own.without_structures())
+    said = load_reference(str(drawer), "torch", 1).reference(own.without_structures())
     assert alone.reference == Reference("contour", said.sha256)
     silent = replace(said, probabilities=said.probabilities.map(np.zeros_like))
     monkeypatch.setattr(Contourer, "reference", lambda *_: silent)
@@ -225,9 +225,9 @@ def test_the_hand_that_drew_is_known_by_its_agreement():
     assert opinion.of_one_hand({n: m.to(finer) for n, m in masks(same, same, same).items()})
 
 
-def test_what_the_asked_model_drew_is_judged_without_it(case, task, drawer, monkeypatch):
-    """An opinion of its own work is none: such contours are refused, and the plain shipped model judges them instead."""
-    said = asked(str(drawer), "torch", 1).reference(case.without_structures())
+def test_what_the_reference_model_drew_is_refused_by_a_model_that_must_have_one(case, task, drawer, monkeypatch):
+    """A model is no reference for its own work: a quality model that must have one refuses such contours."""
+    said = load_reference(str(drawer), "torch", 1).reference(case.without_structures())
     chances = np.stack([np.where(case.mask(n).to(said.probabilities.geometry).array, 250, 5) for n in NAMES]).astype(np.uint8)
     agreeing = replace(said, probabilities=Volume(chances, said.probabilities.geometry))
     monkeypatch.setattr(Contourer, "reference", lambda *_: agreeing)
@@ -236,13 +236,6 @@ def test_what_the_asked_model_drew_is_judged_without_it(case, task, drawer, monk
     told = assessor.predict(own).assessment
     assert told.refused == "contour drew these contours itself, so it cannot be their reference."
     assert not any(one.scored for one in told.structures.values())
-    plain = AssessTask(AssessSettings(NAMES, net_options={"width": 32, "depth": 1}, spacing_mm=(6, 5, 5), window=(32, 32))).eval()
-    monkeypatch.setattr(scoring, "load", lambda **_: Assessor(plain, "torch", 1, use_detector=False))
-    scored, models = score(own, assessor)
-    assert scored.assessment.refused is None
-    assert scored.assessment.reference is None
-    assert models[0]["notes"] == ["contour drew these contours itself and cannot be their reference: assess judged them without one."]
-    monkeypatch.setattr(scoring, "load", lambda **_: None)
     assert score(own, assessor)[0].assessment.refused == told.refused
 
 
@@ -257,7 +250,7 @@ def test_who_cannot_be_asked_is_said(case, task, tmp_path):
     assert (tmp_path / other.settings["opinion"]).resolve() == Path(task.settings.opinion).resolve()
     assert load_task(tmp_path / "quality.safetensors").settings.opinion == str(Path(task.settings.opinion).resolve())
     with pytest.raises(ModelError, match="not contours"):
-        asked(str(tmp_path / "quality.safetensors"), "torch", 1)
+        load_reference(str(tmp_path / "quality.safetensors"), "torch", 1)
     gone = AssessTask(replace(task.settings, opinion="nowhere.safetensors")).eval()
     with pytest.raises(ModelError, match=r"nowhere\.safetensors"):
         Assessor(gone, "torch", 1).predict(drawn(case))
@@ -266,7 +259,7 @@ def test_who_cannot_be_asked_is_said(case, task, tmp_path):
 def test_with_another_version_of_the_asked_model_there_is_no_bound_and_it_is_said(case, task):
     made = {"opinion": {"model": "contour", "sha256": "0" * 64}, "calibration": {"offsets": {"all": 0.1}, "coverage": 0.9}}
     bound = AssessTask(
-        task.settings, replace(task.card(), made={**made, "opinion": asked(task.settings.opinion, "torch", 1).card.__dict__})
+        task.settings, replace(task.card(), made={**made, "opinion": load_reference(task.settings.opinion, "torch", 1).card.__dict__})
     )
     other = AssessTask(task.settings, replace(task.card(), made=made))
     for one, known in ((bound, True), (other, False)):
@@ -287,21 +280,21 @@ def test_calibrating_writes_whom_it_asked(case, task):
     for one in cases:
         observe(assessor, one, {"x": {n: one.mask(n) for n in NAMES}}, seen)
     card = recalibrated(assessor, seen, coverage=0.6).card
-    assert card.made["opinion"] == {"model": "contour", "sha256": asked(task.settings.opinion, "torch", 1).card.sha256}
+    assert card.made["opinion"] == {"model": "contour", "sha256": load_reference(task.settings.opinion, "torch", 1).card.sha256}
 
 
 def test_a_shipped_model_is_asked_whatever_lies_in_the_folder(drawer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hn-organs").mkdir()
-    assert asked("hn-organs", "torch", 1).card.name == "hn-organs"
-    assert isinstance(asked(str(drawer), "torch", 1), Contourer)
+    assert load_reference("hn-organs", "torch", 1).card.name == "hn-organs"
+    assert isinstance(load_reference(str(drawer), "torch", 1), Contourer)
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(drawer.read_bytes())
-    first = asked(str(copy), "torch", 1)
-    assert asked(str(copy), "torch", 1) is first
+    first = load_reference(str(copy), "torch", 1)
+    assert load_reference(str(copy), "torch", 1) is first
     torch.manual_seed(9)
     save_model(ContourTask(first.task.settings), copy)
-    assert asked(str(copy), "torch", 1).card.sha256 != first.card.sha256, "a file that was replaced is read anew"
+    assert load_reference(str(copy), "torch", 1).card.sha256 != first.card.sha256, "a file that was replaced is read anew"
 
 
 def test_in_a_run_what_the_quality_model_cannot_do_the_rules_do(case, task):

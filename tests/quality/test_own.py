@@ -8,29 +8,29 @@ import pytest
 import torch
 
 from oncontour import report
-from oncontour.commands import run_contours
 from oncontour.commands.calibrate import observe_cohort
 from oncontour.commands.predict import predict
 from oncontour.commands.run_contours import contour, judge
-from oncontour.contour.predict import keeping_probabilities, load_contourer
+from oncontour.contour.predict import Contourer, keeping_probabilities, load_contourer
 from oncontour.contour.probabilities import ReferenceProbabilities, by_structure
+from oncontour.contour.task import ContourTask
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, GeometryError, TrainingError
 from oncontour.io.cohort import Cohort
 from oncontour.io.image.layout import CHANCES, write_layout
-from oncontour.learn import card
-from oncontour.learn.card import shipped
+from oncontour.learn.task import save_model
 from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
 from oncontour.quality import score as scoring
-from oncontour.quality.calibrate import Observed, observe
 from oncontour.quality.candidates import SEGMENTER, UNLIKELY
-from oncontour.quality.inputs import AssessSettings
+from oncontour.quality.inputs import GIVEN, AssessSettings
+from oncontour.quality.observe import Observed, observe
 from oncontour.quality.predict import NO_MAP, Assessor
 from oncontour.quality.segmenters import contours_about, probabilities_about, sources, with_candidates, write_probabilities
 from oncontour.quality.task import AssessTask
+from oncontour.report.assess_record import assess_record
 from tests.phantoms import NECK as NAMES
 from tests.phantoms import SMALL_GRID as GRID
 
@@ -165,24 +165,11 @@ def test_a_run_shows_the_quality_model_how_sure_the_drawer_was(task, drawer, cas
     assert not judge(found, assessor, [])[0].probabilities
 
 
-def test_where_nobody_knows_how_sure_the_drawer_was_a_model_judges_that_need_not_know(task, case, monkeypatch):
+def test_a_model_that_must_have_probability_maps_scores_nothing_without(task, case):
     assessor = Assessor(task, "torch", 1, use_detector=False)
     theirs = case.without_structures().with_masks({n: case.mask(n) for n in NAMES})
     alone = assessor.predict(theirs).assessment.structures
     assert {one.why for one in alone.values()} == {NO_MAP}
-    plain = AssessTask(AssessSettings(NAMES, **SMALL)).eval()
-    monkeypatch.setattr(scoring, "load", lambda **_: Assessor(plain, "torch", 1, use_detector=False))
-    assert not any(one.scored for one in scoring.score(theirs, assessor)[0].assessment.structures.values()), "somebody's model"
-    monkeypatch.setattr(scoring, "UNTOLD", {assessor.card.name: "plain"})
-    monkeypatch.setattr(scoring, "is_shipped", lambda card: card.name)
-    empty = theirs.with_masks({"PTV_7000": theirs.masks["Parotid_L"].map(np.zeros_like)})
-    scored, models = scoring.score(empty, assessor)
-    assert scored.assessment.structures["PTV_7000"].why == "The model was not made for PTV_7000."
-    assert all(one.scored for name, one in scored.assessment.structures.items() if name != "PTV_7000")
-    assert models[0]["notes"] == [
-        "the segmenter's probability maps are missing for Bone_Mandible, Parotid_L, Parotid_R: assess judged all structures without them."
-    ]
-    monkeypatch.setattr(scoring, "load", lambda **_: None)
     assert not any(one.scored for one in scoring.score(theirs, assessor)[0].assessment.structures.values())
 
 
@@ -201,60 +188,76 @@ def test_what_the_model_never_saw_in_training_is_not_scored(task, drawer, case):
     assert "not scored: Parotid_R: The model never saw Parotid_R in training." in report.summary(scored)
 
 
-def test_who_judges_depends_on_who_drew():
-    known = run_contours.DEFAULT_MODELS.values()
-    assert scoring.first_for(["hn-organs"], known) == "hn-quality-own"
-    assert scoring.first_for(["ours.safetensors"], known) == "hn-quality-both"
-    assert scoring.first_for(["a.safetensors", "b.safetensors"], known) == "hn-quality-both"
-    assert scoring.first_for(["hn-organs", "ours.safetensors"], known) == "hn-quality"
-    assert scoring.first_for(["Dataset001/nnUNetTrainer"], known) == scoring.first_for(["a.onnx", "ours.safetensors"], known)
-    assert scoring.first_for(["a.onnx"], known) == "hn-quality-opinion", "others do not say how sure they were"
-
-
 @pytest.mark.parametrize(
-    ("drew", "told", "judges", "notes"),
-    [
-        (False, True, "hn-quality-both", []),
-        (False, False, "hn-quality-opinion", ["the segmenter's probability maps are missing for Bone_Mandible, Parotid_L, Parotid_R: "]),
-        (True, True, "hn-quality-own", ["contour drew these contours itself and cannot be their reference: "]),
-        (True, False, "hn-quality", ["the segmenter's probability maps are missing for ", "contour drew these contours itself"]),
-    ],
+    ("drew", "told", "inputs"), [(False, True, "both"), (False, False, "reference"), (True, True, "own"), (True, False, "mask")]
 )
-def test_who_knows_both_gives_way_where_it_is_not_told_or_the_asked_model_drew(
-    drew, told, judges, notes, shipped_ones, drawer, case, monkeypatch
-):
+def test_optional_maps_are_used_where_they_are_and_what_was_given_is_told(drew, told, inputs, optional, drawer, case, monkeypatch):
+    """The reference model's map of its own work is never shown; the page's record says what the net saw."""
     monkeypatch.setattr(ReferenceProbabilities, "of_one_hand", lambda *_: drew)
-    monkeypatch.setattr(scoring, "is_shipped", lambda card: card.name)
     found = case.without_structures().with_masks({n: case.mask(n) for n in NAMES})
     if told:
-        found = drawn_by(drawer, case)
-        found = replace(found, segmented_by=None)  # as if nobody knew who drew
-    scored, models = scoring.score(found, shipped_ones["hn-quality-both"])
-    assert [model["name"] for model in models] == [scored.assessment.model] == [judges]
-    assert any(one.scored for one in scored.assessment.structures.values())
-    assert len(models[0]["notes"]) == len(notes)
-    for note, start in zip(models[0]["notes"], notes, strict=True):
-        assert note.startswith(start)
-        assert f"{judges} judged" in note, "who judged in the end"
+        found = replace(drawn_by(drawer, case), segmented_by=None)  # as if nobody knew who drew
+        found = replace(found, masks={n: case.mask(n) for n in NAMES})
+    scored, models = scoring.score(found, optional)
+    rated = scored.assessment.structures
+    assert {one.inputs for one in rated.values()} == {inputs}
+    assert all(one.scored for one in rated.values())
+    assert (scored.assessment.reference is not None) == (inputs in ("reference", "both"))
+    assert models[0]["notes"] == []
+    assert {s["inputs"] for s in assess_record(scored)["structures"].values()} == {inputs}
 
 
-def test_somebody_s_model_that_knows_both_does_not_score_what_the_asked_model_drew(shipped_ones, drawer, case, monkeypatch):
-    both = shipped_ones["hn-quality-both"]
-    theirs = Assessor(
-        AssessTask(both.task.settings, replace(both.card, name="hn-quality-both-calibrated")).eval(), "torch", 1, use_detector=False
-    )
+def test_where_the_reference_model_is_known_to_have_drawn_it_is_not_asked(optional, drawer, case, monkeypatch):
+    found = drawn_by(drawer, case)
+    assert found.segmented_by == (load_contourer(drawer).card.sha256,)
+    monkeypatch.setattr(Contourer, "reference", lambda *_: pytest.fail("it costs as much as contouring anew"))
+    rated = optional.predict(found).assessment.structures
+    assert {one.inputs for one in rated.values() if one.scored} == {"own"}
+
+
+def test_a_hidden_map_looks_like_none_and_the_net_is_told_so(optional, claims, patients):
+    """Three facts more than without optional maps: the size of a pixel and what is given."""
+    s = optional.task.settings
+    assert (s.facts, s.needs_own) == (5, False)
+    known = Cohort.open(patients)[Cohort.open(patients).ids[0]]
+    samples = optional.task.samples(next(iter(with_candidates([known], [claims], probabilities=True))))
+    sample = next(one for one in samples if one.family == SEGMENTER)
+    draw = optional.task.plan([sample], np.random.default_rng(0), train=False)[0]
+    for given in GIVEN.values():
+        image = optional.task.item([sample], draw, given)["image"].numpy()
+        assert (bool(image[6:9].any()), bool(image[9:12].any())) == given
+        assert tuple(image[-1, 0, 4:6]) == tuple(map(float, given))
+    seen = {tuple(optional.task.item([sample], replace(draw, seed=n))["image"].numpy()[-1, 0, 4:6]) for n in range(40)}
+    assert len(seen) == 4, "every set of maps comes in training"
+
+
+def test_wrong_area_is_what_lies_in_one_of_the_two(optional, claims, patients):
+    """Against a count by hand on the slice that was drawn, in cm²."""
+    known = Cohort.open(patients)[Cohort.open(patients).ids[0]]
+    samples = optional.task.samples(next(iter(with_candidates([known], [claims], probabilities=True))))
+    sample = next(one for one in samples if one.family == SEGMENTER)
+    draw = optional.task.plan([sample], np.random.default_rng(0), train=False)[0]
+    item, grid = optional.task.item([sample], draw), optional.task.settings.working_grid(known.geometry)
+    k, name = int(draw.centre[0]), optional.task.settings.structures[sample.structure]
+    drawn = next(iter(with_candidates([known], [claims], probabilities=True))).candidates["drawer"].masks[name]
+    apart = np.pad(drawn.binary().to(grid).array[k] ^ known.mask(name, grid).array[k], 40)
+    j, i = (int(np.floor(c - 15.5 + 0.5)) + 40 for c in draw.centre[1:])
+    seen = apart[j : j + 32, i : i + 32].sum()
+    assert seen
+    assert float(item["area"]) == pytest.approx(seen * grid.spacing_mm[1] * grid.spacing_mm[2] / 100, rel=1e-6)
+
+
+def test_a_model_that_must_have_a_reference_does_not_score_what_that_drew(drawer, case, monkeypatch):
+    theirs = Assessor(AssessTask(AssessSettings(NAMES, own=True, opinion=str(drawer), **SMALL)).eval(), "torch", 1, use_detector=False)
     found = drawn_by(drawer, case)
     assert found.segmented_by == (load_contourer(drawer).card.sha256,), "it is known who drew, however it looks"
-    assert theirs.predict(found).assessment.refused == "contour drew these contours itself, so it cannot be their reference."
-    assert scoring.score(found, theirs)[1][0]["name"] == "hn-quality-own"
-    monkeypatch.setattr(scoring, "load", lambda **_: None)
-    assert scoring.score(found, theirs)[0].assessment.refused
+    assert scoring.score(found, theirs)[0].assessment.refused == "contour drew these contours itself, so it cannot be their reference."
     monkeypatch.setattr(ReferenceProbabilities, "of_one_hand", lambda *_: True)
     by_another = replace(found, segmented_by=("0" * 64,))
     assert theirs.predict(by_another).assessment.refused is None, "much alike, and known to be drawn by another"
 
 
-def test_a_clinic_calibrates_on_what_will_be_scored_alone(task, shipped_ones, drawer, case, monkeypatch):
+def test_a_clinic_calibrates_on_what_will_be_scored_alone(task, optional, drawer, case, monkeypatch):
     """Neither on a structure that nothing taught the model, nor on what the model drew that it asks."""
     found = drawn_by(drawer, case)
     claims, chances = {"x": {n: case.mask(n) for n in NAMES}}, {"x": found.probabilities}
@@ -266,29 +269,39 @@ def test_a_clinic_calibrates_on_what_will_be_scored_alone(task, shipped_ones, dr
         observe(Assessor(some, "torch", 1), case, claims, seen, chances, as_predict=as_predict)
         assert {s.structure for s in seen.scored()} == names
     monkeypatch.setattr(ReferenceProbabilities, "of_one_hand", lambda *_: True)
+    both = Assessor(AssessTask(AssessSettings(NAMES, own=True, opinion=str(drawer), **SMALL)).eval(), "torch", 1, use_detector=False)
     for as_predict in (False, True):
         seen = Observed()
-        observe(shipped_ones["hn-quality-both"], case, claims, seen, chances, as_predict=as_predict)
+        observe(both, case, claims, seen, chances, as_predict=as_predict)
         assert (seen.own_work == [(case.id, "x")], bool(seen.scored())) == (as_predict, not as_predict)
+        seen = Observed()
+        observe(optional, case, claims, seen, chances, as_predict=as_predict)
+        assert {s.inputs for s in seen.scored()} == {"own" if as_predict else "both"}, "as predict would, without the reference"
+    seen = Observed()
+    observe(optional, case, claims, seen, chances, as_predict=True, drawn_by={"x": ("0" * 64,)})
+    assert {s.inputs for s in seen.scored()} == {"both"}, "much alike, and known to be drawn by another, as in a run"
+    monkeypatch.setattr(ReferenceProbabilities, "of_one_hand", lambda *_: False)
+    seen = Observed()
+    observe(optional, case, claims, seen, chances, as_predict=True, drawn_by={"x": found.segmented_by})
+    assert {s.inputs for s in seen.scored()} == {"own"}, "hardly alike, and known to be its own"
+
+
+def test_two_contourers_of_one_file_name_are_two_sources(optional, patients, drawer, tmp_path):
+    other = tmp_path / drawer.name
+    torch.manual_seed(5)
+    save_model(ContourTask(load_contourer(drawer).task.settings), other)
+    seen, _ = observe_cohort(optional, Cohort.open(patients), [], [str(drawer), str(other)])
+    assert {key[1] for key in seen.features} == {str(drawer), str(other)}
+    assert {s.inputs for s in seen.scored() if s.source == str(drawer)} == {"own"}, "the reference model itself, by its hash"
 
 
 @pytest.fixture
-def shipped_ones(drawer, monkeypatch):
-    """Untrained nets under the names of the shipped ones, and ``quality.score.load`` that knows them alone."""
-    kinds = {"": {}, "-own": {"own": True}, "-opinion": {"opinion": str(drawer)}, "-both": {"own": True, "opinion": str(drawer)}}
-    models = {}
-    for end, settings in kinds.items():
-        made = AssessTask(AssessSettings(NAMES, **settings, **SMALL))
-        named = replace(made.card(), name=f"hn-quality{end}")
-        models[named.name] = Assessor(AssessTask(made.settings, named).eval(), "torch", 1, use_detector=False)
-    monkeypatch.setattr(scoring, "load", lambda first, **_: models[first])
-    return models
-
-
-def test_where_a_model_is_not_installed_the_next_best_judges(monkeypatch):
-    there = {name: path for name, path in shipped().items() if name != "hn-quality-both"}
-    monkeypatch.setattr(card, "shipped", lambda: there)
-    assert scoring.load(first="hn-quality-both").card.name == "hn-quality-opinion"
+def optional(drawer):
+    """An untrained net that takes the probability maps that there are."""
+    torch.manual_seed(0)
+    heads = ("dsc", "class", "errors", "surface", "present", "area", "surface_high")
+    settings = AssessSettings(NAMES, own=True, opinion=str(drawer), channel_dropout=0.4, heads=heads, **SMALL)
+    return Assessor(AssessTask(settings).eval(), "torch", 1, use_detector=False)
 
 
 def test_calibrating_takes_masks_with_chances_alone(task, patients, claims, drawer, tmp_path):

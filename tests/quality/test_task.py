@@ -1,6 +1,8 @@
 """Contour quality: what is learned from, what is told of a case, and what is refused in words instead of scored."""
 
 from dataclasses import replace
+from math import nan
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,20 +23,18 @@ from oncontour.phantom import head_neck, pelvis
 from oncontour.quality import calibrate as calibrating
 from oncontour.quality.calibrate import (
     DETECTOR_PATIENTS,
-    Observed,
     _detector_anew,
     after_training,
-    check_scored,
-    observe,
     offsets,
     recalibrated,
 )
-from oncontour.quality.candidates import Packed, candidate_contours, errors_of, rows_of
-from oncontour.quality.inputs import AssessSettings, calibration_of
+from oncontour.quality.candidates import Packed, Rows, candidate_contours, errors_of, rows_of
+from oncontour.quality.inputs import GIVEN, AssessSettings, calibration_of, calibration_words
+from oncontour.quality.observe import Observed, Scored, check_scored, observe
 from oncontour.quality.out_of_distribution import Detector, distance, fitted
 from oncontour.quality.predict import Assessor, error_map, load_assessor
 from oncontour.quality.simulated_errors import SimulatedError, Surroundings, shifted, spoil
-from oncontour.quality.slice_scores import past_the_ends, quality
+from oncontour.quality.slice_scores import Measured, past_the_ends, quality
 from oncontour.quality.task import AssessTask, Table
 
 NAMES = ("Bone_Mandible", "Parotid_L", "Parotid_R")
@@ -432,7 +432,118 @@ def test_the_bound_is_calibrated_on_patients_held_back(assessor):
     assert (made.patients, made.method, made.coverage) == (3, "hierarchical", 0.7)
     assert set(assessor.card.made["held_back_patients"]).isdisjoint(assessor.card.made["trained_on"])
     low = np.array([0.9, 0.05], np.float32)
-    assert assessor.bound(low, "Parotid_L") == pytest.approx(np.clip(low - made.offsets["all"], 0, 1))
+    held = assessor.bounds(measured(low), "Parotid_L")
+    assert held.lower == pytest.approx(np.clip(low - made.offsets["all"], 0, 1))
+    assert np.isnan(held.area_cm2).all()
+    assert np.isnan(held.outline_mm).all(), "the model has no such head"
+
+
+def measured(low, inputs=""):
+    """Slices of which nothing but the quantile below the DSC is known, and that the other quantiles are 1 on their log scales."""
+    n, blank = len(low), np.full(len(low), np.nan, np.float32)
+    rows = Rows(np.arange(n, dtype=np.int32), np.ones(n, bool), np.zeros((n, 2), np.float32), blank, blank)
+    maps, first = np.zeros((n, 0, 0), np.float32), np.zeros((n, 2), np.int32)
+    ones = np.ones(n, np.float32)
+    return Measured(
+        rows,
+        low,
+        low,
+        np.stack([blank, blank], 1),
+        blank,
+        blank,
+        maps,
+        first,
+        np.ones(n, bool),
+        np.stack([blank, blank], 1),
+        0.0,
+        0.0,
+        blank,
+        ones,
+        ones,
+        inputs,
+    )
+
+
+def test_a_bound_for_each_set_of_inputs(assessor):
+    """By pencil: 0.25 (e^1.5 - 1) = 0.870 cm² and e^1.2 - 1 = 2.320 mm where the quantiles are raised by 0.5 and 0.2; lower 0.9 - 0.1."""
+    own = Calibration({"all": 0.1}, 0.9, "hierarchical", 9, 90, area=0.5, outline=0.2)
+    mine = replace(assessor, _calibration=Calibration(coverage=0.9, inputs={"own": own}))
+    held = mine.bounds(measured(np.array([0.9], np.float32), "own"), "Parotid_L")
+    assert [float(one[0]) for one in (held.lower, held.area_cm2, held.outline_mm)] == pytest.approx([0.8, 0.8704, 2.3201], abs=1e-4)
+    none = mine.bounds(measured(np.array([0.9], np.float32), "both"), "Parotid_L")
+    assert all(np.isnan(one).all() for one in (none.lower, none.area_cm2, none.outline_mm)), "calibrated for what was given, or not at all"
+    words = calibration_words(Calibration(coverage=0.9, inputs={"own": own}))
+    assert calibration_of({"calibration": words}) == Calibration(coverage=0.9, inputs={"own": own}), "there and back through a card"
+
+
+def test_a_bound_that_was_made_for_no_set_of_inputs_is_none_for_any(assessor):
+    whole = replace(assessor, _calibration=Calibration({"all": 0.1}, 0.9))
+    assert whole.bounds(measured(np.array([0.9], np.float32)), "Parotid_L").lower == pytest.approx([0.8])
+    assert np.isnan(whole.bounds(measured(np.array([0.9], np.float32), "own"), "Parotid_L").lower).all()
+
+
+def observed_of(inputs, patients, low=0.9):
+    """A slice of each of so many patients, true 0.5, given ``inputs``; nothing had a bound."""
+    return [
+        Scored(f"p{n}", "s", "Parotid_L", 3, 0.5, 0.9, low, nan, 1.0, 1.0, 0.9, True, True, 50.0, 0.5, True, inputs=inputs)
+        for n in range(patients)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("coverage", "same", "left"), [(0.8, True, {"mask", "both", "reference"}), (0.8, False, {"mask"}), (0.5, True, set())]
+)
+def test_a_set_of_inputs_keeps_its_bound_only_where_that_is_still_true(assessor, monkeypatch, coverage, same, left):
+    """ "own" is made anew. Of the others a bound for another part of slices, or made with another reference model, is none any more."""
+    one = Calibration({"all": 0.1}, 0.8, "hierarchical", 35, 350, "before")
+    asked = SimpleNamespace(card=SimpleNamespace(name="r", sha256="a" * 64))
+    monkeypatch.setattr(Assessor, "reference_model", asked)
+    mine = Assessor(AssessTask.from_card(assessor.card), "torch", 1, _calibration=Calibration({}, 0.8, inputs=dict.fromkeys(GIVEN, one)))
+    mine.task._card = replace(mine.card, made={**mine.card.made, "opinion": {"model": "r", "sha256": ("a" if same else "b") * 64}})
+    made = recalibrated(mine, Observed(slices=observed_of("own", 10)), coverage=coverage, data="ours")
+    assert set(made.kept) == left
+    assert set(made.calibration.inputs) == left | {"own"}
+    assert (made.calibration.inputs["own"].data, made.calibration.inputs["own"].offsets) == ("ours", {"all": pytest.approx(0.4)})
+    assert {one.coverage for one in made.calibration.inputs.values()} == {coverage}
+    assert calibration_of(made.card.made) == made.calibration
+
+
+def test_a_set_of_inputs_with_few_patients_stops_no_other(assessor):
+    one = Calibration({"all": 0.1}, 0.8, "hierarchical", 35, 350, "before")
+    mine = Assessor(AssessTask.from_card(assessor.card), "torch", 1, _calibration=Calibration({}, 0.8, inputs={"mask": one}))
+    some, few = observed_of("own", 10), observed_of("mask", 2)
+    made = recalibrated(mine, Observed(slices=[*some, *few]), coverage=0.8)
+    assert (dict(made.few), dict(made.kept)) == ({"mask": 2}, {"mask": one})
+    assert set(made.bounds) == {"own"}
+    with pytest.raises(TrainingError, match="2 patients are too few"):
+        recalibrated(mine, Observed(slices=few), coverage=0.8)
+
+
+def test_the_bound_of_before_is_judged_by_the_slices_that_had_one(assessor):
+    """Five slices below their bound, five without one: it held for none."""
+    had = [replace(s, lower=0.7) for s in observed_of("", 5)]
+    without = [replace(s, patient=f"q{n}") for n, s in enumerate(observed_of("", 5))]
+    mine = Assessor(AssessTask.from_card(assessor.card), "torch", 1)
+    made = recalibrated(mine, Observed(slices=[*had, *without]), coverage=0.8)
+    assert made.before.mean == 0
+
+
+def test_upper_bounds_are_raised_until_they_hold():
+    """Twelve patients of a slice each, the truth 0.1 to 1.2 above the quantile: for 90 % with a patient more, the twelfth counts."""
+    patients, short = [f"p{n:02}" for n in range(12)], [0.1 * (n + 1) for n in range(12)]
+    made = offsets(
+        [0.5] * 12,
+        [0.6] * 12,
+        patients,
+        ["a"] * 12,
+        coverage=0.9,
+        method="hierarchical",
+        by="all",
+        area=short,
+        outline=[*short[:10], nan, nan],
+    )
+    assert made.area == pytest.approx(1.2)
+    assert made.outline == pytest.approx(1.0), "slices without an outline say nothing of it"
 
 
 def test_offsets_for_all_and_for_each_structure():
@@ -455,7 +566,12 @@ def test_where_the_quantile_was_too_high_calibration_lowers_it(cases, model, mon
     assert recalibrated(mine, sure, coverage=0.8).card.made["calibration"]["offsets"] == {"all": pytest.approx(0.4)}
     task = AssessTask(replace(SETTINGS, coverage=0.4, variants=3))
     features = np.random.default_rng(0).random((10_000, int(task.net.width)), np.float32)
-    monkeypatch.setattr(calibrating, "_answers", lambda _, __, rows: (features[: len(rows)], np.ones(len(rows), np.float32)))
+
+    def sure_of_all(_task, _candidates, rows, _given):
+        ones = np.ones(len(rows), np.float32)
+        return calibrating._Answers(features[: len(rows)], ones, ones * nan, ones * nan)
+
+    monkeypatch.setattr(calibrating, "_answers", sure_of_all)
     made = calibrating.calibrate_on_candidates(task, task.samples(cases[0]), task.samples(cases[1]))
     assert made.offsets["all"] > 0.05
 

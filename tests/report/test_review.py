@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from oncontour import report
-from oncontour.core.assessment import Assessment, Finding, SliceScore, StructureScore
+from oncontour.core.assessment import Assessment, Calibration, Finding, SliceScore, StructureScore
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
@@ -45,9 +45,9 @@ def scores(
                 dsc,
                 lower,
                 "good" if dsc >= 0.95 else "medium" if dsc >= 0.8 else "bad",
-                10 * (1 - dsc),
-                (present or {}).get(k),
-                tuple(one.code for one in found if k in one.slices),
+                surface_mm=10 * (1 - dsc),
+                present=(present or {}).get(k),
+                findings=tuple(one.code for one in found if k in one.slices),
             )
             for k, (dsc, lower) in rows.items()
         )
@@ -306,6 +306,51 @@ def test_scores_for_json_are_json_without_volumes(tmp_path: Path) -> None:
     assert said["structures"]["Parotid_L"]["slices"][4]["dsc"] == 0.58
     assert report.assess_record(make(BOXES)) == {}
     assert report.write_scores(case, tmp_path / "scores.csv").read_text() == report.scores_csv(case)
+
+
+def with_sets() -> Case:
+    """``scored()`` by a model with a calibration for each set of inputs: one structure was given "own", another "both", which has none."""
+    case = scored()
+    assert case.assessment is not None
+    own = Calibration({"all": 0.123456789}, 0.9, "hierarchical", 35, 350, "those held back", area=0.987654321)
+    given = {"Parotid_L": "own", "Parotid_R": "both"}
+    told = {name: replace(one, inputs=given.get(name, "")) for name, one in case.assessment.structures.items()}
+    left = told["Parotid_L"]
+    told["Parotid_L"] = replace(
+        left, slices=tuple(replace(line, surface_upper_mm=8.04, wrong_cm2=1.25, wrong_upper_cm2=2.5) for line in left.slices)
+    )
+    return replace(case, assessment=replace(case.assessment, structures=told, calibration=Calibration(coverage=0.9, inputs={"own": own})))
+
+
+def test_a_bound_for_each_set_of_inputs_in_json_and_on_the_page() -> None:
+    case = with_sets()
+    said = report.assess_record(case)["calibration"]
+    assert said == {
+        "coverage": 0.9,
+        "inputs": {
+            "own": {
+                "coverage": 0.9,
+                "method": "hierarchical",
+                "offsets": {"all": 0.1235},
+                "area": 0.9877,
+                "patients": 35,
+                "slices": 350,
+                "data": "those held back",
+            }
+        },
+    }
+    table = report.rows(case)
+    page = report.page(record_of(case, table), case, table)
+    assert "<dt>Given the segmenter&#39;s probability map: Parotid_L</dt><dd>coverage: 0.9; method: hierarchical" in page
+    assert "<dt>Given the segmenter&#39;s and the reference model&#39;s probability maps: Parotid_R</dt><dd>no bound</dd>" in page
+
+
+def test_upper_bounds_reach_the_page() -> None:
+    shown = scene(with_sets(), report.rows(with_sets())).review
+    assert shown is not None
+    cells = {strip["name"]: strip["cells"][0] for strip in shown["strips"]}
+    assert (cells["Parotid_L"]["upper_cm2"], cells["Parotid_L"]["upper_mm"]) == (2.5, 8.0)
+    assert (cells["Parotid_R"]["upper_cm2"], cells["Parotid_R"]["upper_mm"]) == (None, None)
 
 
 def test_an_rtstruct_says_what_was_predicted_and_is_valid(tmp_path: Path, dciodvfy: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from oncontour.core.assessment import Calibration
 from oncontour.errors import CohortError, ConfigError
 from oncontour.learn.card import read_card
-from oncontour.quality.calibrate import Scored
+from oncontour.quality.observe import Scored
 from oncontour.reproduce.quality_2026 import ARMS, HEADS, PAIRS, arm_settings, judged_models, parts, planned, reproduce
 from oncontour.reproduce.quality_simple import TrainingSlice, simple_predictors
 from oncontour.reproduce.quality_tables import PUBLISHED, Row, recalibrated_coverage, select, tables

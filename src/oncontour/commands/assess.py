@@ -65,7 +65,7 @@ def assess(
         ct: folder with a CT series (DICOM), or a folder or file in NIfTI, NRRD or MetaImage
         contours: RTSTRUCT or SEG of this CT, a folder with one, or a folder of masks on its grid
         out: folder to make
-        model: name of a shipped quality model or path of a model file; hn-quality-opinion by default
+        model: name of a shipped quality model or path of a model file; hn-quality by default
         structures: only these of the contours (TG-263 names, separated by commas)
         series_uid: SeriesInstanceUID of the CT, where the folder holds several
         structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG, where the folder of the contours holds several
@@ -78,7 +78,7 @@ def assess(
     """
     clock = result.Clock()
     result.check_out(out, (ct, contours), FILES, overwrite=overwrite, of="what it is made from")
-    assessor = scoring.load(model, first=scoring.OPINION_MODEL, backend=backend, threads=threads)
+    assessor = scoring.load(model, backend=backend, threads=threads)
     with clock("read"):
         case = pick(read(ct, contours, series_uid, structure_set_uid, same_frame), structures)
     with clock("assess"):

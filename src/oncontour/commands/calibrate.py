@@ -13,11 +13,13 @@ from oncontour.errors import ConfigError, InputError, OutputError
 from oncontour.files import check_writable
 from oncontour.progress import Progress
 from oncontour.quality import score as scoring
+from oncontour.quality.inputs import GIVEN, GIVEN_WORDS
 
 if TYPE_CHECKING:
     from oncontour.io.cohort import Cohort
     from oncontour.learn.predictor import Predictor
-    from oncontour.quality.calibrate import Observed, Recalibrated
+    from oncontour.quality.calibrate import Recalibrated
+    from oncontour.quality.observe import Observed
     from oncontour.quality.predict import Assessor
 
 DEFAULT_CONTOURER = "hn-organs"
@@ -79,13 +81,13 @@ def calibrate(
     check_writable(out.parent)
     assessor = load_assessor(model, backend=backend, threads=threads)
     patients = Cohort.open(cohort)
-    asker = assessor.asker
-    for who, one in (("the model", assessor.card), ("its reference model", asker and asker.card)):
+    reference_model = assessor.reference_model
+    for who, one in (("the model", assessor.card), ("its reference model", reference_model and reference_model.card)):
         seen = set(one.made.get("trained_on", ()) if one else ()) & set(patients.ids)
         if seen:
             raise InputError(f"{who} learned from {len(seen)} of these patients ({', '.join(sorted(seen)[:3])})", where=str(cohort))
     observed, notes = observe_cohort(assessor, patients, claims or [], contourer or ([] if claims else [DEFAULT_CONTOURER]), progress)
-    notes = [*notes_of(assessor.card), *scoring.asker_notes(assessor), *notes]
+    notes = [*notes_of(assessor.card), *scoring.reference_notes(assessor), *notes]
     data = f"{len({s.patient for s in observed.scored()})} patients of one clinic"
     made = recalibrated(assessor, observed, coverage=coverage, method=method, by=by, data=data)
     save_model(assessor.task, out, replace(made.card, name=name or f"{made.card.name}-calibrated"))
@@ -94,16 +96,15 @@ def calibrate(
 
 def _check_strangers(assessor: Assessor, drawers: Mapping[str, Predictor]) -> None:
     """Raise ConfigError where a quality model would be calibrated on what its reference model draws itself."""
-    if assessor.asker is None:
+    if assessor.reference_model is None or assessor.task.settings.channel_dropout:
         return
-    asked = assessor.asker.card
+    asked = assessor.reference_model.card
     own = [name for name, drawer in drawers.items() if drawer.card.sha256 == asked.sha256]
     if own:
         raise ConfigError(
             f"{asked.name} is the reference model of {assessor.card.name}, which judges what others drew",
             where=own[0],
-            hint="give what was drawn elsewhere as --claims, another --contourer, or calibrate "
-            + f"{scoring.without_reference(assessor)}, which needs no reference model",
+            hint=f"give what was drawn elsewhere as --claims, another --contourer, or calibrate {scoring.DEFAULT_MODEL}, which needs none",
         )
 
 
@@ -118,13 +119,14 @@ def observe_cohort(
     reading the others."""
     from oncontour.contour.predict import Contourer, keeping_probabilities, load_contourer
     from oncontour.errors import OncontourError
-    from oncontour.quality.calibrate import Observed, check_scored, observe
+    from oncontour.quality.observe import Observed, check_scored, observe
     from oncontour.quality.segmenters import contours_about, probabilities_about, sources
 
     segmenters = sources(claims)
-    own = assessor.task.settings.own
+    own, needs_own = assessor.task.settings.own, assessor.task.settings.needs_own
     drawers = {name: keeping_probabilities(load_contourer(name), own) for name in contourers}
     _check_strangers(assessor, drawers)
+    drawn_by = {name: (drawer.card.sha256,) for name, drawer in drawers.items()}
     observed, notes, remarks = Observed(), list[str](), dict[str, tuple[str, ...]]()
     for n, id in enumerate(patients.ids):
         try:
@@ -136,16 +138,16 @@ def observe_cohort(
             remarks[id] = tuple(said)
             for name, drawer in drawers.items():
                 drawn = drawer.predict(case.without_structures())
-                found[Path(name).stem], chances[Path(name).stem] = drawn.masks, drawn.probabilities
-            observe(assessor, case, found, observed, chances, as_predict=True)
+                found[name], chances[name] = drawn.masks, drawn.probabilities
+            observe(assessor, case, found, observed, chances, as_predict=True, drawn_by=drawn_by)
         except OncontourError as error:
             notes.append(f"{id} was left out: {error}")
         if progress is not None:
             progress((n + 1) / len(patients))
     notes += [f"{id}: what {source} drew was left out: it is the reference model's own work" for id, source in observed.own_work]
     if not observed.scored():
-        silent = own and any(not isinstance(drawer, Contourer) for drawer in drawers.values())
-        hint = _way_out(own and bool(claims), silent)
+        silent = needs_own and any(not isinstance(drawer, Contourer) for drawer in drawers.values())
+        hint = _way_out(needs_own and bool(claims), silent)
         raise InputError("no slice with both a contour in question and a truth", hint="; ".join(notes[:3]) or hint)
     return observed, [*notes, *grouped(remarks)]
 
@@ -155,17 +157,21 @@ def _way_out(claimed: bool, silent: bool) -> str:
     if claimed:
         return "draw the claims with oncontour predict --chances"
     if silent:
-        return "other people's models give no probability maps: calibrate a model that needs none, as hn-quality-opinion"
+        return "other people's models give no probability maps: calibrate a model that needs none, as hn-quality"
     return "check names of structures"
 
 
 def _calibration_words(made: Recalibrated, observed: Observed) -> list[str]:
     new = made.calibration
-    lines = [
-        f"{new.patients} patients, {new.slices} slices; {observed.both_empty} slices where neither contour is were left out",
-        f"bound for {new.coverage:.0%} of slices, {new.method}: "
-        + ", ".join(f"{name} {-value:+.3f}" for name, value in new.offsets.items()),
-    ]
+    lines = [f"{new.patients} patients, {new.slices} slices; {observed.both_empty} slices where neither contour is were left out"]
+    for name, one in made.bounds.items():
+        given = f"given {GIVEN_WORDS[name]}: " if name else ""
+        offsets = ", ".join(f"{structure} {-value:+.3f}" for structure, value in one.offsets.items())
+        lines.append(f"{given}bound for {new.coverage:.0%} of slices, {new.method}: {offsets}")
+    few = {name: f"{count} patient{'s' * (count > 1)} of these are too few, " for name, count in made.few.items()}
+    for name in (set_of for set_of in GIVEN if new.inputs is not None and set_of not in made.bounds):
+        stays = f"the bound stays that of {made.kept[name].data or 'before'}" if name in made.kept else "there is no bound"
+        lines.append(f"given {GIVEN_WORDS[name]}: {few.get(name, 'none of these contours came with just that, ')}{stays}")
     if made.before is not None:
         lines.append(f"the bound as it was held for {made.before.mean:.1%} of these slices")
     return lines + [f"out-of-distribution detector, {name}: {what}" for name, what in (new.detector or {}).items()]

@@ -159,7 +159,7 @@ def run(
         chosen = model or [default_model(case)]
     segmenters = segmenters or load(chosen)
     banner, doubts = region_words(case, segmenters, any_region)
-    assessor = (assessor or shipped_assessor(failed, chosen, backend, threads)) if assess else None
+    assessor = (assessor or shipped_assessor(failed, backend, threads)) if assess else None
     with clock("contour"):
         drawn, models = contour(case, segmenters, structures, chances=sees_own(assessor), progress=part(progress, 0, 0.8 if assess else 1))
     if assess:

@@ -168,10 +168,10 @@ def _assign(offered: Sequence[Sequence[str]], wanted: Sequence[str] | None) -> l
 # ---- quality
 
 
-def shipped_assessor(failed: list[str], segmenters: Sequence[str], backend: Backend, threads: int | None) -> Assessor | None:
-    """The shipped quality model for what ``segmenters`` draw; where it cannot be used the rules look alone, and ``failed`` gets why."""
+def shipped_assessor(failed: list[str], backend: Backend, threads: int | None) -> Assessor | None:
+    """The shipped quality model; where it cannot be used the rules look alone, and ``failed`` gets why."""
     try:
-        return scoring.load(first=scoring.first_for(segmenters, DEFAULT_MODELS.values()), backend=backend, threads=threads)
+        return scoring.load(backend=backend, threads=threads)
     except Exception as error:
         failed.append(failure("The shipped quality model could not be used, only the rules have looked", error))
         return None

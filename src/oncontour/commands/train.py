@@ -185,8 +185,9 @@ def assess(
     It learns from contours that real segmenters drew (--claims: a folder with one folder of patients a segmenter, as `oncontour predict`
     makes it, of patients that the segmenter did not learn from) and from clinical errors made by a generator, each slice labelled by its
     true DSC. The patients held back (training.validation) give the lower bound its error rate and the out-of-distribution detector its
-    limit; hold back 40 or more. With settings.own it also learns from each segmenter's probability maps: contours drawn with
-    `oncontour predict --chances`, and those alone.
+    limit; hold back 40 or more. With settings.own it also learns from each segmenter's probability maps (contours drawn with
+    `oncontour predict --chances`), and from no contour without, unless settings.channel_dropout teaches it to do without. It then has a
+    bound for each set of maps that it may be given.
 
     Examples:
       oncontour train assess COHORT --claims CLAIMS --out runs/quality --config examples/hn-quality.yaml
@@ -211,11 +212,12 @@ def assess(
 def _no_bound(card: Card) -> list[str]:
     """A sentence where a quality model was left without a lower bound."""
     made, coverage = calibration_of(card.made) or Calibration(patients=0), float(card.settings["coverage"])
-    if "all" in made.offsets:
+    bounds = [made] if made.inputs is None else list(made.inputs.values())
+    if any("all" in one.offsets for one in bounds):
         return []
-    need = math.ceil(coverage / (1 - coverage) - 1e-9)
+    need, count = math.ceil(coverage / (1 - coverage) - 1e-9), max((one.patients or 0 for one in bounds), default=0)
     return [
-        f"The model has no lower bound: {made.patients} patients were held back, at least {need} are needed for {coverage:.0%}. "
+        f"The model has no lower bound: {count} patients were held back, at least {need} are needed for {coverage:.0%}. "
         "Raise training.validation, or use oncontour calibrate."
     ]
 

@@ -55,6 +55,10 @@ class ReferenceProbabilities:
     probabilities: Volume
     thresholds: tuple[float, ...] = ()
 
+    def drew(self, masks: Mapping[str, Volume], segmented_by: tuple[str, ...] | None) -> bool:
+        """Whether the model drew ``masks`` itself: by the hashes of those that drew, or, where they are not known, as the masks look."""
+        return self.of_one_hand(masks) if segmented_by is None else self.sha256 in segmented_by
+
     def of_one_hand(self, masks: Mapping[str, Volume]) -> bool:
         """Whether the model itself seems to have drawn ``masks``: over the structures that it knows, what it would draw by its
         probabilities and the masks share SAME_HAND in the median. Without any such structure: no."""

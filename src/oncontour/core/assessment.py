@@ -6,7 +6,7 @@ A quality model and the rules (``quality``) make an ``Assessment``; commands, th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from oncontour.core.volume import Volume
 
@@ -26,8 +26,9 @@ class SliceScore:
     """One slice of one structure; ``k`` counts planes of the case's grid from 0. None: not predicted.
 
     ``dsc`` predicted; ``lower`` what it is at least, with the assessment's ``coverage``; ``quality`` "good", "medium" or "bad";
-    ``surface_mm`` predicted mean outline error; ``present`` the probability that the structure is there, where no contour is;
-    ``findings``: codes of the findings that name this slice.
+    ``surface_mm`` predicted mean outline error, ``wrong_cm2`` predicted area that is wrongly in or out; ``surface_upper_mm`` and
+    ``wrong_upper_cm2`` what they are at most, with that coverage each; ``present`` the probability that the structure is there, where no
+    contour is; ``findings``: codes of the findings that name this slice.
     """
 
     k: int
@@ -35,19 +36,25 @@ class SliceScore:
     dsc: float | None = None
     lower: float | None = None
     quality: str | None = None
+    _: KW_ONLY
     surface_mm: float | None = None
     present: float | None = None
     findings: tuple[str, ...] = ()
+    surface_upper_mm: float | None = None
+    wrong_cm2: float | None = None
+    wrong_upper_cm2: float | None = None
 
 
 @dataclass(frozen=True)
 class StructureScore:
-    """One structure: its slices in order of ``k`` and its findings. ``scored`` False: no model scored it, and ``why`` is a sentence."""
+    """One structure: its slices in order of ``k`` and its findings. ``scored`` False: no model scored it, and ``why`` is a sentence.
+    ``inputs``: what the model was given beside CT and contour, a key of ``quality.inputs.GIVEN``; "" where it takes nothing optional."""
 
     scored: bool
     why: str | None = None
     slices: tuple[SliceScore, ...] = ()
     findings: tuple[Finding, ...] = ()
+    inputs: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,9 @@ class Reference:
 class Calibration:
     """Where a lower bound comes from: ``offsets`` (structure or "all" -> how far the predicted quantile is lowered) hold for the part
     ``coverage`` of slices; made by ``method`` from so many ``patients`` and ``slices`` of ``data`` (in words); ``detector``: structure ->
-    what was done to its out-of-distribution detector. None: not known."""
+    what was done to its out-of-distribution detector. None: not known. ``area`` and ``outline``: how far the quantiles above the wrong area
+    and the outline error are raised, on their log scales. ``inputs``: a calibration for each set of inputs, where some are optional; the
+    offsets then stand there alone."""
 
     offsets: Mapping[str, float] = field(default_factory=dict)
     coverage: float | None = None
@@ -74,6 +83,9 @@ class Calibration:
     slices: int | None = None
     data: str | None = None
     detector: Mapping[str, str] | None = None
+    area: float | None = None
+    outline: float | None = None
+    inputs: Mapping[str, Calibration] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -393,7 +393,24 @@ def _is_hash(value: object) -> bool:
     return isinstance(value, str) and (not value or (len(value) == 64 and set(value) <= set("0123456789abcdef")))
 
 
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**48
+
+
 _Rule = tuple[str, Callable[[object], bool], str]
+
+
+def _calibration_rules(place: str) -> tuple[_Rule, ...]:
+    """Rules for what a quality model's calibration at ``place`` holds."""
+    return (
+        *((one, _is_object, "values by name") for one in (place, f"{place}.offsets", f"{place}.gate")),
+        (f"{place}.coverage", lambda value: is_number(value) and 0 < value < 1, "a part of one"),
+        *((f"{place}.{one}", is_number, "a number") for one in ("offsets.*", "area", "outline")),
+        *((f"{place}.{one}", _is_count, "a whole number from 0") for one in ("patients", "slices")),
+        *((f"{place}.{one}", _is_text, "text") for one in ("method", "data", "gate.*")),
+    )
+
+
 _RULES: tuple[_Rule, ...] = (
     ("name", _is_name, "a name"),
     ("task", _is_name, "the name of a task"),
@@ -405,9 +422,10 @@ _RULES: tuple[_Rule, ...] = (
     *((one, _is_object, "values by name") for one in ("metrics", "made")),
     *((one, _is_hash, "64 digits, 0 to f") for one in ("sha256", "file_sha256", "made.opinion.sha256")),
     *((f"made.{one}", _are_names, "a list of different names") for one in ("trained_on", "held_back_patients", "not_learned")),
-    *((f"made.{one}", _is_object, "values by name") for one in ("calibration", "calibration.offsets", "opinion", "training")),
-    ("made.calibration.coverage", lambda value: is_number(value) and 0 < value < 1, "a part of one"),
-    ("made.calibration.offsets.*", is_number, "a number"),
+    *((f"made.{one}", _is_object, "values by name") for one in ("calibration", "calibration.inputs", "opinion", "training")),
+    *_calibration_rules("made.calibration"),
+    *_calibration_rules("made.calibration.inputs.*"),
+    ("made.calibration.inputs.*.inputs", lambda value: False, "no part of a calibration for one set of inputs"),
     ("made.opinion.model", _is_name, "a name"),
     ("made.simulated_outcomes", lambda value: isinstance(value, bool), "true or false"),
     *((f"made.{one}", _is_object, "values by name") for one in ("risk", "risk.toxicities", "risk.toxicities.*")),

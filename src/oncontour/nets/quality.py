@@ -96,8 +96,9 @@ class QualityNet(nn.Module):
     ``maps`` of the ``out_channels`` are pictures, the rest are numbers about the whole slice, which ``forward`` gives as even planes (the
     contract of NETS); ``answers`` gives them as they are. With ``structures`` > 0 the last input channel is no picture: its first row holds
     the structure's number (0 to structures - 1), then ``facts`` further numbers; which structure it is enters every token by a learned
-    embedding. ``mask_channel``: the mask under question, 0 or 1. ``chance_channels``: somebody's chances, 0 to 1, of each pixel to be in
-    the structure; how far each and the mask agree joins the pooled features.
+    embedding. ``mask_channel``: the mask under question, 0 or 1. ``chance_channels``: probability maps, 0 to 1, of each pixel to be in
+    the structure; how far each and the mask agree joins the pooled features. ``areas``: so do the wrong areas that the error map and each
+    of these maps make of the mask, and the facts.
     """
 
     dims = 2
@@ -115,6 +116,7 @@ class QualityNet(nn.Module):
         facts: int = 0,
         mask_channel: int | None = None,
         chance_channels: Sequence[int] = (),
+        areas: bool = False,
         stem: tuple[int, int, int] = STEM,
         width: int = 144,
         depth: int = 4,
@@ -123,7 +125,7 @@ class QualityNet(nn.Module):
     ) -> None:
         super().__init__()
         self.maps, self.structures, self.facts, self.width = min(maps, out_channels), structures, facts, width
-        self.mask_channel, self.chance_channels = mask_channel, tuple(chance_channels)
+        self.mask_channel, self.chance_channels, self.areas = mask_channel, tuple(chance_channels), areas
         numbers = out_channels - self.maps
         a, b, c = stem
         pictures = in_channels - (structures > 0)
@@ -140,6 +142,7 @@ class QualityNet(nn.Module):
         counted = 0 if mask_channel is None else len(SUMS) if self.maps else 1
         if mask_channel is not None:
             counted += 2 * len(self.chance_channels)
+            counted += 1 + len(self.chance_channels) + facts if areas else 0
         joined = (nn.Linear(width + counted, width), nn.ReLU(inplace=True), nn.Linear(width, numbers))
         self.number = nn.Sequential(*joined) if numbers else None
         self.decoder = Decoder(width, (a, b, c), self.maps) if self.maps else None
@@ -174,6 +177,9 @@ class QualityNet(nn.Module):
             mask = x[:, self.mask_channel]
             known.append(sums(mask, torch.sigmoid(maps[:, 0])) if self.maps else _size(mask))
             known += [agreement(mask, x[:, channel]) for channel in self.chance_channels]
+            if self.areas:
+                apart = (torch.sigmoid(maps[:, 0]), *((mask - x[:, channel]).abs() for channel in self.chance_channels))
+                known += [*map(_size, apart), x[:, -1, 0, 1 : 1 + self.facts]]
         return Answers(features, self.number(torch.cat(known, dim=1)), maps)
 
     def forward(self, x: Tensor) -> Tensor:

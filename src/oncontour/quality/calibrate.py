@@ -1,6 +1,5 @@
 """A quality model's bound and out-of-distribution detector, made from patients whose truth is known: after training, and in a clinic anew.
 
-observe                what the model says of each slice of some masks, beside the truth
 offsets                how far the predicted quantile must be lowered for the bound to hold (``metrics.conformal``)
 calibrate_on_candidates    both, at the end of training, from the patients held back
 recalibrated           both, from observed patients of a clinic
@@ -9,27 +8,24 @@ recalibrated           both, from observed patients of a clinic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from oncontour.core.assessment import Calibration
-from oncontour.core.case import Case
-from oncontour.core.volume import Volume
-from oncontour.errors import InputError, TrainingError
+from oncontour.errors import TrainingError
 from oncontour.learn.card import Card
 from oncontour.metrics.conformal import Method, covered, offset
-from oncontour.metrics.overlap import overlap
-from oncontour.metrics.slices import slice_scores
 from oncontour.metrics.stats import Interval
 from oncontour.quality.candidates import SEGMENTER, CandidateContour
-from oncontour.quality.inputs import asked, calibration_words, told_of
+from oncontour.quality.inputs import AREA_CM2, GIVEN, calibration_words, load_reference, reference_sha256, told_of
+from oncontour.quality.observe import Observed, Scored
 from oncontour.quality.out_of_distribution import Detector
-from oncontour.quality.predict import Assessor, Work, blind, refusal
-from oncontour.quality.slice_scores import Measured
-from oncontour.quality.task import AssessTask, Table, dsc_and_low
+from oncontour.quality.predict import Assessor
+from oncontour.quality.task import AssessTask, Table, area_and_high, dsc_and_low, outline_high
 
 MOST_SLICES = 1200
 """Slices a structure that the detector learns from."""
@@ -38,137 +34,6 @@ A_PATIENT = 400
 DETECTOR_PATIENTS = 20
 """Patients of a clinic from which its detector is learned anew; with fewer, the limits alone are moved."""
 _SOME = 64
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One slice of one mask: what was predicted and, where ``true`` is not NaN, the truth. ``contoured``: the mask has a voxel there;
-    ``inside``: it lies between the mask's ends; ``area_mm2`` of the mask; ``place`` 0 at its lower end, 1 at its upper."""
-
-    patient: str
-    source: str
-    structure: str
-    k: int
-    true: float
-    dsc: float
-    low: float
-    lower: float
-    outline_mm: float
-    true_outline_mm: float
-    present: float
-    contoured: bool
-    inside: bool
-    area_mm2: float
-    place: float
-    passed: bool
-
-
-@dataclass
-class Observed:
-    """Slices, the detector's view of each structure, and what was left out: ``both_empty`` slices (neither mask has a voxel) and ``unseen``
-    (the truth has one, the mask has not, and the slice lies too far past its ends to be looked at; its DSC is 0, whoever judges)."""
-
-    slices: list[Scored] = field(default_factory=list)
-    features: dict[tuple[str, str, str], NDArray[np.float32]] = field(default_factory=dict)
-    """(patient, source, structure) -> features of its slices"""
-    far: dict[tuple[str, str, str], float] = field(default_factory=dict)
-    both_empty: int = 0
-    unseen: int = 0
-    missed: int = 0
-    """structures that the truth has and the mask has not at all"""
-    too_small: int = 0
-    """masks of which the net sees nothing, and which are not scored"""
-    own_work: list[tuple[str, str]] = field(default_factory=list)
-    """(patient, source) drawn by the reference model itself, left out as ``predict`` refuses it"""
-
-    def scored(self) -> list[Scored]:
-        """Slices with a contour and a truth: what the numbers are about."""
-        return [s for s in self.slices if s.contoured and not np.isnan(s.true)]
-
-
-def check_scored(assessor: Assessor, case: Case) -> None:
-    """Raise InputError for a case that the model would refuse whole (another part of the body, no CT): nothing is to be learned from it."""
-    refused, _ = refusal(case, assessor.card)
-    if refused:
-        raise InputError(refused, where=case.id, hint="such patients are not scored, so nothing is learned from them")
-
-
-def observe(
-    assessor: Assessor,
-    case: Case,
-    candidates: Mapping[str, Mapping[str, Volume]],
-    into: Observed,
-    probabilities: Mapping[str, Mapping[str, Volume]] | None = None,
-    *,
-    as_predict: bool = False,
-) -> None:
-    """Add to ``into`` what the model says of the ``candidates`` (source -> structure -> mask) of a case that holds the truth.
-
-    ``probabilities`` (source -> structure -> probability times 255) of the segmenters; a model that needs them leaves out masks without.
-    With ``as_predict`` what ``Assessor.predict`` does not score is left out: structures that nothing taught the model, and what the model
-    drew that is its reference. A case that the model would refuse whole is looked at all the same: see ``check_scored``.
-    """
-    known = [name for name in assessor.task.settings.structures if not (as_predict and assessor.untaught(name))]
-    names = [name for name in known if name in case.structures]
-    work = assessor.work(case.without_structures())
-    truths = {name: case.mask(name) for name in names}
-    for source, masks in candidates.items():
-        if as_predict and work.reference is not None and work.reference.of_one_hand(masks):
-            into.own_work.append((case.id, source))
-            continue
-        thought = (probabilities or {}).get(source, {})
-        for name in (n for n in names if n in masks and truths[n].array.any() and (n in thought or not assessor.task.settings.own)):
-            mask = masks[name].binary().to(case.geometry)
-            if not mask.array.any():
-                into.missed += 1
-                into.unseen += int(truths[name].array.any(axis=(1, 2)).sum())
-                continue
-            shown = replace(work, case=replace(work.case.with_masks({name: mask}), probabilities=thought))
-            seen = assessor.measure(shown, name)
-            if blind(seen, shown):
-                into.too_small += 1
-            else:
-                _one(assessor, shown, seen, source, name, truths[name], mask, into)
-
-
-def _one(assessor: Assessor, work: Work, seen: Measured, source: str, name: str, truth: Volume, mask: Volume, into: Observed) -> None:
-    case = work.case
-    shared = overlap(truth, mask)
-    each = shared.slice_dsc
-    _, apart = slice_scores(truth.array, mask.array, case.geometry.spacing_mm[1:])
-    rows = seen.rows
-    flipped = float(case.geometry.reorient().axes[0] @ case.geometry.axes[0]) < 0
-    count, pixel = case.geometry.shape[0], case.geometry.spacing_mm[1] * case.geometry.spacing_mm[2]
-    lower, length = assessor.bound(seen.low, name), float(rows.below_mm.max() + rows.above_mm.max())
-    looked = set()
-    for n, k in enumerate(rows.k):
-        at = count - 1 - int(k) if flipped else int(k)
-        looked.add(at)
-        into.slices.append(
-            Scored(
-                patient=case.id,
-                source=source,
-                structure=name,
-                k=at,
-                true=float(each[at]),
-                dsc=float(seen.dsc[n]),
-                low=float(seen.low[n]),
-                lower=float(lower[n]),
-                outline_mm=float(seen.outline_mm[n]),
-                true_outline_mm=float(apart[at]),
-                present=float(seen.present[n]),
-                contoured=bool(rows.contoured[n]),
-                inside=bool(rows.below_mm[n] >= 0 and rows.above_mm[n] >= 0),
-                area_mm2=float(shared.predicted[at]) * pixel,
-                place=float(rows.below_mm[n]) / length if length > 0 else 0.5,
-                passed=seen.known,
-            )
-        )
-    has = np.asarray(shared.truth > 0)
-    into.unseen += sum(1 for k in np.flatnonzero(has) if int(k) not in looked)
-    into.both_empty += int(np.isnan(each).sum())
-    key = (case.id, source, name)
-    into.features[key], into.far[key] = seen.features[rows.contoured & seen.whole], seen.far
 
 
 # ---- the bound
@@ -183,17 +48,30 @@ def offsets(
     coverage: float,
     method: Method,
     by: str,
+    area: Sequence[float] = (),
+    outline: Sequence[float] = (),
 ) -> Calibration:
-    """The offset of the bound for "all", and for each structure where ``by`` is "structure"; none where there are too few patients."""
+    """The offset of the bound for "all", and for each structure where ``by`` is "structure"; none where there are too few patients.
+
+    ``area`` and ``outline``: how far the true wrong area and outline error lie above their quantiles (log scales, NaN where not known).
+    """
     scores = np.asarray(low, np.float64) - np.asarray(true, np.float64)
-    found = {"all": offset(scores, patients, coverage, method)}
+    found = {"all": _offset(scores, patients, coverage, method)}
     if by == "structure":
         for name in dict.fromkeys(structures):
             mine = np.array([s == name for s in structures])
-            found[name] = offset(scores[mine], [p for p, m in zip(patients, mine, strict=True) if m], coverage, method)
-    # Rounded up: rounded down, the slice that the bound just holds for would fall below it.
-    kept = {name: float(np.ceil(q * 1e5 - 1e-6) / 1e5) for name, q in found.items() if np.isfinite(q)}
-    return Calibration(kept, coverage, method, len(set(patients)), len(scores))
+            found[name] = _offset(scores[mine], [p for p, m in zip(patients, mine, strict=True) if m], coverage, method)
+    kept = {name: q for name, q in found.items() if q is not None}
+    upper = [_offset(short, patients, coverage, method) if len(short) else None for short in (area, outline)]
+    return Calibration(kept, coverage, method, len(set(patients)), len(scores), area=upper[0], outline=upper[1])
+
+
+def _offset(scores: Sequence[float] | NDArray[np.float64], patients: Sequence[str], coverage: float, method: Method) -> float | None:
+    """``metrics.conformal.offset`` of the known ``scores``, rounded up: rounded down, the slice that the bound just holds for would fall
+    below it. None where there are too few patients."""
+    known = ~np.isnan(scores)
+    q = offset(np.asarray(scores)[known], [p for p, there in zip(patients, known, strict=True) if there], coverage, method)
+    return float(np.ceil(q * 1e5 - 1e-6) / 1e5) if np.isfinite(q) else None
 
 
 def after_training(task: AssessTask, train: Sequence[CandidateContour], held_back: Sequence[CandidateContour]) -> dict[str, object]:
@@ -201,7 +79,7 @@ def after_training(task: AssessTask, train: Sequence[CandidateContour], held_bac
     is set. ``finish`` of ``learn.fit.fit``."""
     calibration, asks = calibrate_on_candidates(task, train, held_back), task.settings.opinion
     made: dict[str, object] = {} if calibration is None else {"calibration": calibration_words(calibration)}
-    return made | ({"opinion": told_of(asked(asks, "auto", None).card)} if asks else {})
+    return made | ({"opinion": told_of(load_reference(asks, "auto", None).card)} if asks else {})
 
 
 def calibrate_on_candidates(
@@ -212,12 +90,13 @@ def calibrate_on_candidates(
     The bound is made from real segmenters' masks where there are any; the detector learns from all masks.
     """
     held = [c for c in held_back if c.family == SEGMENTER] or list(held_back)
+    sets = _sets(task)
     rng = np.random.default_rng(task.settings.seed)
     for number in range(len(task.settings.structures)):
         mine = [c for c in train if c.structure == number]
         if not mine:
             continue
-        features, _ = _answers(task, mine, _picked(Table.of(mine), rng, MOST_SLICES))
+        features = _answers(task, mine, _picked(Table.of(mine), rng, MOST_SLICES), sets).features
         if len(features) < 2:
             continue
         task.detector.learn(features, number)
@@ -228,22 +107,50 @@ def calibrate_on_candidates(
             task.detector.set_limit(known, number)
     if not held:
         return None
+    if not task.settings.channel_dropout:
+        return _bound(task, held, (True, True))
+    bounds = {name: made for name, given in GIVEN.items() if (made := _bound(task, held, given)) is not None}
+    return Calibration(coverage=task.settings.coverage, method="hierarchical", inputs=bounds)
+
+
+def _sets(task: AssessTask) -> list[tuple[bool, bool]]:
+    """Which probability maps the detector meets: every set of them where they are optional."""
+    return list(GIVEN.values()) if task.settings.channel_dropout else [(True, True)]
+
+
+def _bound(task: AssessTask, held: Sequence[CandidateContour], given: tuple[bool, bool]) -> Calibration | None:
+    """The bounds of a net that is given these maps, from masks that come with them; None where none does."""
+    optional = task.settings.channel_dropout > 0
     by_patient: dict[str, list[CandidateContour]] = {}
     for candidate in held:
-        by_patient.setdefault(candidate.case_id, []).append(candidate)
-    low: list[float] = []
-    true: list[float] = []
-    patients: list[str] = []
-    structures: list[str] = []
+        if not optional or ((candidate.reference is not None or not given[0]) and (candidate.own is not None or not given[1])):
+            by_patient.setdefault(candidate.case_id, []).append(candidate)
+    rng = np.random.default_rng(task.settings.seed)
+    low, true, area, outline = list[float](), list[float](), list[float](), list[float]()
+    patients, structures = list[str](), list[str]()
     for patient, candidates in by_patient.items():
         table = Table.of(candidates)
         chosen = _picked(table, rng, A_PATIENT)
-        _, below = _answers(task, candidates, chosen)
-        low += below.tolist()
+        said = _answers(task, candidates, chosen, [given])
+        low += said.low.tolist()
         true += table.dsc[chosen].tolist()
+        area += said.area_short.tolist()
+        outline += said.outline_short.tolist()
         patients += [patient] * len(chosen)
         structures += [task.settings.structures[int(n)] for n in table.structure[chosen]]
-    made = offsets(low, true, patients, structures, coverage=task.settings.coverage, method="hierarchical", by="all")
+    if not low:
+        return None
+    made = offsets(
+        low,
+        true,
+        patients,
+        structures,
+        coverage=task.settings.coverage,
+        method="hierarchical",
+        by="all",
+        area=area if "area" in task.settings.numbers else (),
+        outline=outline if "surface_high" in task.settings.numbers else (),
+    )
     return replace(made, data="patients held back from training")
 
 
@@ -258,29 +165,49 @@ def _typical(task: AssessTask, candidate: CandidateContour, number: int) -> floa
     rows = _picked(Table.of([candidate]), np.random.default_rng(0), 12)
     if not len(rows):
         return float("nan")
-    features, _ = _answers(task, [candidate], rows)
+    features = _answers(task, [candidate], rows, _sets(task)).features
     return float(np.median(task.detector.distance(features, number)))
 
 
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """Of n slices: ``features`` (n, d), the predicted quantile ``low`` of the DSC, and how far the true wrong area and outline error lie
+    above theirs (log scales; NaN without the head, or where there is no outline)."""
+
+    features: NDArray[np.float32]
+    low: NDArray[np.float32]
+    area_short: NDArray[np.float32]
+    outline_short: NDArray[np.float32]
+
+
 def _answers(
-    task: AssessTask, candidates: Sequence[CandidateContour], rows: NDArray[np.intp]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(features (n, d), predicted quantile (n,)) of these rows of ``Table.of(candidates)``, unaugmented."""
+    task: AssessTask, candidates: Sequence[CandidateContour], rows: NDArray[np.intp], given: Sequence[tuple[bool, bool]]
+) -> _Answers:
+    """What the net says of these rows of ``Table.of(candidates)``, unaugmented; they are given the maps that ``given`` names in turn."""
     table, was = Table.of(candidates), task.training
-    features, low = [], []
+    parts = [_Answers(np.zeros((0, task.width), np.float32), *(np.zeros(0, np.float32) for _ in range(3)))]
     device = next(task.net.parameters()).device
     task.eval()
     with torch.inference_mode():
         for begin in range(0, len(rows), _SOME):
             drawn = [task._draw(candidates, table, int(row), None) for row in rows[begin : begin + _SOME]]
-            images = torch.stack([task.item(candidates, draw)["image"] for draw in drawn]).to(device)
-            found = task.net.answers(images.contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
-            features.append(found.features.float().cpu().numpy())
-            low.append(dsc_and_low(found.numbers[:, task.settings.numbers["dsc"]])[1][:, 0].float().cpu().numpy())
+            items = [task.item(candidates, draw, given[(begin + n) % len(given)]) for n, draw in enumerate(drawn)]
+            batch = {name: torch.stack([item[name] for item in items]).to(device) for name in items[0]}
+            found = task.net.answers(batch["image"].contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
+            parts.append(_part(task, found.features.float(), found.numbers.float(), batch))
     task.train(was)
-    if not features:
-        return np.zeros((0, task.width), np.float32), np.zeros(0, np.float32)
-    return np.concatenate(features), np.concatenate(low)
+    return _Answers(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(_Answers)))
+
+
+def _part(task: AssessTask, features: Tensor, numbers: Tensor, batch: Mapping[str, Tensor]) -> _Answers:
+    at, short = task.settings.numbers, torch.full((2, len(numbers), 1), float("nan"))
+    if "area" in at:
+        short[0] = torch.log1p(batch["area"] / AREA_CM2) - area_and_high(numbers[:, at["area"]])[1]
+    if "surface_high" in at:
+        high = outline_high(numbers[:, at["surface"]], numbers[:, at["surface_high"]])
+        short[1] = torch.where(batch["measured"] > 0, torch.log1p(batch["outline"]) - high, torch.nan)
+    low = dsc_and_low(numbers[:, at["dsc"]])[1]
+    return _Answers(*(one.cpu().numpy() for one in (features, low[:, 0], short[0, :, 0], short[1, :, 0])))
 
 
 # ---- a clinic's own patients
@@ -288,11 +215,15 @@ def _answers(
 
 @dataclass(frozen=True)
 class Recalibrated:
-    """A quality model's ``card`` with its new ``calibration``; ``before``: for which part of these slices the bound held as it was, None
-    where there was none."""
+    """A quality model's ``card`` with its new ``calibration``; ``bounds``: those made now, by set of inputs; ``kept``: sets whose bound
+    stays as it was; ``few``: sets with too few patients for a new one, and how many; ``before``: for which part of these slices the bound
+    held as it was, None where there was none."""
 
     card: Card
     calibration: Calibration
+    bounds: Mapping[str, Calibration]
+    kept: Mapping[str, Calibration]
+    few: Mapping[str, int]
     before: Interval | None
 
 
@@ -301,39 +232,77 @@ def recalibrated(
 ) -> Recalibrated:
     """The model's card with a calibration from these patients; the detector of the assessor's task is changed in place.
 
-    Figures of the card about the old bound are left out of the new one. Raises TrainingError where there are too few patients for the
-    promise, of all or, with ``by`` "structure", of one.
+    A set of inputs that these patients say too little of keeps its bound, if that is for ``coverage`` too and the reference model is the
+    one it was made with; else it has none. Figures of the card about the old bound are left out of the new one. Raises TrainingError where
+    there are too few patients for the promise, in every set of inputs or, with ``by`` "structure", of a structure.
     """
     slices = observed.scored()
-    patients = [s.patient for s in slices]
+    sets = {name: [s for s in slices if s.inputs == name] for name in dict.fromkeys(s.inputs for s in slices)}
+    made = {name: _from_slices(mine, coverage, method, by, data) for name, mine in sets.items()}
+    found = {name: one for name, one in made.items() if "all" in one.offsets}
+    few = {name: one.patients or 0 for name, one in made.items() if name not in found}
+    if not found:
+        need = int(np.ceil(coverage / (1 - coverage) - 1e-9))
+        raise TrainingError(
+            f"{max(few.values(), default=0)} patients are too few for a bound that holds for {coverage:.0%} of slices: "
+            f"at least {need} are needed",
+            hint="add patients, or ask for a lower --coverage",
+        )
+    kept = {name: one for name, one in _still_good(assessor, coverage).items() if name not in found}
+    whole = found.get("") or Calibration(
+        coverage=coverage,
+        method=method,
+        patients=len({s.patient for s in slices}),
+        slices=len(slices),
+        data=data,
+        inputs={name: one for name in GIVEN if (one := found.get(name) or kept.get(name)) is not None},
+    )
+    whole = replace(whole, detector=_detector_anew(assessor.task.detector, assessor.task.settings.structures, observed))
+    card, reference_model = assessor.card, assessor.reference_model
+    anew = {"calibration": calibration_words(whole)} | ({} if reference_model is None else {"opinion": told_of(reference_model.card)})
+    card = replace(card, made={**card.made, **anew}, metrics=_without_bound(card.metrics))
+    return Recalibrated(card, whole, found, kept, few, _held_before(slices))
+
+
+def _still_good(assessor: Assessor, coverage: float) -> Mapping[str, Calibration]:
+    """The model's bounds, by set of inputs, that hold for ``coverage``, and that were made with its reference model as it is now, where
+    that belongs to the set."""
+    before = assessor.calibration
+    if before is None or before.inputs is None:
+        return {}
+    used = reference_sha256(assessor.card.made)
+    changed = assessor.reference_model is not None and used not in (None, assessor.reference_model.card.sha256)
+    return {name: one for name, one in before.inputs.items() if one.coverage == coverage and not (changed and GIVEN[name][0])}
+
+
+def _held_before(slices: Sequence[Scored]) -> Interval | None:
+    """For which part of the slices that had a bound it held; None where none had."""
+    had = [s for s in slices if not np.isnan(s.lower)]
+    return covered([s.true for s in had], [s.lower for s in had], [s.patient for s in had]) if had else None
+
+
+def _from_slices(slices: Sequence[Scored], coverage: float, method: Method, by: str, data: str) -> Calibration:
+    """The bounds from a clinic's slices, all of one set of inputs; without offsets where there are too few patients. Raises TrainingError
+    where there are too few of a structure that is to have a bound of its own."""
     made = offsets(
         [s.low for s in slices],
         [s.true for s in slices],
-        patients,
+        [s.patient for s in slices],
         [s.structure for s in slices],
         coverage=coverage,
         method=method,
         by=by,
+        area=[np.log1p(s.true_wrong_cm2 / AREA_CM2) - s.area_high for s in slices],
+        outline=[np.log1p(s.true_outline_mm) - s.outline_high for s in slices],
     )
-    if "all" not in made.offsets:
-        need = int(np.ceil(coverage / (1 - coverage) - 1e-9))
-        raise TrainingError(
-            f"{made.patients} patients are too few for a bound that holds for {coverage:.0%} of slices: at least {need} are needed",
-            hint="add patients, or ask for a lower --coverage",
-        )
     few = [name for name in dict.fromkeys(s.structure for s in slices) if by == "structure" and name not in made.offsets]
-    if few:
+    if few and "all" in made.offsets:
         counts = ", ".join(f"{name} {len({s.patient for s in slices if s.structure == name})}" for name in few)
         raise TrainingError(
             f"too few patients for a bound of its own that holds for {coverage:.0%} of slices, of {counts}",
             hint="add patients, ask for a lower --coverage, or --by all: one offset for all structures",
         )
-    made = replace(made, data=data, detector=_detector_anew(assessor.task.detector, assessor.task.settings.structures, observed))
-    before = [s.lower for s in slices]
-    held = covered([s.true for s in slices], before, patients) if not np.isnan(before).all() else None
-    card, asker = assessor.card, assessor.asker
-    anew = {"calibration": calibration_words(made)} | ({} if asker is None else {"opinion": told_of(asker.card)})
-    return Recalibrated(replace(card, made={**card.made, **anew}, metrics=_without_bound(card.metrics)), made, held)
+    return replace(made, data=data)
 
 
 def _without_bound(metrics: Mapping[str, object]) -> dict[str, object]:

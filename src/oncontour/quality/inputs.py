@@ -24,10 +24,27 @@ if TYPE_CHECKING:
     from oncontour.contour.predict import Contourer
     from oncontour.learn.card import Card
 
-NUMBERS = {"dsc": 2, "class": 2, "surface": 1, "present": 1}
-"""head -> how many numbers it takes: DSC and the quantile below it; at least medium, at least good; log(1 + mm); is it here."""
+NUMBERS = {"dsc": 2, "class": 2, "surface": 1, "present": 1, "area": 2, "surface_high": 1}
+"""head -> how many numbers it takes: DSC and the quantile below it; at least medium, at least good; log(1 + mm); is it here; the log of
+the wrong area and the quantile above it; the quantile above the log of the outline error."""
+AREA_CM2 = 0.25
+"""The wrong area is learned as log(1 + area / this)."""
+GIVEN = {"mask": (False, False), "own": (False, True), "reference": (True, False), "both": (True, True)}
+"""What a net with optional probability maps is given beside CT and mask: its name -> (the reference model's map, the segmenter's own)."""
+GIVEN_WORDS = {
+    "mask": "CT and contour alone",
+    "own": "the segmenter's probability map",
+    "reference": "the reference model's probability map",
+    "both": "the segmenter's and the reference model's probability maps",
+}
+FACTS = 2
+"""What the net is told of a slice in numbers: how far its mask goes on below and above. Where probability maps are optional three more:
+the size of a pixel, and which maps are given."""
 CUTS = (0.80, 0.95)
 """DSC from which a slice is medium, and good (Chen, Men et al., Front Oncol 2020;10:524)."""
+
+
+LOSS_WEIGHTS = {"dsc": 1.0, "class": 0.3, "errors": 1.0, "surface": 0.1, "present": 0.2, "area": 0.3, "surface_high": 0.1}
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,10 @@ class AssessSettings:
     opinion: str = ""
     """reference model: a contour model (a file or a shipped name) whose probability maps the net sees beside the mask; empty: none"""
     own: bool = False
-    """whether the net also sees the probability map of the model that drew the mask; then only such masks are learned from and scored"""
+    """whether the net also sees the probability map of the model that drew the mask"""
+    channel_dropout: float = 0.0
+    """part of the draws in which a probability map is hidden from the net, each by itself: it learns to do without, and knows what it was
+    given. 0: the maps must be there, and masks without the segmenter's own are neither learned from nor scored"""
     neighbours: int = 1
     """so many slices on either side ride along, about spacing_mm[0] apart"""
     spacing_mm: tuple[float, float, float] = (2.5, 4.0, 4.0)
@@ -70,7 +90,7 @@ class AssessSettings:
     """part of an epoch's draws with an even histogram of DSC (10 bins); the rest comes as masks do"""
     draws: int = 6400
     """slices an epoch"""
-    weights: dict[str, float] = field(default_factory=lambda: {"dsc": 1.0, "class": 0.3, "errors": 1.0, "surface": 0.1, "present": 0.2})
+    weights: dict[str, float] = field(default_factory=lambda: dict(LOSS_WEIGHTS))
     """of each head's loss"""
     augment: Ranges = field(
         default_factory=lambda: Ranges(rotation_deg=12.0, tilt_deg=0.0, zoom=0.12, shift_mm=10.0, hu_shift=30.0, hu_scale=0.06)
@@ -109,6 +129,14 @@ class AssessSettings:
             raise ConfigError(f"at most 1000 slices past a mask's ends are looked at, not {self.beyond}")
         if not (np.isfinite(self.hu).all() and self.hu[0] < self.hu[1]):
             raise ConfigError(f"the HU range runs from low to high, not {self.hu}")
+        if "surface_high" in self.heads and "surface" not in self.heads:
+            raise ConfigError("the head surface_high is a quantile above surface, which is no head", hint="add surface to settings.heads")
+        if not 0 <= self.channel_dropout < 1 or (self.channel_dropout and not self.probability_maps):
+            raise ConfigError(
+                f"channel_dropout is a part from 0 to below 1 of probability maps that the net sees, not {self.channel_dropout} of "
+                f"{self.probability_maps}",
+                hint="name a reference model (opinion), set own: true, or leave channel_dropout out",
+            )
         if not (0 <= self.generated <= 1 and 0 <= self.flat <= 1 and 0 < self.coverage < 1):
             raise ConfigError(f"generated, flat and coverage are parts of one, not {self.generated}, {self.flat}, {self.coverage}")
 
@@ -121,6 +149,16 @@ class AssessSettings:
     def probability_maps(self) -> int:
         """How many probability maps the net sees: the reference model's, that of the model that drew the mask, in this order."""
         return int(bool(self.opinion)) + int(self.own)
+
+    @property
+    def facts(self) -> int:
+        """How many facts of a slice the net is told."""
+        return FACTS + 3 * bool(self.channel_dropout)
+
+    @property
+    def needs_own(self) -> bool:
+        """Whether nothing is learned from and scored but masks that come with their segmenter's probability map."""
+        return self.own and not self.channel_dropout
 
     @property
     def numbers(self) -> dict[str, slice]:
@@ -171,10 +209,20 @@ def pictures(
     return image
 
 
+def facts_of(
+    settings: AssessSettings, around: tuple[float, ...], spacing_mm: tuple[float, float, float], given: tuple[bool, bool]
+) -> tuple[float, ...]:
+    """What the net is told in numbers: ``around`` (``Rows.facts``); where maps are optional also the size of a pixel (log2, 0 at 4 mm) and
+    which are ``given`` (the reference model's, the segmenter's own)."""
+    if not settings.channel_dropout:
+        return around
+    return (*around, float(np.log2(spacing_mm[1] * spacing_mm[2] / 16) / 2), *map(float, given))
+
+
 # ---- whom it asks
 
 
-def asked(model: str, backend: Backend, threads: int | None) -> Contourer:
+def load_reference(model: str, backend: Backend, threads: int | None) -> Contourer:
     """The reference model, a contour model ready to be asked; compiled once. A shipped model comes before a file of its name.
 
     Raises ModelError where there is none, and for other people's models.
@@ -207,7 +255,10 @@ def calibration_of(made: Mapping[str, object]) -> Calibration | None:
     if not isinstance(told, Mapping) or not told:
         return None
     known = {("detector" if key == "gate" else key): value for key, value in told.items()}
-    return Calibration(**{key: value for key, value in known.items() if key in Calibration.__dataclass_fields__})
+    kept = {key: value for key, value in known.items() if key in Calibration.__dataclass_fields__}
+    if isinstance(inputs := kept.get("inputs"), Mapping):
+        kept["inputs"] = {name: one for name in GIVEN if (one := calibration_of({"calibration": inputs.get(name)})) is not None}
+    return Calibration(**kept)
 
 
 def reference_sha256(made: Mapping[str, object]) -> str | None:
@@ -220,6 +271,8 @@ def calibration_words(calibration: Calibration | None) -> dict[str, object]:
     """``calibration`` as a card and ``report.json`` hold it; empty for None."""
     if calibration is None:
         return {}
-    order = ("coverage", "method", "offsets", "patients", "slices", "data", "detector")
+    order = ("coverage", "method", "offsets", "area", "outline", "patients", "slices", "data", "detector")
     told = {("gate" if name == "detector" else name): getattr(calibration, name) for name in order}
+    if calibration.inputs is not None:
+        told |= {"offsets": None, "inputs": {name: calibration_words(one) for name, one in calibration.inputs.items()}}
     return {key: value for key, value in told.items() if value is not None}

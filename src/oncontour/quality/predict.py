@@ -29,9 +29,9 @@ from oncontour.ops.body import in_words, region, region_of
 from oncontour.ops.intensity import AIR_HU
 from oncontour.progress import Progress
 from oncontour.quality.candidates import Packed, ProbabilityMap, Rows, Scan, map_on, reference_map, rows_of
-from oncontour.quality.inputs import NUMBERS, asked, calibration_of, pictures, reference_sha256
+from oncontour.quality.inputs import AREA_CM2, GIVEN, NUMBERS, calibration_of, facts_of, load_reference, pictures, reference_sha256
 from oncontour.quality.rules import findings_or_why, unchecked
-from oncontour.quality.slice_scores import Floats, Measured, not_scored, scored
+from oncontour.quality.slice_scores import Bounds, Floats, Measured, not_scored, scored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,16 +79,22 @@ class Assessor:
         return calibration_of(self.card.made) if self._calibration is None else self._calibration
 
     @property
-    def asker(self) -> Contourer | None:
+    def reference_model(self) -> Contourer | None:
         """The reference model: a contour model whose probability maps the net sees as well; None where it takes none."""
         opinion = self.task.settings.opinion
-        return asked(opinion, self.backend, self.threads) if opinion else None
+        return load_reference(opinion, self.backend, self.threads) if opinion else None
 
-    def bound(self, low: Floats, name: str) -> Floats:
-        """The lower bounds that hold, NaN where none was calibrated."""
-        offsets = {} if self.calibration is None else self.calibration.offsets
-        off = offsets.get(name, offsets.get("all"))
-        return np.full(len(low), np.nan, np.float32) if off is None else np.clip(low - np.float32(off), 0, 1)
+    def bounds(self, measured: Measured, name: str) -> Bounds:
+        """The bounds that hold for a structure's slices, NaN where none was calibrated for what the net was given."""
+        made = self.calibration or Calibration()
+        made = (made.inputs or {}).get(measured.inputs, Calibration()) if measured.inputs else made
+        off = made.offsets.get(name, made.offsets.get("all"))
+        blank = np.full(len(measured.dsc), np.nan, np.float32)
+        return Bounds(
+            blank if off is None else np.clip(measured.low - np.float32(off), 0, 1),
+            blank if made.area is None else cm2(measured.area_high + np.float32(made.area)),
+            blank if made.outline is None else _mm(measured.outline_high + np.float32(made.outline)),
+        )
 
     # ---- the whole case
 
@@ -103,8 +109,11 @@ class Assessor:
         fit = [] if refused else [name for name in names if name not in why]
         work = self.work(case) if fit else None
         reference = None if work is None or work.reference is None else self._reference(work.reference, case, fit)
-        if reference is not None and reference.drew:
-            refused = OWN.format(reference.model)
+        if work is not None and reference is not None and reference.drew:
+            if self.task.settings.channel_dropout:
+                work, reference = replace(work, reference=None), None
+            else:
+                refused = OWN.format(reference.model)
         measured: dict[str, Measured] = {}
         if work is not None and not refused:
             for n, name in enumerate(names):
@@ -122,8 +131,8 @@ class Assessor:
             reason = refused or why.get(name) or (self._why_far(measured[name]) if self.use_detector else None)
             if reason is None:
                 one = measured[name]
-                lower = self.bound(one.low, name) if bounded else np.full_like(one.low, np.nan)
-                structures[name] = scored(case, name, one, lower, found[name])
+                held = self.bounds(one, name) if bounded or not GIVEN.get(one.inputs, (True,))[0] else _unbounded(len(one.dsc))
+                structures[name] = scored(case, name, one, held, found[name])
             else:
                 structures[name] = not_scored(case, name, reason, found[name])
         wrong = [name for name in names if structures[name].scored and "errors" in self.task.settings.heads]
@@ -144,20 +153,15 @@ class Assessor:
 
     def _reference(self, probabilities: ReferenceProbabilities, case: Case, names: Sequence[str]) -> Reference:
         """The reference model; ``drew`` as ``case.segmented_by`` tells or else as the contours look."""
-        own, segmenters = probabilities.sha256, case.segmented_by
-        drew = probabilities.of_one_hand({name: case.mask(name) for name in names}) if segmenters is None else own in segmenters
-        used = reference_sha256(self.card.made) or own
-        return Reference(probabilities.model, own, drew, used if used != own else None)
+        mine = probabilities.sha256
+        drew = probabilities.drew({name: case.mask(name) for name in names}, case.segmented_by)
+        used = reference_sha256(self.card.made) or mine
+        return Reference(probabilities.model, mine, drew, used if used != mine else None)
 
     def untaught(self, name: str) -> bool:
         """Whether nothing taught the model this structure of its own, so that it does not score it."""
         detector = self.task.detector
         return bool(detector.limit.any()) and not detector.knows(self.task.settings.structures.index(name))
-
-    def without_maps(self, case: Case) -> list[str]:
-        """Structures that would be scored if their segmenter's probability map were there."""
-        names = [name for name in case.structures if name not in case.probabilities]
-        return [name for name, why in self._unfit(case, names).items() if why == NO_MAP]
 
     def _unfit(self, case: Case, names: Sequence[str]) -> Mapping[str, str]:
         """Why a structure cannot be scored, whatever the net would say."""
@@ -172,7 +176,7 @@ class Assessor:
                 out[name] = "It has no contour."
             elif _outside(case, name):
                 out[name] = "Its contours lie outside the image."
-            elif self.task.settings.own and name not in case.probabilities:
+            elif self.task.settings.needs_own and name not in case.probabilities:
                 out[name] = NO_MAP
         return out
 
@@ -193,9 +197,12 @@ class Assessor:
     # ---- one structure
 
     def work(self, case: Case) -> Work:
-        """The case made ready to be measured; where the net sees reference probabilities, they are made here."""
-        asker = self.asker
-        return Work.of(self.task, case, None if asker is None else asker.reference(case.without_structures()))
+        """The case made ready to be measured; where the net sees reference probabilities, they are made here. Where they are optional and
+        the reference model is known to have drawn, they are not."""
+        reference_model = self.reference_model
+        if reference_model is not None and self.task.settings.channel_dropout and reference_model.card.sha256 in (case.segmented_by or ()):
+            reference_model = None
+        return Work.of(self.task, case, None if reference_model is None else reference_model.reference(case.without_structures()))
 
     def measure(self, work: Work, name: str) -> Measured:
         """Structure ``name`` of the case, slice by slice. Raises InputError where the case has none of this name."""
@@ -203,6 +210,8 @@ class Assessor:
         mask = work.mask(name)
         rows = rows_of(mask, work.scan.spacing_mm[0], s.beyond)
         packed, maps = Packed.of(mask), self._maps(work, name)
+        seen_maps = [one or ProbabilityMap.none() for one, seen in zip(maps, (s.opinion, s.own), strict=True) if seen]
+        given = maps[0] is not None, maps[1] is not None
         first = np.floor(rows.centre - (np.asarray(s.window) - 1) / 2 + 0.5).astype(np.int32)
         out, whole = [], np.ones(len(rows.k), bool)
         for begin in range(0, len(rows.k), BATCH):
@@ -211,21 +220,22 @@ class Assessor:
                 slices = [int(rows.k[n]) + m * work.scan.step for m in range(-s.neighbours, s.neighbours + 1)]
                 corner = (int(first[n, 0]), int(first[n, 1]))
                 seen = packed.window(slices, corner, s.window)
-                said = [one.window(slices, corner, s.window) for one in maps]
+                said = [one.window(slices, corner, s.window) for one in seen_maps]
                 hu = work.scan.window(slices, corner, s.window).astype(np.float32)
-                images.append(pictures(hu, seen, number, rows.facts(n), s, said))
+                facts = facts_of(s, rows.facts(n), work.scan.spacing_mm, given)
+                images.append(pictures(hu, seen, number, facts, s, said))
                 area = int(mask[rows.k[n]].sum())
                 whole[n] = area == 0 or int(seen[s.neighbours].sum()) >= SEEN_FROM * area
             out.append(self.engine(np.stack(images)))
         answers = np.concatenate(out) if out else np.zeros((0, self.task.width + sum(NUMBERS[h] for h in s.numbers)), np.float32)
-        return self._read(answers, rows, first, whole, number)
+        inputs = next(what for what, these in GIVEN.items() if these == given) if s.channel_dropout else ""
+        return replace(self._read(answers, rows, first, whole, number), inputs=inputs)
 
-    def _maps(self, work: Work, name: str) -> list[ProbabilityMap]:
-        """What the net sees beside the mask: reference probabilities, the segmenter's own, as the model takes them."""
+    def _maps(self, work: Work, name: str) -> tuple[ProbabilityMap | None, ProbabilityMap | None]:
+        """Probability maps that there are and that the model takes: the reference model's, the segmenter's own."""
         s = self.task.settings
-        found = [reference_map(work.reference, name, work.grid)] if s.opinion else []
-        found += [map_on(work.case.probabilities.get(name), work.grid)] if s.own else []
-        return [one or ProbabilityMap.none() for one in found]
+        reference = reference_map(work.reference, name, work.grid) if s.opinion else None
+        return reference, map_on(work.case.probabilities.get(name), work.grid) if s.own else None
 
     def _read(self, answers: Floats, rows: Rows, first: NDArray[np.int32], whole: NDArray[np.bool_], number: int) -> Measured:
         s, detector = self.task.settings, self.task.detector
@@ -243,7 +253,7 @@ class Assessor:
             dsc=expit(guess[:, 0]),
             low=expit(guess[:, 0] - np.logaddexp(0, guess[:, 1])),
             reached=reached,
-            outline_mm=np.expm1(np.clip(numbers[:, at["surface"]][:, 0], 0, 6)) if "surface" in at else blank,
+            outline_mm=_mm(numbers[:, at["surface"]][:, 0]) if "surface" in at else blank,
             present=expit(numbers[:, at["present"]][:, 0]) if "present" in at else blank,
             wrong=expit(maps).reshape(-1, *s.window) if "errors" in s.heads else np.zeros((len(answers), 0, 0), np.float32),
             first=first,
@@ -251,7 +261,32 @@ class Assessor:
             features=features,
             far=far,
             limit=limit,
+            area_cm2=cm2(numbers[:, at["area"]][:, 0]) if "area" in at else blank,
+            area_high=_high(numbers, at, "area", blank),
+            outline_high=_high(numbers, at, "surface_high", blank),
         )
+
+
+def _high(numbers: Floats, at: Mapping[str, slice], head: str, blank: Floats) -> Floats:
+    """The quantile above the wrong area ("area") or the outline error ("surface_high"), on its log scale; ``blank`` without the head."""
+    if head not in at:
+        return blank
+    guess = numbers[:, at["surface" if head == "surface_high" else head]][:, 0]
+    return np.asarray(guess + np.logaddexp(0, numbers[:, at[head]][:, -1]), np.float32)
+
+
+def cm2(log: Floats) -> Floats:
+    """The wrong area that a number of the head ``area`` stands for."""
+    return np.asarray(AREA_CM2 * np.expm1(np.clip(log, 0, 8)), np.float32)
+
+
+def _mm(log: Floats) -> Floats:
+    return np.asarray(np.expm1(np.clip(log, 0, 6)), np.float32)
+
+
+def _unbounded(count: int) -> Bounds:
+    blank = np.full(count, np.nan, np.float32)
+    return Bounds(blank, blank, blank)
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,5 +392,5 @@ def load_assessor(model: str | Path, *, backend: Backend = "auto", threads: int 
     if not isinstance(task, AssessTask):
         raise ModelError(f"this model does {task.name!r}, not contour quality", where=str(model))
     assessor = Assessor(task, backend, threads)
-    _ = assessor.asker  # who cannot be asked is told now, not after the contouring
+    _ = assessor.reference_model  # who cannot be asked is told now, not after the contouring
     return assessor

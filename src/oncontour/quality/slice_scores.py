@@ -33,8 +33,9 @@ class Measured:
 
     ``dsc``, ``low`` (the quantile below it, not yet the bound), ``reached`` (n, 2) probability of at least medium and good, ``outline_mm``,
     ``present``: NaN without the head. ``wrong``: (n, rows, columns) probability that a pixel is wrongly in or out, from pixel ``first``.
-    ``whole``: the contour lies in the window. ``far``: the out-of-distribution detector's distance of the median slice; ``limit``: what it
-    may be.
+    ``area_cm2`` wrongly in or out; ``area_high`` and ``outline_high``: the quantiles above area and outline error, on their log scales, not
+    yet bounds; ``inputs``: a key of GIVEN, "" where no map is optional. ``whole``: the contour lies in the window. ``far``: the
+    out-of-distribution detector's distance of the median slice; ``limit``: what it may be.
     """
 
     rows: Rows
@@ -49,6 +50,10 @@ class Measured:
     features: Floats
     far: float
     limit: float
+    area_cm2: Floats
+    area_high: Floats
+    outline_high: Floats
+    inputs: str = ""
 
     @property
     def known(self) -> bool:
@@ -56,7 +61,17 @@ class Measured:
         return not self.limit or self.far <= self.limit
 
 
-def scored(case: Case, name: str, measured: Measured, lower: Floats, found: Sequence[Finding]) -> StructureScore:
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """What holds for the calibrated part of slices, one row a slice, NaN where there is no bound: the DSC is at least ``lower``, the wrong
+    area at most ``area_cm2``, the outline error at most ``outline_mm``."""
+
+    lower: Floats
+    area_cm2: Floats
+    outline_mm: Floats
+
+
+def scored(case: Case, name: str, measured: Measured, bounds: Bounds, found: Sequence[Finding]) -> StructureScore:
     """Structure ``name`` of ``case`` with a score for every slice that has a contour, every gap, and every slice past the ends where the
     structure seems to go on; ``found``: what the rules found. A contour so small that the net's pixels do not hold it, or too far out to
     be seen, is not scored there, and a finding says so."""
@@ -68,11 +83,19 @@ def scored(case: Case, name: str, measured: Measured, lower: Floats, found: Sequ
     slices, wide = dict[int, SliceScore](), list[int]()
     for n, k in enumerate(at):
         if rows.contoured[n] and measured.whole[n]:
-            slices[k] = _score(grid, k, measured, n, float(lower[n]))
+            slices[k] = _score(grid, k, measured, bounds, n)
         elif rows.contoured[n]:
             wide.append(k)
         elif k not in drawn and (inside[n] or missed[n]):
-            slices[k] = SliceScore(k, grid.slice_z_mm(k), 0.0, 0.0, CLASSES[0], present=_known(measured.present[n], 4))
+            slices[k] = SliceScore(
+                k,
+                grid.slice_z_mm(k),
+                0.0,
+                0.0,
+                CLASSES[0],
+                wrong_cm2=_known(measured.area_cm2[n], 4),
+                present=_known(measured.present[n], 4),
+            )
     small = [k for k in drawn if k not in slices and k not in wide]
     slices |= {k: SliceScore(k, grid.slice_z_mm(k)) for k in (*wide, *small)}
     ends = [k for k, past in zip(at, missed, strict=True) if past and k not in drawn]
@@ -82,7 +105,7 @@ def scored(case: Case, name: str, measured: Measured, lower: Floats, found: Sequ
         ("missed", f"The structure seems to go on past its last contour ({len(ends)} slice{'s' * (len(ends) > 1)} looked at).", ends),
     )
     findings = [*found, *(Finding(code, text, tuple(sorted(here))) for code, text, here in more if here)]
-    return StructureScore(True, None, _with_codes(slices.values(), findings), tuple(findings))
+    return StructureScore(True, None, _with_codes(slices.values(), findings), tuple(findings), measured.inputs)
 
 
 def not_scored(case: Case, name: str, why: str, found: Sequence[Finding]) -> StructureScore:
@@ -104,11 +127,20 @@ def _with_codes(slices: Iterable[SliceScore], findings: Sequence[Finding]) -> tu
     return tuple(replace(line, findings=tuple(one.code for one in findings if line.k in one.slices)) for line in ordered)
 
 
-def _score(grid: Geometry, k: int, measured: Measured, n: int, lower: float) -> SliceScore:
-    dsc = float(measured.dsc[n])
-    lower = float(np.minimum(lower, dsc))  # a careful net's bound may have been raised, but never above what is told beside it
-    outline = _known(measured.outline_mm[n], 2)
-    return SliceScore(k, grid.slice_z_mm(k), round(dsc, 4), _known(lower, 4), quality(dsc, measured.reached[n]), outline)
+def _score(grid: Geometry, k: int, measured: Measured, bounds: Bounds, n: int) -> SliceScore:
+    # A calibration may have moved a bound past the prediction; it is never told beyond what stands beside it.
+    dsc, outline, area = float(measured.dsc[n]), float(measured.outline_mm[n]), float(measured.area_cm2[n])
+    return SliceScore(
+        k,
+        grid.slice_z_mm(k),
+        round(dsc, 4),
+        _known(float(np.minimum(bounds.lower[n], dsc)), 4),
+        quality(dsc, measured.reached[n]),
+        surface_mm=_known(outline, 2),
+        surface_upper_mm=_known(float(np.maximum(bounds.outline_mm[n], outline)), 2),
+        wrong_cm2=_known(area, 4),
+        wrong_upper_cm2=_known(float(np.maximum(bounds.area_cm2[n], area)), 4),
+    )
 
 
 def _known(value: float, digits: int) -> float | None:

@@ -25,11 +25,10 @@ from oncontour.learn.task import Batch, Draw, Task, first_card, seeded
 from oncontour.nets import make_net
 from oncontour.ops.augment import Move, mirrored
 from oncontour.quality.candidates import SEGMENTER, CandidateContour, ProbabilityMap, allowed, candidate_contours
-from oncontour.quality.inputs import CUTS, NUMBERS, AssessSettings, asked, pictures
+from oncontour.quality.inputs import AREA_CM2, CUTS, NUMBERS, AssessSettings, facts_of, load_reference, pictures
 from oncontour.quality.out_of_distribution import Detector
 
 BINS = 10
-FACTS = 2
 QUANTILE = 0.1
 """Part of slices that shall lie below the predicted lower quantile."""
 
@@ -48,7 +47,13 @@ class AssessTask(Task[CandidateContour]):
             named_by_user(settings.net)
         maps, numbers = int("errors" in settings.heads), sum(NUMBERS.get(head, 0) for head in settings.heads)
         n, slices = settings.neighbours, 2 * settings.neighbours + 1
-        told: dict[str, object] = {"maps": maps, "structures": len(settings.structures), "facts": FACTS, "mask_channel": slices + n}
+        told: dict[str, object] = {
+            "maps": maps,
+            "structures": len(settings.structures),
+            "facts": settings.facts,
+            "mask_channel": slices + n,
+        }
+        told |= {"areas": True} if settings.channel_dropout and maps else {}
         told["chance_channels"] = tuple((2 + number) * slices + n for number in range(settings.probability_maps))
         self.net = make_net(settings.net, settings.channels, maps + numbers, **{**settings.net_options, **told})
         if not hasattr(self.net, "answers"):
@@ -80,20 +85,20 @@ class AssessTask(Task[CandidateContour]):
         s, grid = self.settings, self.settings.working_grid(case.geometry)
         reference = None
         if s.opinion and any(name in case.structures for name in s.structures):
-            reference = asked(s.opinion, "auto", None).reference(case.without_structures())
+            reference = load_reference(s.opinion, "auto", None).reference(case.without_structures())
         made = candidate_contours(
             case,
             grid,
             s.structures,
             step=s.step(grid),
             beyond=s.beyond,
-            variants=0 if s.own else s.variants,
+            variants=0 if s.needs_own else s.variants,
             families=allowed(s.held_out_families),
             seed=s.seed,
             reference=reference,
         )
         kept = self.usable(made)
-        if s.own and not kept and any(name in case.structures for name in s.structures):
+        if s.needs_own and not kept and any(name in case.structures for name in s.structures):
             raise TrainingError(
                 "no candidate contour comes with the probability map of the model that drew it, which is to be learned from",
                 where=case.id,
@@ -105,8 +110,8 @@ class AssessTask(Task[CandidateContour]):
         return {candidate.structure for candidate in samples}
 
     def usable(self, candidates: Sequence[CandidateContour]) -> list[CandidateContour]:
-        """Those of ``candidates`` that the net can learn from: with the segmenter's probability map, where it is to see that."""
-        return [candidate for candidate in candidates if candidate.own is not None or not self.settings.own]
+        """Those of ``candidates`` that the net can learn from: with the segmenter's probability map, where it must see that."""
+        return [candidate for candidate in candidates if candidate.own is not None or not self.settings.needs_own]
 
     def plan(self, samples: Sequence[CandidateContour], rng: np.random.Generator, *, train: bool) -> list[Draw]:
         self._check(samples)
@@ -131,23 +136,30 @@ class AssessTask(Task[CandidateContour]):
         rows = samples[sample].rows
         return Draw(sample, (float(rows.k[n]), float(rows.centre[n, 0]), float(rows.centre[n, 1])), seed)
 
-    def item(self, samples: Sequence[CandidateContour], draw: Draw) -> dict[str, Tensor]:
-        candidate, s = samples[draw.sample], self.settings
-        move = Move() if draw.seed is None else self._move(seeded(draw.seed))
+    def item(self, samples: Sequence[CandidateContour], draw: Draw, given: tuple[bool, bool] = (True, True)) -> dict[str, Tensor]:
+        """The tensors of one draw. ``given``: whether the net sees the reference model's probability map and the segmenter's own, where
+        there are any; a draw with a seed decides that by itself."""
+        candidate, s, rng = samples[draw.sample], self.settings, seeded(draw.seed or 0)
+        move = Move() if draw.seed is None else self._move(rng)
+        if draw.seed is not None and s.channel_dropout:
+            reference, own = rng.random(2) >= s.channel_dropout
+            given = bool(reference), bool(own)
+        maps = candidate.reference if given[0] else None, candidate.own if given[1] else None
         n = int(draw.centre[0]) - int(candidate.rows.k[0])
         k = int(candidate.rows.k[n])
         slices = [k + m * candidate.scan.step for m in range(-s.neighbours, s.neighbours + 1)]
         frame = Frame.of(candidate.scan.spacing_mm, len(slices), draw.centre[1:], s.window, move)
         hu, masks = cut(candidate, slices, frame, move)
         said = [
-            cut_map(known, candidate.scan.spacing_mm, slices, frame, move)
-            for known, seen in ((candidate.reference, s.opinion), (candidate.own, s.own))
+            cut_map(chance, candidate.scan.spacing_mm, slices, frame, move)
+            for chance, seen in zip(maps, (s.opinion, s.own), strict=True)
             if seen
         ]
         structure = candidate.structure
         if move.flip_left_right and self._mirror is not None:
             structure = self._mirror[structure]
-        image = pictures(hu, masks[0], structure, candidate.rows.facts(n), s, said)
+        facts = facts_of(s, candidate.rows.facts(n), candidate.scan.spacing_mm, (maps[0] is not None, maps[1] is not None))
+        image = pictures(hu, masks[0], structure, facts, s, said)
         wrong = masks[0, s.neighbours] ^ masks[1, s.neighbours]
         dsc, outline, contoured = float(candidate.dsc[n]), float(candidate.outline_mm[n]), bool(candidate.rows.contoured[n])
         if draw.seed is not None and contoured:
@@ -162,6 +174,7 @@ class AssessTask(Task[CandidateContour]):
             "outline": torch.tensor([0.0 if np.isnan(outline) else outline]),
             "measured": torch.tensor([float(not np.isnan(outline))]),
             "present": torch.tensor([float(candidate.present[n])]),
+            "area": torch.tensor([float(wrong.sum()) * candidate.scan.spacing_mm[1] * candidate.scan.spacing_mm[2] / 100]),
         }
 
     def _move(self, rng: np.random.Generator) -> Move:
@@ -195,6 +208,13 @@ class AssessTask(Task[CandidateContour]):
         if "surface" in at:
             apart = (numbers[:, at["surface"]] - torch.log1p(batch["outline"])).abs()
             out.append(("surface", _mean(apart, batch["measured"])))
+        if "surface_high" in at:
+            high = outline_high(numbers[:, at["surface"]], numbers[:, at["surface_high"]])
+            out.append(("surface_high", _mean(exceeded(torch.log1p(batch["outline"]) - high), batch["measured"])))
+        if "area" in at:
+            area, high = area_and_high(numbers[:, at["area"]])
+            wrong = torch.log1p(batch["area"] / AREA_CM2)
+            out.append(("area", (F.smooth_l1_loss(area, wrong, beta=0.5) + exceeded(wrong - high).mean())))
         if "present" in at:
             out.append(("present", F.binary_cross_entropy_with_logits(numbers[:, at["present"]], batch["present"])))
         return out
@@ -315,6 +335,22 @@ def dsc_and_low(numbers: Tensor) -> tuple[Tensor, Tensor]:
     """(n, 1) DSC in 0 to 1 and (n, 1) the quantile below it, from the head's two logits."""
     guess = numbers[:, :1]
     return torch.sigmoid(guess), torch.sigmoid(guess.detach() - F.softplus(numbers[:, 1:2]))
+
+
+def area_and_high(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, 1) log(1 + wrong area / AREA_CM2) and (n, 1) the quantile above it, from the head's two numbers."""
+    area = numbers[:, :1]
+    return area, area.detach() + F.softplus(numbers[:, 1:2])
+
+
+def outline_high(surface: Tensor, more: Tensor) -> Tensor:
+    """(n, 1) the quantile above log(1 + outline error in mm), from the numbers of ``surface`` and ``surface_high``."""
+    return surface.detach() + F.softplus(more)
+
+
+def exceeded(short: Tensor) -> Tensor:
+    """The quantile loss of an upper bound that the part QUANTILE shall exceed; ``short``: truth less bound."""
+    return torch.maximum((1 - QUANTILE) * short, -QUANTILE * short)
 
 
 def map_loss(logits: Tensor, wrong: Tensor) -> Tensor:

@@ -20,11 +20,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oncontour.core.assessment import Assessment
 from oncontour.core.case import Case
 from oncontour.files import write_text
 from oncontour.learn.card import is_number
 from oncontour.palette import COLOURS, colour_of
-from oncontour.quality.inputs import calibration_words
+from oncontour.quality.inputs import GIVEN_WORDS, calibration_words
 from oncontour.report.assess_record import assess_record, reference_words
 from oncontour.report.export import observations, scores_csv, summary, worst, write_scores
 from oncontour.report.review import found_sided, misplaced, title
@@ -221,9 +222,22 @@ def _quality_facts(case: Case) -> list[tuple[str, str]]:
         ("SHA-256 of the weights", told.sha256),
         ("Reference model", reference_words(told.reference)),
         ("The bound holds for", told.coverage),
-        ("Calibration", calibration_words(told.calibration)),
+        *_calibration_facts(told),
     )
     return [(title, _plain(value)) for title, value in facts if value]
+
+
+def _calibration_facts(told: Assessment) -> list[tuple[str, object]]:
+    """The calibration; where there is one for each set of inputs, those of the sets that were there, and for which structures."""
+    words, bounds = calibration_words(told.calibration), {} if told.calibration is None else told.calibration.inputs or {}
+    given: dict[str, list[str]] = {}
+    for name, one in told.structures.items():
+        if one.inputs:
+            given.setdefault(one.inputs, []).append(name)
+    of_sets = [
+        (f"Given {GIVEN_WORDS.get(key, key)}: {', '.join(names)}", calibration_words(bounds.get(key))) for key, names in given.items()
+    ]
+    return [("Calibration", {key: value for key, value in words.items() if key != "inputs"}), *((t, w or "no bound") for t, w in of_sets)]
 
 
 def _run_facts(record: Record) -> list[tuple[str, str]]:

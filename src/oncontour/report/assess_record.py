@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from oncontour.core.assessment import Assessment, Finding, Reference, SliceScore
+from oncontour.core.assessment import Finding, Reference, SliceScore
 from oncontour.core.case import Case
 from oncontour.quality.inputs import calibration_words
 from oncontour.report.review import strips
@@ -21,6 +22,7 @@ def assess_record(case: Case) -> dict[str, object]:
         name: {
             "scored": one.scored,
             "why": one.why,
+            **({"inputs": one.inputs} if one.inputs else {}),
             "slices": [_slice(line, wrong[name][line.k]) for line in one.slices],
             "findings": [finding_words(finding) for finding in one.findings],
         }
@@ -33,7 +35,7 @@ def assess_record(case: Case) -> dict[str, object]:
         "refused": told.refused,
         **({} if told.model is None else {"region": told.region}),
         "coverage": _short(told.coverage),
-        "calibration": _calibration(told),
+        "calibration": _rounded(calibration_words(told.calibration)),
         "structures": structures,
         "unchecked": list(told.unchecked),
     }
@@ -60,18 +62,18 @@ def _slice(told: SliceScore, wrong_cm2: float | None) -> dict[str, object]:
         "lower": _short(told.lower),
         "class": told.quality,
         "surface_mm": _short(told.surface_mm),
+        **({} if told.surface_upper_mm is None else {"surface_upper_mm": _short(told.surface_upper_mm)}),
         **({} if told.present is None else {"present": _short(told.present)}),
         "findings": list(told.findings),
         "wrong_cm2": _short(wrong_cm2, 3),
+        **({} if told.wrong_upper_cm2 is None else {"wrong_upper_cm2": _short(told.wrong_upper_cm2, 3)}),
     }
 
 
-def _calibration(told: Assessment) -> dict[str, object]:
-    words = calibration_words(told.calibration)
-    if told.calibration is not None:
-        words["offsets"] = {name: _short(value) for name, value in told.calibration.offsets.items()}
-        words |= {} if told.calibration.coverage is None else {"coverage": _short(told.calibration.coverage)}
-    return words
+def _rounded(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return _short(value) if isinstance(value, float) else value
 
 
 def _short(value: float | None, digits: int = 4) -> float | None:

@@ -86,8 +86,9 @@ function startReview(words) {
     const { cell } = found, parts = [];
     if (cell.dsc !== null) parts.push(`DSC ${number(cell.dsc)}` + (cell.lower === null ? "" : `, at least ${number(cell.lower)}${percent}`));
     else parts.push(strip.scored ? "no number for this slice" : "not scored");
-    if (cell.cm2 !== null) parts.push(`about ${cell.cm2.toFixed(1)} cm² wrong`);
-    if (cell.mm !== null) parts.push(`surface ${cell.mm} mm off`);
+    const most = (upper) => (upper === null ? "" : `, at most ${upper.toFixed(1)}`);
+    if (cell.cm2 !== null) parts.push(`about ${cell.cm2.toFixed(1)} cm² wrong${most(cell.upper_cm2)}`);
+    if (cell.mm !== null) parts.push(`surface ${cell.mm} mm off${most(cell.upper_mm)}`);
     if (cell.codes.length) parts.push(titles(cell.codes));
     return `slice ${s + 1}: ${parts.join(" · ")}`;
   }

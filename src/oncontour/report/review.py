@@ -65,11 +65,10 @@ LEAST_ERROR = 26
 
 @dataclass(frozen=True)
 class Cell(SliceScore):
-    """One slice of a strip: its scores, ``area_cm2`` of the contour, where there is none that of the nearest, and ``wrong_cm2``: how much
-    of it is probably wrong, None where nothing was predicted."""
+    """One slice of a strip: its scores, and ``area_cm2`` of the contour, where there is none that of the nearest. Where the model does not
+    predict ``wrong_cm2`` itself, it is that area times what the DSC lacks."""
 
     area_cm2: float = 0.0
-    wrong_cm2: float | None = None
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -248,11 +247,11 @@ def _areas_cm2(case: Case, name: str) -> NDArray[np.float64]:
 def _cell(told: SliceScore, areas_cm2: NDArray[np.float64]) -> Cell:
     held = np.flatnonzero(areas_cm2)
     area = float(areas_cm2[held[np.abs(held - told.k).argmin()]]) if len(held) else 0.0
-    wrong = None
-    if told.dsc is not None:
+    wrong = told.wrong_cm2
+    if wrong is None and told.dsc is not None:
         there = 1.0 if told.present is None else told.present
         wrong = area * (1 - told.dsc if areas_cm2[told.k] else there)
-    return Cell(**vars(told), area_cm2=area, wrong_cm2=wrong)
+    return Cell(**{**vars(told), "wrong_cm2": wrong}, area_cm2=area)
 
 
 def _severity(code: str) -> float:
@@ -352,7 +351,9 @@ def _strip_words(strip: Strip, number: _Numbering, colours: Mapping[str, Sequenc
                 "lower": _short(cell.lower),
                 "class": cell.quality,
                 "cm2": _short(cell.wrong_cm2),
+                "upper_cm2": _short(cell.wrong_upper_cm2),
                 "mm": None if cell.surface_mm is None else round(cell.surface_mm, 1),
+                "upper_mm": None if cell.surface_upper_mm is None else round(cell.surface_upper_mm, 1),
                 "codes": list(cell.codes),
                 "flagged": cell.flagged,
             }

@@ -36,9 +36,10 @@ from oncontour.learn.fit import fit
 from oncontour.learn.train_settings import TrainSettings
 from oncontour.metrics.overlap import overlap
 from oncontour.ops.augment import Ranges
-from oncontour.quality.calibrate import Observed, after_training, observe
+from oncontour.quality.calibrate import after_training
 from oncontour.quality.candidates import SEGMENTER, CandidateContour
 from oncontour.quality.inputs import AssessSettings
+from oncontour.quality.observe import Observed, observe
 from oncontour.quality.predict import Assessor, load_assessor
 from oncontour.quality.segmenters import contours_about, probabilities_about, sources, with_candidates
 from oncontour.quality.simulated_errors import FAMILIES, SimulatedError, Surroundings, spoil
@@ -85,12 +86,15 @@ class Arm:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
+OPTIONAL: dict[str, Any] = {"own": True, "opinion": "hn-organs", "channel_dropout": 0.4, "generated": 0.25, "variants": 8}
+OPTIONAL["heads"] = (*HEADS, "area", "surface_high")
 ARMS = (
     Arm("multi-task"),
     Arm("single-task", {"heads": ("dsc",)}),
     Arm("second opinion", {"opinion": "hn-organs"}),
     Arm("own chances", {"own": True, "generated": 0.0}),
     Arm("own chances and second opinion", {"own": True, "opinion": "hn-organs", "generated": 0.0}),
+    Arm("optional maps", OPTIONAL),
     Arm(SHORT),
     Arm("CNN", {"net": "quality_cnn"}),
     Arm("mask only", {"inputs": "mask"}),
@@ -101,7 +105,7 @@ ARMS = (
     *(Arm(f"without {head}", {"heads": tuple(h for h in HEADS if h != head)}) for head in HEADS[1:]),
 )
 
-WHOLE_TIME = tuple(arm.name for arm in ARMS[:5])
+WHOLE_TIME = tuple(arm.name for arm in ARMS[:6])
 """Rows that are trained for all epochs. The others, what is left out or changed, for ``arm_epochs``, as is "multi-task, short", with which
 they are compared."""
 
@@ -136,6 +140,8 @@ class Plan:
     seed: int = 0
     threads: int | None = None
     patients: int | None = None
+    earlier: tuple[str, ...] = ()
+    """with ``in_a_run``: files of other quality models that the shipped one is compared with"""
     in_a_run: bool = False
     """instead of all that: how right the shipped quality models are about ``held_out`` in a run"""
 
@@ -149,9 +155,8 @@ def reproduce(cohort: Path, out: Path, **settings: Any) -> str:
     plan = planned(settings)
     train, test = parts(cohort, plan.patients)
     if plan.in_a_run:
-        figures = quality_in_run.in_a_run(
-            judged_models(plan, train, out / "segmenters"), test, [s for s in plan.structures if s != plan.target], threads=plan.threads
-        )
+        organs, drawn_by = [s for s in plan.structures if s != plan.target], judged_models(plan, train, out / "segmenters")
+        figures = quality_in_run.in_a_run(drawn_by, test, organs, plan.target, plan.earlier, threads=plan.threads)
         write_text(out / "in-run.csv", as_csv(figures))
         return quality_in_run.text(figures)
     models = segmenters(plan, train, out / "segmenters")
@@ -363,7 +368,7 @@ def measured(plan: Plan, test: Cohort, trained: Mapping[str, Assessor], out: Pat
     rows: list[Row] = []
     left: dict[str, int] = {}
     # The simple predictors are told of what a model was asked that judges everything.
-    whole = next((arm for arm, assessor in trained.items() if not assessor.task.settings.own), None)
+    whole = next((arm for arm, assessor in trained.items() if not assessor.task.settings.needs_own), None)
     for n, id in enumerate(test.ids):
         sys.stderr.write(f"patient {n + 1} of {len(test)}\n")
         case = test[id]
@@ -371,7 +376,8 @@ def measured(plan: Plan, test: Cohort, trained: Mapping[str, Assessor], out: Pat
         thought = probabilities_about(case, judged)
         for arm, assessor in trained.items():
             seen = Observed()
-            observe(assessor, case, asked, seen, thought)
+            # What may do without a reference model is not given that model's opinion of its own work, as in a run.
+            observe(assessor, case, asked, seen, thought, as_predict=assessor.task.settings.channel_dropout > 0)
             rows += [Row.of(arm, s, _kind(s.source)) for s in seen.scored()]
             if arm == whole:
                 for what, count in _left_out(seen).items():

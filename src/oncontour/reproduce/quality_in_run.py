@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,14 @@ from oncontour.contour.predict import load_contourer
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.io.cohort import Cohort
-from oncontour.learn.card import shipped
 from oncontour.learn.predictor import Predictor
 from oncontour.metrics.calibration import agreement
 from oncontour.metrics.classify import auc
 from oncontour.metrics.conformal import covered
 from oncontour.metrics.stats import Interval, bootstrap, bootstrap_mean
-from oncontour.quality.calibrate import Observed, observe
+from oncontour.quality.observe import Observed, observe
 from oncontour.quality.predict import Assessor, load_assessor
-from oncontour.quality.score import BOTH_MODEL, DEFAULT_MODEL, OPINION_MODEL, OWN_MODEL
+from oncontour.quality.score import DEFAULT_MODEL
 from oncontour.reproduce.quality_tables import HELD_OUT, Column, Row, select
 
 UNTAUGHT = ("Esophagus",)
@@ -54,16 +54,22 @@ class Figure:
     patients: int
 
 
-def in_a_run(models: Sequence[str], test: Cohort, structures: Sequence[str], *, threads: int | None = None) -> list[Figure]:
-    """The figures of every judge of each of ``models`` (shipped names or model files) about ``structures`` of the patients ``test``."""
-    wanted = [name for name in structures if name not in UNTAUGHT]
+def in_a_run(
+    models: Sequence[str], test: Cohort, organs: Sequence[str], target: str, earlier: Sequence[str] = (), *, threads: int | None = None
+) -> list[Figure]:
+    """The figures of the shipped quality model, and of ``earlier`` ones (files) that it is compared with, about ``organs`` of the patients
+    ``test`` as each of ``models`` (shipped names or model files) draws them; about the ``target`` too, as "MODEL, target", where it is
+    drawn."""
+    wanted = [name for name in organs if name not in UNTAUGHT]
     figures: list[Figure] = []
     for model in models:
-        names = (DEFAULT_MODEL, OWN_MODEL) if model in shipped() else (OPINION_MODEL, BOTH_MODEL)
-        judges = {name: load_assessor(name, threads=threads) for name in names}
+        judges = {Path(name).stem: load_assessor(name, threads=threads) for name in (*earlier, DEFAULT_MODEL)}
         segmenter = load_contourer(model, threads=threads)
         rows = [row for id in test.ids for row in _rows(test[id], model, segmenter, judges)]
-        figures += figures_of(rows, model.rsplit("/", 1)[-1].removesuffix(".safetensors"), names, wanted)
+        name = Path(model).stem
+        figures += figures_of(rows, name, list(judges), wanted)
+        if any(row.structure == target for row in rows):
+            figures += figures_of(rows, f"{name}, target", list(judges), [target])
     return figures
 
 
@@ -85,7 +91,7 @@ def _sure(mask: Volume, chances: Volume) -> dict[int, float]:
 
 
 def figures_of(rows: Sequence[Row], model: str, judges: Sequence[str], structures: Sequence[str]) -> list[Figure]:
-    """What these rows come to. ``judges`` in order: the second is compared with the first, and with the mean probability."""
+    """What these rows come to. The last of ``judges`` is compared with each of the others, and with the mean probability."""
     columns = {judge: select(rows, judge, kind=HELD_OUT, structures=structures) for judge in (*judges, SURE)}
     figures: list[Figure] = []
 
@@ -101,7 +107,7 @@ def figures_of(rows: Sequence[Row], model: str, judges: Sequence[str], structure
             add(judge, "covered", covered(c.true, c.lower, c.patients))
         add(judge, "AUC", bootstrap(_area(c), c.patients, draws=DRAWS))
     last = columns[judges[-1]]
-    for against in (judges[0], SURE):
+    for against in (*judges[:-1], SURE):
         other = columns[against]
         if last.keys == other.keys and against != SURE:
             more = bootstrap_mean(np.abs(last.dsc - last.true) - np.abs(other.dsc - other.true), last.patients, draws=2000)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from oncontour.quality.calibrate import Scored
 from oncontour.quality.candidates import SEGMENTER, CandidateContour
+from oncontour.quality.observe import Scored
 from oncontour.reproduce.quality_tables import Floats, Row
 
 

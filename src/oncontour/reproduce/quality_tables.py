@@ -14,7 +14,7 @@ from oncontour.metrics.classify import auc, confusion
 from oncontour.metrics.conformal import covered, offset
 from oncontour.metrics.risk_coverage import aurc, best_aurc, review
 from oncontour.metrics.stats import Interval, bootstrap, bootstrap_mean
-from oncontour.quality.calibrate import Scored
+from oncontour.quality.observe import Scored
 
 Floats = NDArray[np.float64]
 PUBLISHED = (("multi-task", 0.0354, 0.0422), ("single-task", 0.0402, 0.0536))
