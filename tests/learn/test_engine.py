@@ -133,6 +133,7 @@ STARVED = """
     import resource, sys
     from pathlib import Path
     import numpy, torch
+    from oncontour import cli  # as in a command, which is loaded long before memory runs out
     from oncontour.learn.engine import Engine, openvino
 
     def leave(mebibytes):
@@ -140,7 +141,6 @@ STARVED = """
         resource.setrlimit(resource.RLIMIT_AS, (used + (mebibytes << 20),) * 2)
 
     def told(work):
-        from oncontour import cli
         code, sentence = 0, "done"
         try:
             work()
