@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -55,8 +56,9 @@ def calibrate(
         model: name of a shipped quality model or path of a model file
         cohort: folder (or CSV) of patients with a CT and reviewed contours
         out: model file to write; one that is there is never replaced
-        claims: folder of segmenters' contours, SOURCE/PATIENT/masks/NAME.nii.gz or RTSTRUCT; again for several. A model that needs the
-            segmenter's probability maps needs them drawn with `oncontour predict --chances`
+        claims: folder of segmenters' contours, SOURCE/PATIENT/masks/NAME.nii.gz or RTSTRUCT; again for several. The bound for contours
+            that come with their segmenter's probability maps, as in `oncontour run`, is made anew from contours that were drawn with
+            `oncontour predict --chances`
         contourer: contour model that draws what is in question; again for several
         coverage: part of slices, averaged over patients, for which the bound shall hold
         method: hierarchical holds its promise with few patients; pooled is right on average only
@@ -94,12 +96,12 @@ def calibrate(
     return "\n".join([*notes, *_calibration_words(made, observed), f"written: {out}"])
 
 
-def _check_strangers(assessor: Assessor, drawers: Mapping[str, Predictor]) -> None:
+def _check_strangers(assessor: Assessor, contouring: Mapping[str, Predictor]) -> None:
     """Raise ConfigError where a quality model would be calibrated on what its reference model draws itself."""
     if assessor.reference_model is None or assessor.task.settings.channel_dropout:
         return
     asked = assessor.reference_model.card
-    own = [name for name, drawer in drawers.items() if drawer.card.sha256 == asked.sha256]
+    own = [name for name, one in contouring.items() if one.card.sha256 == asked.sha256]
     if own:
         raise ConfigError(
             f"{asked.name} is the reference model of {assessor.card.name}, which judges what others drew",
@@ -115,8 +117,8 @@ def observe_cohort(
     contourers: Sequence[str],
     progress: Progress | None = None,
 ) -> tuple[Observed, list[str]]:
-    """What the model says of the claims about every patient of a cohort, a line for every patient left out, and what was remarked on
-    reading the others."""
+    """What the model says of the contours in question of every patient (those below ``claims``, and what ``contourers`` draw), a line for
+    every patient left out, and what was remarked on reading the others."""
     from oncontour.contour.predict import Contourer, keeping_probabilities, load_contourer
     from oncontour.errors import OncontourError
     from oncontour.quality.observe import Observed, check_scored, observe
@@ -124,9 +126,10 @@ def observe_cohort(
 
     segmenters = sources(claims)
     own, needs_own = assessor.task.settings.own, assessor.task.settings.needs_own
-    drawers = {name: keeping_probabilities(load_contourer(name), own) for name in contourers}
-    _check_strangers(assessor, drawers)
-    drawn_by = {name: (drawer.card.sha256,) for name, drawer in drawers.items()}
+    load = partial(load_contourer, backend=assessor.backend, threads=assessor.threads)
+    contouring = {name: keeping_probabilities(load(name), own) for name in contourers}
+    _check_strangers(assessor, contouring)
+    drawn_by = {name: (one.card.sha256,) for name, one in contouring.items()}
     observed, notes, remarks = Observed(), list[str](), dict[str, tuple[str, ...]]()
     for n, id in enumerate(patients.ids):
         try:
@@ -134,19 +137,19 @@ def observe_cohort(
             check_scored(assessor, case)
             said = list(case.notes)
             found: dict[str, Mapping[str, Volume]] = contours_about(case, segmenters, said)
-            chances = probabilities_about(case, segmenters, said) if own else {}
+            maps = probabilities_about(case, segmenters, said) if own else {}
             remarks[id] = tuple(said)
-            for name, drawer in drawers.items():
-                drawn = drawer.predict(case.without_structures())
-                found[name], chances[name] = drawn.masks, drawn.probabilities
-            observe(assessor, case, found, observed, chances, as_predict=True, drawn_by=drawn_by)
+            for name, one in contouring.items():
+                drawn = one.predict(case.without_structures())
+                found[name], maps[name] = drawn.masks, drawn.probabilities
+            observe(assessor, case, found, observed, maps, as_predict=True, drawn_by=drawn_by)
         except OncontourError as error:
             notes.append(f"{id} was left out: {error}")
         if progress is not None:
             progress((n + 1) / len(patients))
     notes += [f"{id}: what {source} drew was left out: it is the reference model's own work" for id, source in observed.own_work]
     if not observed.scored():
-        silent = needs_own and any(not isinstance(drawer, Contourer) for drawer in drawers.values())
+        silent = needs_own and any(not isinstance(one, Contourer) for one in contouring.values())
         hint = _way_out(needs_own and bool(claims), silent)
         raise InputError("no slice with both a contour in question and a truth", hint="; ".join(notes[:3]) or hint)
     return observed, [*notes, *grouped(remarks)]
@@ -155,7 +158,7 @@ def observe_cohort(
 def _way_out(claimed: bool, silent: bool) -> str:
     """What helps where nothing could be observed of contours that need probability maps, or of segmenters that give none."""
     if claimed:
-        return "draw the claims with oncontour predict --chances"
+        return "draw the --claims with oncontour predict --chances"
     if silent:
         return "other people's models give no probability maps: calibrate a model that needs none, as hn-quality"
     return "check names of structures"

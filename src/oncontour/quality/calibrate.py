@@ -75,8 +75,8 @@ def _offset(scores: Sequence[float] | NDArray[np.float64], patients: Sequence[st
 
 
 def after_training(task: AssessTask, train: Sequence[CandidateContour], held_back: Sequence[CandidateContour]) -> dict[str, object]:
-    """What the card keeps under ``made``: the calibration, from the patients held back, and which model was asked; the detector of ``task``
-    is set. ``finish`` of ``learn.fit.fit``."""
+    """What the card keeps under ``made``: the calibration, from the patients held back, and which the reference model was; the detector of
+    ``task`` is set. ``finish`` of ``learn.fit.fit``."""
     calibration, asks = calibrate_on_candidates(task, train, held_back), task.settings.opinion
     made: dict[str, object] = {} if calibration is None else {"calibration": calibration_words(calibration)}
     return made | ({"opinion": told_of(load_reference(asks, "auto", None).card)} if asks else {})

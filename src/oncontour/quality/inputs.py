@@ -1,4 +1,4 @@
-"""What a quality model's training and its use share: its settings, what its net sees, whom it asks, and its calibration in the card."""
+"""What training and using a quality model share: settings, what the net sees, the reference model, and the calibration in the card."""
 
 from __future__ import annotations
 
@@ -219,11 +219,11 @@ def facts_of(
     return (*around, float(np.log2(spacing_mm[1] * spacing_mm[2] / 16) / 2), *map(float, given))
 
 
-# ---- whom it asks
+# ---- its reference model
 
 
 def load_reference(model: str, backend: Backend, threads: int | None) -> Contourer:
-    """The reference model, a contour model ready to be asked; compiled once. A shipped model comes before a file of its name.
+    """The reference model, a contour model ready to be used; compiled once. A shipped model comes before a file of its name.
 
     Raises ModelError where there is none, and for other people's models.
     """
@@ -231,9 +231,9 @@ def load_reference(model: str, backend: Backend, threads: int | None) -> Contour
     return _compiled(path.resolve(), path.stat().st_mtime_ns, backend, threads)
 
 
-def told_of(asked: Card) -> dict[str, str]:
-    """What a quality model's card keeps of the model that it asked."""
-    return {"model": asked.name, "sha256": asked.sha256}
+def told_of(reference: Card) -> dict[str, str]:
+    """What a quality model's card keeps of its reference model."""
+    return {"model": reference.name, "sha256": reference.sha256}
 
 
 @lru_cache(maxsize=2)

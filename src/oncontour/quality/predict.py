@@ -392,5 +392,5 @@ def load_assessor(model: str | Path, *, backend: Backend = "auto", threads: int 
     if not isinstance(task, AssessTask):
         raise ModelError(f"this model does {task.name!r}, not contour quality", where=str(model))
     assessor = Assessor(task, backend, threads)
-    _ = assessor.reference_model  # who cannot be asked is told now, not after the contouring
+    _ = assessor.reference_model  # one that is not there is told now, not after the contouring
     return assessor

@@ -320,10 +320,10 @@ def _making(plan: Plan, some: Sequence[Arm]) -> AssessSettings:
 
 
 def _opinion(plan: Plan, some: Sequence[Arm]) -> str:
-    """The second opinion that these arms take, empty where none does. Raises ConfigError for two different ones: masks are made once."""
+    """The reference model that these arms take, empty where none does. Raises ConfigError for two different ones: masks are made once."""
     asked = {settings.opinion for settings in (arm_settings(plan, arm) for arm in some) if settings.opinion}
     if len(asked) > 1:
-        raise ConfigError(f"one second opinion for all arms, not {', '.join(sorted(asked))}", where="quality.opinion")
+        raise ConfigError(f"one reference model for all arms, not {', '.join(sorted(asked))}", where="quality.opinion")
     return asked.pop() if asked else ""
 
 
@@ -376,7 +376,7 @@ def measured(plan: Plan, test: Cohort, trained: Mapping[str, Assessor], out: Pat
         thought = probabilities_about(case, judged)
         for arm, assessor in trained.items():
             seen = Observed()
-            # What may do without a reference model is not given that model's opinion of its own work, as in a run.
+            # What may do without a reference model is not given that model's map of its own work, as in a run.
             observe(assessor, case, asked, seen, thought, as_predict=assessor.task.settings.channel_dropout > 0)
             rows += [Row.of(arm, s, _kind(s.source)) for s in seen.scored()]
             if arm == whole:

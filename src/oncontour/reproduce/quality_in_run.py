@@ -84,9 +84,9 @@ def _rows(case: Case, model: str, segmenter: Predictor, judges: Mapping[str, Ass
     yield from (Row.of(SURE, s, HELD_OUT, dsc=sure[s.structure][s.k]) for s in seen.scored())
 
 
-def _sure(mask: Volume, chances: Volume) -> dict[int, float]:
+def _sure(mask: Volume, probabilities: Volume) -> dict[int, float]:
     """Slice -> mean probability over the mask's voxels in it."""
-    likely = Volume(chances.array.astype(np.float32) / 255, chances.geometry).to(mask.geometry).array
+    likely = Volume(probabilities.array.astype(np.float32) / 255, probabilities.geometry).to(mask.geometry).array
     return {int(k): float(likely[k][mask.array[k]].mean()) for k in np.flatnonzero(mask.array.any(axis=(1, 2)))}
 
 

@@ -32,13 +32,13 @@ def simple_file(out: Path) -> Path:
 def simple_csv(bank: Mapping[str, Sequence[CandidateContour]], structures: Sequence[str]) -> str:
     """Area, place and DSC of every slice that a segmenter drew in training, as CSV."""
     lines = ["structure,area_mm2,place,true"]
-    for claim in (c for some in bank.values() for c in some if c.family == SEGMENTER):
-        rows, length = claim.rows, float(claim.rows.below_mm.max() + claim.rows.above_mm.max())
-        pixel = claim.scan.spacing_mm[1] * claim.scan.spacing_mm[2]
-        voxels = np.unpackbits(claim.contour.bits, axis=1).sum(axis=1)
+    for one in (c for some in bank.values() for c in some if c.family == SEGMENTER):
+        rows, length = one.rows, float(one.rows.below_mm.max() + one.rows.above_mm.max())
+        pixel = one.scan.spacing_mm[1] * one.scan.spacing_mm[2]
+        voxels = np.unpackbits(one.contour.bits, axis=1).sum(axis=1)
         for n in np.flatnonzero(rows.contoured):
-            area = float(voxels[int(rows.k[n]) - claim.contour.start[0]]) * pixel
-            lines.append(f"{structures[claim.structure]},{area:.1f},{rows.below_mm[n] / length if length else 0.5:.4f},{claim.dsc[n]:.4f}")
+            area = float(voxels[int(rows.k[n]) - one.contour.start[0]]) * pixel
+            lines.append(f"{structures[one.structure]},{area:.1f},{rows.below_mm[n] / length if length else 0.5:.4f},{one.dsc[n]:.4f}")
     return "\n".join(lines) + "\n"
 
 
