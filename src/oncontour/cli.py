@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("oncontour.commands.run:run", "a CT folder in; RTSTRUCT, report.html and report.json out"),
     "convert": ("oncontour.commands.convert:convert", "a patient or a cohort between DICOM and NIfTI"),
     "assess": ("oncontour.commands.assess:assess", "how right is each slice of these contours? scores, bound, findings"),
+    "adapt": ("oncontour.commands.adapt:adapt", "contours and dose of the planning CT on the CT of the day"),
     "train contour": ("oncontour.commands.train:contour", "train a contouring model on a cohort"),
     "train assess": ("oncontour.commands.train:assess", "train a contour quality model on a cohort"),
     "train adapt": ("oncontour.commands.train:adapt", "train a model that carries contours to a new CT, on repeat visits"),
@@ -63,6 +64,7 @@ LOADS_MODELS = (
     "risk",
     "synthesize",
     "demo",
+    "adapt",
 )
 """Commands that build nets from model files, and so have ``--allow_class``."""
 UNEXPECTED, NO_MEMORY, INTERRUPTED, BROKEN_PIPE, TERMINATED = 70, 71, 130, 141, 143

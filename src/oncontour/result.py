@@ -112,12 +112,13 @@ def finish(
     written: Sequence[Path],
     clock: Clock,
     figures: Mapping[str, str] | None = None,
+    section: str = "",
 ) -> None:
     """Write the page and the record into ``folder``; ``record`` gets hashes of all that was ``written``, times and memory."""
     record["files"] = {path.relative_to(folder).as_posix(): sha256(path.read_bytes()) for path in written}
     with clock("report"):
         record["timings_s"], record["peak_memory_mb"] = clock.so_far(), peak_memory_mb()
-        report.write(record, case, rows, folder / PAGE, figures)
+        report.write(record, case, rows, folder / PAGE, figures, section)
     record["timings_s"], record["peak_memory_mb"] = clock.so_far(), peak_memory_mb()
     record["files"][PAGE] = sha256((folder / PAGE).read_bytes())
     (folder / RECORD).write_text(json.dumps(_known(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

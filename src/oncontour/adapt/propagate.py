@@ -22,6 +22,10 @@ from oncontour.errors import InputError
 
 FOLDING_PERCENT = 0.1
 """A field that folds in more than this carries no structure."""
+FINE_MM = 1.5
+"""Voxels in which a planned structure is held while it is carried: of coarse ones, half covered and more, thin structures lose volume."""
+SAMPLED = 2000
+"""Of a structure about so many voxels tell where it went, evenly chosen."""
 AT_ONCE = 8
 """So many masks are held at a time beyond those that are given back."""
 
@@ -30,7 +34,7 @@ AT_ONCE = 8
 class Carried:
     """What became of one structure: ``how`` it was carried, its volume before and after, where its middle went beyond the set-up.
 
-    ``moved_mm`` (x, y, z) is from where the set-up alone would have put the middle; None where the structure is empty on either CT.
+    ``moved_mm`` (x, y, z) is how far its voxels went in the mean beyond the set-up; None where the structure is empty on either CT.
     ``beyond_percent`` of the planned structure lies where the image of the day does not reach.
     """
 
@@ -79,7 +83,7 @@ def propagate(
     for how, field in ways:
         some = [name for name in chosen if (how == "rigid") == (is_target(name) and targets == "rigid")]
         for start in range(0, len(some), AT_ONCE):
-            planned = {name: planning.mask(name) for name in some[start : start + AT_ONCE]}
+            planned = {name: _fine(planning.mask(name)) for name in some[start : start + AT_ONCE]}
             carried = field.warp_masks(planned, daily.geometry)
             masks |= carried
             told += [_told(name, how, planned[name], carried[name], matrix, field) for name in planned]
@@ -106,26 +110,22 @@ def _check(planning: Case, daily: Case, deformation: Deformation) -> None:
         )
 
 
-def _told(name: str, how: Literal["deformed", "rigid"], planned: Volume, carried: Volume, set_up: Floats, field: Deformation) -> Carried:
-    before, after = _middle(planned), _middle(carried)
-    moved = None
-    if before is not None and after is not None:
-        back = np.linalg.inv(set_up)
-        x, y, z = (float(v) for v in after - (back[:3, :3] @ before + back[:3, 3]))
-        moved = (x, y, z)
-    return Carried(name, how, planned.volume_cc, carried.volume_cc, moved, _beyond_percent(planned, field, carried.geometry))
-
-
-def _middle(mask: Volume) -> Floats | None:
+def _fine(mask: Volume) -> Volume:
+    """A mask in the box about it with its voxels divided until they are of FINE_MM at most."""
     inside = np.argwhere(mask.array)
-    return np.asarray(mask.geometry.points(inside.mean(axis=0))) if len(inside) else None
+    if not len(inside):
+        return mask
+    box = mask.geometry.crop((inside.min(axis=0) - 1).tolist(), (inside.max(axis=0) + 2).tolist())
+    return mask.to(box.resample([step / np.ceil(step / FINE_MM - 1e-6) for step in box.spacing_mm]), nearest=True)
 
 
-def _beyond_percent(planned: Volume, field: Deformation, grid: Geometry) -> float:
-    """Share in % of a mask's voxels (of some 1,000 of them) whose place in the fixed image lies beyond ``grid``; 0 for an empty one."""
+def _told(name: str, how: Literal["deformed", "rigid"], planned: Volume, carried: Volume, set_up: Floats, field: Deformation) -> Carried:
     inside = np.argwhere(planned.array)
     if not len(inside):
-        return 0.0
-    points, _ = field.solve(planned.geometry.points(inside[:: max(1, len(inside) // 1000)]))
-    at = grid.voxels(points).T[:, None]
-    return 100 * float(beyond(at, grid.shape).mean())
+        return Carried(name, how, 0.0, carried.volume_cc, None, 0.0)
+    points = planned.geometry.points(inside[:: max(1, len(inside) // SAMPLED)])
+    today, _ = field.solve(points)
+    back, grid = np.linalg.inv(set_up), carried.geometry
+    x, y, z = (float(v) for v in (today - points @ back[:3, :3].T - back[:3, 3]).mean(axis=0))
+    outside = 100 * float(beyond(grid.voxels(today).T[:, None], grid.shape).mean())
+    return Carried(name, how, planned.volume_cc, carried.volume_cc, (x, y, z) if carried.array.any() else None, outside)

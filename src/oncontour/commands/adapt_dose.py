@@ -86,9 +86,8 @@ def _notes(facts: Mapping[str, object]) -> Sequence[str]:
     return notes if isinstance(notes, tuple) else ()
 
 
-def masked(case: Case) -> Case:
-    """The case with its structures as masks alone, packed: both DVHs that are compared are of voxels."""
-    names = list(case.structures)
+def masked(case: Case, names: Sequence[str]) -> Case:
+    """The case with these structures as masks alone, packed: both DVHs that are compared are of voxels."""
     planes = np.zeros((-(-len(names) // 8), *case.geometry.shape), np.uint8)
     for n, name in enumerate(names):
         planes[n // 8] |= case.mask(name).array.astype(np.uint8) << np.uint8(n % 8)
@@ -106,22 +105,20 @@ def on_planning(planning: Case, day: DayDose, deformation: Deformation, visit: s
 # ---- several visits
 
 
-def read_earlier(folders: Sequence[Path], planning_sha256: str, visit: str, grid: Geometry) -> list[WarpedDose]:
-    """What earlier visits left in their result folders, on ``grid``. Raises InputError for a folder that holds none, for another planning
-    CT or grid, and for a visit that would count twice."""
-    found: list[WarpedDose] = []
+def read_earlier(folders: Sequence[Path], planning_sha256: str, visit: str, grid: Geometry) -> list[tuple[WarpedDose, float]]:
+    """What earlier visits left in their result folders, on ``grid``, with the share of a plan that each is. Raises InputError for a folder that holds none, for another planning CT
+    or grid, and for a visit that would count twice."""
+    found: list[tuple[WarpedDose, float]] = []
     for folder in folders:
         told = read_json(folder / RECORD)
         told = told.get("accumulation") if isinstance(told, dict) else None
         if not isinstance(told, dict) or not (folder / WARPED).is_file():
-            raise InputError(
-                "this is no result of 'oncontour adapt' with a dose", where=str(folder), hint="give the --out of an earlier visit"
-            )
+            raise InputError("this is no result of 'oncontour adapt' with a dose", where=str(folder), hint="give the --out of an earlier visit")
         if told["planning_sha256"] != planning_sha256:
             raise InputError("this visit was carried to another planning CT", where=str(folder), hint="add visits of one planning CT")
-        if told["visit"] in (visit, *(one.visit for one in found)):
+        if told["visit"] in (visit, *(one.visit for one, _ in found)):
             raise InputError("this visit would count twice", where=str(folder), hint="add each earlier visit once")
-        found.append(_earlier(folder, told, grid))
+        found.append((_earlier(folder, told, grid), float(told["share"])))
     return found
 
 
@@ -131,9 +128,7 @@ def _earlier(folder: Path, told: Mapping[str, Any], grid: Geometry) -> WarpedDos
 
     dose, known = (volume.stored_on(grid) for volume in (read_rtdose(folder / WARPED)[0], read_image(folder / KNOWN)))
     if dose is None or known is None:
-        raise InputError(
-            "the dose of this visit lies on another grid", where=str(folder), hint="adapt that visit again with this planning dose"
-        )
+        raise InputError("the dose of this visit lies on another grid", where=str(folder), hint="adapt that visit again with this planning dose")
     return WarpedDose(str(told["visit"]), dose, known.binary(), float(told["integral_before"]), float(told["integral_after"]))
 
 
@@ -159,10 +154,7 @@ def add_up(planning: Case, visits: Sequence[WarpedDose], share: float, failed: l
     planned = planning.images.get("dose")
     both = [
         None if dose is None or not whole else plan_of(some, dose, facts, failed, what)
-        for dose, what in (
-            (total.dose, "the sum"),
-            (None if planned is None else planned.map(lambda gy: gy * np.float32(share)), "the plan"),
-        )
+        for dose, what in ((total.dose, "the sum"), (None if planned is None else planned.map(lambda gy: gy * np.float32(share)), "the plan"))
     ]
     return Sum(total, share, both[0], both[1], {name: percent for name, percent in missing.items() if percent > MOST_MISSING_PERCENT})
 

@@ -37,6 +37,7 @@ __all__ = [
     "assess_record",
     "colour_of",
     "found_sided",
+    "inline",
     "misplaced",
     "observations",
     "page",
@@ -71,14 +72,16 @@ _MODEL_WORDS = (
 )
 
 
-def write(record: Record, case: Case, table: list[Row], path: Path | str, figures: Mapping[str, str] | None = None) -> Path:
+def write(
+    record: Record, case: Case, table: list[Row], path: Path | str, figures: Mapping[str, str] | None = None, section: str = ""
+) -> Path:
     """Write the page of ``case`` to ``path``, whole or not at all. ``record`` is what report.json holds; ``figures``: "dvh" and "risk", as
-    SVG."""
-    write_text(path, page(record, case, table, figures))
+    SVG; ``section``: HTML that stands below the images (of ``report.adapt``)."""
+    write_text(path, page(record, case, table, figures, section))
     return Path(path)
 
 
-def page(record: Record, case: Case, table: list[Row], figures: Mapping[str, str] | None = None) -> str:
+def page(record: Record, case: Case, table: list[Row], figures: Mapping[str, str] | None = None, section: str = "") -> str:
     """The HTML of the report; rows of ``table`` that the record does not have are shown as what came with the images."""
     from jinja2 import Environment, select_autoescape
     from markupsafe import Markup
@@ -100,8 +103,9 @@ def page(record: Record, case: Case, table: list[Row], figures: Mapping[str, str
         dose=_dose(record["dose"]) if record.get("dose") else None,
         risk=record.get("risk"),
         given=[{**row.as_dict(), "given": True} for row in table if row.name not in ours],
-        figures={name: Markup(_inline(svg)) for name, svg in (figures or {}).items()},
-        drawn=len(_segmenters(record)) > 0,
+        figures={name: Markup(inline(svg)) for name, svg in (figures or {}).items()},
+        section=Markup(section),
+        drawn=len(_segmenters(record)) > 0 or "adapt" in record,
         with_dsc=any(row.dsc is not None for row in table),
         model_facts=_model_facts,
         span=_span,
@@ -149,7 +153,7 @@ def _messages(record: Record, table: Sequence[Row], reviewed: bool) -> list[str]
     return [text for text in record["warnings"] if text not in told]
 
 
-def _inline(svg: str) -> str:
+def inline(svg: str) -> str:
     """``svg`` as an element of the page: without the addresses of those who made the format and the library."""
     import re
 
@@ -165,6 +169,9 @@ def _segmenters(record: Record) -> list[Record]:
 def _sentence(record: Record) -> str:
     missing = [row["name"] for row in record["structures"] if not row["slices"]]
     models, modality, count = len(_segmenters(record)), record["input"]["modality"], len(record["structures"])
+    if "adapt" in record:
+        lost = f" Nothing is left of {', '.join(missing)}." if missing else ""
+        return f"{count} structure{'s' * (count > 1)} of the planning CT, carried to the CT of the day.{lost}"
     if not models:
         return f"{count - len(missing)} of {count} structures have contours on this {modality}; drawn elsewhere."
     by = "one model" if models == 1 else f"{models} models"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oncontour.core.structure_kinds import is_target
 from oncontour.dose.dvh import DVH
@@ -56,11 +57,17 @@ def ink(position: int) -> Colour:
 
 
 def draw(
-    dvhs: Mapping[str, DVH], *, prescriptions_gy: Mapping[str, float] | None = None, title: str = "", absolute: bool = False
+    dvhs: Mapping[str, DVH],
+    *,
+    prescriptions_gy: Mapping[str, float] | None = None,
+    title: str = "",
+    absolute: bool = False,
+    before: Mapping[str, DVH] | None = None,
 ) -> Figure:
     """A matplotlib figure of all ``dvhs`` that have a dose; ``absolute`` in cc instead of %.
 
-    ``prescriptions_gy`` by target are thin vertical lines. The legend gives volume and mean dose. Without any dose it says so.
+    ``prescriptions_gy`` by target are thin vertical lines. The legend gives volume and mean dose. ``before``: DVHs by the same names to
+    compare with, as thin pale lines. Without any dose it says so.
     """
     from matplotlib.figure import Figure
 
@@ -71,6 +78,8 @@ def draw(
         for position, (name, one) in enumerate(dvhs.items()):
             if name in shown:
                 _curve(axis, name, one, position, absolute)
+                if before and name in before and before[name].dosed_cc:
+                    _pale(axis, before[name], position, absolute)
         for gy in sorted(set((prescriptions_gy or {}).values())):
             axis.axvline(gy, color="#777777", linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
             axis.annotate(f"{gy:g} Gy", (gy, 1), (2, 2), ("data", "axes fraction"), "offset points", color="#555555", fontsize=7)
@@ -78,10 +87,17 @@ def draw(
         return figure
 
 
-def svg(dvhs: Mapping[str, DVH], *, prescriptions_gy: Mapping[str, float] | None = None, title: str = "", absolute: bool = False) -> str:
+def svg(
+    dvhs: Mapping[str, DVH],
+    *,
+    prescriptions_gy: Mapping[str, float] | None = None,
+    title: str = "",
+    absolute: bool = False,
+    before: Mapping[str, DVH] | None = None,
+) -> str:
     """The figure as one ``<svg>`` element for an HTML page: no network, no fonts, no scripts."""
     out = StringIO()
-    _print(draw(dvhs, prescriptions_gy=prescriptions_gy, title=title, absolute=absolute), out, "svg")
+    _print(draw(dvhs, prescriptions_gy=prescriptions_gy, title=title, absolute=absolute, before=before), out, "svg")
     text = out.getvalue()
     return text[text.index("<svg") :]
 
@@ -101,20 +117,31 @@ def _print(figure: Figure, out: Path | StringIO, kind: str) -> None:
 
 
 def _curve(axis: Axes, name: str, one: DVH, position: int, absolute: bool) -> None:
-    edges = np.linspace(one.min_gy, one.max_gy, POINTS)
-    above = np.interp(edges, one.edges_gy, one.above_cc)
-    whole = 1.0 if absolute else one.dosed_cc / 100
-    colour = "#{:02x}{:02x}{:02x}".format(*ink(position))
     target = is_target(name)
     axis.plot(
-        np.concatenate([[0.0], edges, edges[-1:]]),
-        np.concatenate([[one.dosed_cc], above, [0.0]]) / whole,
-        color=colour,
+        *_points(one, absolute),
+        color=_hex(position),
         linewidth=2.4 if target else 1.7,
         linestyle="-" if target else DASHES[position % len(DASHES)],
         label=f"{_as_is(name)}  {_cc(one.volume_cc)} cc, mean {one.mean_gy:.1f} Gy" + (" *" if one.note else ""),
         zorder=3 if target else 2,
     )
+
+
+def _pale(axis: Axes, one: DVH, position: int, absolute: bool) -> None:
+    axis.plot(*_points(one, absolute), color=_hex(position), linewidth=0.8, alpha=0.7, zorder=1)
+
+
+def _points(one: DVH, absolute: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gy and % (cc where ``absolute``) of a curve."""
+    edges = np.linspace(one.min_gy, one.max_gy, POINTS)
+    above = np.interp(edges, one.edges_gy, one.above_cc)
+    whole = 1.0 if absolute else one.dosed_cc / 100
+    return np.concatenate([[0.0], edges, edges[-1:]]), np.concatenate([[one.dosed_cc], above, [0.0]]) / whole
+
+
+def _hex(position: int) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*ink(position))
 
 
 def _as_is(text: str) -> str:
