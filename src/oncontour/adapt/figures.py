@@ -15,8 +15,8 @@ from oncontour.core.geometry import Floats
 
 @dataclass(frozen=True)
 class Pose:
-    """How a patient lies on the day beside planning: ``shift_mm`` (x, y, z; LPS) of one point, and rotations in ``degrees`` about x, y and z
-    through it (the first about x, then y, then z, all fixed axes)."""
+    """How a patient lies on the day beside planning: ``shift_mm`` (x, y, z; LPS) of one point, and rotations in ``degrees`` about the
+    fixed axes x, then y, then z through it."""
 
     shift_mm: tuple[float, float, float]
     degrees: tuple[float, float, float]

@@ -14,7 +14,7 @@ import numpy as np
 
 from oncontour.adapt.deformation import Deformation, coarsely
 from oncontour.core.case import Case
-from oncontour.core.geometry import Floats, Geometry
+from oncontour.core.geometry import Floats
 from oncontour.core.resample import beyond
 from oncontour.core.structure_kinds import is_target
 from oncontour.core.volume import Volume

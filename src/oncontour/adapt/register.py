@@ -111,7 +111,6 @@ def _judged(fixed: Visit, moving: Visit, settings: Settings, search: Search, coe
     return _told(found, begin)
 
 
-@torch.no_grad()
 def judge(fixed: Visit, moving: Visit, deformation: Deformation, start: Floats, settings: Settings | None = None) -> Registration:
     """A deformation that another program found, with the figures of ``register``; ``start`` is the 4x4 rigid map it stands beside.
 
@@ -124,19 +123,11 @@ def judge(fixed: Visit, moving: Visit, deformation: Deformation, start: Floats, 
     level = level_of(fixed, moving, box, settings.rounds[-1].voxel_mm, settings)
     units = level.units(deformation.to_moving(level.points))
     determinants = deformation.jacobian().array[counting(fixed, deformation.geometry, settings) > 0]
+    with torch.no_grad():
+        correlations = [float(level.correlation(at)) for at in (level.under(np.eye(4)), level.under(start), units)]
+        edges, overlap = level.edges(units), 100 * level.overlap(units)
     found = Registration(
-        deformation=deformation,
-        start=start,
-        correlation_before=float(level.correlation(level.under(np.eye(4)))),
-        correlation_start=float(level.correlation(level.under(start))),
-        correlation_after=float(level.correlation(units)),
-        edges=level.edges(units),
-        overlap_percent=100 * level.overlap(units),
-        jacobian=_four(determinants),
-        folding_percent=100 * float((determinants <= 0).mean()),
-        converged=True,
-        inconsistency_mm=None,
-        problems=(),
+        deformation, start, *correlations, edges, overlap, _four(determinants), 100 * float((determinants <= 0).mean()), True, None, ()
     )
     return _told(found, find_start(fixed, moving, box, settings, start))
 

@@ -16,7 +16,9 @@ import numpy as np
 
 from oncontour.adapt.accumulate import AccumulatedDose, WarpedDose, accumulate, by_set_up, warp_dose
 from oncontour.adapt.deformation import Deformation
-from oncontour.adapt.levels import in_voxels
+from oncontour.adapt.propagate import Propagated
+from oncontour.commands.adapt_find import Found
+from oncontour.commands.adapt_inputs import Given
 from oncontour.commands.dvh import Plan, evaluate
 from oncontour.core.case import BitMasks, Case
 from oncontour.core.geometry import Floats, Geometry
@@ -25,12 +27,13 @@ from oncontour.core.volume import Volume
 from oncontour.documents import read_json
 from oncontour.errors import ConfigError, InputError
 from oncontour.libraries import failure
+from oncontour.result import RECORD, pseudonym, sha256
 
 NOT_RECALCULATED = (
     "The dose of the day is the planned dose carried rigidly by the set-up, not recalculated: it tells what moving did to the organs, "
     "not what the changed body did to the dose."
 )
-WARPED, KNOWN, RECORD = "dose_on_planning.dcm", "dose_known.nii.gz", "report.json"
+WARPED, KNOWN = "dose_on_planning.dcm", "dose_known.nii.gz"
 MOST_MISSING_PERCENT = 0.5
 """A structure of which more than this has no dose in a visit gets no accumulated figures."""
 VOXEL_MM = 2.75
@@ -51,23 +54,32 @@ class DayDose:
         return NOT_RECALCULATED if self.by == "carried" else "The dose of the day is the RTDOSE that came with the daily CT."
 
 
-def of_the_day(planning: Case, daily: Case, set_up: Floats, fractions: float | None, planned_fractions: float | None) -> DayDose | None:
-    """The dose of the day, None where neither visit has one. Raises ConfigError where ``fractions`` were given of nobody knows how many."""
-    came, by = (daily, "given") if "dose" in daily.images else (planning, "carried")
+def share_of(planning: Case, daily: Case, fractions: float | None, planned_fractions: float | None) -> float | None:
+    """The part of a plan that ``fractions`` are, 1 where they are not told; None where neither visit has a dose. Raises ConfigError for
+    fractions of nobody knows how many, or of no dose."""
+    came = daily if "dose" in daily.images else planning
     if "dose" not in came.images:
+        if fractions is not None:
+            raise ConfigError("fractions are told, and there is no dose in either visit", hint="put the RTDOSE beside the planning CT")
         return None
-    share = 1.0
-    if fractions is not None:
-        told = came.facts.get("fractions")
-        whole = planned_fractions or (float(told) if isinstance(told, int | float) else None)
-        if not whole or not 0 < fractions <= whole:
-            raise ConfigError(
-                f"{fractions:g} of {'an unknown number of' if not whole else f'{whole:g}'} fractions cannot be told as a part",
-                hint="give the number of the plan's fractions with --planned_fractions, and no more of them with --fractions",
-            )
-        share = fractions / whole
-    dose = came.images["dose"] if by == "given" else by_set_up(came.images["dose"], set_up)
-    return DayDose(dose, "given" if by == "given" else "carried", share, {**planning.facts, **came.facts})
+    if fractions is None:
+        return 1.0
+    told = came.facts.get("fractions")
+    whole = planned_fractions or (float(told) if isinstance(told, int | float) else None)
+    if not whole or not 0 < fractions <= whole:
+        raise ConfigError(
+            f"{fractions:g} of {f'{whole:g}' if whole else 'an unknown number of'} fractions cannot be told as a part",
+            hint="give the number of the plan's fractions with --planned_fractions, and no more of them with --fractions",
+        )
+    return fractions / whole
+
+
+def of_the_day(planning: Case, daily: Case, set_up: Floats, share: float) -> DayDose:
+    """The dose of the day: that which came with it, else the planned one where the set-up puts it."""
+    facts = {**planning.facts, **daily.facts}
+    if "dose" in daily.images:
+        return DayDose(daily.images["dose"], "given", share, facts)
+    return DayDose(by_set_up(planning.images["dose"], set_up), "carried", share, {**facts, **planning.facts})
 
 
 def plan_of(case: Case, dose: Volume, facts: Mapping[str, object], failed: list[str], what: str) -> Plan | None:
@@ -96,24 +108,38 @@ def masked(case: Case, names: Sequence[str]) -> Case:
 
 def on_planning(planning: Case, day: DayDose, deformation: Deformation, visit: str) -> WarpedDose:
     """The share of the day's dose that was given, on the planned dose's grid (without one, in voxels of 2.75 mm of the planning CT)."""
-    grid = planning.images["dose"].geometry if "dose" in planning.images else in_voxels(planning.ct.geometry, VOXEL_MM)
+    from oncontour.adapt.levels import in_voxels
+
+    grid = grid_of(planning)
     back = deformation.inverse(in_voxels(grid, VOXEL_MM)).deformation
     given = day.dose.map(lambda gy: gy * np.float32(day.share))
     return replace(warp_dose(given, back, grid), visit=visit)
 
 
+def grid_of(planning: Case) -> Geometry:
+    """The grid that doses are summed on."""
+    from oncontour.adapt.levels import in_voxels
+
+    return planning.images["dose"].geometry if "dose" in planning.images else in_voxels(planning.ct.geometry, VOXEL_MM)
+
+
 # ---- several visits
 
 
-def read_earlier(folders: Sequence[Path], planning_sha256: str, visit: str, grid: Geometry) -> list[tuple[WarpedDose, float]]:
-    """What earlier visits left in their result folders, on ``grid``, with the share of a plan that each is. Raises InputError for a folder that holds none, for another planning CT
-    or grid, and for a visit that would count twice."""
+def read_earlier(folders: Sequence[Path], given: Given) -> list[tuple[WarpedDose, float]]:
+    """What earlier visits left in their result folders, with the share of a plan that each is.
+
+    Raises InputError for a folder that holds none, for another planning CT or grid, and for a visit that would count twice.
+    """
     found: list[tuple[WarpedDose, float]] = []
+    visit, planning_sha256, grid = pseudonym(given.daily), sha256_of(given), grid_of(given.planning)
     for folder in folders:
-        told = read_json(folder / RECORD)
+        told = read_json(folder / RECORD) if (folder / RECORD).is_file() else None
         told = told.get("accumulation") if isinstance(told, dict) else None
         if not isinstance(told, dict) or not (folder / WARPED).is_file():
-            raise InputError("this is no result of 'oncontour adapt' with a dose", where=str(folder), hint="give the --out of an earlier visit")
+            raise InputError(
+                "this is no result of 'oncontour adapt' with a dose", where=str(folder), hint="give the --out of an earlier visit"
+            )
         if told["planning_sha256"] != planning_sha256:
             raise InputError("this visit was carried to another planning CT", where=str(folder), hint="add visits of one planning CT")
         if told["visit"] in (visit, *(one.visit for one, _ in found)):
@@ -128,7 +154,9 @@ def _earlier(folder: Path, told: Mapping[str, Any], grid: Geometry) -> WarpedDos
 
     dose, known = (volume.stored_on(grid) for volume in (read_rtdose(folder / WARPED)[0], read_image(folder / KNOWN)))
     if dose is None or known is None:
-        raise InputError("the dose of this visit lies on another grid", where=str(folder), hint="adapt that visit again with this planning dose")
+        raise InputError(
+            "the dose of this visit lies on another grid", where=str(folder), hint="adapt that visit again with this planning dose"
+        )
     return WarpedDose(str(told["visit"]), dose, known.binary(), float(told["integral_before"]), float(told["integral_after"]))
 
 
@@ -154,7 +182,10 @@ def add_up(planning: Case, visits: Sequence[WarpedDose], share: float, failed: l
     planned = planning.images.get("dose")
     both = [
         None if dose is None or not whole else plan_of(some, dose, facts, failed, what)
-        for dose, what in ((total.dose, "the sum"), (None if planned is None else planned.map(lambda gy: gy * np.float32(share)), "the plan"))
+        for dose, what in (
+            (total.dose, "the sum"),
+            (None if planned is None else planned.map(lambda gy: gy * np.float32(share)), "the plan"),
+        )
     ]
     return Sum(total, share, both[0], both[1], {name: percent for name, percent in missing.items() if percent > MOST_MISSING_PERCENT})
 
@@ -167,3 +198,39 @@ def _missing_percent(structure: Volume, known: Volume) -> float:
     at = np.rint(known.geometry.voxels(points)).astype(int)
     inside = ((at >= 0) & (at < known.geometry.shape)).all(axis=1)
     return 100 * (1 - float(known.array[tuple(at[inside].T)].sum()) / len(points))
+
+
+# ---- all of it
+
+
+@dataclass(frozen=True, eq=False)
+class Doses:
+    """The dose of the day with its DVHs beside the planned ones, that dose on the planning CT, and the sum over visits; None where a dose
+    is not there."""
+
+    day: DayDose | None = None
+    planned: Plan | None = None
+    today: Plan | None = None
+    warped: WarpedDose | None = None
+    total: Sum | None = None
+
+
+def doses_of(
+    given: Given, carried: Propagated, found: Found, share: float | None, earlier: Sequence[tuple[WarpedDose, float]], failed: list[str]
+) -> Doses:
+    """Every dose, ``share`` (of ``share_of``) of a plan on this day; no DVH is a reason to stop: ``failed`` gets why."""
+    if share is None:
+        return Doses()
+    day = of_the_day(given.planning, given.daily, found.set_up, share)
+    before = masked(given.planning, [one.name for one in carried.structures])
+    planned = before.images.get("dose")
+    today = plan_of(carried.case, day.dose, day.facts, failed, "the day")
+    was = None if planned is None else plan_of(before, planned, given.planning.facts, failed, "the plan")
+    warped = on_planning(given.planning, day, found.registration.deformation, pseudonym(given.daily))
+    visits, parts = [*(one for one, _ in earlier), warped], share + sum(part for _, part in earlier)
+    return Doses(day, was, today, warped, add_up(before, visits, parts, failed) if earlier else None)
+
+
+def sha256_of(given: Given) -> str:
+    """What tells one planning CT from another and names nobody."""
+    return sha256(given.planning_source.series_uid.encode())

@@ -1,5 +1,4 @@
-"""What ``oncontour adapt`` is given: two CTs of one patient, registrations of other programs, landmarks; refused here where they do not
-fit.
+"""What ``oncontour adapt`` is given: two CTs of one patient, registrations of other programs, landmarks; what does not fit is refused.
 
 read_pair(...)        the planning and the daily case, and why one may doubt that they belong together
 read_registrations()  the set-up and the field that REG files hold
@@ -16,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from oncontour.adapt.deformation import Deformation
-from oncontour.adapt.levels import in_voxels
 from oncontour.adapt.simulate import DAILY, PLANNING
 from oncontour.core.case import Case
 from oncontour.core.geometry import Floats
@@ -48,8 +46,9 @@ class Given:
 
 
 def read_pair(planning: Path, daily: Path, doses: Sequence[str] = (), daily_doses: Sequence[str] = ()) -> Given:
-    """Both visits, read from DICOM. Raises InputError where one has no CT or is no DICOM, where planning has no contours, both are one CT,
-    or of two patients by their PatientIDs."""
+    """Both visits, read from DICOM.
+
+    Raises InputError where one has no CT or is no DICOM, where planning has no contours, both are one CT, or of two PatientIDs."""
     before, source = _read(planning, PLANNING, doses)
     day, its_source = _read(daily, DAILY, daily_doses)
     if not before.structures:
@@ -114,13 +113,14 @@ def read_registrations(paths: Sequence[Path], given: Given) -> Registrations:
     Raises FormatError for a file that is neither, InputError for two of a kind and for one between other frames of reference, GeometryError
     for a set-up that stretches and for a field that is not defined on all of the daily CT.
     """
+    from oncontour.adapt.levels import in_voxels
     from oncontour.io.dicom.header import read_header
     from oncontour.io.dicom.registration import DEFORMABLE, read_deformable, read_spatial
 
     found = Registrations()
     day, planning = given.daily_source.frame_of_reference_uid, given.planning_source.frame_of_reference_uid
     for path in paths:
-        file = read_header(path, ("SOPClassUID",))
+        file = read_header(path, ("SOPClassUID", "SOPInstanceUID"))
         deformable = file is not None and file.sop_class_uid == DEFORMABLE
         if (found.field if deformable else found.set_up) is not None:
             raise InputError("two registrations of one kind", where=str(path), hint="give one rigid and one deformable REG at most")

@@ -1,7 +1,7 @@
 """What the page of ``oncontour adapt`` shows beside the contours: both CTs, the field, and the figures of the registration.
 
-    images = Images(...)                      what the pictures are made of
-    section(told, pictures(images))           the HTML that stands in the page; ``told`` is report.json's "adapt"
+images = Images(...)                      what the pictures are made of
+section(told, pictures(images))           the HTML that stands in the page; ``told`` is report.json's "adapt"
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Plane:
 
 
 def pictures(images: Images) -> dict[str, str]:
-    """"images": both CTs, checkerboard and differences; "field": arrows and Jacobian map; as SVG."""
+    """ "images": both CTs, checkerboard and differences; "field": arrows and Jacobian map; as SVG."""
     planes = [_plane(images, *one) for one in _PLANES]
     return {"images": _svg(_compared(planes, images.colours)), "field": _svg(_fielded(planes))}
 
@@ -90,7 +90,7 @@ def section(told: Mapping[str, Any], figures: Mapping[str, str], inline: Callabl
 
 
 def _signed(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    return "–" if value is None else f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def _side(mm: Sequence[float] | None) -> str:
@@ -209,9 +209,7 @@ def _quiver(axis: Axes, plane: _Plane, most: float) -> Quiver:
     )
 
 
-def _figure(
-    extents: Sequence[tuple[float, float, float, float]], columns: int, width: float = 3.0
-) -> tuple[Figure, NDArray[np.object_]]:
+def _figure(extents: Sequence[tuple[float, float, float, float]], columns: int, width: float = 3.0) -> tuple[Figure, NDArray[np.object_]]:
     """A figure of a row a plane, each as wide as ``width`` inches and as tall as its extent has it, to one scale at most."""
     from matplotlib.figure import Figure
 
@@ -231,7 +229,11 @@ def _squares(shape: Sequence[int]) -> NDArray[np.bool_]:
 
 
 def _outline(
-    axis: Axes, masks: Mapping[str, NDArray[np.floating]], extent: tuple[float, float, float, float], colours: Mapping[str, Colour], style: str
+    axis: Axes,
+    masks: Mapping[str, NDArray[np.floating]],
+    extent: tuple[float, float, float, float],
+    colours: Mapping[str, Colour],
+    style: str,
 ) -> None:
     for name, mask in masks.items():
         if mask.min() < 0.5 <= mask.max():

@@ -205,18 +205,18 @@ def _vectors(item: Header, kind: str) -> Volume:
 
 
 def write_deformable(
-    displacement: Volume, path: Path | str, *, registered: DicomSource, source: DicomSource, description: str = "", uid: str = ""
+    displacement: Volume, path: Path | str, *, registered: DicomSource, source: DicomSource, description: str = ""
 ) -> Path:
     """Write u (3, k, j, i) in mm as a Deformable Spatial Registration, and give the path back.
 
     A point x of the images ``registered`` (the fixed ones, whose frame the object has) lies at x + u(x) in the images ``source`` (the
     moving ones). A voxel with what is no number is written as undefined, a whole triple of NaN. Patient and study are those of
-    ``registered``; ``uid`` is the object's SOPInstanceUID, a new one by default. Raises GeometryError for an array that is no displacement.
+    ``registered``. Raises GeometryError for an array that is no displacement.
     """
     if displacement.array.ndim != 4 or displacement.array.shape[0] != 3:
         raise GeometryError(f"a displacement is (3, k, j, i), not {displacement.array.shape}")
     path = Path(path)
-    dataset = _object(registered, uid)
+    dataset = _object(registered)
     dataset.ContentDescription = description[:64]
     dataset.DeformableRegistrationSequence = [_item(displacement, source)]
     _refer(dataset, registered, source)
@@ -225,9 +225,9 @@ def write_deformable(
     return path
 
 
-def _object(registered: DicomSource, uid: str) -> Dataset:
+def _object(registered: DicomSource) -> Dataset:
     """Everything but the deformation."""
-    d = new_object(DEFORMABLE, registered, uid)
+    d = new_object(DEFORMABLE, registered)
     new_series(d, "REG", "Content")
     d.SoftwareVersions, d.DeviceSerialNumber, d.Laterality = "oncontour", "none", ""
     d.SeriesDescription, d.ContentLabel, d.ContentCreatorName = "Deformable registration", "DEFORMATION", ""

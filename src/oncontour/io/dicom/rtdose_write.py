@@ -19,6 +19,7 @@ from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, DoseError
 from oncontour.files import writing
 from oncontour.io.dicom.attributes import item_of, new_object, new_series, save
+from oncontour.io.dicom.header import read_header
 from oncontour.io.dicom.rtdose_read import PARTS, RT_DOSE, WHOLE, DoseKind
 from oncontour.io.dicom.source import DicomSource
 
@@ -31,10 +32,10 @@ _DECIMAL_STEPS_GY = (0.01, 0.005, 0.001)
 
 @dataclass(frozen=True)
 class Moved:
-    """How a dose was carried to these images: rigidly or deformed, ``by`` which registration object (SOP class, SOPInstanceUID)."""
+    """How a dose was carried to these images: rigidly or deformed, ``by`` the registration object in which file, None where none is."""
 
     how: Literal["RIGID", "NON_RIGID"]
-    by: tuple[str, str] | None = None
+    by: Path | None = None
 
 
 def without_word(kind: DoseKind) -> str:
@@ -82,8 +83,10 @@ def write_rtdose(
     dataset = _dataset(dose, source, plan_uid, comment, bits, kind)
     if moved is not None:
         dataset.SpatialTransformOfDose = moved.how
-        named = {} if moved.by is None else {"ReferencedSOPClassUID": moved.by[0], "ReferencedSOPInstanceUID": moved.by[1]}
-        dataset.ReferencedSpatialRegistrationSequence = [item_of(**named)] if named else []
+        file = None if moved.by is None else read_header(moved.by, ("SOPClassUID", "SOPInstanceUID"))
+        dataset.ReferencedSpatialRegistrationSequence = [
+            item_of(ReferencedSOPClassUID=one.sop_class_uid, ReferencedSOPInstanceUID=one.plain("SOPInstanceUID")) for one in [file] if one
+        ]
     with writing(path) as temporary:
         save(dataset, temporary)
     return path
