@@ -124,10 +124,21 @@ def judge(fixed: Visit, moving: Visit, deformation: Deformation, start: Floats, 
     units = level.units(deformation.to_moving(level.points))
     determinants = deformation.jacobian().array[counting(fixed, deformation.geometry, settings) > 0]
     with torch.no_grad():
-        correlations = [float(level.correlation(at)) for at in (level.under(np.eye(4)), level.under(start), units)]
+        as_lie, rigid, warped = (float(level.correlation(at)) for at in (level.under(np.eye(4)), level.under(start), units))
         edges, overlap = level.edges(units), 100 * level.overlap(units)
     found = Registration(
-        deformation, start, *correlations, edges, overlap, _four(determinants), 100 * float((determinants <= 0).mean()), True, None, ()
+        deformation,
+        start,
+        as_lie,
+        rigid,
+        warped,
+        edges,
+        overlap,
+        _four(determinants),
+        100 * float((determinants <= 0).mean()),
+        True,
+        None,
+        (),
     )
     return _told(found, find_start(fixed, moving, box, settings, start))
 

@@ -139,7 +139,7 @@ def notes_of(given: Given, planning: Path, daily: Path) -> list[str]:
 
 def table(told: Mapping[str, Any]) -> str:
     """Each structure with what changed, and its mean dose planned and today where there is one."""
-    doses = told.get("doses")
+    doses: Mapping[str, Any] = told.get("doses") or {}
     head = ["structure", "carried", "planned cc", "today cc", "moved mm", *(["planned Gy", "today Gy"] if doses else [])]
     lines = []
     for name, one in told["structures"].items():

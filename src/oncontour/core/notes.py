@@ -65,7 +65,7 @@ KEPT: dict[NoteCode, str] = {
 
 NOT_OF_IMAGES = (NoteCode.STRUCTURES_LEFT_OUT, NoteCode.DOSE_LEFT_OUT, *DOSE_DOUBTS)
 """What does not matter where the images alone are asked for."""
-CHOOSE_DOSE = "choose one with --dose (oncontour convert, dvh, risk, run)"
+CHOOSE_DOSE = "choose one with --dose (oncontour adapt, convert, dvh, risk, run)"
 """The way out where it is not told which dose is meant."""
 
 _SAFE_WORDS = frozenset(

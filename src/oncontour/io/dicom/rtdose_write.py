@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
-from pydicom.valuerep import format_number_as_ds as ds
+from pydicom.valuerep import format_number_as_ds
 
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, DoseError
@@ -149,6 +149,12 @@ def _steps(dose_gy: NDArray[np.float64], bits: int | None) -> tuple[int, float]:
             return 16, step
     bits = bits or 32
     return bits, max(largest / _LARGEST[bits], 1e-30)
+
+
+def ds(value: float) -> str:
+    """``value`` in at most 16 letters, which pydicom's own form of a number may pass by one."""
+    text = format_number_as_ds(float(value))
+    return text if len(text) <= 16 else format_number_as_ds(round(float(value), 9))
 
 
 def _grid_module(d: Dataset, dose: Volume, bits: int | None) -> None:
