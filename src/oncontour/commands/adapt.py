@@ -6,10 +6,10 @@ read and refuse (adapt_inputs) -> register, or a model's field -> carry the stru
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from oncontour import report
 from oncontour.commands.adapt_dose import doses_of, read_earlier, share_of
@@ -31,7 +31,7 @@ class Result:
     """What became of the day: the case with the carried structures, what ``report.json`` holds, and where it all lies."""
 
     case: Case
-    record: Mapping[str, Any]
+    record: report.Record
     out: Path
 
     def __str__(self) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from oncontour import report
 from oncontour.adapt.accumulate import AccumulatedDose, WarpedDose, accumulate, by_set_up, warp_dose
 from oncontour.adapt.deformation import Deformation
 from oncontour.adapt.propagate import Propagated
@@ -148,7 +149,7 @@ def read_earlier(folders: Sequence[Path], given: Given) -> list[tuple[WarpedDose
     return found
 
 
-def _earlier(folder: Path, told: Mapping[str, Any], grid: Geometry) -> WarpedDose:
+def _earlier(folder: Path, told: report.Record, grid: Geometry) -> WarpedDose:
     from oncontour.io.dicom.rtdose import read_rtdose
     from oncontour.io.image.nifti import read_image
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +93,7 @@ def _write_dicom(
 
 
 def _pictures(
-    given: Given, found: Found, carried: Propagated, doses: Doses, rows: Sequence[report.Row], told: Mapping[str, Any]
+    given: Given, found: Found, carried: Propagated, doses: Doses, rows: Sequence[report.Row], told: report.Record
 ) -> tuple[str, dict[str, str]]:
     """(the section of the page, its other figures)."""
     from oncontour.adapt.deformation import Deformation

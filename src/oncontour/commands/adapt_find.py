@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from oncontour import report
 from oncontour.commands.adapt_inputs import Given, Registrations
 from oncontour.core.case import Case
 from oncontour.core.geometry import Floats
@@ -35,7 +36,7 @@ class Found:
     set_up: Floats
     by: Literal["REG", "images"]
     direct: Mapping[str, Volume]
-    models: tuple[Mapping[str, Any], ...]
+    models: tuple[report.Record, ...]
 
 
 def find(given: Given, theirs: Registrations, model: str | None) -> Found:
@@ -53,7 +54,7 @@ def find(given: Given, theirs: Registrations, model: str | None) -> Found:
         raise ConfigError("a model and a field are given", hint="leave out --model, or the deformable --reg")
     fixed, moving = visit_of(given.daily, DAILY), visit_of(given.planning, PLANNING)
     direct: Mapping[str, Volume] = {}
-    models: tuple[Mapping[str, Any], ...] = ()
+    models: tuple[report.Record, ...] = ()
     if model is not None:
         registration, direct, models = _by_model(given, model)
     elif theirs.field is not None:
@@ -66,7 +67,7 @@ def find(given: Given, theirs: Registrations, model: str | None) -> Found:
     return Found(registration, set_up_of(given, registration.deformation), "images", direct, models)
 
 
-def _by_model(given: Given, model: str) -> tuple[Registration, Mapping[str, Volume], tuple[Mapping[str, Any], ...]]:
+def _by_model(given: Given, model: str) -> tuple[Registration, Mapping[str, Volume], tuple[report.Record, ...]]:
     from oncontour.adapt.levels import Settings
     from oncontour.adapt.predict import Adapter
 

@@ -118,7 +118,7 @@ def _figures(plan: Plan | None) -> dict[str, dict[str, float | None]]:
     }
 
 
-def warnings_of(told: Mapping[str, Any], carried: Propagated, found: Found, doses: Doses, failed: Sequence[str]) -> list[str]:
+def warnings_of(told: report.Record, carried: Propagated, found: Found, doses: Doses, failed: Sequence[str]) -> list[str]:
     said = [text for text in found.registration.problems if text not in found.registration.refusals]
     said += [
         f"{one.name}: {one.beyond_percent:.0f} % of it lies beyond the CT of the day and could not be carried."
@@ -137,7 +137,7 @@ def notes_of(given: Given, planning: Path, daily: Path) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def table(told: Mapping[str, Any]) -> str:
+def table(told: report.Record) -> str:
     """Each structure with what changed, and its mean dose planned and today where there is one."""
     doses: Mapping[str, Any] = told.get("doses") or {}
     head = ["structure", "carried", "planned cc", "today cc", "moved mm", *(["planned Gy", "today Gy"] if doses else [])]
@@ -156,6 +156,6 @@ def table(told: Mapping[str, Any]) -> str:
     return "\n".join([rows[0], "-" * len(rows[0]), *rows[1:], *(["Gy: mean dose"] if doses else [])])
 
 
-def integral_words(one: Mapping[str, Any]) -> str:
+def integral_words(one: report.Record) -> str:
     before, after, change = one["integral_before"], one["integral_after"], one["change_percent"]
     return f"dose of visit {one['visit']} warped to planning: integral dose {before:.4g} to {after:.4g} Gy litres ({change:+.2f} %)"

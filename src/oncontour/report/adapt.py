@@ -10,13 +10,14 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.adapt.deformation import Deformation
 from oncontour.core.geometry import Floats, Geometry
+from oncontour.core.resample import Array
 from oncontour.core.volume import Volume
 from oncontour.palette import Colour
 
@@ -78,7 +79,7 @@ def pictures(images: Images) -> dict[str, str]:
     return {"images": _svg(_compared(planes, images.colours)), "field": _svg(_fielded(planes))}
 
 
-def section(told: Mapping[str, Any], figures: Mapping[str, str], inline: Callable[[str], str]) -> str:
+def section(told: Mapping[str, object], figures: Mapping[str, str], inline: Callable[[str], str]) -> str:
     """The part of the page that tells of the registration, as HTML. ``inline`` makes an SVG fit to stand in a page."""
     from jinja2 import Environment, select_autoescape
     from markupsafe import Markup
@@ -110,7 +111,7 @@ def _plane(images: Images, name: str, axis: int, upright: bool) -> _Plane:
     deformation = Deformation(Volume(_on(images.deformation, grid), grid), images.deformation.fixed, images.deformation.moving)
     rigidly = Deformation.from_matrix(images.set_up, grid, images.deformation.fixed, images.deformation.moving)
 
-    def flat(array: NDArray[Any]) -> NDArray[np.floating]:
+    def flat(array: Array) -> NDArray[np.floating]:
         picture = np.asarray(np.take(array, 0, axis=axis - 3), dtype=np.float32)
         return np.flip(picture, -2) if upright else picture
 
