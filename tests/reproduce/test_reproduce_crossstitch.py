@@ -85,6 +85,15 @@ def test_figures_stand_one_a_line_with_the_patient_as_the_unit(run: tuple[Path, 
     assert {metric for method, _, metric in of if method == f"Seg c{SEGMENTED}"} == {"DSC", "MSD", "HD95"}, "it finds no field"
 
 
+def test_a_nets_own_field_is_not_refined_and_the_refined_row_is(run: tuple[Path, str]) -> None:
+    """After two updates a net moves next to nothing, so its row stands where identity does; refined it stands where registration does."""
+    held = csv.DictReader(io.StringIO((run[0] / "measured.csv").read_text(encoding="utf-8")))
+    error = {row["method"]: float(row["value"]) for row in held if row["metric"] == "field_error_mm"}
+    assert error["Cross-stitch b"] == pytest.approx(error[IDENTITY], abs=0.3)
+    assert error[f"Cross-stitch b{REFINED}"] == pytest.approx(error[OPTIMISED], abs=0.3)
+    assert error[OPTIMISED] < error[IDENTITY] - 0.6
+
+
 def test_all_rows_took_equally_many_updates_on_the_same_pairs(run: tuple[Path, str]) -> None:
     records = [json.loads((run[0] / "rows" / row / "settings.json").read_text()) for row in TINY["rows"]]
     assert records[0]["patients"] == records[1]["patients"]

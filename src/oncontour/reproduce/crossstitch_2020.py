@@ -235,7 +235,7 @@ def methods(plan: Plan, trained: Mapping[str, Adapter], others: Mapping[str, Ada
     for row, adapter in trained.items():
         out.append(Method.of(NAMES[row], adapter, refine=False))
         if row in plan.refined:
-            out.append(Method.of(NAMES[row] + REFINED, Adapter(adapter.task, refine=True), refine=True))
+            out.append(Method.of(NAMES[row] + REFINED, adapter, refine=True))
     return out + [Method.of(Path(model).stem, adapter, refine=None) for model, adapter in others.items()]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -57,7 +57,9 @@ class Method:
 
     @classmethod
     def of(cls, name: str, adapter: Adapter, *, refine: bool | None) -> Method:
-        """A trained net; with ``refine`` its field is refined and its segmentation, which that does not change, is left out."""
+        """A trained net, its field refined or not (None: as ``Adapter`` does by itself); a refined one's segmentation, which is that of the
+        net, is left out."""
+        adapter = replace(adapter, refine=refine)
         key = "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split()) + "-" + adapter.card.sha256[:8]
         return cls(key, name, adapter, bool(refine), adapter.task.registers, adapter.task.segments and not refine)
 

@@ -122,10 +122,11 @@ def _mean_sd(its: Sequence[float], digits: int = 2) -> str:
 
 
 def _pairs(found: Judged, lead: str) -> Iterator[tuple[str, str, str]]:
-    """(row, the row it is compared with, metric): each output of ``lead`` against the same output of every other row."""
+    """(row, the row it is compared with, metric): each output of ``lead`` against the same output of every other row; what
+    was cleaned with the truth at hand is compared with nothing."""
     for other in found.methods:
-        ends = next((end for end in (SEGMENTED, ORACLE) if other.endswith(end)), "")
-        if other not in (lead, lead + ends, lead + REFINED) and lead + ends in found.methods:
+        ends = SEGMENTED if other.endswith(SEGMENTED) else ""
+        if other not in (lead, lead + ends, lead + REFINED) and not other.endswith(ORACLE) and lead + ends in found.methods:
             yield from ((lead + ends, other, metric) for metric in (*METRICS, *([] if ends else [FIELD])))
     if lead + REFINED in found.methods:
         yield from ((lead + REFINED, other, metric) for other in (lead, OPTIMISED, ELASTIX) for metric in (*METRICS, FIELD))
