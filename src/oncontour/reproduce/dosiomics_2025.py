@@ -25,7 +25,7 @@ from oncontour.commands.train import learned_from
 from oncontour.core.case import Case
 from oncontour.core.notes import grouped
 from oncontour.errors import CohortError, OncontourError, OutputError, TrainingError
-from oncontour.files import csv_text, write_text
+from oncontour.files import write_text
 from oncontour.io.cohort import Cohort
 from oncontour.learn.fit import fit
 from oncontour.learn.train_settings import TrainSettings
@@ -36,6 +36,7 @@ from oncontour.reproduce.risk_rows import FULL, Recipe, Row, chosen_rows, learn
 from oncontour.reproduce.risk_tables import (
     Column,
     area,
+    as_csv,
     auc_table,
     best_dvh,
     calibration_table,
@@ -436,22 +437,6 @@ def tables(found: Mapping[str, Sequence[Column]], recipe: Recipe, rows: Sequence
         shown = [row.name for row in rows if row.name in ("DVH logistic", FULL)] or [rows[-1].name]
         lines += [f"### {head}: calibration, before and after recalibration", "", *calibration_table(columns, shown), ""]
     return "\n".join(lines)
-
-
-def as_csv(found: Mapping[str, Sequence[Column]]) -> str:
-    """One line a scene, hospital, row and original: how many, events, mean probability; names of originals are not told."""
-    lines: list[list[object]] = [["scene", "hospital", "model", "original", "patients", "events", "mean_probability", "mean_true_risk"]]
-    for scene, columns in found.items():
-        for c in columns:
-            order = {name: n for n, name in enumerate(dict.fromkeys(c.originals))}
-            of = np.array([order[name] for name in c.originals])
-            for row, p in c.rows.items():
-                for n in order.values():
-                    mine = of == n
-                    risk = "" if c.risk is None else f"{c.risk[mine].mean():.4f}"
-                    cells = [int(mine.sum()), int(c.outcome[mine].sum()), f"{p[mine].mean():.4f}", risk]
-                    lines.append([scene, c.hospital, row, n, *cells])
-    return csv_text(lines)
 
 
 def _slug(name: str) -> str:

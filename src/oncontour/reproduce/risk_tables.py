@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from oncontour.files import csv_text
 from oncontour.metrics.classify import auc, confusion, delong, paired_delong
 from oncontour.metrics.probability import Recalibration, brier, calibration, decision_curve, ece
 from oncontour.metrics.stats import Interval, bootstrap
@@ -172,3 +173,19 @@ def verdict(columns: Sequence[Column], against: str, full: str, draws: int) -> l
         if said:
             out.append(f"- {c.hospital}: {'; '.join(said)}.")
     return out
+
+
+def as_csv(found: Mapping[str, Sequence[Column]]) -> str:
+    """One line a scene, hospital, row and original: how many, events, mean probability; names of originals are not told."""
+    lines: list[list[object]] = [["scene", "hospital", "model", "original", "patients", "events", "mean_probability", "mean_true_risk"]]
+    for scene, columns in found.items():
+        for c in columns:
+            order = {name: n for n, name in enumerate(dict.fromkeys(c.originals))}
+            of = np.array([order[name] for name in c.originals])
+            for row, p in c.rows.items():
+                for n in order.values():
+                    mine = of == n
+                    risk = "" if c.risk is None else f"{c.risk[mine].mean():.4f}"
+                    cells = [int(mine.sum()), int(c.outcome[mine].sum()), f"{p[mine].mean():.4f}", risk]
+                    lines.append([scene, c.hospital, row, n, *cells])
+    return csv_text(lines)
