@@ -69,9 +69,10 @@ _Command = TypeVar("_Command", bound=Callable[..., str])
 
 
 def _explained(command: _Command) -> _Command:
-    """``command`` with its ``_OPTIONS`` explained at the end of its docstring, which the help is made of."""
-    told = [f"    {name}: {_OPTIONS[name]}" for name in inspect.signature(command).parameters if name in _OPTIONS]
-    command.__doc__ = "\n".join([inspect.getdoc(command) or "", *told])
+    """``command`` with its ``_OPTIONS`` explained at the end of its docstring, which the help is made of; what it says itself stays."""
+    said = inspect.getdoc(command) or ""
+    names = [name for name in inspect.signature(command).parameters if name in _OPTIONS and f"\n    {name}: " not in said]
+    command.__doc__ = "\n".join([said, *(f"    {name}: {_OPTIONS[name]}" for name in names)])
     return command
 
 
@@ -289,6 +290,7 @@ def risk(
     return "\n".join([*head, *notes, str(done)])
 
 
+@_explained
 def adapt(
     cohort: Path,
     *,
@@ -318,18 +320,9 @@ def adapt(
 
     Args:
         cohort: folder with one folder a patient; what patients are called there goes into the model's card
-        out: folder of the run
         settings: what the model is: structures, variant of the paper, mode, grid, losses, simulated visits
-        training: how it is trained
-        name: of the model file
-        data: what it is trained on, for the card
-        licence: of the weights, for the card
-        limits: what the model is not for, for the card
         region: of the body the model is for: "head and neck", "thorax", "abdomen and pelvis" or "limb"
         start: a finished model (file or shipped name) of the same variant and structures whose weights to begin with
-        epochs: instead of training.epochs
-        devices: processes, instead of training.devices
-        seed: instead of training.seed
     """
     from oncontour.adapt.inputs import visits_in
     from oncontour.io.cohort import Cohort

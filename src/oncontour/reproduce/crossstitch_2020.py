@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from oncontour.adapt.inputs import Pair
 from oncontour.adapt.levels import Settings
 from oncontour.adapt.predict import Adapter
@@ -31,9 +29,7 @@ from oncontour.adapt.task import VARIANTS, AdaptSettings, AdaptTask, finish
 from oncontour.adapt.unlearned import Nothing, Optimised
 from oncontour.commands.train import read_cases
 from oncontour.core.case import Case
-from oncontour.core.geometry import Geometry
 from oncontour.core.notes import some
-from oncontour.core.volume import Volume
 from oncontour.documents import read_json
 from oncontour.errors import ConfigError, OutputError
 from oncontour.files import write_text
@@ -43,8 +39,8 @@ from oncontour.learn.train_settings import TrainSettings
 from oncontour.reproduce.crossstitch_judged import STRATA, Judged, Method, judged
 from oncontour.reproduce.crossstitch_pairs import pairs_of
 from oncontour.reproduce.crossstitch_tables import ELASTIX, IDENTITY, OPTIMISED, REFINED, Told, measured_csv, tables
-from oncontour.reproduce.deeplab_npc_2020 import parts
 from oncontour.reproduce.elastix import PYTHON, Elastix
+from oncontour.reproduce.steps import parts, stub
 
 STRUCTURES = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible")
 NAMES = {
@@ -184,7 +180,7 @@ def rows(plan: Plan, train: Cohort, out: Path) -> dict[str, Adapter]:
             threads=plan.threads,
         )
         file, task = model_file(out, row), Shared(row_settings(plan, row), bank)
-        fit(task, [_stub(id) for id in bank], file.parent, training, name=row, data=TITLE, region="head and neck", finish=finish)
+        fit(task, [stub(id) for id in bank], file.parent, training, name=row, data=TITLE, region="head and neck", finish=finish)
     return {row: Adapter.load(str(model_file(out, row))) for row in plan.rows}
 
 
@@ -217,11 +213,6 @@ class Shared(AdaptTask):
 
     def samples(self, case: Case) -> list[Pair]:
         return self._bank[case.id]
-
-
-def _stub(id: str) -> Case:
-    """A case that is nothing but its id: its pairs are made already."""
-    return Case(id, {"ct": Volume(np.zeros((1, 1, 1), np.int16), Geometry.regular((1, 1, 1)))})
 
 
 # ---- what is judged

@@ -22,15 +22,15 @@ from oncontour.contour.inputs import ContourSettings
 from oncontour.contour.task import ContourTask
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
-from oncontour.errors import CohortError, ConfigError
+from oncontour.errors import ConfigError
 from oncontour.files import csv_text, write_text
-from oncontour.io.cohort import Cohort
 from oncontour.learn.fit import fit
 from oncontour.learn.train_settings import TrainSettings
 from oncontour.metrics.overlap import dsc, jaccard
 from oncontour.metrics.stats import holm, p_text, paired_t, wilcoxon
 from oncontour.metrics.surface import surfaces
 from oncontour.ops.augment import Ranges
+from oncontour.reproduce.steps import parts, slug
 
 METRICS = ("dsc", "ji", "asd_mm", "hd_mm")
 PUBLISHED = {
@@ -123,15 +123,6 @@ def arm_settings(arm: Arm, structure: str, window: Sequence[int], spacing_mm: Se
         still = replace(moves, hu_shift=0, hu_scale=0, noise_hu=0)
         return ContourSettings(**common, loss="paper", slices=arm.slices, augment=still)  # type: ignore[arg-type]
     return ContourSettings(**common, slices="all", augment=moves)
-
-
-def parts(cohort: Path, patients: int | None) -> tuple[Cohort, Cohort]:
-    """(train, test): the two folders of the cohort, the first ``patients`` of each where asked for."""
-    for other in ("validation", "test"):
-        if (cohort / "train").is_dir() and (cohort / other).is_dir():
-            train, test = Cohort.open(cohort / "train"), Cohort.open(cohort / other)
-            return (train.subset(train.ids[:patients]), test.subset(test.ids[:patients])) if patients else (train, test)
-    raise CohortError("a cohort to reproduce on has the folders train/ and validation/ (or test/)", where=str(cohort))
 
 
 def judge(name: str, task: ContourTask, truth: Iterable[Case], structure: str) -> list[dict[str, Any]]:
@@ -267,9 +258,3 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as CSV text."""
     lines = ([f"{v:.5f}" if isinstance(v, float) else v for v in row.values()] for row in rows)
     return csv_text([list(rows[0]) if rows else ["method"], *lines])
-
-
-def slug(name: str) -> str:
-    """A row's name as a folder name."""
-    words = "".join(c if c.isalnum() else " " for c in name.lower().replace("+", " plus ")).split()
-    return "-".join(words)

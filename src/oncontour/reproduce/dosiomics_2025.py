@@ -44,6 +44,7 @@ from oncontour.reproduce.risk_tables import (
     pair_table,
     verdict,
 )
+from oncontour.reproduce.steps import slug
 from oncontour.risk.baselines import grouped_folds
 from oncontour.risk.cohort import gather
 from oncontour.risk.feature_selection import Selection
@@ -327,7 +328,7 @@ def _judged(job: _Job, work: _Work) -> _Judged:
 
 def _columns(scene: Scene, rows: Sequence[Row], recipe: Recipe, out: Path, folds: int, seed: int, workers: int) -> list[Column]:
     """Each hospital's column: home by what was kept apart, the others by the mean of the folds' models."""
-    jobs = [_Job(scene.name, row, fold, seed, out / _slug(scene.name) / _slug(row.name)) for row in rows for fold in range(folds)]
+    jobs = [_Job(scene.name, row, fold, seed, out / slug(scene.name) / slug(row.name)) for row in rows for fold in range(folds)]
     work = _Work(recipe, folds, seed, {scene.name: scene.patients})
     done: list[_Judged] = []
     started = time.monotonic()
@@ -437,7 +438,3 @@ def tables(found: Mapping[str, Sequence[Column]], recipe: Recipe, rows: Sequence
         shown = [row.name for row in rows if row.name in ("DVH logistic", FULL)] or [rows[-1].name]
         lines += [f"### {head}: calibration, before and after recalibration", "", *calibration_table(columns, shown), ""]
     return "\n".join(lines)
-
-
-def _slug(name: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in name.lower().replace("+", " plus ")).split())

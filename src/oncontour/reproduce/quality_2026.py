@@ -29,7 +29,7 @@ from oncontour.contour.inputs import ContourSettings
 from oncontour.contour.task import ContourTask
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
-from oncontour.errors import CohortError, ConfigError
+from oncontour.errors import ConfigError
 from oncontour.files import csv_text, write_text
 from oncontour.io.cohort import Cohort
 from oncontour.learn.fit import fit
@@ -47,6 +47,7 @@ from oncontour.quality.task import AssessTask
 from oncontour.reproduce import quality_in_run
 from oncontour.reproduce.quality_simple import simple_csv, simple_file, simple_predictors, training_slices
 from oncontour.reproduce.quality_tables import Row, tables
+from oncontour.reproduce.steps import parts, stub
 from oncontour.sides import other_side
 
 STRUCTURES = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", "PTV_7000")
@@ -190,15 +191,6 @@ def planned(settings: Mapping[str, Any]) -> Plan:
     return plan
 
 
-def parts(cohort: Path, patients: int | None) -> tuple[Cohort, Cohort]:
-    """(train, test): the two folders of the cohort, the first ``patients`` of each where asked for."""
-    for other in ("validation", "test"):
-        if (cohort / "train").is_dir() and (cohort / other).is_dir():
-            train, test = Cohort.open(cohort / "train"), Cohort.open(cohort / other)
-            return (train.subset(train.ids[:patients]), test.subset(test.ids[:patients])) if patients else (train, test)
-    raise CohortError("a cohort to reproduce on has the folders train/ and validation/ (or test/)", where=str(cohort))
-
-
 # ---- segmenters and what they draw
 
 
@@ -308,7 +300,7 @@ def arms(plan: Plan, train: Cohort, out: Path) -> dict[str, Assessor]:
                 threads=plan.threads,
             )
             file = model_file(out, arm)
-            task, cases = Shared(settings, bank), [_stub(id) for id in bank]
+            task, cases = Shared(settings, bank), [stub(id) for id in bank]
             fit(task, cases, file.parent, training, name=file.stem, region="head and neck", finish=after_training)
     return {arm.name: load_assessor(model_file(out, arm), threads=plan.threads) for arm in chosen}
 
@@ -337,13 +329,6 @@ class Shared(AssessTask):
     def samples(self, case: Case) -> list[CandidateContour]:
         wanted = {0.0: (SEGMENTER,), 1.0: ("none", *FAMILIES)}.get(self.settings.generated, (SEGMENTER, "none", *FAMILIES))
         return self.usable([claim for claim in self._bank[case.id] if claim.family in wanted])
-
-
-def _stub(id: str) -> Case:
-    """A case that is nothing but its id: its masks are made already."""
-    from oncontour.core.geometry import Geometry
-
-    return Case(id, {"ct": Volume(np.zeros((1, 1, 1), np.int16), Geometry.regular((1, 1, 1)))})
 
 
 def arm_settings(plan: Plan, arm: Arm) -> AssessSettings:
