@@ -238,6 +238,7 @@ def _as_ours(name: str) -> str:
 def cohort(jobs: int, patients: int) -> None:
     from oncontour.commands.features import features
     from oncontour.io.cohort import Cohort
+    from oncontour.many import Many
 
     data = Path(os.environ.get("ONCONTOUR_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     folder = data / "openkbp" / "validation"
@@ -249,7 +250,7 @@ def cohort(jobs: int, patients: int) -> None:
         listed = Path(out) / "cohort.csv"
         listed.write_text("patient,path\n" + "".join(f"{id},{folder / id}\n" for id in ids))
         before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        told = features(listed, out=Path(out) / "features.csv", structures=list(ORGANS), jobs=jobs)
+        told = features(listed, out=Path(out) / "features.csv", structures=list(ORGANS), many=Many(jobs=jobs))
         after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - wall
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(told.split(" (")[0])

@@ -13,7 +13,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MAP = ROOT / "docs" / "map.md"
 FOLDERS = ("src/oncontour", "bench", "examples", "papers", "docs")
-TOP = ("README.md", "LICENSE", "Makefile", "pyproject.toml", "constraints.txt", ".ci/run")
+TOP = (
+    "README.md",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "Makefile",
+    "pyproject.toml",
+    "constraints.txt",
+    ".ci/run",
+)
 USUAL = {
     ".safetensors": "a shipped model; `oncontour info` prints its card",
     "published.csv": "the paper's own table, with page",

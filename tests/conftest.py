@@ -23,6 +23,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(autouse=True)
+def _no_word_because_this_machine_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command says does not depend on how long the machine took: no "reading" before the one sentence of an error."""
+    monkeypatch.setattr("oncontour.progress.FIRST_S", 1e6)
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real patients: ``$ONCONTOUR_DATA``, else ``../shared/data`` beside the repository. Skips where there is none, fails

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -22,3 +24,22 @@ def browser() -> str:
         if found := shutil.which(name):
             return found
     lacking("no browser here: install Chromium (Debian package chromium)")
+
+
+def axe() -> str:
+    """The source of axe-core, which finds what is hard to use without eyes or hands in a page (axe-playwright-python brings it)."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    spec = find_spec("axe_playwright_python")
+    if spec is None or not spec.submodule_search_locations:
+        lacking("no axe-core here: python -m pip install axe-playwright-python")
+    return (Path(spec.submodule_search_locations[0]) / "axe.min.js").read_text(encoding="utf-8")
+
+
+def ray() -> str:
+    """The path of Ray's command line, beside this Python."""
+    found = Path(sys.executable).parent / "ray"
+    if not found.exists():
+        lacking("Ray is not installed: pip install 'oncontour[ray]'")
+    return str(found)

@@ -293,7 +293,7 @@ def one_sentence(capsys: pytest.CaptureFixture[str]) -> str:
 
 def without_progress(told: str) -> list[str]:
     """The lines of ``told`` less those that a slow machine adds: how far the work has come."""
-    return [line for line in told.splitlines(keepends=True) if not re.match(r"\w+: \d+ %", line)]
+    return [line for line in told.splitlines(keepends=True) if not re.match(r"\w+: (\d+ %|reading$)", line)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

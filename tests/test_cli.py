@@ -15,6 +15,7 @@ import pytest
 
 from oncontour import cli
 from oncontour.arguments import parse
+from oncontour.completion import script
 from oncontour.errors import ConfigError, DoseError, InputError, ModelError, OutputError, TrainingError
 from oncontour.progress import ProgressLine, duration, sentence
 
@@ -75,6 +76,29 @@ def test_signature_is_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sample", "F", "--out", "O", "--names", "a,b", "--names", "c", "--swap", "--way=b", "--times", "3"]) == 0
     assert {"folder": Path("F"), "out": Path("O"), "names": ["a", "b", "c"], "swap": True, "way": "b", "times": 3} == SEEN
     assert capsys.readouterr().out == "done\n"
+
+
+def test_short_flags_hyphens_and_no(tmp_path: Path) -> None:
+    assert cli.main(["sample", "F", "-o", "O", "--no-swap"]) == 0
+    assert (SEEN["out"], SEEN["swap"]) == (Path("O"), False)
+    assert cli.main(["sample", "F", "-o=O", "--swap", "--no_swap", "--names", 'a (b, c),"d,e"']) == 0
+    assert (SEEN["out"], SEEN["swap"], SEEN["names"]) == (Path("O"), False, ["a (b, c)", '"d,e"'])
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("sample", "fail")])
+def test_help_is_a_screen_and_help_all_has_every_option(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*name.split(), "-h"]) == 0
+    short = capsys.readouterr().out
+    assert short.count("\n") <= 45
+    assert "--help-all" in short
+    assert cli.main([*name.split(), "--help-all"]) == 0
+    every = capsys.readouterr().out
+    options = [
+        action.option_strings[-1]
+        for action in cli.parser_of(name)._actions
+        if action.option_strings and not action.option_strings[-1].endswith("+")
+    ]
+    assert [option for option in options if option not in every and "." not in option] == []
 
 
 def test_config_file_and_command_line_say_the_same(tmp_path: Path) -> None:
@@ -230,9 +254,37 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == cli.main(["--help"]) == 0
     told = capsys.readouterr().out
     for name, (_, line) in cli.COMMANDS.items():
-        assert f"  {name:<15}{line}" in told
+        assert re.search(rf"^  {re.escape(name)}  +{re.escape(line)}$", told, re.MULTILINE)
     assert cli.main(["train", "--help"]) == 0
     assert "train contour" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["struct"], ["structures"]),
+        (["train", "c"], ["contour"]),
+        (["train", "contour", "--sett"], ["--settings.structures", "--settings.spacing_mm"]),
+        (["sample", "F", "--ti"], ["--times"]),
+        (["sample", "F", "--out", "O", "-"], ["--out", "--names", "--help-all"]),
+        (["sample", "no-such-file"], []),
+    ],
+)
+def test_the_shell_completes_commands_and_options(typed: list[str], offered: list[str]) -> None:
+    contour = ["--settings.structures", "--settings.spacing_mm"]
+    taken = {
+        "structures": ["--out"],
+        "train contour": contour,
+        "train assess": ["--out"],
+        "sample": ["--out", "--names", "--times", "--help-all"],
+    }
+    words = " ".join(shlex.quote(word) for word in ("oncontour", *typed))
+    ask = f'COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _oncontour; printf "%s\n" "${{COMPREPLY[@]}}"'
+    ended = subprocess.run(["bash", "-c", f"{script(taken)}\n{ask}"], capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
+    found = ended.stdout.split()
+    assert set(found) >= set(offered)
+    assert all(one.startswith(typed[-1]) for one in found)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,6 +340,18 @@ def test_progress_is_plain_without_a_terminal_and_one_line_in_one() -> None:
         assert all(mark in told for mark in marks)
 
 
+def test_a_log_has_a_line_in_the_first_second_and_percents_as_soon_as_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models and images are read before the first percent is known, which takes many seconds."""
+    monkeypatch.setattr("oncontour.progress.FIRST_S", 0.0)
+    stream, now = io.StringIO(), iter([0.0, 0.0, 3.0, 5.0])
+    with ProgressLine("assess", stream, lambda: next(now)) as line:
+        assert line._timer is not None
+        line._timer.join()
+        line(0.1)
+        line(0.2)  # too soon after it
+    assert stream.getvalue() == "assess: reading\nassess: 10 %\n"
+
+
 def test_words_for_time() -> None:
     assert [duration(s) for s in (7.6, 200, 7500)] == ["8 s", "3 min 20 s", "2 h 5 min"]
     assert sentence("x", 0.0, 5.0) == "x: 0 %"
@@ -296,3 +360,11 @@ def test_words_for_time() -> None:
 
 def _env() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+
+def test_a_format_is_another_word_for_what_convert_writes_and_for_nothing_else() -> None:
+    from oncontour.arguments import spread
+
+    assert spread(["--format", "nnunet"], cli.parser_of("convert")) == ["--to", "nnunet"]
+    assert spread(["--format=nifti"], cli.parser_of("convert")) == ["--to=nifti"]
+    assert spread(["--format", "x"], cli.parser_of("models add")) == ["--format", "x"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs import write_map
+from docs import write_map, write_notebook
 
 from oncontour.cli import COMMANDS
 from oncontour.io.dicom import elements, encapsulated, scan
@@ -18,7 +19,7 @@ from oncontour.nets import NETS
 
 ROOT = Path(__file__).parents[1]
 MAP = ROOT / "docs" / "map.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_every_file_is_on_the_map_and_nothing_else() -> None:
@@ -106,6 +107,16 @@ def test_runnable_blocks_run(page: Path, tmp_path: Path) -> None:
             ["bash", "-euo", "pipefail", "-c", block], cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         assert ended.returncode == 0, f"{block}\n{ended.stdout}\n{ended.stderr}"
+
+
+def test_the_cells_of_the_notebook_run_and_show_what_they_showed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python docs/write_notebook.py`` keeps what they show."""
+    monkeypatch.chdir(tmp_path)
+    kept = json.loads(write_notebook.NOTEBOOK.read_text(encoding="utf-8"))
+    done = write_notebook.run(kept)
+    said = [[one for cell in book["cells"] for one in cell.get("outputs", [])] for book in (kept, done)]
+    assert [one["output_type"] for one in said[1]] == [one["output_type"] for one in said[0]]
+    assert said[1][0]["data"]["text/plain"] == said[0][0]["data"]["text/plain"]
 
 
 def test_what_was_measured_names_the_commit_it_was_measured_at() -> None:

@@ -14,16 +14,17 @@ from pathlib import Path
 import pytest
 
 import oncontour
-from oncontour.cli import COMMANDS, LOADS_MODELS
+from oncontour.cli import COMMANDS, LOADS_MODELS, TAKE_COHORTS
 from oncontour.core.notes import CHOOSE_DOSE
 from oncontour.io.dicom.scan import PICK_ONE as PICK_SERIES
 from oncontour.io.dicom.source import SAME_FRAME_WAY
 from oncontour.io.dicom.structure_sets import PICK_ONE as PICK_SET
+from oncontour.many import Many
 
 SRC = Path(oncontour.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--([a-z][\w.]*(?:-[\w.]+)*)")
-COMMAND = re.compile(r"oncontour ((?:train|simulate) [a-z]+|[a-z]+)")
-GROUPS = {"train", "simulate", "reproduce"}
+COMMAND = re.compile(r"oncontour ((?:train|simulate|models) [a-z]+|[a-z]+)")
+GROUPS = {"train", "simulate", "models", "reproduce"}
 OFTEN = {"help", "config", "debug", "version"}
 READS_CARDS = {"info", "stamp"}
 """Commands that name a model and build no net."""
@@ -34,7 +35,8 @@ def options(command: str) -> set[str]:
     module, _, name = COMMANDS[command][0].partition(":")
     function = getattr(import_module(module), name)
     found, kinds = OFTEN | ({"allow_class"} if command in LOADS_MODELS else set()), typing.get_type_hints(function)
-    for parameter in inspect.signature(function).parameters:
+    found |= {field.name for field in dataclasses.fields(Many)} if command in TAKE_COHORTS else set()
+    for parameter in set(inspect.signature(function).parameters) - {"many"}:
         found.add(parameter)
         if dataclasses.is_dataclass(kind := kinds[parameter]):
             found |= {f"{parameter}.{field.name}" for field in dataclasses.fields(kind)}

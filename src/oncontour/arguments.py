@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Action
+from argparse import Action, _ArgumentGroup
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,10 +16,27 @@ if TYPE_CHECKING:
 
 Parser: TypeAlias = "ArgumentParser"
 
+SHORT = {"-o": "--out", "-m": "--model", "-s": "--structures", "-j": "--threads", "-f": "--overwrite", "-c": "--config"}
+"""Short flags of the options that are typed most; those that a command has."""
+ALIASES = {"oncontour convert": {"--format": "--to"}}
+"""Other words for an option of a command."""
+GROUPS = (
+    ("what goes in and comes out", ("config", "out", "overwrite", "about", "label", "add_to", "truth", "seg", "format", "to")),
+    (
+        "which models and structures",
+        ("model", "structures", "quality", "risk", "contourer", "make", "protocol", "skip_absent", "any_region"),
+    ),
+    ("which files, where a folder holds several", ("series_uid", "structure_set_uid", "same_frame", "dose", "unit")),
+    ("how it is computed", ("backend", "threads", "processes", "seed", "device", "trust", "allow_class", "tidy")),
+)
+"""Title -> options, as the help groups them; the rest stands under "options"."""
+_FIRST = ("out", "model", "structures", "overwrite", "make", "protocol", "truth", "dose", "config")
+"""What the short help shows beside what is required."""
 
-def make_parser(name: str, function: Callable[..., object], *, loads_models: bool = False) -> ArgumentParser:
+
+def make_parser(name: str, function: Callable[..., object], *, loads_models: bool = False, takes_cohort: bool = False) -> ArgumentParser:
     """The parser that ``function``'s signature and docstring spell; ``loads_models``: it builds nets from model files, and gets
-    ``--allow_class``."""
+    ``--allow_class``; ``takes_cohort``: it gets the options of ``Many``."""
     import inspect
 
     import jsonargparse
@@ -40,17 +57,66 @@ def make_parser(name: str, function: Callable[..., object], *, loads_models: boo
     text = (inspect.getdoc(function) or "").split("\nArgs:")[0].rstrip()
     parser = jsonargparse.ArgumentParser(prog=f"oncontour {name}", description=text, exit_on_error=False, formatter_class=Help)
     parser.add_argument("--config", action="config", help="YAML file with the names below; the command line wins over it")
-    parser.add_function_arguments(function, as_positional=True, as_group=False, skip={"progress"}, fail_untyped="all")
+    parser.add_function_arguments(function, as_positional=True, as_group=False, skip={"progress", "many"}, fail_untyped="all")
+    if takes_cohort:
+        from oncontour.many import Many
+
+        parser.add_class_arguments(Many, as_group=False)
     if loads_models:
         told = "outside net or task (module:Class) that a model file names and that you trust to run; again for several"
         parser.add_argument("--allow_class", type=list[str] | None, help=told)
+    parser.add_argument("--help-all", action="help", help="every option, and exit")
     for action in parser._actions:
+        if action.dest == "help":
+            action.help = "the command in a screen, and exit" if "-h" in action.option_strings else action.help
         if action.dest == "print_config":
             action.help = "show all settings as YAML, to be changed and given as --config, and exit"
         if isinstance(action.metavar, str):
             # What may be left out need not be offered as a word.
             action.metavar = action.metavar.replace(",null}", "}")
+    _sort_into_groups(parser)
     return parser
+
+
+def _sort_into_groups(parser: ArgumentParser) -> None:
+    """Short flags, and the options under the titles of GROUPS: for the help, nothing else changes."""
+    titles = {name: title for title, names in GROUPS for name in names}
+    groups: dict[str, _ArgumentGroup] = {}
+    for short, option in SHORT.items():
+        for action in parser._actions:
+            if option in action.option_strings:
+                action.option_strings = [short, *action.option_strings]
+    for held in list(parser._action_groups):
+        for action in list(held._group_actions):
+            title = titles.get(action.dest.partition(".")[0]) if action.option_strings else None
+            if title is not None:
+                groups.setdefault(title, parser.add_argument_group(title) if title not in groups else groups[title])
+                held._group_actions.remove(action)
+                groups[title]._group_actions.append(action)
+
+
+def short_help(parser: ArgumentParser, name: str) -> str:
+    """A command in a screen: what it does, examples, what must be given and what is given most; the rest is behind ``--help-all``."""
+    import textwrap
+
+    told, _, examples = str(parser.description or "").partition("Examples:\n")
+    shown = [one for one in parser._actions if not one.option_strings or one.required or one.dest in _FIRST]
+    left = sum(one.dest not in ("help", "help_all") for one in parser._actions) - len(shown)
+    lines = [f"usage: oncontour {name} {_usage(parser)}", "", told.strip().split("\n\n")[0], "", "Examples:", examples.rstrip(), ""]
+    for action in sorted(shown, key=lambda one: bool(one.option_strings) + bool(one.option_strings and not one.required)):
+        head = ", ".join(one for one in action.option_strings if not one.endswith("+")) or action.dest
+        text = " ".join(str(action.help or "").split()).replace("%%", "%") + (
+            " (required)" if action.required and action.option_strings else ""
+        )
+        lines += textwrap.wrap(text, 96, initial_indent=f"  {head:<22}  ", subsequent_indent=" " * 26)
+    more = f"  --help-all              every option ({left} more)" if left > 0 else "  --help-all              the same with defaults"
+    return "\n".join([*lines, more])
+
+
+def _usage(parser: ArgumentParser) -> str:
+    needed = [one for one in parser._actions if one.required or not one.option_strings]
+    words = [f"--{one.dest} {one.dest.upper()}" if one.option_strings else one.dest.upper() for one in needed]
+    return " ".join([*words, "[OPTIONS]"])
 
 
 @cache
@@ -77,7 +143,7 @@ def _check_configs(words: Sequence[str]) -> None:
     for n, word in enumerate(words):
         option, given, value = word.partition("=")
         path = Path(value if given else (words[n + 1] if n + 1 < len(words) else ""))
-        if option == "--config" and path.is_file():
+        if option in ("--config", "-c") and path.is_file():
             check_size(path, MAX_YAML_BYTES)
 
 
@@ -90,8 +156,15 @@ def spread(words: Sequence[str], parser: ArgumentParser) -> list[str]:
     while left:
         word = left.popleft()
         option, given, value = word.partition("=")
+        if option in SHORT and SHORT[option] in kinds:
+            option = SHORT[option]
+        option = ALIASES.get(parser.prog, {}).get(option, option)
         if option.startswith("--") and option not in kinds:
             option = "--" + option[2:].replace("-", "_")
+        positive = "--" + option[5:]
+        if option.startswith("--no_") and option not in kinds and kinds.get(positive) == "switch" and not given:
+            out += [positive, "false"]
+            continue
         kind = kinds.get(option, "") if option.startswith("--") else ""
         if kind == "switch" and not given:
             out += [option, left.popleft() if left and left[0] in ("true", "false") else "true"]
@@ -109,8 +182,14 @@ def spread(words: Sequence[str], parser: ArgumentParser) -> list[str]:
 
 
 def _parts(value: str, option: str) -> list[str]:
-    """The words of a list. Raises ConfigError for an empty one: it may be a variable of the shell that is not set."""
-    parts = value.split(",")
+    """The words of a list, which commas part that stand outside parentheses and quotes. Raises ConfigError for an empty one: it may be a
+    variable of the shell that is not set."""
+    import re
+
+    parts = [""]
+    for piece in re.findall(r'"[^"]*"|[^"]', value):
+        depth = parts[-1].count("(") - parts[-1].count(")")
+        parts = [*parts, ""] if piece == "," and depth <= 0 else [*parts[:-1], parts[-1] + piece]
     if not all(part.strip() for part in parts):
         raise ConfigError(f"there is an empty word between the commas of {option} {value}", hint="take away the comma that is too many")
     return parts

@@ -22,6 +22,11 @@ def allow(name: str) -> None:
     _ALLOWED.add(name)
 
 
+def allowed() -> tuple[str, ...]:
+    """What ``allow`` was told in this process, for others that work for it."""
+    return tuple(sorted(_ALLOWED))
+
+
 def named_by_user(name: str) -> None:
     """Where ``name``, of settings that the user gave, is an outside class, it is allowed by that."""
     if ":" in name:

@@ -12,21 +12,25 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 from oncontour import __version__
-from oncontour.arguments import Parser, make_parser, parse
+from oncontour.arguments import Parser, make_parser, parse, short_help
 from oncontour.errors import ConfigError, IncompleteError, OncontourError, nearest
 from oncontour.files import shown
 from oncontour.libraries import is_out_of_memory
+
+if TYPE_CHECKING:
+    from oncontour.many import Engine
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("oncontour.commands.run:run", "a CT folder in; RTSTRUCT, report.html and report.json out"),
     "convert": ("oncontour.commands.convert:convert", "a patient or a cohort between DICOM and NIfTI"),
     "assess": ("oncontour.commands.assess:assess", "how right is each slice of these contours? scores, bound, findings"),
+    "feedback": ("oncontour.commands.feedback:feedback", "what people said of results, beside what was predicted of each slice"),
     "adapt": ("oncontour.commands.adapt:adapt", "contours and dose of the planning CT on the CT of the day"),
     "train contour": ("oncontour.commands.train:contour", "train a contouring model on a cohort"),
     "train assess": ("oncontour.commands.train:assess", "train a contour quality model on a cohort"),
@@ -38,16 +42,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("oncontour.commands.evaluate:evaluate", "judge contours against the truth: tidy CSV, statistics, figures"),
     "stamp": ("oncontour.commands.stamp:stamp", "put the figures of an evaluation into a model's card"),
     "reproduce": ("oncontour.commands.reproduce:reproduce", "repeat a paper on a cohort and print its table beside ours"),
+    "models list": ("oncontour.commands.models:models", "the models that are there, and what each draws or judges"),
     "info": ("oncontour.commands.info:info", "what a model file says of itself"),
+    "models add": ("oncontour.commands.models_add:add", "take an nnU-Net or TotalSegmentator's weights over, once, for run --model NAME"),
     "dvh": ("oncontour.commands.dvh:dvh", "what a plan gives to its structures: table, CSV, JSON and plot"),
     "risk": ("oncontour.commands.risk:risk", "the risk of a toxicity from a plan, and where it comes from"),
     "simulate outcomes": ("oncontour.commands.simulate:outcomes", "virtual patients with a known, made-up risk, from real doses"),
     "simulate visits": ("oncontour.commands.simulate_visits:visits", "repeat visits of a cohort with a known, made-up deformation"),
     "synthesize": ("oncontour.commands.synthesize:synthesize", "an MR-like image of a CT, as a DICOM series marked as synthetic"),
+    "structures": ("oncontour.commands.structures:structures", "new structures from others: margins, union, difference, rings"),
     "features": ("oncontour.commands.features:features", "IBSI features of a cohort, on dose and CT: one table, with robustness"),
     "demo": ("oncontour.commands.demo:demo", "the main job on one patient whose truth is known"),
 }
 """command -> ("module:function", what it gives in a line)."""
+WIDEST = max(map(len, COMMANDS)) + 2
 
 LOADS_MODELS = (
     "run",
@@ -67,6 +75,8 @@ LOADS_MODELS = (
     "adapt",
 )
 """Commands that build nets from model files, and so have ``--allow_class``."""
+TAKE_COHORTS = ("run", "assess", "adapt", "synthesize", "features", "predict", "dvh", "convert")
+"""Commands that work on each patient of a cohort alone, and so have ``--jobs``, ``--shard`` and ``--engine``."""
 UNEXPECTED, NO_MEMORY, INTERRUPTED, BROKEN_PIPE, TERMINATED = 70, 71, 130, 141, 143
 """Exit codes beside those of ``oncontour.errors``: a surprise, memory, Ctrl-C, a reader that left, SIGTERM."""
 
@@ -132,6 +142,10 @@ def _answer(words: list[str], quiet: bool) -> str:
         return overview()
     if words[0] in ("-V", "--version"):
         return f"oncontour {__version__}"
+    if words[0] == "--completion":
+        return _completion()
+    if words[0] == "models" and (len(words) == 1 or words[1] == "--json"):
+        words = ["models", "list", *words[1:]]
     name = find_command(words)
     if name is None:
         return overview(words[0])
@@ -149,10 +163,11 @@ def overview(group: str = "") -> str:
         "",
         "From planning CT to contours you can trust. Commands:",
         "",
-        *(f"  {name:<15}{line}" for name, line in rows),
+        *(f"  {name:<{WIDEST}}{line}" for name, line in rows),
         "",
-        "  oncontour COMMAND --help      everything about one command, with examples",
+        "  oncontour COMMAND --help      what a command does, with examples; --help-all: every option",
         "  oncontour --version           the version",
+        "  oncontour --completion        a script for bash and zsh that completes commands and options; it says where to put it",
         "",
         "Examples:",
         "  oncontour run CT_FOLDER --out OUT",
@@ -161,13 +176,23 @@ def overview(group: str = "") -> str:
     return "\n".join(lines)
 
 
+def _completion() -> str:
+    from oncontour.completion import script
+
+    def options(name: str) -> list[str]:
+        every = [option for action in parser_of(name)._actions for option in action.option_strings]
+        return [option for option in every if option.startswith("--") and not option.endswith("+")]
+
+    return script({name: options(name) for name in COMMANDS})
+
+
 def find_command(words: Sequence[str]) -> str | None:
     """The command at the start of ``words``; None where they stop at a group or ask its help. Raises ConfigError for an unknown one."""
-    if words[0] in COMMANDS:
-        return words[0]
     two = " ".join(words[:2])
     if two in COMMANDS:
         return two
+    if words[0] in COMMANDS:
+        return words[0]
     group = [name for name in COMMANDS if name.split()[0] == words[0]]
     if group and (len(words) < 2 or words[1] in ("-h", "--help")):
         return None
@@ -181,13 +206,44 @@ def call(name: str, words: Sequence[str]) -> object:
     import inspect
 
     function = load(name)
-    settings = parse(parser_of(name), words, name)
+    parser = parser_of(name)
+    if any(word in ("--help-all", "--help_all") for word in words):
+        return parser.format_help()
+    if any(word in ("-h", "--help") for word in words):
+        return short_help(parser, name)
+    settings = parse(parser, words, name)
+    if name in TAKE_COHORTS:
+        function, settings = _for_many(name, function, settings)
     if "progress" in inspect.signature(function).parameters:
         from oncontour.progress import ProgressLine
 
         with ProgressLine(name) as line:
             return function(**settings, progress=line)
     return function(**settings)
+
+
+def _for_many(name: str, function: Callable[..., object], settings: dict[str, object]) -> tuple[Callable[..., object], dict[str, object]]:
+    """What to call where patients may be many: ``function`` itself where it takes cohorts, or is given one patient."""
+    import inspect
+
+    from oncontour.many import Many
+
+    jobs, shard, engine = (settings.pop(key) for key in ("jobs", "shard", "engine"))
+    many = Many(int(str(jobs)), str(shard), cast("Engine", engine))
+    if "many" in inspect.signature(function).parameters:
+        return function, settings | {"many": many}
+    if not (many.is_asked or _is_cohort(settings[next(iter(inspect.signature(function).parameters))], settings)):
+        return function, settings
+    from oncontour.commands.cohort import cohort
+
+    return cohort, {"name": name, "function": function, "settings": settings, "many": many}
+
+
+def _is_cohort(path: object, settings: Mapping[str, object]) -> bool:
+    """Whether what a command for one patient is given are plainly many, none of whom is picked by the UID of a series."""
+    from oncontour.io.patients import holds_patients
+
+    return not settings.get("series_uid") and holds_patients(Path(str(path)))
 
 
 def load(name: str) -> Callable[..., object]:
@@ -201,7 +257,7 @@ def load(name: str) -> Callable[..., object]:
 
 def parser_of(name: str) -> Parser:
     """The parser of command ``name``."""
-    return make_parser(name, load(name), loads_models=name in LOADS_MODELS)
+    return make_parser(name, load(name), loads_models=name in LOADS_MODELS, takes_cohort=name in TAKE_COHORTS)
 
 
 # ---- manners

@@ -78,6 +78,14 @@ def writing_folder(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_folder(path: Path | str) -> Iterator[Path]:
+    """Give an empty temporary folder on the disk of ``path``, which goes on leaving; what a killed process left there goes as the next one
+    starts. Raises OutputError as ``writing`` does."""
+    with _beside(Path(path), _new_folder) as temporary:
+        yield temporary
+
+
+@contextmanager
 def _beside(path: Path, make: Callable[[Path], Path]) -> Iterator[Path]:
     """A temporary that ``make`` makes beside ``path``, gone at the end unless it was moved away; errors of writing as OutputError."""
     temporary: Path | None = None

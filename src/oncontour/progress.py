@@ -6,6 +6,7 @@ Whoever works long takes ``progress: Progress | None`` and calls it with the fra
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import TextIO
@@ -15,6 +16,8 @@ Progress = Callable[[float], None]
 
 PLAIN_EVERY_S = 10.0
 """Seconds between lines where there is no terminal."""
+QUIET_S = FIRST_S = 1.0
+"""Work that ends within QUIET_S seconds is not spoken of; after FIRST_S something is, though no fraction is known yet."""
 
 
 def part(progress: Progress | None, begin: float, end: float) -> Progress | None:
@@ -33,22 +36,33 @@ class ProgressLine:
         self.what, self.stream, self._clock = what, stream or sys.stderr, clock
         self._started = self._shown = clock()
         self._first: tuple[float, float] | None = None
-        self._drawn = False
+        self._drawn = self._counted = False
+        self._timer: threading.Timer | None = None
 
     def __call__(self, fraction: float) -> None:
         now = self._clock()
         since, already = self._first = self._first or (now, fraction)  # what came before (imports, reading) says nothing of the rest
-        every = 0.1 if self.stream.isatty() else PLAIN_EVERY_S
-        if now - self._shown < every or now - self._started < 1.0:
+        every = 0.1 if self.stream.isatty() else PLAIN_EVERY_S if self._counted else 0.0  # the first percent as soon as there are any
+        if now - self._shown < every or now - self._started < QUIET_S:
             return
-        self._shown = now
+        self._shown, self._counted = now, True
         self._draw(sentence(self.what, fraction, now - since, already))
 
     def __enter__(self) -> ProgressLine:
         self._started = self._shown = self._clock()
+        # Whoever waits sees from the first second on that something is done, also in a log: models are read, say.
+        self._timer = threading.Timer(FIRST_S, self._begin)
+        self._timer.daemon = True
+        self._timer.start()
         return self
 
+    def _begin(self) -> None:
+        if not self._drawn:
+            self._draw(f"{self.what}: reading")
+
     def __exit__(self, *error: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         if self._drawn and self.stream.isatty():
             self.stream.write("\r\x1b[K")
             self.stream.flush()

@@ -113,12 +113,14 @@ def finish(
     clock: Clock,
     figures: Mapping[str, str] | None = None,
     section: str = "",
+    beside: report.Beside | None = None,
 ) -> None:
     """Write the page and the record into ``folder``; ``record`` gets hashes of all that was ``written``, times and memory."""
     record["files"] = {path.relative_to(folder).as_posix(): sha256(path.read_bytes()) for path in written}
+    record["digest"] = report.digest(record)
     with clock("report"):
         record["timings_s"], record["peak_memory_mb"] = clock.so_far(), peak_memory_mb()
-        report.write(record, case, rows, folder / PAGE, figures, section)
+        report.write(record, case, rows, folder / PAGE, figures, section, beside)
     record["timings_s"], record["peak_memory_mb"] = clock.so_far(), peak_memory_mb()
     record["files"][PAGE] = sha256((folder / PAGE).read_bytes())
     (folder / RECORD).write_text(json.dumps(_known(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -54,6 +54,25 @@ def affine(linear: np.ndarray, move: tuple[float, ...]) -> np.ndarray:
 # ---- which way
 
 
+turned = st.tuples(*[st.floats(-3.2, 3.2)] * 3).map(rotation)
+
+
+@few
+@given(turned, st.integers(0, 2**31), st.floats(0, 12))
+def test_that_masks_are_looked_for_in_a_part_alone_changes_nothing(axes: np.ndarray, seed: int, rough_mm: float) -> None:
+    """Any field, rough and folding ones too, on a grid that goes on beyond the field's: as the coverage of the whole grid has it."""
+    rng = np.random.default_rng(seed)
+    u = Deformation(Volume(rng.normal(0, rough_mm, (3, *GRID.shape)), GRID), "daily", "planning")
+    moving = Geometry.regular((8, 9, 10), (2.5, 2.0, 3.0), GRID.centre_mm - 10, axes)
+    low = rng.integers(0, 6, 3)
+    inside = np.zeros(moving.shape, bool)
+    inside[tuple(slice(a, a + 3) for a in low)] = True
+    mask = Volume(inside, moving)
+    target = GRID.pad((2, 3, 1), (1, 0, 4)).resample((2.0, 2.5, 2.0))
+    coverage = u.warp(Volume(inside.astype(np.float64), moving), target).array
+    assert np.array_equal(u.warp_masks({"m": mask}, target)["m"].array, coverage >= 0.5 - 1e-6)
+
+
 def test_a_shift_by_pencil() -> None:
     """What lies at x of the daily image lies at x + 3 mm in the planning image: its contents come 3 mm towards smaller x."""
     spot = np.zeros(GRID.shape, np.float32)

@@ -1,4 +1,4 @@
-"""Simulated visits: what is asked of the fields, the three traps, seeds, and the folder that comes of them."""
+"""Simulated visits: what is asked of the fields, the four traps, seeds, and the folder that comes of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from oncontour import cli
 from oncontour.adapt import motion
@@ -89,6 +90,18 @@ def test_the_daily_ct_is_the_planning_ct_where_the_field_leads(case: Case, visit
     moved, still = (np.corrcoef(day.ravel(), other.ravel())[0, 1] for other in (warped, case.ct.array.astype(float)))
     assert moved > still
     assert moved > 0.97
+
+
+def test_the_grain_of_the_planning_ct_is_not_seen_again(case: Case) -> None:
+    """Noise planted in the planning CT: on the day, brought back by the true field, hardly any of it lies where it was planted."""
+    noise = np.random.default_rng(4).normal(0, 15, case.geometry.shape)
+    planted = case.with_images({"ct": case.ct.map(lambda hu: np.rint(hu + noise).astype(np.int16))})
+    visit = Planning(planted).visit(1, VisitSettings(0.8))
+    back = visit.deformation.inverse(case.geometry).deformation.warp(visit.case.ct, case.geometry, fill=-1000).array
+    tissue = np.abs(case.ct.array - 20.0) < 60
+    tissue &= ndimage.binary_erosion(tissue, iterations=2)
+    assert tissue.sum() > 2000
+    assert abs(np.corrcoef(noise[tissue], back[tissue])[0, 1]) < 0.25  # 0.5 where the grain moves with the patient
 
 
 def test_a_masked_ct_is_masked_on_the_day_by_the_region_unmoved(case: Case) -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pydicom
 import pytest
 
 from oncontour import cli
+from oncontour.adapt.propagate import Carried
 from oncontour.commands.adapt import Result, adapt
+from oncontour.commands.adapt_earlier import read_earlier
+from oncontour.commands.adapt_find import box_of
+from oncontour.commands.adapt_inputs import note_registrations, read_pair
+from oncontour.commands.adapt_record import notes_of, stretched_words
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
@@ -202,6 +209,14 @@ def test_the_sum_of_two_visits_is_the_sum(planning: Path, daily: Path, result: R
         planned, given = (second.record["adapt"]["sum"][key][name]["Dmean"] for key in ("planned", "given"))
         assert given == pytest.approx(1.5 * planned, rel=0.005)
     assert "integral dose" in str(second)
+    planned, one, two = second.record["adapt"]["course"]
+    assert one == first.record["adapt"]["visit"]
+    for name in ORGANS:
+        gy = [visit["structures"][name]["dose_gy"] for visit in (planned, one, two)]
+        assert gy[1:] == pytest.approx([gy[0], 2 * gy[0]], rel=0.005)
+        assert two["structures"][name]["volume_cc"] == pytest.approx(planned["structures"][name]["volume_cc"], rel=0.02)
+    assert "Over the visits" in (second.out / "report.html").read_text()
+    assert "Over the visits" not in (first.out / "report.html").read_text()
     with pytest.raises(InputError, match="would count twice"):
         adapt(planning, daily, out=tmp_path / "three", add=[first.out])
     with pytest.raises(InputError, match="no result of 'oncontour adapt'"):
@@ -210,17 +225,98 @@ def test_the_sum_of_two_visits_is_the_sum(planning: Path, daily: Path, result: R
         adapt(planning, daily, out=tmp_path / "three", fractions=5)
 
 
+def test_a_damaged_result_of_an_earlier_visit_is_a_sentence(planning: Path, daily: Path, result: Result, tmp_path: Path) -> None:
+    given = read_pair(planning, visit(planning, tmp_path / "second", (0.0, 0.0, 0.0)))
+    (held,) = read_earlier([result.out], given)
+    assert held.dose[1] == 1
+    assert set(held.point.structures) == set(result.case.structures)
+    for number, (key, value) in enumerate({"share": None, "integral_before": "much", "planning_sha256": 7}.items()):
+        spoiled = tmp_path / f"spoiled-{number}"
+        shutil.copytree(result.out, spoiled)
+        told = json.loads((spoiled / "report.json").read_text())
+        told["accumulation"][key] = value
+        (spoiled / "report.json").write_text(json.dumps(told))
+        with pytest.raises(InputError, match=f"damaged: its accumulation has no usable {key}"):
+            read_earlier([spoiled], given)
+    (spoiled / "report.json").write_text(
+        json.dumps(
+            {
+                **told,
+                "accumulation": json.loads((result.out / "report.json").read_text())["accumulation"],
+                "adapt": {"visit": {"structures": [1]}},
+            }
+        )
+    )
+    assert read_earlier([spoiled], given)[0].point.structures == {}
+    (spoiled / "dose_known.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"dose_known\.nii\.gz is missing"):
+        read_earlier([spoiled], given)
+
+
+def test_a_registration_that_lies_in_the_daily_folder_is_not_taken_unasked(planning: Path, tmp_path: Path) -> None:
+    day = visit(planning, tmp_path / "day")
+    rigid(day / "set-up.dcm", planning, day, (0, 0, 0))
+    shifting(day / "field.dcm", planning, day, (0, 0, 0))
+    given = read_pair(planning, day)
+    both = note_registrations(given, day, []).registrations
+    assert len(both) == 2
+    assert all("was not used: to take it, give its file with --reg" in text for text in both)
+    assert any("Spatial Registration, the set-up," in text for text in both)
+    (one,) = note_registrations(given, day, [day / "set-up.dcm"]).registrations
+    assert "Deformable" in one
+    assert notes_of(replace(given, registrations=both), planning, day)[-2:] == list(both)
+    other = visit(planning, tmp_path / "other")
+    rigid(day / "set-up.dcm", planning, other, (0, 0, 0))
+    assert note_registrations(given, day, [day / "field.dcm"]).registrations == ()
+
+
+def test_a_structure_beyond_the_ct_of_the_day_is_told(planning: Path, tmp_path: Path) -> None:
+    """A visit that shows the skull alone has no place for the mandible: nothing of it is carried, and a sentence says so."""
+    case = read(planning)
+    grid = case.ct.geometry
+    top = 1 + int(grid.voxels(box_of(case, ["Bone_Mandible"])[1])[0])
+    part = grid.crop((top + 1, 0, 0), grid.shape)
+    write(Case("P1", {"ct": case.ct.to(part)}), tmp_path / "day")
+    field = shifting(tmp_path / "field.dcm", planning, tmp_path / "day", (0.0, 0.0, 0.0))
+    found = adapt(planning, tmp_path / "day", out=tmp_path / "out", reg=[field], structures=["Bone_Mandible"], in_doubt=True)
+    assert any(text.startswith("Bone_Mandible: 100 % of it lies beyond the CT of the day") for text in found.record["warnings"])
+    assert found.record["adapt"]["structures"]["Bone_Mandible"]["carried_cc"] == 0
+
+
 def test_landmarks_are_told(planning: Path, daily: Path, tmp_path: Path) -> None:
     day = np.asarray(read(daily).ct.geometry.centre_mm)
     lines = ["x,y,z,x,y,z", *(",".join(f"{v}" for v in (*(day + d), *(day + d - MOVED))) for d in (0.0, 10.0, -20.0))]
     (tmp_path / "points.csv").write_text("\n".join(lines))
     field = [shifting(tmp_path / "field.dcm", planning, daily, (-10.0, 5.0, -6.0))]
-    told = adapt(planning, daily, out=tmp_path / "out", reg=field, landmarks=tmp_path / "points.csv").record["adapt"]["landmarks"]
+    result = adapt(planning, daily, out=tmp_path / "out", reg=field, landmarks=tmp_path / "points.csv")
+    told = result.record["adapt"]["landmarks"]
+    assert f"landmarks, before: mean {np.linalg.norm(MOVED):.2f}" in str(result)
+    assert "The patient's right is on the left of axial and coronal pictures" in (result.out / "report.html").read_text(encoding="utf-8")
+    assert "landmarks, deformed: mean 0.00, median 0.00, 95 % 0.00, worst 0.00 mm" in str(result)
     assert told["before"]["mean"] == pytest.approx(np.linalg.norm(MOVED), rel=1e-6)
     assert told["deformed"]["worst"] < 1e-3
     (tmp_path / "points.csv").write_text("1,2,3\n")
     with pytest.raises(FormatError, match="six numbers a line"):
         adapt(planning, daily, out=tmp_path / "no", landmarks=tmp_path / "points.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "carried_cc", "warned"),
+    [
+        ("Bone_Mandible", "deformed", 77.0, "+25 %"),
+        ("Bone_Mandible", "deformed", 50.0, "-19 %"),
+        ("Bone_Mandible", "deformed", 66.0, ""),
+        ("Bone_Mandible", "deformed", 0.0, ""),
+        ("Bone_Mandible", "direct", 77.0, ""),
+        ("Parotid_R", "deformed", 40.0, ""),
+    ],
+)
+def test_a_bone_that_the_field_stretched_is_told(name: str, how: Literal["deformed", "direct"], carried_cc: float, warned: str) -> None:
+    """Bone keeps its volume; a parotid may shrink, no field stretched an outline drawn on the day, one that went is told elsewhere."""
+    said = stretched_words(Carried(name, how, 61.8, carried_cc, (0.0, 0.0, 0.0), 0.0))
+    assert bool(said) == bool(warned)
+    assert warned in said
+    assert stretched_words(Carried(name, how, 61.8, carried_cc, (0.0, 0.0, 0.0), 20.0)) == "", "cut by the edge of the CT, not stretched"
 
 
 # ---- bad input

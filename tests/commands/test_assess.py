@@ -25,6 +25,7 @@ from oncontour.learn.card import Card, find, read_card
 from oncontour.learn.fit import fit
 from oncontour.learn.task import save_model
 from oncontour.learn.train_settings import TrainSettings
+from oncontour.many import Many
 from oncontour.phantom import head_neck
 from oncontour.quality.calibrate import after_training
 from oncontour.quality.inputs import AssessSettings
@@ -67,7 +68,14 @@ def folder(tmp_path_factory) -> Path:
     )
     recipe = TrainSettings(epochs=2, batch=8, learning_rate=5e-3, validation=0, threads=1)
     fit(task, [known[id] for id in known.ids[:2]], out / "seg", recipe, name="seg", snapshots=[1])
-    predict(out / "known", out=out / "claims", model=[str(out / "seg" / "seg.safetensors")], hu_shift=[0, 80], backend="torch", threads=1)
+    predict(
+        out / "known",
+        out=out / "claims",
+        model=[str(out / "seg" / "seg.safetensors")],
+        hu_shift=[0, 80],
+        backend="torch",
+        many=Many(engine="here"),
+    )
     quality = TrainSettings(epochs=1, batch=8, validation=0.5, threads=1)
     cases = with_candidates((known[id] for id in known.ids), [out / "claims"])
     fit(AssessTask(TINY), list(cases), out / "quality", quality, name="quality", region="head and neck", finish=after_training)
@@ -96,7 +104,9 @@ def test_only_strangers_are_drawn(folder):
         assert {k for patient, structure, k in sure if (patient, structure) == ("phantom-002", name)} == set(slices.tolist())
     assert sure
     assert all(0 < p <= 1 for p in sure.values())
-    text = predict(folder / "known", out=folder / "claims", model=[str(folder / "seg" / "seg.safetensors")], backend="torch")
+    text = predict(
+        folder / "known", out=folder / "claims", model=[str(folder / "seg" / "seg.safetensors")], backend="torch", many=Many(engine="here")
+    )
     assert text == "seg: 2 of 4 patients drawn, 2 left out as it learned from them"
 
 
@@ -108,7 +118,7 @@ def test_a_model_that_does_not_say_whom_it_knows_draws_only_when_told(folder, tm
     save_model(load_task(folder / "seg" / "seg.safetensors"), path, replace(card, made={}))
     with pytest.raises(ModelError, match="does not say which patients"):
         predict(folder / "new", out=tmp_path / "a", model=[str(path)])
-    assert "2 of 2" in predict(folder / "new", out=tmp_path / "a", model=[str(path)], seen=True, backend="torch")
+    assert "2 of 2" in predict(folder / "new", out=tmp_path / "a", model=[str(path)], seen=True, backend="torch", many=Many(engine="here"))
     with pytest.raises(ConfigError, match="one name"):
         predict(folder / "new", out=tmp_path / "a", model=[str(path), str(path)], seen=True)
 
@@ -307,7 +317,7 @@ def test_a_stranger_s_contours_get_a_reference_and_hn_organs_own_do_not(data, tm
     assert (sure["model"], sure["opinion"], sure["refused"]) == ("hn-quality", None, None)
     assert {one["inputs"] for one in sure["structures"].values() if one["scored"]} == {"own"}
     unsaid = {name: one["why"] for name, one in sure["structures"].items() if not one["scored"] and one["why"] != "It has no contour."}
-    assert unsaid == {"Esophagus": "The model was not made for Esophagus."}
+    assert unsaid == {"Esophagus": "The quality model hn-quality was not made for Esophagus."}
     own = assess(patient, run.out / "masks", out=tmp_path / "own", threads=1).record
     assert own["assess"]["opinion"] is None, "what hn-organs drew is not held against hn-organs"
     assert {one["inputs"] for one in own["assess"]["structures"].values() if one["scored"]} == {"mask"}

@@ -8,13 +8,15 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pydicom
 import pytest
 from docs import write_demo_patient
 
 from oncontour import report
-from oncontour.commands import demo, run_dose
+from oncontour.commands import demo, demo_week, run_dose
 from oncontour.commands import run as pipeline
 from oncontour.errors import ConfigError, InputError, OncontourError, OutputError
 from oncontour.io import read, write
@@ -45,6 +47,21 @@ def test_it_ends_with_the_report_of_a_real_patient_and_says_where(shown: demo.Sh
     assert 'id="review"' in page.read_text(encoding="utf-8")
 
 
+def test_the_patient_comes_again_a_simulated_week_later(shown: demo.Shown, dciodvfy: Callable[[Path], list[str]]) -> None:
+    """The couch is found within what the simulated anatomy leaves open, and page, record and DICOM say that nobody was scanned again."""
+    out = shown.result.out.parent / "week"
+    page, record = ((out / "result" / name).read_text(encoding="utf-8") for name in ("report.html", "report.json"))
+    assert str(out / "result" / "report.html") in str(shown)
+    assert json.loads(record)["about"] == demo_week.ABOUT
+    assert "SIMULATED" in page.split("<body>")[1][:300]
+    told = json.loads(record)["adapt"]
+    assert told["set_up"]["shift_mm"] == pytest.approx(demo_week.COUCH_MM, abs=4)
+    assert {one["how"] for name, one in told["structures"].items() if name in TARGETS} == {"rigid"}
+    for path in [next((out / "daily").rglob("*.dcm")), *(out / "result").glob("*.dcm")]:
+        assert pydicom.dcmread(path).SyntheticData == "YES", path.name
+        assert [line for line in dciodvfy(path) if "(0008,001c)" not in line] == [], path.name
+
+
 def test_the_page_says_that_the_models_never_saw_this_patient(shown: demo.Shown) -> None:
     page, record = ((shown.result.out / name).read_text(encoding="utf-8") for name in ("report.html", "report.json"))
     about = json.loads(record)["about"]
@@ -72,7 +89,7 @@ def test_flagged_slices_stand_first(shown: demo.Shown) -> None:
     assert found[0].name in lines[0]
     judged = case.assessment.structures
     assert [name for name, one in judged.items() if not one.scored] == ["Esophagus"]
-    assert "Not scored: Esophagus: The model was not made for Esophagus." in str(shown)
+    assert "Not scored: Esophagus: The quality model hn-quality was not made for Esophagus." in str(shown)
 
 
 def test_it_shows_what_the_dose_gives(shown: demo.Shown, data: Path) -> None:

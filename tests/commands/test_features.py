@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,16 @@ import pytest
 from pyarrow import parquet
 
 from oncontour import cli
-from oncontour.commands.features import features, spread
+from oncontour.commands.features import features
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError, OutputError
+from oncontour.many import Many
 from oncontour.radiomics.table import BEFORE
 from tests.phantoms import patient as write_patient
+
+HERE = Many(engine="here")
 
 GRID = Geometry.regular((8, 14, 14), (3.0, 3.0, 3.0))
 
@@ -65,16 +67,16 @@ def test_only_an_earlier_table_is_replaced(cohort: Path, tmp_path: Path) -> None
     for out in (listed, outcomes):
         before = out.read_bytes()
         with pytest.raises(OutputError, match="no table of features"):
-            features(listed, out=out, families=["stat"], jobs=1)
+            features(listed, out=out, families=["stat"], many=HERE)
         assert out.read_bytes() == before
     for name in ("f.csv", "f.parquet"):
         for perturb in (2, 0):
-            told = features(listed, out=tmp_path / name, families=["stat"], structures=["Larynx"], perturb=perturb, jobs=1)
+            told = features(listed, out=tmp_path / name, families=["stat"], structures=["Larynx"], perturb=perturb, many=HERE)
         assert "f.robustness.csv is of an earlier run" in told
 
 
 def test_a_row_for_each_patient_structure_and_image(cohort: Path, tmp_path: Path) -> None:
-    told = features(cohort, out=tmp_path / "f.csv", jobs=1)
+    told = features(cohort, out=tmp_path / "f.csv", many=HERE)
     rows = table(tmp_path / "f.csv")
     assert [(r["patient"], r["structure"], r["image"]) for r in rows] == [
         (patient, structure, image)
@@ -99,25 +101,25 @@ def test_a_row_for_each_patient_structure_and_image(cohort: Path, tmp_path: Path
 def test_a_second_run_computes_only_what_is_missing_or_changed(cohort: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "people", tmp_path / "f.csv"
     shutil.copytree(cohort, folder)
-    features(folder, out=out, families=["stat"], jobs=1)
+    features(folder, out=out, families=["stat"], many=HERE)
     first, before = table(out), parts(out)
-    assert "(3 of them from an earlier run)" in features(folder, out=out, families=["stat"], jobs=1)
+    assert "(3 of them from an earlier run)" in features(folder, out=out, families=["stat"], many=HERE)
     assert (table(out), parts(out)) == (first, before)
     write_patient(folder / "p2", person(5))
     write_patient(folder / "p4", person(4))
-    assert "(2 of them from an earlier run)" in features(folder, out=out, families=["stat"], jobs=1)
+    assert "(2 of them from an earlier run)" in features(folder, out=out, families=["stat"], many=HERE)
     after = parts(out)
     assert {id for id in after if after[id] == before.get(id)} == {"p1", "p3"}
     assert len(table(out)) == 14
-    assert "(0 of them" in features(folder, out=out, families=["stat"], bin_gy=2.0, jobs=1)
+    assert "(0 of them" in features(folder, out=out, families=["stat"], bin_gy=2.0, many=HERE)
     next(out.with_name("f.csv.parts").glob("*.json")).write_text("{ half a")
-    assert "(3 of them" in features(folder, out=out, families=["stat"], bin_gy=2.0, jobs=1)
+    assert "(3 of them" in features(folder, out=out, families=["stat"], bin_gy=2.0, many=HERE)
 
 
 def test_filters_add_a_row_an_image_and_are_recorded(cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "features.csv"
     words = ["log:sigma_mm=3", "laws:energy=2"]
-    features(cohort, out=out, structures=["Esophagus"], families=["stat", "morph"], images=["dose"], filters=words, jobs=1)
+    features(cohort, out=out, structures=["Esophagus"], families=["stat", "morph"], images=["dose"], filters=words, many=HERE)
     rows = table(out)
     first = [row for row in rows if row["patient"] == rows[0]["patient"]]
     assert [row["image"] for row in first] == ["dose", *(f"dose {word}" for word in words)]
@@ -146,23 +148,24 @@ def test_one_bad_patient_never_stops_the_rest(cohort: Path, tmp_path: Path, caps
     (folder / "p2" / "dose.nii.gz").write_bytes(b"not an image")
     centigray = person(3)
     write_patient(folder / "p3", centigray.with_images({"dose": centigray.images["dose"].map(lambda gy: 100 * gy)}))
-    assert cli.main(["features", str(folder), "--out", str(out), "--families", "stat,ih", "--jobs", "1"]) == CohortError.exit_code
+    assert cli.main(["features", str(folder), "--out", str(out), "--families", "stat,ih", "--engine", "here"]) == CohortError.exit_code
     told = capsys.readouterr().err
     assert "2 of 3 patients could not be used (p2: " in told
     assert "p3: Esophagus would receive 4" in told
     assert "the numbers look like centigray" in told
-    assert told.count("\n") == 1
+    sentences = [line for line in told.splitlines() if not line.startswith("features: ")]  # of progress, where it takes seconds
+    assert len(sentences) == 1
     assert {row["patient"] for row in table(out)} == {"p1"}
     write_patient(folder / "p2", person(2))
     write_patient(folder / "p3", person(3))
-    assert "(1 of them from an earlier run)" in features(folder, out=out, families=["stat", "ih"], jobs=1)
+    assert "(1 of them from an earlier run)" in features(folder, out=out, families=["stat", "ih"], many=HERE)
 
 
 def test_centigray_is_doubted_where_the_structure_itself_receives_little(tmp_path: Path) -> None:
     one = person(1)
     dose = one.images["dose"].map(lambda gy: np.where(gy == gy.max(), 7000.0, gy).astype(np.float32))
     write_patient(tmp_path / "people" / "p1", one.with_images({"dose": dose}))
-    told = features(tmp_path / "people", out=tmp_path / "f.csv", structures=["Esophagus"], images=["dose"], families=["loc"], jobs=1)
+    told = features(tmp_path / "people", out=tmp_path / "f.csv", structures=["Esophagus"], images=["dose"], families=["loc"], many=HERE)
     assert "Esophagus, dose: the dose reaches 7000 Gy elsewhere: is it centigray?" in told
 
 
@@ -170,9 +173,9 @@ def test_everybody_bad_writes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "people"
     write_patient(folder / "p1", Case("p1", {"ct": person(1).ct}, {"Esophagus": block(4, 4)}))
     with pytest.raises(CohortError, match=r"p1: neither dose among the images \['ct'\].*nothing was written"):
-        features(folder, out=tmp_path / "f.csv", images=["dose"], jobs=1)
+        features(folder, out=tmp_path / "f.csv", images=["dose"], many=HERE)
     with pytest.raises(CohortError, match="none of Brainstem"):
-        features(folder, out=tmp_path / "f.csv", structures=["Brainstem"], jobs=1)
+        features(folder, out=tmp_path / "f.csv", structures=["Brainstem"], many=HERE)
     assert not (tmp_path / "f.csv").exists()
 
 
@@ -184,7 +187,7 @@ def test_what_cannot_be_computed_is_an_empty_cell_and_a_remark(tmp_path: Path) -
     one[3, 3, 3] = True
     masks = {"Esophagus": Volume(one, GRID), "Larynx": block(4, 8, 5), "Brainstem": block(4, 4, 6)}
     write_patient(tmp_path / "people" / "p1", Case("p1", {"ct": person(1).ct, "dose": dose}, masks))
-    told = features(tmp_path / "people", out=tmp_path / "f.csv", spacing_mm=0, jobs=1)
+    told = features(tmp_path / "people", out=tmp_path / "f.csv", spacing_mm=0, many=HERE)
     rows = {(r["structure"], r["image"]): r for r in table(tmp_path / "f.csv")}
     lone = rows["Esophagus", "dose"]
     assert (lone["voxels"], lone["remark"], lone["cm_contrast_3D_comb"], lone["morph_pca_elongation"]) == ("1", "", "", "")
@@ -198,7 +201,7 @@ def test_what_cannot_be_computed_is_an_empty_cell_and_a_remark(tmp_path: Path) -
 
 
 def test_robustness_beside_the_table(cohort: Path, tmp_path: Path) -> None:
-    features(cohort, out=tmp_path / "f.csv", families=["stat", "morph"], perturb=3, jobs=1)
+    features(cohort, out=tmp_path / "f.csv", families=["stat", "morph"], perturb=3, many=HERE)
     rows = {(r["structure"], r["image"], r["column"]): r for r in table(tmp_path / "f.robustness.csv")}
     mean = rows["Esophagus", "dose", "stat_mean"]
     assert (mean["patients"], mean["repetitions"]) == ("3", "3")
@@ -206,14 +209,14 @@ def test_robustness_beside_the_table(cohort: Path, tmp_path: Path) -> None:
     assert float(mean["low_1_1"]) < float(mean["icc_1_1"]) < float(mean["high_1_1"])
     assert rows["Larynx", "ct", "stat_mean"]["patients"] == "2"
     plain = table(tmp_path / "f.csv")
-    features(cohort, out=tmp_path / "g.csv", families=["stat", "morph"], jobs=1)
+    features(cohort, out=tmp_path / "g.csv", families=["stat", "morph"], many=HERE)
     assert plain == table(tmp_path / "g.csv")
     assert not (tmp_path / "g.robustness.csv").exists()
 
 
 def test_names_of_columns(cohort: Path, tmp_path: Path) -> None:
     for names, column in (("code", "9SAK.5QRC.8QNN"), ("words", "grey level size zone: small zone emphasis (2D, averaged over slices)")):
-        features(cohort, out=tmp_path / "f.csv", families=["szm"], aggregations=["2D_comb"], names=names, jobs=1)  # type: ignore[arg-type]
+        features(cohort, out=tmp_path / "f.csv", families=["szm"], aggregations=["2D_comb"], names=names, many=HERE)  # type: ignore[arg-type]
         assert column in table(tmp_path / "f.csv")[0]
 
 
@@ -242,7 +245,7 @@ def test_mistakes(words: list[str], says: str, cohort: Path, tmp_path: Path, cap
 
 def test_bins_in_the_wrong_unit_are_said_for_each_patient(cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(CohortError, match=r"3 of 3 patients.*grey levels, more than 1024.*nothing was written"):
-        features(cohort, out=tmp_path / "f.csv", bin_gy=0.001, images=["dose"], jobs=1)
+        features(cohort, out=tmp_path / "f.csv", bin_gy=0.001, images=["dose"], many=HERE)
 
 
 def test_parquet_holds_what_the_csv_holds(tmp_path: Path) -> None:
@@ -252,7 +255,7 @@ def test_parquet_holds_what_the_csv_holds(tmp_path: Path) -> None:
     for seed in (1, 2):
         write_patient(tmp_path / "people" / f"p{seed}", person(seed))
     write_patient(tmp_path / "people" / "p3", Case("p3", {"ct": person(3).ct, "dose": dose}, {"Larynx": block(4, 8, 5)}))
-    words = ["features", str(tmp_path / "people"), "--jobs", "1"]
+    words = ["features", str(tmp_path / "people"), "--engine", "here"]
     assert cli.main([*words, "--out", str(tmp_path / "f.parquet")]) == 0
     assert cli.main([*words, "--out", str(tmp_path / "f.csv")]) == 0
     found = parquet.read_table(tmp_path / "f.parquet")
@@ -268,7 +271,7 @@ def test_parquet_holds_what_the_csv_holds(tmp_path: Path) -> None:
     assert json.loads(found.schema.metadata[b"oncontour"])["settings"]["dose"]["bin_width"] == 1.0
     assert (tmp_path / "f.columns.csv").exists()
     write_patient(tmp_path / "people" / "p4", person(4))
-    assert "(3 of them from an earlier run)" in features(tmp_path / "people", out=tmp_path / "f.parquet", jobs=1)
+    assert "(3 of them from an earlier run)" in features(tmp_path / "people", out=tmp_path / "f.parquet", many=HERE)
     again = parquet.read_table(tmp_path / "f.parquet")
     assert again.slice(0, found.num_rows).equals(found)
     assert {row["patient"] for row in again.to_pylist()} == {"p1", "p2", "p3", "p4"}
@@ -277,20 +280,7 @@ def test_parquet_holds_what_the_csv_holds(tmp_path: Path) -> None:
 # ---- processes
 
 
-def doubled(id: str) -> str:
-    """Work for a pool; "killer" ends its process as the system does when memory runs out."""
-    if id == "killer":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * id
-
-
-def test_a_killed_process_loses_one_patient_only() -> None:
-    got = dict(spread(doubled, ["a", "killer", "b"], 2))
-    assert (got["a"], got["b"]) == ("aa", "bb")
-    assert "was killed" in got["killer"]
-
-
 def test_processes_give_what_one_gives(cohort: Path, tmp_path: Path) -> None:
-    features(cohort, out=tmp_path / "one.csv", families=["stat", "cm"], jobs=1)
-    features(cohort, out=tmp_path / "two.csv", families=["stat", "cm"], jobs=2)
+    features(cohort, out=tmp_path / "one.csv", families=["stat", "cm"], many=HERE)
+    features(cohort, out=tmp_path / "two.csv", families=["stat", "cm"], many=Many(jobs=2))
     assert (tmp_path / "one.csv").read_text() == (tmp_path / "two.csv").read_text()

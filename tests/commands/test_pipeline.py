@@ -48,6 +48,7 @@ from oncontour.io.image.nifti import write_image
 from oncontour.learn.card import notes as read_notes
 from oncontour.learn.card import read_card
 from oncontour.learn.task import save_model
+from oncontour.many import Many
 from oncontour.phantom import head_neck, pelvis
 from tests.dicom_cases import make_series
 from tests.phantoms import patient
@@ -282,7 +283,7 @@ def test_a_ct_of_another_part_of_the_body_is_refused_unless_any_will_do(tmp_path
     assert str(done).startswith(words + "\n")
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert page.split("<body>")[1].lstrip().startswith(f'<p class="banner" role="alert">{words}</p>')
-    assert page.count(words) == 1
+    assert page.count(words) == 3  # on top, and on each of the two sheets to be signed
     assert "structures were found" not in page
 
 
@@ -305,10 +306,10 @@ def test_other_commands_leave_out_who_shows_another_part_of_the_body(tmp_path: P
     assert "this CT shows abdomen and pelvis" in failed.reason
     assert not judge(Cohort.open(cohort), {"heads": anywhere(load_contourer(heads))}, look=False).failures
     with pytest.raises(IncompleteError, match="not drawn: pelvis by heads"):
-        predict(cohort, model=[str(heads)], out=tmp_path / "out", seen=True)
-    assert [path.name for path in (tmp_path / "out" / "heads").iterdir() if path.is_dir()] == ["head"]
+        predict(cohort, model=[str(heads)], out=tmp_path / "out", seen=True, many=Many(engine="here"))
+    assert [path.name for path in (tmp_path / "out" / "heads").glob("[!.]*") if path.is_dir()] == ["head"]
     words = "heads drew on CTs of another part of the body than it was made for: pelvis (abdomen and pelvis)"
-    told = predict(cohort, model=[str(heads)], out=tmp_path / "all", seen=True, any_region=True)
+    told = predict(cohort, model=[str(heads)], out=tmp_path / "all", seen=True, any_region=True, many=Many(engine="here"))
     assert "2 of 2 patients drawn" in told
     assert words in told.splitlines()
     told = evaluate(cohort, out=tmp_path / "judged", model=[str(heads)], overlays="none", any_region=True)
@@ -369,18 +370,18 @@ def test_where_the_region_cannot_be_told_the_first_warning_says_so(tmp_path: Pat
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [
-        ({"model": ["hn-organ"]}, ModelError, r"no model 'hn-organ'.*did you mean hn-organs\?.*shipped: hn-organs$"),
-        ({"structures": ["parotid_left"]}, ConfigError, r"no model draws parotid_left.*did you mean Parotid_L\?"),
+        ({"model": ["hn-organ"]}, ModelError, r"no model 'hn-organ'.*did you mean hn-organs\?.*there is: hn-organs$"),
+        ({"structures": ["Parotid_Lx"]}, ConfigError, r"no model draws Parotid_Lx.*did you mean Parotid_L\?"),
         ({"model": ["hn-organs"], "structures": ["Brainstm"]}, ConfigError, r"no model draws Brainstm.*did you mean Brainstem\?"),
         (
             {"quality": "hn-qualty"},
             ModelError,
-            r"no model 'hn-qualty'.*did you mean hn-quality\?.*shipped: hn-quality$",
+            r"no model 'hn-qualty'.*did you mean hn-quality\?.*there is: hn-quality$",
         ),
         (
             {"risk": "esophagitis"},
             ModelError,
-            r"no model 'esophagitis'.*did you mean esophagitis-simulated\?.*shipped: esophagitis-simulated$",
+            r"no model 'esophagitis'.*did you mean esophagitis-simulated\?.*there is: esophagitis-simulated$",
         ),
         ({"model": ["hn-quality"]}, ModelError, "this model does 'assess', not contours"),
     ],

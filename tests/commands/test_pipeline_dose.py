@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -140,7 +141,7 @@ def test_dvhs_of_what_was_drawn_and_of_the_planner_s_targets(whole: pipeline.Res
     assert told["dose"]["id"] == told["case"]
     assert "someone" not in json.dumps(told["dose"])
     page = (whole.out / "report.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 2
+    assert len(re.findall(r"<svg data-axes=", page)) == 1
     assert "http:" not in page, "nothing on the page names an address"
     assert "https:" not in page
     assert "D0.03cc" in str(whole)

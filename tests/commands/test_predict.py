@@ -13,9 +13,12 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, IncompleteError, InputError, OutputError
 from oncontour.io.image.nifti import write_image
+from oncontour.many import Many
 from oncontour.phantom import head_neck
 from tests.commands.test_pipeline import make_model
 from tests.phantoms import patient
+
+HERE = Many(engine="here")
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +45,8 @@ def test_a_patient_that_cannot_be_drawn_is_named_and_no_success(cohort: Path, tm
         "--out",
         str(tmp_path),
         "--seen",
-        "--threads",
-        "1",
+        "--engine",
+        "here",
     ]
     assert main(words) == IncompleteError.exit_code == InputError.exit_code
     told = capsys.readouterr()
@@ -52,20 +55,20 @@ def test_a_patient_that_cannot_be_drawn_is_named_and_no_success(cohort: Path, tm
     assert "of 2 patients: passed over: image files in [...]" in told.err
     assert "Larynx" not in told.err
     assert "not drawn: b by net" in told.err
-    assert sorted(path.name for path in (tmp_path / "net").iterdir()) == ["a", "c", "confidence.csv"]
+    assert sorted(path.name for path in (tmp_path / "net").iterdir()) == [".cohort", "a", "c", "confidence.csv"]
 
 
 @pytest.mark.parametrize("id", ["..", "../../thesis", "study/7"])
 def test_no_patient_is_drawn_outside_its_folder(cohort: Path, tmp_path: Path, id: str) -> None:
     (cohort / "people.csv").write_text(f"patient,path\n{id},cohort/a\n")
     with pytest.raises(CohortError, match="cannot be the name of a folder"):
-        predict(cohort / "people.csv", model=[str(cohort / "net.safetensors")], out=tmp_path / "out", seen=True, threads=1)
+        predict(cohort / "people.csv", model=[str(cohort / "net.safetensors")], out=tmp_path / "out", seen=True, threads=1, many=HERE)
     assert not (tmp_path / "out").exists()
 
 
 def test_what_a_killed_one_left_among_the_chances_stands_in_no_way(cohort: Path, tmp_path: Path) -> None:
     (cohort / "people.csv").write_text("patient,path\na,cohort/a\n")
-    words = {"model": [str(cohort / "net.safetensors")], "out": tmp_path, "seen": True, "threads": 1, "chances": True}
+    words = {"model": [str(cohort / "net.safetensors")], "out": tmp_path, "seen": True, "threads": 1, "chances": True, "many": HERE}
     predict(cohort / "people.csv", **words)
     drawn = tmp_path / "net" / "a"
     (drawn / "chances").rename(drawn / ".chances.k1ll3d.part")
@@ -78,5 +81,21 @@ def test_a_folder_with_other_things_is_not_replaced(cohort: Path, tmp_path: Path
     (tmp_path / "net" / "a").mkdir(parents=True)
     (tmp_path / "net" / "a" / "thesis.tex").write_text("mine")
     with pytest.raises(OutputError, match=r"thesis\.tex"):
-        predict(cohort / "people.csv", model=[str(cohort / "net.safetensors")], out=tmp_path, seen=True, threads=1)
+        predict(cohort / "people.csv", model=[str(cohort / "net.safetensors")], out=tmp_path, seen=True, threads=1, many=HERE)
     assert (tmp_path / "net" / "a" / "thesis.tex").read_text() == "mine"
+
+
+def test_workers_and_shards_draw_what_one_process_draws_and_a_shard_is_not_drawn_again(cohort: Path, tmp_path: Path) -> None:
+    (cohort / "people.csv").write_text("patient,path\na,cohort/a\nc,cohort/c\n")
+    words = {"model": [str(cohort / "net.safetensors")], "seen": True}
+    predict(cohort / "people.csv", **words, out=tmp_path / "one", many=HERE)
+    predict(cohort / "people.csv", **words, out=tmp_path / "two", many=Many(jobs=1, shard="2/2"))
+    first = (tmp_path / "two/net/c/masks").stat().st_mtime_ns
+    assert "net: 2 of 2 patients drawn" in predict(cohort / "people.csv", **words, out=tmp_path / "two", many=HERE)
+    assert (tmp_path / "two/net/c/masks").stat().st_mtime_ns == first
+    kept = [
+        {str(p.relative_to(out)): p.read_bytes() for p in out.glob("net/[a-z]*/**/*.gz")} for out in (tmp_path / "one", tmp_path / "two")
+    ]
+    assert len(kept[0]) == 2 * len(list((tmp_path / "one/net/a/masks").iterdir()))
+    assert kept[0] == kept[1]
+    assert (tmp_path / "one/net/confidence.csv").read_text() == (tmp_path / "two/net/confidence.csv").read_text()

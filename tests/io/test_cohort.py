@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError, InputError
-from oncontour.io.cohort import Cohort, is_cohort
+from oncontour.io.cohort import Cohort
 from oncontour.io.folders import natural
 from oncontour.io.image.nifti import write_image
+from oncontour.io.patients import holds_patients, is_cohort
 from tests.dicom_cases import make_series
 
 
@@ -149,6 +150,21 @@ def test_what_is_a_cohort(tmp_path: Path) -> None:
     assert not is_cohort(tmp_path / "one")
     assert not is_cohort(tmp_path / "many/a")
     assert not is_cohort(tmp_path / "none")
+
+
+def test_only_what_can_be_nothing_else_is_many_patients_without_being_told(tmp_path: Path) -> None:
+    """A messy patient stays one: several series, another's file beside them, a copy as images."""
+    patients(tmp_path / "many", "a", "b")
+    for number in (1, 2):
+        make_series(tmp_path / f"clinic/{number}/ct", rows=4, columns=4, offsets=(0, 1), patient_id=f"patient {number}")
+        make_series(tmp_path / f"one/{number}", rows=4, columns=4, offsets=(0, 1), patient_id="the same")
+    make_series(tmp_path / "copied/ct", rows=4, columns=4, offsets=(0, 1), patient_id="x")
+    patients(tmp_path / "copied", "as-images")
+    (tmp_path / "clinic.csv").write_text("patient,path\n1,clinic/1\n")
+    assert [holds_patients(tmp_path / name) for name in ("many", "clinic", "clinic.csv")] == [True, True, True]
+    assert [holds_patients(tmp_path / name) for name in ("one", "copied", "many/a", "clinic/1", "none")] == 5 * [False]
+    (tmp_path / "clinic/3").mkdir()
+    assert not holds_patients(tmp_path / "clinic")
 
 
 def test_natural_order() -> None:

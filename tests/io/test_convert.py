@@ -92,7 +92,7 @@ def test_a_cohort_with_a_bad_patient(tmp_path: Path, capsys: pytest.CaptureFixtu
     (source / "b/ct.nii.gz").write_bytes(b"broken")
     with pytest.raises(CohortError, match=r"1 of 3 .*b: .*ct\.nii\.gz.*the other 2"):
         convert(source, tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "c"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("[!.]*")) == ["a", "c"]
     assert read(tmp_path / "out/c").structures == ("Larynx",)
     assert main(["convert", str(source), str(tmp_path / "again")]) == 2
     assert "1 of 3" in capsys.readouterr().err
@@ -102,7 +102,7 @@ def test_a_cohort_by_csv_and_by_dicom(tmp_path: Path, capsys: pytest.CaptureFixt
     patients(tmp_path, "a", "b")
     (tmp_path / "cohort.csv").write_text("patient,path\nP 1,a\nP/2,b\n")
     assert main(["convert", str(tmp_path / "cohort.csv"), str(tmp_path / "dicom")]) == 0
-    assert sorted(p.name for p in (tmp_path / "dicom").iterdir()) == ["P 1", "P_2"]
+    assert sorted(p.name for p in (tmp_path / "dicom").glob("[!.]*")) == ["P 1", "P_2"]
     assert "P/2: " in capsys.readouterr().out
     back = convert(tmp_path / "dicom", tmp_path / "nifti")
     assert [one.id for one in back.done] == ["P 1", "P_2"]

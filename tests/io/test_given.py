@@ -15,7 +15,8 @@ from oncontour import cli
 from oncontour.errors import CohortError, FormatError, InputError, SeriesError
 from oncontour.files import walk
 from oncontour.io import read, write
-from oncontour.io.cohort import Cohort, is_cohort
+from oncontour.io.cohort import Cohort
+from oncontour.io.patients import is_cohort
 from oncontour.phantom import head_neck
 from tests.dicom_cases import make_series
 from tests.io.test_series_enhanced import enhanced

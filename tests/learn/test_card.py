@@ -20,8 +20,9 @@ from oncontour import cli
 from oncontour.contour.inputs import ContourSettings
 from oncontour.contour.task import ContourTask
 from oncontour.errors import ModelError
-from oncontour.learn.card import NOT_COVERED, at_home, checked_card, find, portable, read_card, shapes, shipped, with_card
+from oncontour.learn.card import NOT_COVERED, checked_card, find, read_card, shapes, shipped, with_card
 from oncontour.learn.fit import fit
+from oncontour.learn.named_models import at_home, portable
 from oncontour.learn.task import load_task, save_model
 from oncontour.learn.train_settings import TrainSettings
 from oncontour.phantom import head_neck
@@ -137,7 +138,7 @@ def test_a_file_of_an_earlier_version_is_read_and_says_that_nothing_covers_its_c
     models: dict[str, Path], ct: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = changed(models["contour"], tmp_path / "old.safetensors", lambda card: None)
-    assert cli.main(["info", str(old)]) == 0
+    assert cli.main(["info", str(old), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["notes"] == [NOT_COVERED]
     words = ["run", ct, "--model", old, "--backend", "torch", "--assess", "false", "--out"]
     assert cli.main([str(word) for word in [*words, tmp_path / "out"]]) == 0

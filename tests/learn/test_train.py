@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -104,6 +105,28 @@ def test_two_processes_train_together(patients, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert len([row for row in curve(tmp_path / "ddp") if row[1] == "train_loss"]) == 2
     assert load_task(tmp_path / "ddp" / "model.safetensors").card().made["training"]["devices"] == 2
+
+
+def test_two_machines_train_together(patients, tmp_path):
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    words = command(patients, tmp_path / "ddp", "--epochs=1", "--training.nodes=2")
+    there = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    nodes = [
+        subprocess.Popen(words, env={**there, "NODE_RANK": rank}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for rank in "01"
+    ]
+    ended = [(node.communicate()[1], node.returncode) for node in nodes]
+    assert [code for _, code in ended] == [0, 0], ended
+    assert len([row for row in curve(tmp_path / "ddp") if row[1] == "train_loss"]) == 1
+    assert load_task(tmp_path / "ddp" / "model.safetensors").card().made["training"]["nodes"] == 2
+
+
+def test_machines_that_do_not_know_of_each_other_are_told_before_any_work(cases, tmp_path, monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ConfigError, match="none knows where the first is"):
+        fit(ContourTask(SETTINGS), cases, tmp_path, TrainSettings(epochs=1, nodes=2))
 
 
 def test_the_paper_recipe_lowers_the_rate_by_a_fifth_after_five_epochs_without_gain():
@@ -228,7 +251,8 @@ def test_a_model_file_rebuilds_itself_and_refuses_changed_weights(cases, tmp_pat
 
 def test_info_needs_no_torch(cases, tmp_path):
     outcome = fit(ContourTask(SETTINGS), cases, tmp_path, TrainSettings(epochs=1, batch=2, threads=1))
-    code = f"import sys; from oncontour.cli import main; c = main(['info', {str(outcome.model)!r}]); sys.exit(c or 'torch' in sys.modules)"
+    words = ["info", str(outcome.model), "--json"]
+    code = f"import sys; from oncontour.cli import main; c = main({words!r}); sys.exit(c or 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["task"] == "contour"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oncontour.errors import InputError
-from oncontour.metrics.risk_coverage import aurc, best_aurc, found_early, review, risk_coverage
+from oncontour.metrics.risk_coverage import aurc, best_aurc, first_places, found_early, review, reviewed_until, risk_coverage
 
 
 def test_aurc_by_pencil():
@@ -51,3 +51,18 @@ def test_what_the_first_slices_hold_by_pencil():
     assert found_early([1, 1, 0, 0], [2.0, 0, 2.0, 0], 0.25) == pytest.approx(0.25), "of two alike the mean"
     with pytest.raises(InputError, match="nothing to find"):
         found_early(score, np.zeros(10))
+
+
+def test_reviewed_until_by_pencil() -> None:
+    """Four slices, the second and the fourth wrong: nine tenths of two is 1.8, reached 0.8 of the way through the fourth. Ties count in
+    proportion: all four alike find half a slice each."""
+    assert reviewed_until([4, 3, 2, 1], [0, 1, 0, 1], 0.9) == pytest.approx(3.8 / 4)
+    assert reviewed_until([4, 3, 2, 1], [1, 1, 0, 0], 0.5) == pytest.approx(1 / 4)
+    assert reviewed_until([1, 1, 1, 1], [1, 0, 0, 1], 0.9) == pytest.approx(0.9)
+    assert np.isnan(reviewed_until([1, 2], [0, 0]))
+
+
+def test_places_count_neighbours_once() -> None:
+    """Slice 2 of A lies beside slice 1, and slice 3 beside slice 2, which was looked at; slice 3 of B is another organ's."""
+    assert first_places([9, 8, 7, 6, 5], ["A", "A", "A", "B", "A"], [1, 2, 3, 3, 9], 3) == [0, 3, 4]
+    assert first_places([1, 2], ["A", "A"], [1, 5]) == [1, 0]

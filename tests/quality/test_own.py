@@ -21,6 +21,7 @@ from oncontour.errors import FormatError, GeometryError, TrainingError
 from oncontour.io.cohort import Cohort
 from oncontour.io.image.layout import CHANCES, write_layout
 from oncontour.learn.task import save_model
+from oncontour.many import Many
 from oncontour.ops.tidy import Tidy
 from oncontour.phantom import head_neck
 from oncontour.quality import score as scoring
@@ -48,7 +49,7 @@ def patients(tmp_path_factory, case):
 @pytest.fixture(scope="module")
 def claims(tmp_path_factory, patients, drawer):
     out = tmp_path_factory.mktemp("claims")
-    predict(patients, out=out, model=[str(drawer)], seen=True, chances=True, backend="torch", threads=1)
+    predict(patients, out=out, model=[str(drawer)], seen=True, chances=True, backend="torch", many=Many(engine="here"))
     return out
 
 
@@ -80,7 +81,7 @@ def test_what_was_kept_is_what_the_model_thought_and_what_it_drew_follows(claims
 
 
 def test_drawn_before_without_chances_is_drawn_again_with_them_and_counted_once(patients, drawer, tmp_path):
-    asked = {"out": tmp_path, "model": [str(drawer)], "seen": True, "backend": "torch", "threads": 1}
+    asked = {"out": tmp_path, "model": [str(drawer)], "seen": True, "backend": "torch", "many": Many(engine="here")}
     predict(patients, **asked)
     assert not list(tmp_path.glob(f"*/*/{CHANCES}"))
     before = sorted((tmp_path / "drawer" / "confidence.csv").read_text(encoding="utf-8").splitlines())
@@ -181,11 +182,11 @@ def test_what_the_model_never_saw_in_training_is_not_scored(task, drawer, case):
     found = replace(found, masks={name: case.mask(name) for name in NAMES})
     scored, _ = scoring.score(found, Assessor(some, "torch", 1, use_detector=False))
     rated = scored.assessment.structures
-    assert rated["Parotid_R"].why == "The model never saw Parotid_R in training."
+    assert rated["Parotid_R"].why == f"The quality model {some.card().name} never saw Parotid_R in training."
     assert {s.dsc for s in rated["Parotid_R"].slices} == {None}
     assert "Parotid_R" not in scored.assessment.error_maps
     assert rated["Parotid_L"].scored
-    assert "not scored: Parotid_R: The model never saw Parotid_R in training." in report.summary(scored)
+    assert f"not scored: Parotid_R: The quality model {some.card().name} never saw Parotid_R in training." in report.summary(scored)
 
 
 @pytest.mark.parametrize(

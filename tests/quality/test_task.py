@@ -693,7 +693,7 @@ def test_a_structure_that_training_never_saw_is_not_scored(assessor, stranger):
     strange.task.detector.limit[1] = 0
     case = Case("p", {"ct": stranger.ct}, {n: stranger.mask(n) for n in NAMES})
     told = strange.predict(case).assessment.structures
-    assert told["Parotid_L"].why == "The model never saw Parotid_L in training."
+    assert told["Parotid_L"].why == f"The quality model {strange.card.name} never saw Parotid_L in training."
     assert told["Parotid_R"].scored
     seen = Observed(features={(f"p{n}", "a", "Parotid_L"): np.ones((2, 32), np.float32) * n for n in range(DETECTOR_PATIENTS)})
     _detector_anew(strange.task.detector, NAMES, seen)
@@ -746,7 +746,7 @@ def test_a_structure_in_no_mask_to_learn_from_is_told_and_never_scored(cases, tm
     assert "no patient to learn from has Kidney_L" in done.notes[0]
     case = cases[0].without_structures().with_masks({"Kidney_L": cases[0].mask("Parotid_L")})
     told = load_assessor(done.model, backend="torch", threads=1).predict(case).assessment.structures
-    assert told["Kidney_L"].why == "The model never saw Kidney_L in training."
+    assert told["Kidney_L"].why == f"The quality model {done.card.name} never saw Kidney_L in training."
 
 
 def test_what_a_first_model_knew_is_still_scored_by_the_second_and_what_it_never_saw_is_not(cases, tmp_path):

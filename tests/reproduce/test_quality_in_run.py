@@ -1,4 +1,4 @@
-"""How right quality models are in a run: the figures by a pencil, and README's rows from the committed file."""
+"""How right quality models are in a run: the figures by a pencil, and the rows of docs/models.md from the committed file."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_rows_of_a_run_in_the_readme_are_those_of_the_file() -> None:
     with (ROOT / "papers" / "quality-2026" / "in-run.csv").open(encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["judge"] == "hn-quality" and not row["against"]]
     found = {(row["model"], row["number"]): float(row["value"]) for row in rows}
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
     start = next(n for n, line in enumerate(lines) if line.startswith("| contours by"))
     for line, model in zip(lines[start + 2 : start + 5], ("hn-organs", "deeplab-a", "deeplab-a, target"), strict=True):
         mae, constant, auc, covered = (found[model, name] for name in ("MAE", "MAE of the best constant", "AUC", "covered"))

@@ -18,8 +18,9 @@ from oncontour.io.dicom.rtstruct_write import write_rtstruct
 from oncontour.io.dicom.seg_write import write_seg
 from oncontour.io.dicom.series_write import write_series
 from oncontour.learn.task import save_model
+from oncontour.synthesize.fidelity import Fidelity
 from oncontour.synthesize.inputs import SynthesizeSettings
-from oncontour.synthesize.predict import MADE, UNIT, Synthesizer
+from oncontour.synthesize.predict import MADE, UNIT, Synthesizer, ranges_of, usual_of
 from oncontour.synthesize.signal import textbook
 from oncontour.synthesize.task import SynthesizeTask
 from tests.synthesize.test_fidelity import limb
@@ -151,3 +152,21 @@ def test_the_command_writes_series_and_figures_and_names_nobody(model, ct_folder
     assert cli.main(["synthesize", str(tmp_path / "out" / "series"), "--out", str(tmp_path / "two"), "--model", str(model)]) == 2
     assert "no CT among the images" in capsys.readouterr().err
     assert not (tmp_path / "two").exists()
+
+
+def test_the_ranges_of_good_images_go_into_a_card_and_come_out_of_it(model):
+    """Least and greatest of three patients (outline 0.96 to 1.00), widened by half their distance; what one does not have has no range."""
+    good = [Fidelity(outline, 0.5, 1.2, 0.0, flicker, 3.0) for outline, flicker in ((0.96, 0.1), (0.98, 0.2), (1.0, float("nan")))]
+    told = ranges_of(good)
+    assert told == {
+        "patients": 3,
+        "body_dice": [0.94, 1.02],
+        "gradient_correlation": [0.5, 0.5],
+        "nmi": [1.2, 1.2],
+        "checkerboard": [0.0, 0.0],
+        "fat_over_muscle": [3.0, 3.0],
+    }
+    card = Synthesizer.load(model).card
+    assert usual_of(replace(card, metrics={"fidelity": told})) == told
+    with pytest.raises(InputError, match="not of 1"):
+        ranges_of(good[:1])

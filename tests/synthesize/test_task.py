@@ -10,11 +10,11 @@ import torch
 
 from oncontour.core.case import Case
 from oncontour.errors import ConfigError, InputError, TrainingError
-from oncontour.learn.fit import fit
+from oncontour.learn.fit import cpu_has_bfloat16, fit
 from oncontour.learn.lesson import rate_of
 from oncontour.learn.task import load_task
 from oncontour.learn.train_settings import TrainSettings
-from oncontour.synthesize.generators import Curve, textbook_curve
+from oncontour.synthesize.generators import Curve, Smoothed, textbook_image
 from oncontour.synthesize.inputs import HU_RANGE, SIGNAL_RANGE, SynthesizeSettings, check_ct, to_net
 from oncontour.synthesize.objective import Pool, edges_apart, judged, outside, textures_apart
 from oncontour.synthesize.signal import textbook
@@ -118,9 +118,49 @@ def test_textures_tell_blur_noise_and_contrast_without_pairs():
 
 def test_a_curve_in_torch_is_the_interpolation():
     hu = np.linspace(-1000, 1000, 501)
-    found = textbook_curve()(torch.from_numpy(to_net(hu, HU_RANGE)))
+    found = textbook_image(SynthesizeSettings())(torch.from_numpy(to_net(hu, HU_RANGE)))
     assert found.numpy() == pytest.approx(to_net(textbook(hu), SIGNAL_RANGE), abs=1e-5)
     assert Curve([(0, 1), (1, 3), (2, 2)])(torch.tensor([-5.0, 0, 0.5, 1.5, 9])).tolist() == pytest.approx([1, 1, 2, 2.5, 2])
+
+
+def test_a_smoothed_image_is_the_gaussian_s_and_sharpened_it_has_steeper_edges_and_as_much_light():
+    from scipy import ndimage
+
+    x = torch.zeros(1, 1, 41, 41)
+    x[..., 20:] = 0.5
+    x[0, 0, 20, 10] = 0.8
+    plain, sharper = Smoothed(0.9, 0.0)(x)[0, 0].numpy(), Smoothed(0.9, 0.5)(x)[0, 0].numpy()
+    assert plain == pytest.approx(ndimage.gaussian_filter(x[0, 0].numpy(), 0.9, mode="nearest", radius=7), abs=1e-4)
+    again = ndimage.gaussian_filter(plain, 2.0, mode="nearest", radius=7)
+    assert sharper[14:27, 14:27] == pytest.approx((plain + 0.5 * (plain - again))[14:27, 14:27], abs=2e-3)
+    assert float(Smoothed(0.9, 0.5)(torch.full((1, 1, 9, 9), 0.3)).std()) == pytest.approx(0, abs=1e-6)
+    assert Smoothed(0.9, 2.0)(2 * x - 1).min() == -1, "no signal is less than that of air"
+
+
+def test_a_generator_begins_as_the_smoothed_textbook_and_its_edges_are_held_to_that():
+    task = SynthesizeTask(replace(SMALL, smooth=(0.9, 0.5)))
+    task.start_afresh()
+    x = torch.from_numpy(to_net(limb().array, HU_RANGE))[:, None]
+    sharp = SynthesizeTask(SMALL).textbook(x)
+    assert torch.equal(task.net(x), task.textbook(x))
+    assert not torch.allclose(task.textbook(x), sharp, atol=0.1)
+    figures = task.loss({"image": x, "mr": sharp, "body": torch.ones_like(x), "mr_body": torch.ones_like(x)})[1]
+    assert figures["edges"] == pytest.approx(0, abs=1e-5)
+    for wrong in ((0.9,), (-1.0, 0.0)):
+        with pytest.raises(ConfigError):
+            replace(SMALL, smooth=wrong)
+
+
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this CPU has no bfloat16 of its own")
+@pytest.mark.parametrize("mode", ["fair", "paper"])
+def test_it_learns_in_16_bits_what_it_learns_in_32(tmp_path, mode):
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        task = SynthesizeTask(replace(SMALL, mode=mode))
+        fit(task, patients(), tmp_path / precision, replace(QUICK, epochs=1, precision=precision))
+        (found[precision],) = curve_of(tmp_path / precision)
+    for name in ("train_cycle", "watch_textures", "watch_edges"):
+        assert float(found["bfloat16"][name]) == pytest.approx(float(found["float32"][name]), rel=0.05, abs=0.02)
 
 
 def test_a_pool_fills_then_shows_earlier_images_half_of_the_time():

@@ -20,9 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from oncontour.adapt.reach import Reach, held_in, put
+from oncontour.core.boxes import cropped
 from oncontour.core.contours import Contours
 from oncontour.core.geometry import Floats, Geometry
-from oncontour.core.resample import TIE, beyond
+from oncontour.core.resample import beyond
 from oncontour.core.volume import Volume
 from oncontour.errors import GeometryError
 
@@ -32,6 +34,7 @@ SOLVED_MM = 0.01
 """An inverse point whose image lies this near the point asked for is solved."""
 CHORD_STEPS, NEWTON_STEPS = 30, 20
 AFFINE_MM = 5.0
+ROUND_MM = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,18 +218,35 @@ class Deformation:
         """Masks of the moving image as bool masks of the fixed image on ``grid`` (default the deformation's own), names kept.
 
         Each mask is warped for itself as coverage, and what is one half and more is inside: labels are never interpolated as numbers.
-        A mask that is empty, or lies where the map does not lead, comes back empty.
+        A mask that is empty, or lies where the map does not lead, comes back empty. Only the part of ``grid`` that can come from a mask is
+        looked at.
         """
         grid = grid or self.geometry
-        boxes = {name: _box(mask) for name, mask in masks.items()}
         out = {name: np.zeros(grid.shape, bool) for name in masks}
-        for geometry in dict.fromkeys(mask.geometry for mask in masks.values()):
-            names = [name for name in masks if masks[name].geometry == geometry and boxes[name] is not None]
-            for k, at in self._voxels_of(geometry, grid):
-                outside, rows = beyond(at, geometry.shape), (at.min(axis=2), at.max(axis=2))
-                for name in names:
-                    _put(boxes[name], at, rows, outside, out[name][k])
+        reach = self._reach(grid)
+        for name, mask in masks.items():
+            box = held_in(mask)
+            part = None if box is None else reach.of(box[0] - 1, box[0] + box[1].shape, mask.geometry)
+            if part is None:
+                continue
+            warped, here = out[name][part], cropped(grid, part)
+            for k, at in self._voxels_of(mask.geometry, here):
+                rows = at.min(axis=2), at.max(axis=2)
+                put(box, at, rows, beyond(at, mask.geometry.shape), warped[k])
         return {name: Volume(mask, grid) for name, mask in out.items()}
+
+    def _reach(self, grid: Geometry) -> Reach:
+        """Where the voxels of ``grid`` can come from: the field's nodes and their images, gone on from its edge as far as ``grid`` goes."""
+        at = self.geometry.voxels(grid.corners_mm)
+        before = np.maximum(0, np.ceil(-at.min(axis=0))).astype(int)
+        after = np.maximum(0, np.ceil(at.max(axis=0) - self.geometry.shape + 1)).astype(int)
+        nodes = self.geometry.pad(before.tolist(), after.tolist())
+        u = np.pad(self.displacement.array, [(0, 0), *zip(before.tolist(), after.tolist(), strict=True)], mode="edge")
+        images = np.empty(u.shape, np.float32)
+        for k, points in _slices_mm(nodes):
+            images[:, k] = np.moveaxis(points, -1, 0) + u[:, k]
+        room = [sum(float(np.abs(np.diff(one, axis=axis)).max(initial=0)) for axis in range(3)) for one in images]
+        return Reach(grid, nodes, images, np.asarray(room) + ROUND_MM)
 
     def carry(self, contours: Contours, tolerance_mm: float = 0.1) -> Contours:
         """Contours of the moving image point by point into the fixed image, by the inverse of the map.
@@ -377,32 +397,3 @@ def _on(mask: Volume, grid: Geometry) -> NDArray[np.bool_]:
             f"the mask lies on another grid than the deformation: {grid.difference(mask.geometry)}", hint="move it there first"
         )
     return np.asarray(placed.binary().array)
-
-
-_Box = tuple[NDArray[np.intp], NDArray[np.float32]]
-
-
-def _box(mask: Volume) -> _Box | None:
-    """Where a mask begins, and its coverage there with a voxel around; None where it is empty."""
-    inside = mask.array if mask.array.dtype == bool else mask.array > 0
-    found = ndimage.find_objects(inside.astype(np.int8))
-    if not found or found[0] is None:
-        return None
-    low = np.array([max(0, part.start - 1) for part in found[0]], dtype=np.intp)
-    high = [part.stop + 1 for part in found[0]]
-    return low, np.asarray(mask.array[low[0] : high[0], low[1] : high[1], low[2] : high[2]], dtype=np.float32)
-
-
-def _put(box: _Box | None, at: Floats, rows: tuple[Floats, Floats], outside: NDArray[np.bool_], out: NDArray[np.bool_]) -> None:
-    """Set in ``out`` (j, i) what the mask in ``box`` covers by one half and more at the voxels ``at`` (3, j, i); ``rows`` (3, j) are the
-    least and the greatest of each row, so that rows that lie elsewhere cost nothing."""
-    if box is None:
-        return
-    low, part = box
-    met = np.flatnonzero(((low - 1 <= rows[1].T) & (low + part.shape >= rows[0].T)).all(axis=1))
-    if not len(met):
-        return
-    span = slice(met[0], met[-1] + 1)
-    at = at[:, span]
-    near = ((at >= low[:, None, None] - 1) & (at <= (low + part.shape)[:, None, None])).all(axis=0) & ~outside[span]
-    out[span][near] = ndimage.map_coordinates(part, at[:, near] - low[:, None], order=1, mode="nearest") >= 0.5 - TIE

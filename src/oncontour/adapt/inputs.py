@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -211,10 +212,16 @@ def _ends(mask: Volume) -> NDArray[np.float64]:
     return np.stack([where.min(axis=0), where.max(axis=0)]).astype(np.float64)
 
 
+_SEEN: WeakKeyDictionary[Volume, Volume] = WeakKeyDictionary()
+"""What was found of CTs that are still there: registration, set-up and pages all ask."""
+
+
 def seen_of(ct: Volume) -> Volume:
     """Where a CT shows the patient: within the body, and not where it was masked."""
-    body = body_mask(ct).array
-    return Volume(body & (ct.array > ct.array.min()) if is_masked(ct) else body, ct.geometry)
+    if ct not in _SEEN:
+        body = body_mask(ct).array
+        _SEEN[ct] = Volume(body & (ct.array > ct.array.min()) if is_masked(ct) else body, ct.geometry)
+    return _SEEN[ct]
 
 
 def shown(ct: Volume, grid: Geometry) -> NDArray[np.bool_]:

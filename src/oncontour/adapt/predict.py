@@ -11,18 +11,20 @@ import torch
 from torch import Tensor
 
 from oncontour.adapt.deformation import Deformation
-from oncontour.adapt.inputs import ALIGNED, Paired, paired, planning_of, visit_of
+from oncontour.adapt.inputs import ALIGNED, Pair, Paired, paired, planning_of, visit_of
 from oncontour.adapt.objective import whole
 from oncontour.adapt.register import Registration, Settings, register
 from oncontour.adapt.simulate import DAILY, PLANNING
 from oncontour.adapt.task import AdaptTask, places
-from oncontour.core.case import Case
+from oncontour.core.case import BitMasks, Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import ModelError
 from oncontour.learn.card import Card
 from oncontour.learn.task import Draw, load_task
 from oncontour.progress import Progress
+
+PAPER = "a net of mode paper sees windows of 1 mm and is there for the paper's table: it adapts no patient"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,27 +79,29 @@ class Adapter:
 
         Raises InputError where there is no prior, or it has none of the model's structures; what ``register`` raises of images.
         """
+        found = self.found(case, seen)
+        if found.deformation is None:
+            return found
+        planning = planning_of(case)
+        masks = {name: planning.mask(name) for name in planning.structures}
+        return replace(found, carried=found.deformation.warp_masks(masks, case.geometry))
+
+    def found(self, case: Case, seen: Paired | None = None) -> Adapted:
+        """As ``adapt``, with nothing carried yet: for whom carries by the deformation in a way of his own."""
         planning = planning_of(case)
         if self.task.settings.mode == "paper":
-            raise ModelError("a net of mode paper sees windows, and is there for the paper's table", hint="use one of mode fair")
+            raise ModelError(PAPER, where=f"model {self.card.name}", hint="use a model of mode fair")
         shown = seen or paired(case, planning, self.task.settings.view)
         pair = shown.pair
-        middle = tuple((n - 1) / 2 for n in pair.grid.shape)
-        item = self.task.item([pair], Draw(0, middle, None))  # type: ignore[arg-type]  # three of them
-        with torch.inference_mode():
-            full = self.task.eval().answers(item["image"][None])[0]
-        direct = self._direct(case, pair.grid, full[0][0]) if self.task.segments else {}
-        if not self.task.registers:
+        logits, relative = answered(self.task, pair)
+        direct: Mapping[str, Volume] = {} if logits is None else self._direct(case, pair.grid, logits)
+        if relative is None:
             return Adapted({}, direct, None, None, None)
-        xyz = torch.tensor(self.task.settings.spacing_mm[::-1])
-        _, total = whole(full[-1], item["start"][None], places(pair.grid.shape)[None], xyz)
-        relative = Deformation(Volume(total[0].numpy(), pair.grid), DAILY, ALIGNED)
         net = relative.then_matrix(shown.rigid, PLANNING, _as_far(pair.grid, case.geometry))
-        wanted = self.task.settings.start == "none" if self.refine is None else self.refine
+        wanted = refines(self.task) if self.refine is None else self.refine
         refined = self._refined(case, planning, net, direct) if wanted else None
         deformation = net if refined is None else refined.deformation
-        carried = deformation.warp_masks({name: planning.mask(name) for name in planning.structures}, case.geometry)
-        return Adapted(carried, direct, deformation, net, refined or shown.registration)
+        return Adapted({}, direct, deformation, net, refined or shown.registration)
 
     def _refined(self, case: Case, planning: Case, net: Deformation, direct: Mapping[str, Volume]) -> Registration:
         """The registration of this very pair from the net's field on, its structures pulling where ``guide`` says so."""
@@ -110,7 +114,7 @@ class Adapter:
             moving = replace(moving, structures={name: known[name] for name in pulling})
         return register(fixed, moving, self.refinement, net)
 
-    def _direct(self, case: Case, grid: Geometry, logits: Tensor) -> dict[str, Volume]:
+    def _direct(self, case: Case, grid: Geometry, logits: Tensor) -> Mapping[str, Volume]:
         """Each structure where it is the likeliest of all, background among them, on the daily CT's grid; logits are moved to the part
         of it that the net's grid covers, and no further."""
         part = case.geometry.around(grid.pad((1, 1, 1), (1, 1, 1)).corners_mm)
@@ -118,7 +122,29 @@ class Adapter:
         likeliest = scores.argmax(axis=0)
         outside = (scores <= -1e3).all(axis=0)
         names = self.task.settings.structures
-        return {name: Volume((likeliest == n + 1) & ~outside, part).to(case.geometry) for n, name in enumerate(names)}
+        return BitMasks.packed(
+            names, case.geometry, lambda name: Volume((likeliest == names.index(name) + 1) & ~outside, part).to(case.geometry)
+        )
+
+
+def refines(task: AdaptTask) -> bool:
+    """Whether the field of this net is to be refined by registering the pair from it on: not where it began with what that had found."""
+    return task.settings.start == "none"
+
+
+def answered(task: AdaptTask, pair: Pair) -> tuple[Tensor | None, Deformation | None]:
+    """What the net says of a pair: logits (1 + structures, k, j, i), and the field from the daily visit to the planning one as it was
+    aligned, both on the pair's grid; None for what it does not learn."""
+    k, j, i = ((n - 1) / 2 for n in pair.grid.shape)
+    item = task.item([pair], Draw(0, (k, j, i), None))
+    with torch.inference_mode():
+        full = task.eval().answers(item["image"][None])[0]
+    logits = full[0][0] if task.segments else None
+    if not task.registers:
+        return logits, None
+    xyz = torch.tensor(task.settings.spacing_mm[::-1])
+    _, total = whole(full[-1], item["start"][None], places(pair.grid.shape)[None], xyz)
+    return logits, Deformation(Volume(total[0].numpy(), pair.grid), DAILY, ALIGNED)
 
 
 def _as_far(grid: Geometry, image: Geometry) -> Geometry:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from oncontour.adapt.deformation import Deformation, coarsely
-from oncontour.core.case import Case
+from oncontour.core.case import BitMasks, Case
 from oncontour.core.geometry import Floats
 from oncontour.core.resample import beyond
 from oncontour.core.structure_kinds import is_target
@@ -26,7 +26,7 @@ FINE_MM = 1.5
 """Voxels in which a planned structure is held while it is carried: of coarse ones, half covered and more, thin structures lose volume."""
 SAMPLED = 2000
 """Of a structure about so many voxels tell where it went, evenly chosen."""
-AT_ONCE = 8
+AT_ONCE = 4
 """So many masks are held at a time beyond those that are given back."""
 
 
@@ -34,12 +34,13 @@ AT_ONCE = 8
 class Carried:
     """What became of one structure: ``how`` it was carried, its volume before and after, where its middle went beyond the set-up.
 
-    ``moved_mm`` (x, y, z) is how far its voxels went in the mean beyond the set-up; None where the structure is empty on either CT.
+    "direct" is not carried: an outline that a model drew on the CT of the day took its place. ``moved_mm`` (x, y, z)
+    is how far its voxels went in the mean beyond the set-up; None where the structure is empty on either CT.
     ``beyond_percent`` of the planned structure lies where the image of the day does not reach.
     """
 
     name: str
-    how: Literal["deformed", "rigid"]
+    how: Literal["deformed", "rigid", "direct"]
     planned_cc: float
     carried_cc: float
     moved_mm: tuple[float, float, float] | None
@@ -77,7 +78,8 @@ def propagate(
         raise InputError(f"no structures {missing}; there are {list(planning.structures)}", where=f"case {planning.id}")
     matrix = deformation.rigid_part() if set_up is None else np.asarray(set_up, dtype=np.float64)
     rigidly = Deformation.from_matrix(matrix, coarsely(daily.geometry), deformation.fixed, deformation.moving)
-    masks: dict[str, Volume] = {}
+    planes = np.zeros((-(-len(chosen) // 8), *daily.geometry.shape), np.uint8)
+    masks = BitMasks(Volume(planes, daily.geometry), chosen)
     told: list[Carried] = []
     ways: tuple[tuple[Literal["deformed", "rigid"], Deformation], ...] = (("deformed", deformation), ("rigid", rigidly))
     for how, field in ways:
@@ -85,10 +87,12 @@ def propagate(
         for start in range(0, len(some), AT_ONCE):
             planned = {name: _fine(planning.mask(name)) for name in some[start : start + AT_ONCE]}
             carried = field.warp_masks(planned, daily.geometry)
-            masks |= carried
+            for name, mask in carried.items():
+                plane, bit = masks.place(name)
+                planes[plane] |= mask.array * np.uint8(bit)
             told += [_told(name, how, planned[name], carried[name], matrix, field) for name in planned]
     by_name = {one.name: one for one in told}
-    return Propagated(daily.with_masks({name: masks[name] for name in chosen}), tuple(by_name[name] for name in chosen), matrix)
+    return Propagated(daily.with_masks(masks), tuple(by_name[name] for name in chosen), matrix)
 
 
 def _check(planning: Case, daily: Case, deformation: Deformation) -> None:

@@ -112,7 +112,8 @@ def _judged(fixed: Visit, moving: Visit, settings: Settings, search: Search, coe
 
 
 def judge(fixed: Visit, moving: Visit, deformation: Deformation, start: Floats, settings: Settings | None = None) -> Registration:
-    """A deformation that another program found, with the figures of ``register``; ``start`` is the 4x4 rigid map it stands beside.
+    """A deformation that another program or a net found, with the figures of ``register``; ``start`` is the 4x4 rigid map it stands beside.
+    With ``settings.both_ways`` the way back is what ``register`` finds.
 
     Raises what ``register`` raises of images, and InputError for a field that lies elsewhere than the fixed image.
     """
@@ -122,7 +123,8 @@ def judge(fixed: Visit, moving: Visit, deformation: Deformation, start: Floats, 
     box = _box(fixed, settings)
     level = level_of(fixed, moving, box, settings.rounds[-1].voxel_mm, settings)
     units = level.units(deformation.to_moving(level.points))
-    determinants = deformation.jacobian().array[counting(fixed, deformation.geometry, settings) > 0]
+    where = counting(fixed, deformation.geometry, settings) > 0
+    determinants = deformation.jacobian().array[where]
     with torch.no_grad():
         as_lie, rigid, warped = (float(level.correlation(at)) for at in (level.under(np.eye(4)), level.under(start), units))
         edges, overlap = level.edges(units), 100 * level.overlap(units)
@@ -137,7 +139,7 @@ def judge(fixed: Visit, moving: Visit, deformation: Deformation, start: Floats, 
         _four(determinants),
         100 * float((determinants <= 0).mean()),
         True,
-        None,
+        _inconsistency(fixed, moving, settings, deformation, start, where) if settings.both_ways else None,
         (),
     )
     return _told(found, find_start(fixed, moving, box, settings, start))

@@ -1,13 +1,15 @@
 """Simulated repeat visits: the planning CT deformed by a field that is known, seen by another scanner on another day.
 
 There is no public repeat CT with organs, so these stand in for one; whatever is learned or measured on them is about SIMULATED visits and
-must say so. daily(x) = planning(x + u(x)). Three traps are met:
+must say so. daily(x) = planning(x + u(x)). Four traps are met:
 
 * contours carried by the true field would be perfect by construction, which favours propagation: a visit's masks are those of a *second
   observer*, the true ones moved by smooth noise of its own for each structure (``exact`` holds the true ones);
 * a CT that is known only inside some region is masked on the day by the region of the *planning* day, not by the moved one, whose border
   would tell how it moved;
-* the rigid part is taken out but for a millimetre, as a clinic registers rigidly first.
+* the rigid part is taken out but for a millimetre, as a clinic registers rigidly first;
+* the grain of the planning CT does not move with the patient: a second scan has noise of its own, and a registration that could follow
+  the first scan's would seem better than it is. It is taken out before the CT is deformed, and as much of it laid over the day elsewhere.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from oncontour.adapt import motion
@@ -37,6 +40,11 @@ LEFT_MM = 1.0
 OBSERVER_MM, OBSERVER_WIDTH_MM = 1.5, 20.0
 """SD of a second observer's contours about the true ones, and how far along a contour it hangs together (full width at half maximum)."""
 LEAST_JACOBIAN = 0.5
+GRAIN_MM, GRAIN_SD = 5.0, 2.0
+"""Grain is what a smoothing of this full width at half maximum takes away, up to so many times its SD in soft tissue: more is anatomy."""
+_SOFT_TISSUE_HU = (-150.0, 150.0)
+_AWAY_MM = (22.0, 125.0, 66.0)
+"""How far away (k, j, i) the grain of the day lies from where the planning CT had it."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,7 @@ class Planning:
         self.case = case
         self.filled, self.region = motion.known(case.ct)
         self.anatomy = Anatomy.of(case, self.filled, self.region)
+        self.smooth, self.grain = _without_grain(self.filled, self.region)
 
     def visit(self, number: int, settings: VisitSettings, seed: int = 0) -> SimulatedVisit:
         """Visit ``number`` (1, 2, ...); the same case, number, settings and seed give the same bits, whatever else was drawn before."""
@@ -134,14 +143,15 @@ class Planning:
         return np.asarray(rest, np.float32)
 
     def _scanned(self, deformation: Deformation, rng: np.random.Generator) -> tuple[Volume, dict[str, float]]:
-        """(the CT of the day, what the scanner added): blur, gain, offset and noise of its own."""
+        """(the CT of the day, what the scanner added): blur, gain, offset, noise and grain of its own."""
         grid = self.case.geometry
         blur_mm, noise_hu = float(rng.uniform(0, 1.5)), float(rng.uniform(5, 25))
         gain, offset = 1 + 0.02 * float(rng.standard_normal()), 10 * float(rng.standard_normal())
-        hu = deformation.warp(self.filled, grid, fill=AIR_HU).array.astype(np.float32)
+        hu = deformation.warp(self.smooth, grid, fill=AIR_HU).array.astype(np.float32)
         hu = ndimage.gaussian_filter(hu, [blur_mm / step for step in grid.spacing_mm], truncate=3.0)
         hu = (hu + 1000) * np.float32(gain) - 1000 + np.float32(offset)
         hu += rng.standard_normal(hu.shape, dtype=np.float32) * np.float32(noise_hu)
+        hu += np.roll(self.grain, [round(mm / step) for mm, step in zip(_AWAY_MM, grid.spacing_mm, strict=True)], axis=(0, 1, 2))
         low = float(self.case.ct.array.min())
         hu = np.where(self.region, np.clip(np.rint(hu), min(low, AIR_HU), 3071), low)
         return Volume(hu.astype(np.int16), grid), {"blur_mm": blur_mm, "noise_hu": noise_hu, "gain": gain, "offset_hu": offset}
@@ -163,6 +173,22 @@ class Planning:
         inner = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         out[inner] = Deformation(Volume(drawn, part), DAILY, PLANNING).warp_masks({"": mask}, box)[""].array
         return Volume(out, grid)
+
+
+def _without_grain(ct: Volume, region: Mask) -> tuple[Volume, NDArray[np.float32]]:
+    """(the CT without its grain, the grain in HU): what a second scan shows again, and what it does not.
+
+    What smoothing takes away is grain as long as it is small, and anatomy where it is large (soft thresholding: Donoho, IEEE Trans Inf
+    Theory 1995;41:613-627, here with one band): edges stay where they were.
+    """
+    hu = ct.array.astype(np.float32)
+    smooth = ndimage.gaussian_filter(hu, [GRAIN_MM / 2.3548 / step for step in ct.geometry.spacing_mm], truncate=3.0)
+    rest = hu - smooth
+    low, high = _SOFT_TISSUE_HU
+    tissue = rest[region & (smooth > low) & (smooth < high)]
+    most = GRAIN_SD * 1.4826 * float(np.median(np.abs(tissue))) if tissue.size else 0.0  # 1.4826: SD of a normal of that median
+    grain = np.clip(rest, -most, most)
+    return Volume(hu - grain, ct.geometry), grain
 
 
 def _rng(seed: int, name: str, number: int = 0) -> np.random.Generator:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from oncontour import report
-from oncontour.commands.adapt_dose import doses_of, read_earlier, share_of
+from oncontour.commands.adapt_choose import Asked, check_asked, outlines
+from oncontour.commands.adapt_dose import doses_of, share_of
+from oncontour.commands.adapt_earlier import read_earlier
 from oncontour.commands.adapt_files import FILES, write
 from oncontour.commands.adapt_find import Found, box_of, doubts_of, find
-from oncontour.commands.adapt_inputs import Given, read_landmarks, read_pair, read_registrations, refuse
-from oncontour.commands.adapt_record import integral_words, notes_of, record_of, table, warnings_of
+from oncontour.commands.adapt_inputs import Given, note_registrations, read_landmarks, read_pair, read_registrations, refuse, with_masks
+from oncontour.commands.adapt_record import course_of, integral_words, landmark_lines, notes_of, record_of, table, warnings_of
 from oncontour.core.case import Case
 from oncontour.errors import ConfigError, OutputError
 from oncontour.progress import Progress
@@ -44,6 +46,8 @@ class Result:
             f"local correlation {reg['correlation_before']:.3f} as they lie, {reg['correlation_start']:.3f} set up, "
             f"{reg['correlation_after']:.3f} deformed; {reg['folding_percent']:.3g} % folds"
         )
+        if lines := landmark_lines(told):
+            blocks.append("\n".join(lines))
         blocks.append(table(told))
         if told.get("sum"):
             blocks.append("\n".join(integral_words(one) for one in told["sum"]["visits"]))
@@ -63,6 +67,7 @@ def adapt(
     reg: list[Path] | None = None,
     landmarks: Path | None = None,
     targets: Literal["rigid", "deformed"] = "rigid",
+    choose: Asked = "card",
     structures: list[str] | None = None,
     dose: list[str] | None = None,
     daily_dose: list[str] | None = None,
@@ -77,10 +82,11 @@ def adapt(
     """Carry the contours and the dose of a planning CT to the CT of the day: RTSTRUCT, registration, dose, and a report to judge them by.
 
     The two CTs are registered by their images alone; a model of 'oncontour train adapt' begins with what it learned (--model), and the
-    registration of a planning system is taken where it is given (--reg). Organs are deformed; targets are carried by the set-up alone and
-    keep their shape unless --targets deformed. The dose of the day is the RTDOSE that lies with the daily CT; without one the planned dose
-    is carried rigidly by the set-up, which is no recalculation, as every result says. With --add the doses of earlier visits, as their
-    results hold them, are summed with this one on the planning CT.
+    registration of a planning system is taken where it is given (--reg). A model also draws organs on the CT of the day by itself; which of
+    the two outlines is written, its card or --choose says, and where they disagree is a place to look at. Organs are deformed; targets are
+    carried by the set-up alone and keep their shape unless --targets deformed. The dose of the day is the RTDOSE that lies with the daily
+    CT; without one the planned dose is carried rigidly by the set-up, which is no recalculation, as every result says. With --add the
+    doses of earlier visits, as their results hold them, are summed with this one on the planning CT, and charts show the course.
 
     Two CTs that do not seem to be of one patient, or the visits swapped, are refused. OUT appears whole at the end or not at all. No
     result holds the patient's name or birth date except the DICOM files, which must.
@@ -99,6 +105,8 @@ def adapt(
             (the field, which is then not sought); again for both
         landmarks: a CSV of six numbers a line: x, y, z of a point on the daily CT and of its place on the planning CT, in mm (LPS)
         targets: rigid: carried by the set-up alone; deformed: with the organs
+        choose: which outline of an organ is written, where a model draws its own beside the carried one: card (the one that was better in
+            the model's training), propagated, direct, or score (the one that the quality model scores higher; carried where it scores none)
         structures: only these (TG-263 names, separated by commas)
         dose: SOPInstanceUID or file of the planned RTDOSE that is meant, where there are several
         daily_dose: the same of the daily CT's
@@ -111,11 +119,13 @@ def adapt(
         progress: called with the fraction done
     """
     _guard(out, planning, daily, [*(reg or ()), *(add or ()), *([landmarks] if landmarks else ())], overwrite)
+    check_asked(choose, model)
     clock, failed = Clock(), list[str]()
     with clock("read"):
-        given = read_pair(planning, daily, dose or (), daily_dose or ())
+        given = note_registrations(read_pair(planning, daily, dose or (), daily_dose or ()), daily, reg or ())
         refuse(given.doubts, in_doubt)
         names = _chosen(given.planning, structures)
+        given = with_masks(given, names)
         theirs = read_registrations(reg or (), given)
         points = None if landmarks is None else read_landmarks(landmarks)
         share = share_of(given.planning, given.daily, fractions, planned_fractions)
@@ -128,19 +138,21 @@ def adapt(
         refuse(doubts, in_doubt)
     _tell(progress, 0.6)
     with clock("carry"):
-        carried = _carry(given, found, targets, names)
+        chosen = outlines(given, _carry(given, found, targets, names), found, choose)
+        carried = chosen.carried
     _tell(progress, 0.7)
     with clock("dose"):
-        doses = doses_of(given, carried, found, share, earlier, failed)
+        doses = doses_of(given, carried, found, share, [one.dose for one in earlier], failed)
     _tell(progress, 0.9)
     rows = report.rows(carried.case, names)
-    settings = {"targets": targets, "structures": structures, "in_doubt": in_doubt, "fractions": fractions}
-    told = record_of(given, found, carried, doses, rows, middle, points, settings)
+    settings = {"targets": targets, "choose": choose, "structures": structures, "in_doubt": in_doubt, "fractions": fractions}
+    course = course_of(given, carried, doses, [one.point for one in earlier])
+    told = record_of(given, found, chosen, doses, rows, middle, points, settings, course)
     banner = f"Carried although there is doubt: {'; '.join(doubts)}." if doubts else ""
     told |= {key: words for key, words in (("banner", banner), ("about", about)) if words}
-    told["warnings"] = [*([banner] if banner else []), *warnings_of(told, carried, found, doses, failed), *told["warnings"]]
+    told["warnings"] = [*([banner] if banner else []), *warnings_of(chosen, found, doses, failed), *told["warnings"]]
     told["input"]["notes"] = notes_of(given, planning, daily)
-    write(given, found, carried, doses, rows, told, out, overwrite, clock, failed)
+    write(given, found, chosen, doses, rows, told, course, out, overwrite, clock)
     _tell(progress, 1.0)
     return Result(carried.case, told, out)
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from oncontour import report
 from oncontour.adapt.accumulate import AccumulatedDose, WarpedDose, accumulate, by_set_up, warp_dose
 from oncontour.adapt.deformation import Deformation
 from oncontour.adapt.propagate import Propagated
@@ -25,10 +23,9 @@ from oncontour.core.case import BitMasks, Case
 from oncontour.core.geometry import Floats, Geometry
 from oncontour.core.notes import DOSE_DOUBTS, about
 from oncontour.core.volume import Volume
-from oncontour.documents import read_json
-from oncontour.errors import ConfigError, InputError
+from oncontour.errors import ConfigError
 from oncontour.libraries import failure
-from oncontour.result import RECORD, pseudonym, sha256
+from oncontour.result import pseudonym, sha256
 
 NOT_RECALCULATED = (
     "The dose of the day is the planned dose carried rigidly by the set-up, not recalculated: it tells what moving did to the organs, "
@@ -99,12 +96,10 @@ def _notes(facts: Mapping[str, object]) -> Sequence[str]:
     return notes if isinstance(notes, tuple) else ()
 
 
-def masked(case: Case, names: Sequence[str]) -> Case:
-    """The case with these structures as masks alone, packed: both DVHs that are compared are of voxels."""
-    planes = np.zeros((-(-len(names) // 8), *case.geometry.shape), np.uint8)
-    for n, name in enumerate(names):
-        planes[n // 8] |= case.mask(name).array.astype(np.uint8) << np.uint8(n % 8)
-    return replace(case, masks=BitMasks(Volume(planes, case.geometry), names), contours={})
+def _only(planning: Case, names: Sequence[str]) -> Case:
+    """The planning case, which holds masks, with these structures."""
+    same = set(names) == set(planning.structures)
+    return planning if same else replace(planning, masks=BitMasks.packed(names, planning.geometry, planning.mask))
 
 
 def on_planning(planning: Case, day: DayDose, deformation: Deformation, visit: str) -> WarpedDose:
@@ -125,40 +120,6 @@ def grid_of(planning: Case) -> Geometry:
 
 
 # ---- several visits
-
-
-def read_earlier(folders: Sequence[Path], given: Given) -> list[tuple[WarpedDose, float]]:
-    """What earlier visits left in their result folders, with the share of a plan that each is.
-
-    Raises InputError for a folder that holds none, for another planning CT or grid, and for a visit that would count twice.
-    """
-    found: list[tuple[WarpedDose, float]] = []
-    visit, planning_sha256, grid = pseudonym(given.daily), sha256_of(given), grid_of(given.planning)
-    for folder in folders:
-        told = read_json(folder / RECORD) if (folder / RECORD).is_file() else None
-        told = told.get("accumulation") if isinstance(told, dict) else None
-        if not isinstance(told, dict) or not (folder / WARPED).is_file():
-            raise InputError(
-                "this is no result of 'oncontour adapt' with a dose", where=str(folder), hint="give the --out of an earlier visit"
-            )
-        if told["planning_sha256"] != planning_sha256:
-            raise InputError("this visit was carried to another planning CT", where=str(folder), hint="add visits of one planning CT")
-        if told["visit"] in (visit, *(one.visit for one, _ in found)):
-            raise InputError("this visit would count twice", where=str(folder), hint="add each earlier visit once")
-        found.append((_earlier(folder, told, grid), float(told["share"])))
-    return found
-
-
-def _earlier(folder: Path, told: report.Record, grid: Geometry) -> WarpedDose:
-    from oncontour.io.dicom.rtdose import read_rtdose
-    from oncontour.io.image.nifti import read_image
-
-    dose, known = (volume.stored_on(grid) for volume in (read_rtdose(folder / WARPED)[0], read_image(folder / KNOWN)))
-    if dose is None or known is None:
-        raise InputError(
-            "the dose of this visit lies on another grid", where=str(folder), hint="adapt that visit again with this planning dose"
-        )
-    return WarpedDose(str(told["visit"]), dose, known.binary(), float(told["integral_before"]), float(told["integral_after"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +184,7 @@ def doses_of(
     if share is None:
         return Doses()
     day = of_the_day(given.planning, given.daily, found.set_up, share)
-    before = masked(given.planning, [one.name for one in carried.structures])
+    before = _only(given.planning, [one.name for one in carried.structures])
     planned = before.images.get("dose")
     today = plan_of(carried.case, day.dose, day.facts, failed, "the day")
     was = None if planned is None else plan_of(before, planned, given.planning.facts, failed, "the plan")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,7 @@ from oncontour.errors import ConfigError, InputError, ModelError
 from oncontour.learn.card import card_words
 
 if TYPE_CHECKING:
+    from oncontour.adapt.choose import Measured
     from oncontour.adapt.deformation import Deformation
     from oncontour.adapt.register import Registration
 
@@ -30,13 +31,14 @@ ONE_FRAME_MM, ONE_FRAME_DEGREES = 10.0, 5.0
 @dataclass(frozen=True, eq=False)
 class Found:
     """How the day lies in planning: the registration with its field, the 4x4 ``set_up`` (day to planning) and what it is ``by``, structures
-    that a model segmented directly, what the record says of that model."""
+    that a model segmented directly, what the record says of that model, and which way its card says is ``better`` for a structure."""
 
     registration: Registration
     set_up: Floats
     by: Literal["REG", "images"]
-    direct: Mapping[str, Volume]
-    models: tuple[report.Record, ...]
+    direct: Mapping[str, Volume] = field(default_factory=dict)
+    models: tuple[report.Record, ...] = ()
+    better: Mapping[str, Measured] = field(default_factory=dict)
 
 
 def find(given: Given, theirs: Registrations, model: str | None) -> Found:
@@ -53,29 +55,57 @@ def find(given: Given, theirs: Registrations, model: str | None) -> Found:
     if theirs.field is not None and model is not None:
         raise ConfigError("a model and a field are given", hint="leave out --model, or the deformable --reg")
     fixed, moving = visit_of(given.daily, DAILY), visit_of(given.planning, PLANNING)
-    direct: Mapping[str, Volume] = {}
-    models: tuple[report.Record, ...] = ()
     if model is not None:
-        registration, direct, models = _by_model(given, model)
-    elif theirs.field is not None:
+        return _by_model(given, theirs, model)
+    if theirs.field is not None:
         set_up = set_up_of(given, theirs.field) if theirs.set_up is None else theirs.set_up
         registration = judge(fixed, moving, theirs.field, set_up)
     else:
         registration = register(fixed, moving, Settings(both_ways=True), theirs.set_up)
+    return _set_up(given, theirs, registration)
+
+
+def _set_up(given: Given, theirs: Registrations, registration: Registration) -> Found:
+    """What was found, with the set-up of a REG where one is given, else of the field."""
     if theirs.set_up is not None:
-        return Found(registration, theirs.set_up, "REG", direct, models)
-    return Found(registration, set_up_of(given, registration.deformation), "images", direct, models)
+        return Found(registration, theirs.set_up, "REG")
+    return Found(registration, set_up_of(given, registration.deformation), "images")
 
 
-def _by_model(given: Given, model: str) -> tuple[Registration, Mapping[str, Volume], tuple[report.Record, ...]]:
+def _by_model(given: Given, theirs: Registrations, model: str) -> Found:
+    """By the model's field, refined by registering this pair from it on where its net began with nothing."""
+    from oncontour.adapt.choose import chosen_in, segmented
+    from oncontour.adapt.inputs import visit_of
     from oncontour.adapt.levels import Settings
-    from oncontour.adapt.predict import Adapter
+    from oncontour.adapt.predict import PAPER, Adapter
+    from oncontour.adapt.register import judge
+    from oncontour.adapt.simulate import DAILY, PLANNING
+    from oncontour.learn.resident import once
 
-    adapter = replace(Adapter.load(model), refine=True, refinement=Settings(both_ways=True))
-    found = adapter.adapt(replace(given.daily, prior=given.planning))
-    if found.registration is None:
+    settings = Settings(both_ways=True)
+    adapter = replace(once(("adapt", model), lambda: Adapter.load(model)), refinement=settings)
+    if adapter.task.settings.mode == "paper":
+        raise ModelError(PAPER, where=model, hint="train one of mode fair with 'oncontour train adapt', or leave out --model")
+    if not adapter.task.registers:
         raise ModelError("this model segments and does not register", where=model, hint="leave out --model, or use one that registers")
-    return found.registration, found.direct, (card_words(adapter.card),)
+    adapted = adapter.found(replace(given.daily, prior=given.planning))
+    registration, field = adapted.registration, adapted.deformation
+    assert field is not None
+    if registration is None or registration.deformation is not field:
+        start = field.rigid_part() if registration is None else registration.start
+        registration = judge(visit_of(given.daily, DAILY), visit_of(given.planning, PLANNING), field, start, settings)
+    found = _set_up(given, theirs, registration)
+    better = chosen_in(adapter.card)
+    direct = segmented(adapted.direct, better)
+    told, silent = card_words(adapter.card), [name for name in adapted.direct if name not in direct]
+    if silent:
+        told["notes"] = [*_notes(told), f"it does not segment {', '.join(silent)} well enough to compare: these are carried alone"]
+    return replace(found, direct=direct, models=(told,), better=better)
+
+
+def _notes(told: report.Record) -> list[str]:
+    held = told.get("notes")
+    return list(held) if isinstance(held, list | tuple) else []
 
 
 def set_up_of(given: Given, field: Deformation) -> Floats:

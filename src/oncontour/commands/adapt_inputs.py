@@ -8,17 +8,19 @@ read_landmarks()      points of the day with their place in planning
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 
 from oncontour.adapt.deformation import Deformation
 from oncontour.adapt.simulate import DAILY, PLANNING
-from oncontour.core.case import Case
+from oncontour.core.case import BitMasks, Case
 from oncontour.core.geometry import Floats
 from oncontour.core.notes import NoteCode, because
+from oncontour.core.structure_kinds import is_target
 from oncontour.errors import FormatError, InputError, OncontourError
 from oncontour.io.dicom.source import DicomSource
 
@@ -38,6 +40,17 @@ class Given:
     left_aside: tuple[str, ...]
     """structures that came with the daily CT"""
     doubts: tuple[str, ...]
+    registrations: tuple[str, ...] = ()
+    """a sentence on REGs that lie in the two folders and were not asked for"""
+
+    @property
+    def days(self) -> int | None:
+        """Days from the planning CT to that of the day; None where a date is missing or none."""
+        try:
+            before, after = (date.fromisoformat(_written(_date(one))) for one in (self.planning_source, self.daily_source))
+        except ValueError:
+            return None
+        return (after - before).days
 
     @property
     def one_frame(self) -> bool:
@@ -64,6 +77,14 @@ def read_pair(planning: Path, daily: Path, doses: Sequence[str] = (), daily_dose
             hint="give both visits of one patient; where an export renamed one, export both alike",
         )
     return Given(before, day.without_structures(), source, its_source, day.structures, tuple(_doubts(source, its_source)))
+
+
+def with_masks(given: Given, names: Sequence[str]) -> Given:
+    """``given`` with these structures of planning, and its targets, as packed masks alone: contours are filled once, and both DVHs that are
+    compared are of voxels."""
+    planning = given.planning
+    kept = [name for name in planning.structures if name in names or is_target(name)]
+    return replace(given, planning=replace(planning, masks=BitMasks.packed(kept, planning.geometry, planning.mask), contours={}))
 
 
 def _doubts(planning: DicomSource, daily: DicomSource) -> list[str]:
@@ -137,6 +158,25 @@ def read_registrations(paths: Sequence[Path], given: Given) -> Registrations:
         grid = in_voxels(given.daily.ct.geometry, FIELD_MM)
         found = Registrations(found.set_up, Deformation(read.displacement(grid), DAILY, PLANNING))
     return found
+
+
+def note_registrations(given: Given, daily: Path, used: Sequence[Path]) -> Given:
+    """``given`` with a sentence on each REG between the two frames of reference that lies in the ``daily`` folder and is not ``used``: it
+    is not taken unasked, as nobody said that it is right."""
+    return replace(given, registrations=tuple(_lying(given, daily, {path.resolve() for path in used})))
+
+
+def _lying(given: Given, folder: Path, known: set[Path]) -> Iterator[str]:
+    from oncontour.io.dicom.registration import SPATIAL
+    from oncontour.io.dicom.scan import scan
+
+    frames = {given.daily_source.frame_of_reference_uid, given.planning_source.frame_of_reference_uid}
+    for one in scan(folder):
+        rigid = one.files[0].sop_class_uid == SPATIAL if one.kind == "REG" else False
+        between = frames <= set(one.referenced_frames) if rigid else one.frame_of_reference_uid in frames
+        if one.kind == "REG" and one.path.resolve() not in known and between:
+            what = "Spatial Registration, the set-up," if rigid else "Deformable Spatial Registration"
+            yield (f"A {what} of these CTs lies in the folder of the daily CT and was not used: to take it, give its file with --reg.")
 
 
 def _rigid(matrix: Floats, path: Path) -> Floats:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from oncontour.core.notes import grouped
+from oncontour.core.notes import counted, grouped
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, InputError, OutputError
 from oncontour.files import check_writable
@@ -166,7 +166,10 @@ def _way_out(claimed: bool, silent: bool) -> str:
 
 def _calibration_words(made: Recalibrated, observed: Observed) -> list[str]:
     new = made.calibration
-    lines = [f"{new.patients} patients, {new.slices} slices; {observed.both_empty} slices where neither contour is were left out"]
+    lines = [
+        f"{counted(new.patients or 0, 'patient')}, {counted(new.slices or 0, 'slice')}; "
+        f"{observed.both_empty} slices where neither contour is were left out"
+    ]
     for name, one in made.bounds.items():
         given = f"given {GIVEN_WORDS[name]}: " if name else ""
         offsets = ", ".join(f"{structure} {-value:+.3f}" for structure, value in one.offsets.items())

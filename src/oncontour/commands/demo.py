@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from oncontour.commands import demo_week
 from oncontour.commands import run as pipeline
 from oncontour.commands.risk import load as load_risk
 from oncontour.core.case import Case
@@ -67,6 +68,7 @@ def demo(
     source: Source = "auto",
     seed: int | None = None,
     risk: str = RISK_MODEL,
+    week: bool = True,
     progress: Progress | None = None,
 ) -> Shown:
     """Contour one patient whose truth is known, exactly as a clinic would, and show how well it went and where to look.
@@ -76,7 +78,7 @@ def demo(
     contours it learned, so that its DSC measures nothing but that the demo works. The first line and the page say which. No network is
     used. The patient is written as DICOM (CT, targets, RTDOSE), and 'oncontour run' does the rest. At the end stand a table (structure,
     volume, DSC against the truth), the places that deserve a person's time, worst first, what the dose gives to each structure, and where
-    the report is.
+    the report is. Then the patient comes again a simulated week later: 'oncontour adapt' carries contours and dose to that CT, in OUT/week.
 
     Examples:
         oncontour demo
@@ -89,10 +91,13 @@ def demo(
         seed: of the mean patient, which it then shows: each from 1 on bends it into another patient; 0 is the mean itself
         risk: a risk model, made by 'oncontour train risk', to tell the patient's risk by; by default one
             of simulated outcomes, which says so
+        week: show the patient a simulated week later too
         progress: called with the fraction done
     """
     dicom, truth, result = out / "dicom", out / "truth", out / "result"
     _check_ours(dicom, truth, result)
+    if week:
+        demo_week.check_ours(out)
     load_risk(risk)
     shown = patient(source, seed)
     _say(f"Patient: {shown.who}")
@@ -100,7 +105,13 @@ def demo(
     _say(f"Written as DICOM: {dicom}. What a clinic would type: oncontour run {dicom} --out {result}")
     done = pipeline.run(dicom, out=result, truth=truth, risk=risk, about=shown.about, overwrite=True, progress=progress)
     last = f"Open this in a browser, and press N for the next place to look at: {result / PAGE}"
-    return Shown(done, (*((RISK,) if risk == RISK_MODEL else ()), last))
+    said = [*((RISK,) if risk == RISK_MODEL else ()), last]
+    if week:
+        planning, daily, later = demo_week.folders(out)
+        _say(f"A simulated week later. What a clinic would type: oncontour adapt {planning} {daily} --out {later}")
+        demo_week.week_later(shown.case, out)
+        said.insert(-1, f"The same patient a simulated week later, with planned contours and dose on the CT of that day: {later / PAGE}")
+    return Shown(done, tuple(said))
 
 
 def _check_ours(dicom: Path, truth: Path, result: Path) -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from oncontour.commands.dvh_tables import as_csv, columns, curve_rows, goals_table, known, number, risk_table, table_rows
 from oncontour.core.notes import CHOOSE_DOSE, NoteCode, all_anonymous, because, except_about
-from oncontour.errors import ConfigError, DoseError, InputError, LimitError, StructureError
-from oncontour.files import csv_text
+from oncontour.errors import ConfigError, DoseError, InputError, LimitError, StructureError, did_you_mean
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from oncontour.core.contours import Contours
     from oncontour.core.volume import Volume
     from oncontour.dose.dvh import DVH
+    from oncontour.dose.goals import Goal, Judged
     from oncontour.dose.metric_names import Figure
     from oncontour.dose.targets import Target
 
 TABLE, CURVES, RECORD, PLOT = "dvh.csv", "curves.csv", "dvh.json", "dvh"
+FEW_VOXELS = 10
+"""Of a structure of fewer voxels of the image the outline is hardly known."""
 FILES = (TABLE, CURVES, RECORD, f"{PLOT}.png", f"{PLOT}.svg")
 FIGURES = ("Dmean", "D98%", "D50%", "D2%", "D0.03cc")
 """What the table tells of every structure: the mean, the near-minimum, median and near-maximum of ICRU 83, and the hottest 0.03 cc."""
-CURVE_GY = 0.1
 SCHEMA = "oncontour-dvh-1"
 
 
@@ -46,10 +48,11 @@ class Plan:
     notes: tuple[str, ...]
     prescribed_gy: Mapping[str, float] = field(default_factory=dict)
     """by target, as the doses of ``dvhs`` are told: the EQD2 of the prescription where these are EQD2"""
+    goals: tuple[Judged, ...] = ()
     files: tuple[Path, ...] = field(default=())
 
     def __str__(self) -> str:
-        blocks = [_columns(["structure", "cc", *self.figures], [[n, *(_number(v) for v in row.values())] for n, row in self.table.items()])]
+        blocks = [columns(["structure", "cc", *self.figures], [[n, *(number(v) for v in row.values())] for n, row in self.table.items()])]
         basis = {one.basis for one in self.dvhs.values()} - {"physical"}
         blocks[0] += (
             f"\nThese doses are {basis.pop()}, and so are the prescriptions of their percents; targets below are told physically."
@@ -61,9 +64,11 @@ class Plan:
             rows = [
                 (t.prescription_gy, t.v95_percent, t.d95_gy, t.homogeneity, t.paddick, t.rtog, t.gradient) for t in self.targets.values()
             ]
-            blocks.append(_columns(head, [[n, *(_number(v) for v in row)] for n, row in zip(self.targets, rows, strict=True)]))
+            blocks.append(columns(head, [[n, *(number(v) for v in row)] for n, row in zip(self.targets, rows, strict=True)]))
+        if self.goals:
+            blocks.append(goals_table(self.goals))
         if self.risks:
-            blocks.append(_risk_table(self.risks))
+            blocks.append(risk_table(self.risks))
         blocks += ["\n".join(f"note: {note}" for note in self.notes)] if self.notes else []
         blocks += [f"{', '.join(path.name for path in self.files)} in {self.files[0].parent}"] if self.files else []
         return "\n\n".join(blocks)
@@ -75,6 +80,7 @@ def dvh(
     out: Path | None = None,
     structures: list[str] | None = None,
     figures: list[str] | None = None,
+    goals: Path | None = None,
     dose: list[str] | None = None,
     prescription: float | None = None,
     fractions: float | None = None,
@@ -99,6 +105,7 @@ def dvh(
     Examples:
         oncontour dvh DICOM_FOLDER
         oncontour dvh DICOM_FOLDER --out OUT --structures SpinalCord,Parotid_L --figures Dmean,D0.03cc,V20Gy
+        oncontour dvh DICOM_FOLDER --goals examples/goals-head-neck.yaml
         oncontour dvh DICOM_FOLDER --dose RTDOSE.dcm --prescription 66 --fractions 33 --alpha-beta 3
 
     Args:
@@ -106,6 +113,7 @@ def dvh(
         out: folder to make for dvh.csv, curves.csv, dvh.json, dvh.png and dvh.svg
         structures: only these (separated by commas)
         figures: columns of the table (separated by commas)
+        goals: YAML file of clinical goals (a list such as "Parotid_L Dmean < 26 Gy"); each then met, not met, or not to be judged, and why
         dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several; those of several plans are added up
         prescription: Gy, of targets whose name does not tell; that of the RTPLAN by default
         fractions: number of fractions; that of the RTPLAN by default
@@ -119,9 +127,11 @@ def dvh(
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
+    from oncontour.dose.goals import read_goals
     from oncontour.io import read
     from oncontour.result import check_out
 
+    wanted = read_goals(goals) if goals else []
     if out is not None:
         check_out(out, [patient], FILES, overwrite=overwrite, of="the patient")
     case = read(patient, series_uid=series_uid, structure_set_uid=structure_set_uid, same_frame=same_frame, doses=dose or ())
@@ -134,6 +144,7 @@ def dvh(
         alpha_beta_gy=alpha_beta,
         ntcp=ntcp,
         unit=unit,
+        goals=wanted,
         progress=progress,
     )
     remarks = tuple(case.facts.get("notes", ()))
@@ -152,6 +163,7 @@ def evaluate(
     alpha_beta_gy: float | None = None,
     ntcp: bool = False,
     unit: Literal["Gy", "cGy"] = "Gy",
+    goals: Sequence[Goal] = (),
     progress: Progress | None = None,
 ) -> Plan:
     """The plan of ``case``: images["dose"] in its structures, as contours where they are drawn and there is no mask.
@@ -177,6 +189,7 @@ def evaluate(
     check_unit(physical, prescriptions)
     notes += [one.note for one in physical.values() if one.note]
     notes += doubts(physical, prescriptions)
+    notes += _too_small({name: one.volume_cc for name, one in physical.items()}, case.geometry.voxel_mm3)
     dvhs, told = physical, prescriptions
     is_prescribed = any(prescriptions.get(name, prescription) for name in names)
     if alpha_beta_gy is not None:
@@ -192,7 +205,18 @@ def evaluate(
     notes += left_out
     if ntcp and not risks:
         notes.append("no published model has all that it needs here (structures, and facts of the patient)")
-    return Plan(case.id, dvhs, tuple(str(p) for p in parsed), table, targets, risks, tuple(dict.fromkeys(notes)), told)
+    judged = _judged(goals, case, dvhs, wanted)
+    return Plan(case.id, dvhs, tuple(str(p) for p in parsed), table, targets, risks, tuple(dict.fromkeys(notes)), told, judged)
+
+
+def _too_small(volumes_cc: Mapping[str, float], voxel_mm3: float) -> list[str]:
+    """A sentence for each structure of fewer than FEW_VOXELS voxels of the image."""
+    from oncontour.core.volume import written_cc
+
+    voxels = {name: 1000 * cc / voxel_mm3 for name, cc in volumes_cc.items()}
+    few = {name: round(n) for name, n in voxels.items() if 0 < n < FEW_VOXELS}
+    size = {name: f"{written_cc(volumes_cc[name])} cc, {max(1, n)} {'voxels' if n > 1 else 'voxel'}" for name, n in few.items()}
+    return [f"{name} is {text} of the image: too small for its doses to be trusted" for name, text in size.items()]
 
 
 def write(plan: Plan, out: Path, *, overwrite: bool = False) -> Plan:
@@ -205,8 +229,8 @@ def write(plan: Plan, out: Path, *, overwrite: bool = False) -> Plan:
     from oncontour.result import result_folder
 
     with result_folder(out, FILES, overwrite=overwrite) as temporary:
-        write_text(temporary / TABLE, _csv(_table_rows(plan)))
-        write_text(temporary / CURVES, _csv(_curve_rows(plan)))
+        write_text(temporary / TABLE, as_csv(table_rows(plan)))
+        write_text(temporary / CURVES, as_csv(curve_rows(plan)))
         write_text(temporary / RECORD, json.dumps(record(plan), indent=1, allow_nan=False) + "\n")
         save(
             draw(plan.dvhs, prescriptions_gy={name: gy for name, gy in plan.prescribed_gy.items() if name in plan.targets}),
@@ -225,17 +249,36 @@ def record(plan: Plan) -> dict[str, object]:
                 "volume_cc": plan.dvhs[name].volume_cc,
                 "missing_cc": plan.dvhs[name].missing_cc,
                 "basis": plan.dvhs[name].basis,
-                "min_gy": _known(plan.dvhs[name].min_gy),
-                "mean_gy": _known(plan.dvhs[name].mean_gy),
-                "max_gy": _known(plan.dvhs[name].max_gy),
-                "figures": {key: _known(value) for key, value in row.items() if key != "cc"},
+                "min_gy": known(plan.dvhs[name].min_gy),
+                "mean_gy": known(plan.dvhs[name].mean_gy),
+                "max_gy": known(plan.dvhs[name].max_gy),
+                "figures": {key: known(value) for key, value in row.items() if key != "cc"},
             }
             for name, row in plan.table.items()
         },
-        "targets": {name: {key: _known(value) for key, value in asdict(target).items()} for name, target in plan.targets.items()},
+        "targets": {name: {key: known(value) for key, value in asdict(target).items()} for name, target in plan.targets.items()},
+        **({"goals": [goal_words(one) for one in plan.goals]} if plan.goals else {}),
         "ntcp": dict(plan.risks),
         "notes": list(plan.notes),
     }
+
+
+def goal_words(one: Judged) -> dict[str, object]:
+    """A goal for programs: what is wanted, its value (null where there is none), the verdict, why it cannot be judged, and whose it is."""
+    return {"goal": str(one.goal), "value": known(one.value), "verdict": one.verdict, "why": one.why, "source": one.goal.source}
+
+
+def _judged(goals: Sequence[Goal], case: Case, dvhs: Mapping[str, DVH], wanted: Mapping[str, float | None]) -> tuple[Judged, ...]:
+    """The goals by these DVHs; a structure that reaches the first or last slice, and does not go on past it by nature, may be cut."""
+    if not goals:
+        return ()
+    from oncontour.dose.goals import judge
+    from oncontour.quality.rules import shipped_ranges
+    from oncontour.report.structures import rows
+
+    asked = [name for name in dict.fromkeys(one.structure for one in goals) if name in dvhs]
+    cut = [row.name for row in rows(case, asked) if row.cut and not shipped_ranges().goes_on(row.name)] if asked else []
+    return tuple(judge(goals, dvhs, wanted, cut))
 
 
 # ---- what is there
@@ -246,9 +289,14 @@ def _chosen(case: Case, structures: Sequence[str] | None) -> list[str]:
         why = because(case.facts.get("notes", ()), NoteCode.STRUCTURES_LEFT_OUT)
         hint = "add the RTSTRUCT of these images, or masks" + (", or name one with --structure_set_uid" if why else "")
         raise InputError(f"no structures here{why}", where=f"case {case.id}", hint=hint)
+    if structures is not None:
+        from oncontour.io.names import meant
+
+        structures = [meant(name, case.structures) or name for name in structures]
     absent = [name for name in structures or () if name not in case.structures]
     if absent:
-        raise InputError(f"no structure {', '.join(absent)}; there are {', '.join(case.structures)}", where=f"case {case.id}")
+        what = f"no structure {', '.join(absent)}; there are {', '.join(case.structures)}"
+        raise InputError(what, where=f"case {case.id}", hint=f"{did_you_mean(absent[0], case.structures)}choose among these")
     return list(structures or case.structures)
 
 
@@ -384,59 +432,3 @@ def _risks(physical: Mapping[str, DVH], told: Mapping[str, DVH], facts: Mapping[
     by_physical, by_told = applicable(whole, facts), applicable({name: told[name] for name in whole}, facts)
     risks = {name: (by_physical if MODELS[name].dose == PHYSICAL else by_told)[name] for name in by_told}
     return risks, [f"no published model of {name}: {physical[name].note}" for name in organs() if name in physical and name not in whole]
-
-
-# ---- as text
-
-
-def _number(value: float) -> str:
-    if value != value:
-        return "-"
-    return f"{value:.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
-
-
-def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[n]) for row in (head, *rows)) for n in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        for row in (head, *rows)
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def _risk_table(risks: Mapping[str, float]) -> str:
-    from oncontour.dose.ntcp import MODELS
-
-    rows = [[f"{MODELS[name].endpoint} ({MODELS[name].source})", f"{100 * value:.1f} %"] for name, value in risks.items()]
-    return _columns(["published model", "risk"], rows) + "\nFor research: none of these models is validated for this patient."
-
-
-def _table_rows(plan: Plan) -> Iterator[list[object]]:
-    yield ["structure", "volume_cc", "missing_cc", "basis", "min_gy", "mean_gy", "max_gy", *plan.figures]
-    for name, one in plan.dvhs.items():
-        figures = [value for key, value in plan.table[name].items() if key != "cc"]
-        yield [name, one.volume_cc, one.missing_cc, one.basis, one.min_gy, one.mean_gy, one.max_gy, *figures]
-
-
-def _curve_rows(plan: Plan) -> Iterator[list[object]]:
-    yield ["structure", "dose_gy", "volume_cc", "volume_percent"]
-    for name, one in plan.dvhs.items():
-        if one.dosed_cc:
-            for gy, cc in zip(*one.cumulative(CURVE_GY), strict=True):
-                yield [name, float(gy), float(cc), 100 * float(cc) / one.dosed_cc]
-
-
-def _csv(rows: Iterator[list[object]]) -> str:
-    """CSV with numbers to six places; a figure that does not exist is an empty cell. Names cannot become formulas."""
-    return csv_text(map(_cell, row) for row in rows)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.6g}"
-    text = str(value)
-    return f"'{text}" if text[:1] in "=+-@" else text
-
-
-def _known(value: float) -> float | None:
-    return None if value != value else float(value)

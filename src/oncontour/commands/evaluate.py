@@ -145,8 +145,9 @@ def _check_out(out: Path) -> None:
 
 def _patients(path: Path) -> tuple[Cohort, bool]:
     """The patients at ``path`` and whether it is a cohort (else it is one patient)."""
-    from oncontour.io.cohort import Cohort, is_cohort
+    from oncontour.io.cohort import Cohort
     from oncontour.io.folders import check_patient
+    from oncontour.io.patients import is_cohort
 
     if not path.exists():
         raise InputError("there is no such file or folder", where=str(path), hint="check the path of the cohort")
@@ -163,9 +164,10 @@ def _methods(models: list[str], predictions: list[Path], several: bool, any_regi
     drawn = _predictions(predictions, several, labels)
     named: list[tuple[str, Predictor]] = []
     for model in models:
+        from oncontour.commands.made_images import making_images
         from oncontour.contour.predict import anywhere, load_contourer
 
-        named.append((Path(model).stem, anywhere(load_contourer(model), any_region)))
+        named.append((Path(model).stem, making_images(anywhere(load_contourer(model), any_region))))
     out: dict[str, Predictor] = {}
     for name, predictor in [*named, *drawn]:
         number = 2

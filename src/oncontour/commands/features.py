@@ -9,31 +9,29 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from oncontour.core.notes import NoteCode, because, grouped
-from oncontour.errors import CohortError, ConfigError, IncompleteError, OncontourError
+from oncontour.commands.cohort import made_of
+from oncontour.commands.cohort_spread import spread
+from oncontour.commands.cohort_table import Table
+from oncontour.commands.cohort_work import Outcome
+from oncontour.core.notes import NoteCode, because, counted, grouped
+from oncontour.errors import CohortError, ConfigError
+from oncontour.many import Many
 from oncontour.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from oncontour.io.cohort import Cohort
     from oncontour.radiomics.extract import Settings
     from oncontour.radiomics.filters.settings import Filter
     from oncontour.radiomics.rows import Plan
     from oncontour.radiomics.table import Part, Row
 
-T = TypeVar("T")
 Floats: TypeAlias = "NDArray[np.float64]"
 
 
@@ -53,7 +51,7 @@ def features(
     names: Literal["short", "code", "words"] = "short",
     perturb: int = 0,
     seed: int = 0,
-    jobs: int = 0,
+    many: Many = Many(),  # noqa: B008  (frozen: one value for all calls)
     progress: Progress | None = None,
 ) -> str:
     """IBSI features of every structure of every patient, on dose and on CT: one row a patient, structure and image.
@@ -96,44 +94,37 @@ def features(
         names: what columns are called: short names, IBSI identifiers, or words
         perturb: repeat on so many perturbed copies of each patient (shift, turn, noise, contour) and report robustness
         seed: of the perturbations
-        jobs: processes at once; as many as there are processors unless said
+        many: processes, shard and engine
         progress: called with the fraction done
     """
     from oncontour.io.cohort import Cohort
     from oncontour.radiomics.rows import Plan
     from oncontour.radiomics.table import Part, check_replaces, write
 
-    _check(out, perturb, jobs, spacing_mm)
+    _check(out, perturb, spacing_mm)
     check_replaces(out)
     settings = _settings(images, spacing_mm, bin_gy, bin_hu, bins, families, aggregations)
     plan = Plan(settings, _named(structures), perturb, seed, _filters(filters, settings, perturb))
     patients = Cohort.open(cohort)
     parts = out.with_name(out.name + ".parts")
-    waiting, done = _waiting(patients, plan, parts)
-    failed = dict(_computed(patients, plan, parts, waiting, jobs or _processors(), _reporter(progress, len(waiting))))
-    found = {id: Part.read(_place(parts, id)) for id in patients.ids if id not in failed}
+    work = _Rows(dict(patients.paths), plan, parts)
+    became = spread(work, patients.ids, many, Table(parts), progress)
+    done = set(became.done)
+    found = {id: Part.read(_place(parts, id)) for id in patients.ids if id in done or (many.shard and work.is_there(id))}
     if found:
         write(out, plan.describe(), found, names, robust=plan.perturb > 0)
-    told = _told(out, plan, found, done)
-    if failed:
-        listed = "; ".join(f"{id}: {why}" for id, why in failed.items())
-        rest = f"the other {len(found)} are in {out}" if found else "nothing was written"
-        hint = "mend or leave out these patients and run it again: the others are not computed again"
-        what = f"{len(failed)} of {len(patients)} patients could not be used ({listed}); {rest}"
-        raise IncompleteError(what, where=str(cohort), hint=hint, done=told if found else "")
-    return told
+    told = _told(out, plan, found, became.earlier) if found else ""
+    return became.told(str(cohort), told)
 
 
 # ---- what is asked for
 
 
-def _check(out: Path, perturb: int, jobs: int, spacing_mm: float) -> None:
+def _check(out: Path, perturb: int, spacing_mm: float) -> None:
     if out.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"a table is written as .csv or .parquet, not {out.suffix or out.name!r}", hint="--out features.csv")
     if perturb < 0 or perturb == 1:
         raise ConfigError(f"an agreement needs two perturbations or more (0 for none), not {perturb}")
-    if jobs < 0:
-        raise ConfigError(f"processes are counted from 1 (0 for as many as there are processors), not {jobs}")
     if not (math.isfinite(spacing_mm) and (spacing_mm == 0 or spacing_mm >= 0.1)):
         raise ConfigError(f"a spacing is 0.1 mm or more (0 for the image's own), not {spacing_mm}")
 
@@ -191,10 +182,6 @@ def _named(structures: Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(to_tg263(name) or name for name in structures)) if structures else None
 
 
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 # ---- one patient
 
 
@@ -225,88 +212,31 @@ def patient(path: Path, id: str, plan: Plan) -> tuple[list[Row], tuple[str, ...]
 # ---- all of them
 
 
-def _waiting(patients: Cohort, plan: Plan, parts: Path) -> tuple[list[str], int]:
-    """Patients still to compute, and how many are finished."""
-    waiting = [id for id in patients.ids if not _is_finished(_place(parts, id), _made_of(patients.path(id), plan))]
-    return waiting, len(patients) - len(waiting)
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of each patient, kept as a file in ``parts``."""
 
+    paths: Mapping[str, Path]
+    plan: Plan
+    parts: Path
 
-def _computed(
-    patients: Cohort, plan: Plan, parts: Path, waiting: Sequence[str], jobs: int, report: Callable[[], None]
-) -> Iterator[tuple[str, str]]:
-    """Compute and keep each patient of ``waiting``; gives those that failed, and why, in the order of the cohort."""
-    from oncontour.radiomics.table import Part
+    def __call__(self, id: str) -> Outcome:
+        from oncontour.radiomics.table import Part
 
-    failed: dict[str, str] = {}
-    for id, found in spread(partial(_safely, dict(patients.paths), plan), waiting, jobs):
-        if isinstance(found, str):
-            failed[id] = found
-        else:
-            rows, notes = found
-            Part(_made_of(patients.path(id), plan), id, tuple(rows), notes).write(_place(parts, id))
-        report()
-    yield from ((id, failed[id]) for id in waiting if id in failed)
+        rows, notes = patient(self.paths[id], id, self.plan)
+        Part(self.made_of(id), id, tuple(rows), notes).write(_place(self.parts, id))
+        return Outcome(id)
 
+    def made_of(self, id: str) -> str:
+        return made_of([self.paths[id]], json.dumps(self.plan.describe()))
 
-def spread(work: Callable[[str], T], ids: Sequence[str], jobs: int) -> Iterator[tuple[str, T | str]]:
-    """(id, what ``work`` gives for it) as they come from ``jobs`` processes; ``work`` must not raise.
+    def is_there(self, id: str) -> bool:
+        from oncontour.radiomics.table import Part
 
-    A process that is killed takes its pool down with it: those left unfinished are done again one by one, each in a process of its own,
-    so that only the one who kills it is lost; its result is a sentence.
-    """
-    if jobs == 1 or len(ids) < 2:
-        yield from ((id, work(id)) for id in ids)
-        return
-    left = dict.fromkeys(ids)
-    for id, found in _in_pool(work, ids, min(jobs, len(ids))):
-        del left[id]
-        yield id, found
-    for id in left:
-        alone = list(_in_pool(work, [id], 1))
-        yield alone[0] if alone else (id, "the process that computed it was killed (is there enough memory?)")
-
-
-def _in_pool(work: Callable[[str], T], ids: Sequence[str], jobs: int) -> Iterator[tuple[str, T]]:
-    """Results of a pool of fresh processes until it breaks, if it does."""
-    from multiprocessing import get_context
-
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-    try:
-        running: dict[Future[T], str] = {pool.submit(work, id): id for id in ids}
-        for future in as_completed(running):
-            with suppress(BrokenProcessPool):
-                yield running[future], future.result()
-    except BrokenProcessPool:
-        return
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _safely(paths: dict[str, Path], plan: Plan, id: str) -> tuple[list[Row], tuple[str, ...]] | str:
-    """The rows of a patient, or in a sentence why there are none: whatever is wrong with one stops no other."""
-    try:
-        return patient(paths[id], id, plan)
-    except OncontourError as error:
-        return str(error)
-    except MemoryError:
-        return "needs more memory than there is"
-    except Exception as error:
-        return f"an error nobody expected ({type(error).__name__}: {str(error)[:200]})"
-
-
-def _reporter(progress: Progress | None, total: int) -> Callable[[], None]:
-    done = 0
-
-    def report() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done / total)
-
-    return report
-
-
-# ---- finished patients
+        try:
+            return Part.read(_place(self.parts, id)).made_of == self.made_of(id)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
 
 def _place(parts: Path, id: str) -> Path:
@@ -314,32 +244,13 @@ def _place(parts: Path, id: str) -> Path:
     return parts / f"{hashlib.sha256(id.encode()).hexdigest()[:24]}.json"
 
 
-def _made_of(path: Path, plan: Plan) -> str:
-    """Changes with the plan and with the name, size or date of any file of the patient."""
-    from oncontour.files import walk
-
-    below = (parent / name for parent, _, names in walk(path) for name in names)
-    files = [path] if path.is_file() else sorted(file for file in below if file.is_file())
-    told = [(file.relative_to(path.parent).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps([plan.describe(), told]).encode()).hexdigest()
-
-
-def _is_finished(place: Path, made_of: str) -> bool:
-    from oncontour.radiomics.table import Part
-
-    try:
-        return Part.read(place).made_of == made_of
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 def _told(out: Path, plan: Plan, found: dict[str, Part], done: int) -> str:
     from oncontour.radiomics.table import feature_names, notes
 
     rows = [row for part in found.values() for row in part.plain]
     lines = [
-        f"{len(feature_names(found))} features of {len(rows)} regions in {len(found)} patients ({done} of them from an earlier run) "
-        f"in {out}"
+        f"{len(feature_names(found))} features of {counted(len(rows), 'region')} in {counted(len(found), 'patient')} "
+        f"({done} of them from an earlier run) in {out}"
     ]
     remarks: dict[str, int] = {}
     for row in rows:

@@ -12,6 +12,7 @@ from oncontour.errors import ConfigError
 
 PAPERS: dict[str, str] = {
     "deeplab-npc-2020": "oncontour.reproduce.deeplab_npc_2020:reproduce",
+    "pseudomri-2021": "oncontour.reproduce.pseudomri_2021:reproduce",
     "crossstitch-2020": "oncontour.reproduce.crossstitch_2020:reproduce",
     "quality-2026": "oncontour.reproduce.quality_2026:reproduce",
     "dosiomics-2025": "oncontour.reproduce.dosiomics_2025:reproduce",

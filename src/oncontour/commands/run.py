@@ -22,7 +22,8 @@ from oncontour.commands.run_contours import (
     sees_own,
     shipped_assessor,
 )
-from oncontour.commands.run_dose import Dosed, dose_and_risk, given_targets, page_of
+from oncontour.commands.run_dose import Dosed, dose_and_risk, given_targets, goals_of, page_of
+from oncontour.commands.run_dose import beside as beside_of
 from oncontour.core.case import Case
 from oncontour.core.notes import NoteCode, except_about
 from oncontour.errors import ConfigError, GeometryError, InputError, OutputError
@@ -89,6 +90,7 @@ def run(
     risk: str | None = None,
     facts: dict[str, bool | float | str] | None = None,
     dose: list[str] | None = None,
+    goals: Path | None = None,
     unit: Literal["Gy", "cGy"] = "Gy",
     backend: Literal["auto", "torch", "openvino"] = "auto",
     threads: int | None = None,
@@ -96,6 +98,7 @@ def run(
     any_region: bool = False,
     trust: bool = False,
     about: str | None = None,
+    label: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Result:
@@ -125,7 +128,8 @@ def run(
         structure_set_uid: SOPInstanceUID of the RTSTRUCT or SEG with the targets that came with the CT, where the folder holds several
         same_frame: take structures (those of --truth too) that name another frame of reference than the images, where an export rewrote the
             UIDs: PatientID and every plane must agree with the images, and it is recorded
-        truth: contours to compare with (a patient's folder, or an RTSTRUCT of this CT); DSC then stands in the tables
+        truth: contours to compare with (a patient's folder, or an RTSTRUCT of this CT); DSC, HD95 and
+            MSD then stand in the tables, and the page draws them dashed
         add_to: an RTSTRUCT of this CT whose structures the new file keeps, byte for byte; the new ones come after them
         seg: the contours as a DICOM Segmentation too, seg.dcm
         assess: how right is each slice? predicted, and looked at by rules
@@ -134,6 +138,7 @@ def run(
         facts: of the patient: numbers by the names that the risk model was trained with, and what published models ask for:
             baseline_xerostomia, baseline_dysphagia_grade, site
         dose: SOPInstanceUID or file of the RTDOSE that is meant, where there are several
+        goals: YAML file of clinical goals (a list such as "Parotid_L Dmean < 26 Gy"), each then met, not met, or not to be judged, and why
         unit: what the numbers of the dose are; cGy where a file says Gy and holds centigray
         backend: what computes the nets
         threads: CPU threads for the nets; all by default
@@ -141,6 +146,7 @@ def run(
         any_region: draw on a CT of another part of the body than the models were made for, which is refused otherwise; every result says it
         trust: let a TorchScript model run, which is a program; nothing else that could run code is ever loaded
         about: a sentence to be read before anything else, as "A phantom, not a patient."; on top of screen and page, and in report.json
+        label: what the clinic calls this patient, on the page and in report.json; else only a pseudonym stands there
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
@@ -148,9 +154,8 @@ def run(
     guard(out, ct_folder, overwrite, truth=truth, add_to=add_to)
     clock, failed = Clock(), list[str]()
     load = partial(load_segmenters, structures=structures, backend=backend, rules=tidy, threads=threads, trust=trust, any_region=any_region)
-    segmenters = load(model or [])  # what was mistyped is told before anything is read
+    segmenters, risk_model, wanted = load(model or []), _load_risk(risk, facts), goals_of(goals)  # mistyped: told before anything is read
     assessor = scoring.load(quality, backend=backend, threads=threads) if quality else None
-    risk_model = _load_risk(risk, facts)
     with clock("read"):
         case = _in_gy(_read(ct_folder, series_uid, dose, structure_set_uid, same_frame, of_truth=truth is not None), unit)
         known = _read_truth(truth, case, same_frame)
@@ -165,18 +170,22 @@ def run(
     if assess:
         with clock("assess"):
             drawn, judges = judge(drawn, assessor, failed, part(progress, 0.8, 1))
-            models += judges
-    dosed, figures = dose_and_risk(drawn, case, risk_model, facts, failed, clock)
-    if progress is not None:
-        progress(1.0)
+        models += judges
+    dosed, figures = dose_and_risk(drawn, case, risk_model, facts, failed, clock, wanted)
+    _finished(progress)
     rows = report.rows(dosed.case, truth=known)
-    page = page_of(dosed, case, rows, failed)
+    page, others = page_of(dosed, case, rows, failed), beside_of(dosed, case, known, failed)
     settings: dict[str, object] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
     settings |= {"facts": facts, "unit": unit, "any_region": any_region, "same_frame": same_frame}
     told = record(dosed.case, rows, models, settings, _notes(case, ct_folder, known, truth, dosed, "" if model else chosen[0]))
-    _complete(told, dosed, ct_folder, risk_model, banner, doubts, failed, about)
-    _write(dosed.case, rows, told, out, page=page, figures=figures, add_to=add_to, seg=seg, overwrite=overwrite, clock=clock)
+    _complete(told, dosed, ct_folder, risk_model, banner, doubts, failed, {"about": about, "label": label})
+    _write(dosed.case, rows, told, out, page=page, beside=others, figures=figures, add_to=add_to, seg=seg, overwrite=overwrite, clock=clock)
     return Result(dosed.case, rows, told, out, dosed.plan)
+
+
+def _finished(progress: Progress | None) -> None:
+    if progress is not None:
+        progress(1.0)
 
 
 # ---- before anything is read
@@ -327,11 +336,11 @@ def _complete(
     banner: str,
     doubts: Sequence[str],
     failed: Sequence[str],
-    about: str | None,
+    given: Mapping[str, str | None],
 ) -> None:
-    """What stands first, what the dose gives, and what ``failed``, into the record."""
+    """What stands first (and what else the user has ``given``), what the dose gives, and what ``failed``, into the record."""
     case = dosed.case
-    told |= {key: words for key, words in (("banner", banner), ("about", about)) if words}
+    told |= {key: words for key, words in {"banner": banner, **given}.items() if words}
     if dosed.plan is not None:
         from oncontour.commands.dvh import record as plan_record
 
@@ -359,6 +368,7 @@ def _write(
     out: Path,
     *,
     page: tuple[Case, list[report.Row]],
+    beside: report.Beside,
     figures: Mapping[str, str],
     add_to: Path | None,
     seg: bool,
@@ -372,7 +382,7 @@ def _write(
             written += [_write_seg(case, rows, told, folder)] if seg else []
             if case.assessment is not None:
                 written.append(report.write_scores(case, folder / SCORES))
-        finish(folder, told, *page, written, clock, figures)
+        finish(folder, told, *page, written, clock, figures, beside=beside)
 
 
 def _empty_between(case: Case, names: Sequence[str]) -> list[str]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from oncontour.core.case import Case
 from oncontour.errors import ConfigError, ModelError, did_you_mean
-from oncontour.learn.card import card_words, offered, read_card, shipped
+from oncontour.learn.card import card_words, find, offered, read_card, shipped
 from oncontour.learn.card import notes as card_notes
 from oncontour.learn.engine import Backend
 from oncontour.libraries import failure
@@ -47,22 +48,33 @@ def load_segmenters(
 
     Raises ConfigError where one of ``structures`` is drawn by none of them; for no names, by none that may be chosen for a CT.
     """
-    from oncontour.contour.predict import anywhere, load_contourer
+    from oncontour.contour.predict import Contourer, anywhere, load_contourer
+    from oncontour.learn.resident import once
 
-    loaded = []
-    for name in names:
+    def load(name: str) -> Predictor:
         one = _load_trusted(name, backend, rules, threads) if trust else None
-        loaded.append(anywhere(one or load_contourer(name, backend=backend, rules=rules, threads=threads), any_region))
+        drawer = anywhere(one or load_contourer(name, backend=backend, rules=rules, threads=threads), any_region)
+        return _making_images(drawer) if isinstance(drawer, Contourer) and drawer.task.settings.made_by else drawer
+
+    loaded = [once(("contour", name, backend, rules, threads, trust, any_region), partial(load, name)) for name in names]
     unasked = [read_card(shipped()[name]) for name in DEFAULT_MODELS.values() if name in offered("contour")]
     _assign([list(card.structures) for card in ([one.card for one in loaded] or unasked)], structures)
     return loaded
+
+
+def _making_images(contourer: Predictor) -> Predictor:
+    """The contourer, with the synthesis model that its card names."""
+    from oncontour.commands.made_images import making_images
+
+    return making_images(contourer)
 
 
 def _load_trusted(name: str, backend: Backend, rules: Tidy | None, threads: int | None) -> Predictor | None:
     """Somebody else's model, which may be a program; None where it is ours."""
     from oncontour.contour.external.load import is_foreign, load_foreign
 
-    return load_foreign(name, trust=True, backend=backend, rules=rules, threads=threads) if is_foreign(name) else None
+    path = find(name, "contour")
+    return load_foreign(path, trust=True, backend=backend, rules=rules, threads=threads) if is_foreign(path) else None
 
 
 def default_model(case: Case) -> str:
@@ -136,6 +148,10 @@ def contour(
         done = predicted.segmentation
         notes = [*card_notes(one.card), *(() if done is None else done.notes)]
         records.append({**card_words(one.card), **_recorded(done), "structures": list(names), "notes": notes})
+    if any(record.get("synthetic") for record in records):
+        from oncontour.commands.made_images import drawn_on_synthetic
+
+        drawn = drawn_on_synthetic(drawn)
     return replace(drawn, segmented_by=tuple(record["sha256"] for record in records)), records
 
 
@@ -150,6 +166,10 @@ def _recorded(segmentation: Segmentation | None) -> dict[str, object]:
 def _assign(offered: Sequence[Sequence[str]], wanted: Sequence[str] | None) -> list[list[str]]:
     """Which structures each model draws."""
     every = list(dict.fromkeys(name for names in offered for name in names))
+    if wanted is not None:
+        from oncontour.io.names import meant
+
+        wanted = [meant(name, every) or name for name in wanted]
     missing = [name for name in wanted or () if name not in every]
     if missing:
         raise ConfigError(

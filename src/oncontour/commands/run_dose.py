@@ -5,9 +5,10 @@ Nothing is raised here, whatever goes wrong: the contours are there all the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oncontour import report
@@ -21,6 +22,7 @@ from oncontour.result import Clock
 
 if TYPE_CHECKING:
     from oncontour.commands.dvh import Plan
+    from oncontour.dose.goals import Goal
     from oncontour.learn.predictor import Predictor
 
 
@@ -41,19 +43,25 @@ def dose_and_risk(
     facts: Mapping[str, bool | float | str] | None,
     failed: list[str],
     clock: Clock,
+    goals: Sequence[Goal] = (),
 ) -> tuple[Dosed, dict[str, str]]:
-    """(``look_at_dose``, the pictures of it): where there is a dose, or one was left out, or a risk was asked for."""
-    if "dose" not in came.images and risk_model is None and not _left_out(came):
+    """(``look_at_dose``, the pictures of it): where there is a dose, or one was left out, or a risk was asked for, or goals."""
+    if "dose" not in came.images and risk_model is None and not goals and not _left_out(came):
         return Dosed(drawn), {}
     with clock("dose"):
-        dosed = look_at_dose(drawn, came, risk_model, facts)
+        dosed = look_at_dose(drawn, came, risk_model, facts, goals)
         return dosed, draw(dosed, failed)
 
 
 def look_at_dose(
-    drawn: Case, came: Case, risk_model: Predictor | None = None, facts: Mapping[str, bool | float | str] | None = None
+    drawn: Case,
+    came: Case,
+    risk_model: Predictor | None = None,
+    facts: Mapping[str, bool | float | str] | None = None,
+    goals: Sequence[Goal] = (),
 ) -> Dosed:
-    """The DVHs of the structures in ``drawn`` and of the targets that ``came`` with the CT, and the risk by ``risk_model``, if any.
+    """The DVHs of the structures in ``drawn`` and of the targets that ``came`` with the CT, judged by ``goals``, and the risk by
+    ``risk_model``, if any.
 
     Nothing is raised, whatever goes wrong: it is said, and the contours are there all the same.
     """
@@ -65,7 +73,7 @@ def look_at_dose(
     whole = _with_targets(drawn, came)
     plan, why = None, []
     try:
-        plan = evaluate(whole)
+        plan = evaluate(whole, goals=goals)
     except Exception as error:
         why.append(failure("No DVH", error))
     if risk_model is not None:
@@ -136,6 +144,20 @@ def page_of(dosed: Dosed, came: Case, rows: list[report.Row], failed: list[str])
     return whole, [*rows, *more]
 
 
+def beside(dosed: Dosed, came: Case, known: Case | None, failed: list[str]) -> report.Beside:
+    """What the page shows beside the contours: the truth that is ``known``, and the dose. What cannot be shown is left out, and ``failed``
+    gets why."""
+    plan, compared = dosed.plan, None
+    try:
+        compared = None if known is None else report.on_grid_of(dosed.case, known, dosed.case.structures)
+    except Exception as error:
+        failed.append(failure("The truth is not shown", error))
+    if plan is None:
+        return report.Beside(compared, "the truth")
+    prescribed = {name: target.prescription_gy for name, target in plan.targets.items()}
+    return report.Beside(compared, "the truth", plan.dvhs, prescribed)
+
+
 def given_targets(came: Case, dosed: Dosed) -> list[str]:
     """Targets that ``came`` with the CT, that were not contoured anew, and that the dose was looked at in."""
     return [] if dosed.plan is None else [name for name in _targets(came, dosed.case) if name in dosed.plan.dvhs]
@@ -144,3 +166,11 @@ def given_targets(came: Case, dosed: Dosed) -> list[str]:
 def _targets(case: Case, drawn: Case) -> list[str]:
     """Targets that came with the CT and that were not contoured anew."""
     return [name for name in case.structures if is_target(name) and name not in drawn.structures]
+
+
+def goals_of(path: Path | None) -> Sequence[Goal]:
+    if path is None:
+        return ()
+    from oncontour.dose.goals import read_goals
+
+    return read_goals(path)

@@ -11,6 +11,7 @@ import numpy as np
 
 from oncontour.adapt.inputs import TRUTH, write_displacement
 from oncontour.adapt.simulate import TITLE, Family, Planning, SimulatedVisit, VisitSettings
+from oncontour.core.notes import counted
 from oncontour.errors import CohortError, ConfigError, OncontourError
 from oncontour.files import write_text
 from oncontour.io.cohort import Cohort
@@ -135,6 +136,6 @@ def _summary(rows: Sequence[_Row]) -> list[str]:
     mean, p95 = (float(np.mean([getattr(row, name) for row in rows])) for name in ("mean_mm", "p95_mm"))
     least = min(row.least_jacobian for row in rows)
     return [
-        f"{len(rows)} visits of {len({row.patient for row in rows})} patients",
+        f"{counted(len(rows), 'visit')} of {counted(len({row.patient for row in rows}), 'patient')}",
         f"displacement {mean:.1f} mm in the mean, {p95:.1f} mm at the 95th percentile; least Jacobian determinant {least:.2f}",
     ]

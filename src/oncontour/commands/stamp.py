@@ -27,7 +27,8 @@ def stamp(model: str, evaluation: Path, *, out: Path, tested_on: str, limits: st
         limits: what the model is not for, instead of what its card says
     """
     from oncontour.files import writing
-    from oncontour.learn.card import at_home, checked_card, find, portable, with_card
+    from oncontour.learn.card import checked_card, find, with_card
+    from oncontour.learn.named_models import at_home, portable
 
     path = find(model)
     if not tested_on.strip():

@@ -10,10 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from oncontour.adapt.choose import finish as adapted
 from oncontour.adapt.simulate import TITLE
 from oncontour.adapt.task import AdaptSettings, AdaptTask
-from oncontour.adapt.task import finish as adapted
+from oncontour.commands.made_images import with_made
 from oncontour.contour import thresholds
+from oncontour.contour.from_cohort import ContourWishes
 from oncontour.contour.inputs import ContourSettings
 from oncontour.contour.task import ContourTask
 from oncontour.core.assessment import Calibration
@@ -109,13 +111,22 @@ def _tell_unknown(region: str) -> None:
         sys.stderr.write(f"warning: --region: {told}\n")
 
 
+def _complete(settings: ContourSettings, patients: Cohort) -> ContourSettings:
+    """The settings with what was left out chosen from the patients, each choice told on stderr."""
+    if not isinstance(settings, ContourWishes):
+        return settings
+    done, told = settings.chosen(read_cases(patients, tell=False))
+    sys.stderr.writelines(f"{line}\n" for line in told)
+    return done
+
+
 @_explained
 def contour(
     cohort: Path,
     *,
     out: Path,
-    settings: ContourSettings,
-    training: TrainSettings = TrainSettings(),  # noqa: B008  (frozen: one value for all calls)
+    settings: ContourWishes = ContourWishes(),  # noqa: B008  (frozen: one value for all calls)
+    training: TrainSettings = TrainSettings(),  # noqa: B008
     name: str = "model",
     data: str = "",
     licence: str = "",
@@ -128,10 +139,12 @@ def contour(
 ) -> str:
     """Train a contouring model on a cohort: a folder (or CSV) of patients as DICOM CT + RTSTRUCT, NIfTI or OpenKBP CSV.
 
+    Structures, spacing and window are chosen from the cohort where they are not given, and what was chosen is printed first.
     Writes OUT/NAME.safetensors (the model, its card in the header), OUT/metrics.csv, OUT/tensorboard and a checkpoint after every epoch.
     Started again with the same OUT it goes on from the last whole epoch, to the same curve.
 
     Examples:
+      oncontour train contour COHORT --out runs/ours
       oncontour train contour COHORT --out runs/neck --config examples/hn-organs.yaml
       oncontour train contour COHORT --out runs/cord --settings.structures SpinalCord --epochs 20
       oncontour train contour COHORT --out runs/neck --config examples/hn-organs.yaml --devices 2
@@ -145,12 +158,14 @@ def contour(
     """
     from oncontour.io.cohort import Cohort
 
-    training, task = changed(training, epochs=epochs, devices=devices, seed=seed), ContourTask(settings)
-    patients = Cohort.open(cohort)
+    training, patients = changed(training, epochs=epochs, devices=devices, seed=seed), Cohort.open(cohort)
     _tell_unknown(region)
+    chosen = _complete(settings, patients)
+    task = ContourTask(chosen)
+    cases, made_by = with_made(read_cases(patients), chosen)
     outcome = fit(
         task,
-        read_cases(patients),
+        cases,
         out,
         training,
         name=name,
@@ -159,7 +174,7 @@ def contour(
         limits=limits,
         region=region,
         start=start,
-        finish=thresholds.finish,
+        finish=lambda *done: {**thresholds.finish(*done), **made_by},
     )
     return str(outcome)
 

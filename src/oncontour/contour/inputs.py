@@ -7,10 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
-from oncontour.errors import ConfigError
+from oncontour.core.volume import Volume
+from oncontour.errors import ConfigError, InputError
 from oncontour.learn.task import check_grid
 from oncontour.ops.augment import Ranges
+
+SYNTHETIC = "smr"
+"""What a case calls the MR-like image that is made of its CT."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,13 @@ class ContourSettings:
     """a row of NETS"""
     net_options: dict[str, Any] = field(default_factory=dict)
     """the net's own options, such as output_stride or widths"""
+    images: tuple[str, ...] = ("ct",)
+    """what the net sees, one channel after another: ct, or another image of the case such as smr, an MR-like one that is made of the CT;
+    one of them twice costs what two cost and tells nothing more"""
+    made_by: str = ""
+    """the synthesis model (file or shipped name) that makes the smr of a case that has none"""
+    signal: tuple[float, float] = (0.0, 1300.0)
+    """signal from black to white of images that are no CT; fat has 1000 in an smr"""
     neighbours: int = 0
     """2D nets: so many slices on either side ride along as channels (0 is 2D, 1 and more 2.5D)"""
     spacing_mm: tuple[float, float, float] = (2.5, 4.0, 4.0)
@@ -56,13 +68,18 @@ class ContourSettings:
     """after training, choose the threshold of each structure from the patients held back (``contour/thresholds.py``)"""
 
     def __post_init__(self) -> None:
-        for name in ("structures", "spacing_mm", "window", "hu"):
+        for name in ("structures", "images", "signal", "spacing_mm", "window", "hu"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.structures or len(set(self.structures)) != len(self.structures) or len(self.structures) > 32:
             raise ConfigError(f"a model contours 1 to 32 different structures, not {list(self.structures)}")
         check_grid(self.spacing_mm, self.window, self.neighbours)
-        if not (np.isfinite(self.hu).all() and len(self.hu) == 2 and self.hu[0] < self.hu[1]):
-            raise ConfigError(f"the HU range runs from low to high, not {self.hu}")
+        if not 1 <= len(self.images) <= 4 or not all(self.images):
+            raise ConfigError(f"a net sees 1 to 4 images, not {list(self.images)}", hint="images: [ct], [smr], or [ct, smr]")
+        if self.made_by and SYNTHETIC not in self.images:
+            raise ConfigError(f"{self.made_by} makes an smr, which is not among the images {list(self.images)}", hint="leave out made_by")
+        for what, span in (("HU", self.hu), ("signal", self.signal)):
+            if not (np.isfinite(span).all() and len(span) == 2 and span[0] < span[1]):
+                raise ConfigError(f"the {what} range runs from low to high, not {span}")
         if self.draws < 0 or not self.spacing_tolerance >= 0:
             raise ConfigError(f"draws and spacing_tolerance are 0 or more, not {self.draws} and {self.spacing_tolerance}")
         if not isinstance(self.threshold, float | int):
@@ -72,6 +89,16 @@ class ContourSettings:
             raise ConfigError(f"threshold is a probability, or one for each of {len(self.structures)} structures, not {self.threshold}")
         if not 0 < self.hardest <= 1:
             raise ConfigError(f"hardest is a part of the voxels, above 0 and up to 1, not {self.hardest}")
+
+    @property
+    def channels(self) -> int:
+        """Input channels of the net."""
+        return len(self.images) * (1 + 2 * self.neighbours)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The images beside the CT, each once."""
+        return tuple(dict.fromkeys(name for name in self.images if name != "ct"))
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -91,3 +118,11 @@ class ContourSettings:
             return upright
         slice_mm = upright.spacing_mm[0] if self.flat else self.spacing_mm[0]
         return upright.resample([slice_mm, *self.spacing_mm[1:]])
+
+
+def image_of(case: Case, name: str) -> Volume:
+    """The image that the net is to see. Raises InputError where the case lacks it."""
+    if name not in case.images:
+        hint = "settings.made_by names the synthesis model that makes it" if name == SYNTHETIC else "give the case with it"
+        raise InputError(f"no image {name!r}, only {', '.join(case.images) or 'none'}", where=f"case {case.id}", hint=hint)
+    return case.images[name]

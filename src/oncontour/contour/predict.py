@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oncontour.contour.anatomy import anatomy_of
+from oncontour.contour.inputs import SYNTHETIC, image_of
 from oncontour.contour.probabilities import ReferenceProbabilities, by_structure
 from oncontour.contour.task import ContourTask
 from oncontour.core.case import Case
@@ -31,6 +33,8 @@ from oncontour.ops.tidy import Change, Tidy, tidy
 from oncontour.ops.windows import Stitched, stitch_labels
 from oncontour.progress import Progress
 
+Maker = Callable[[Case], tuple[Case, Sequence[str]]]
+"""A case without an smr -> (the case with one; sentences: what made it, and what speaks against it)."""
 _AIR_VOXELS = 4
 """Left around the patient."""
 
@@ -48,6 +52,8 @@ class Contourer:
     memory_mb: float = 1000
     keep_probabilities: bool = False
     """whether ``predict`` leaves ``probabilities``"""
+    maker: Maker | None = None
+    """what makes the smr of a case that has none, where the net sees one"""
     any_region: bool = False
     """whether it draws on a CT of another part of the body than it was made for"""
 
@@ -59,7 +65,7 @@ class Contourer:
     def engine(self) -> Engine:
         """The net, compiled once."""
         s = self.task.settings
-        shape = (1, 1 + 2 * s.neighbours, *s.window[1:]) if s.flat else (1, 1, *s.window)
+        shape = (1, s.channels, *(s.window[1:] if s.flat else s.window))
         return Engine.load(self.task.net, shape, backend=self.backend, threads=self.threads)
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
@@ -73,10 +79,11 @@ class Contourer:
         """
         if not self.any_region:
             check_shown(case.ct, self.card.region, self.card.name)
+        seen, told = self.completed(case)
         grid = self.task.settings.working_grid(case.geometry)
-        found = self._stitch(case, grid, case.geometry, progress, chances=self.keep_probabilities and self._small(grid, 0.25))
+        found = self._stitch(seen, grid, case.geometry, progress, chances=self.keep_probabilities and self._small(grid, 0.25))
         masks, done = tidy(found.masks(self.task.settings.structures), self.rules, anatomy_of(case.ct, self.task.settings.structures))
-        drawn = replace(case.with_masks(masks), segmentation=self._segmentation(case, grid, found.blend, done))
+        drawn = replace(case.with_masks(masks), segmentation=self._segmentation(case, grid, found.blend, done, told))
         if found.chances is None:
             return drawn
         return replace(drawn, probabilities=by_structure(found.chances, self.task.settings.structures, self.task.settings.thresholds))
@@ -88,7 +95,7 @@ class Contourer:
         """
         grid = self.task.settings.working_grid(case.geometry)
         self.check_small(grid)
-        found = self._stitch(case, grid, None, None, blend="gaussian", chances=True)
+        found = self._stitch(self.completed(case)[0], grid, None, None, blend="gaussian", chances=True)
         assert found.chances is not None, "blended windows of mode sigmoid"
         s = self.task.settings
         return ReferenceProbabilities(self.card.name, self.card.sha256, s.structures, found.chances, s.thresholds)
@@ -146,15 +153,31 @@ class Contourer:
         return np.asarray((scores + other) / 2, np.float32)
 
     def image(self, case: Case, grid: Geometry) -> Volume:
-        """What the net is to see of the case on ``grid``: grey values, with air around the patient."""
+        """What the net is to see of the case on ``grid``: grey values, with air around the patient; (k, j, i) of a CT
+        alone, else (c, k, j, i)."""
         s = self.task.settings
         ct = case.ct.to(grid, fill=AIR_HU)
         if s.mask_body and not is_masked(ct):
             inside = body_mask(ct)
             ct = _around(ct.map(lambda hu: hu * inside.array + (~inside.array) * AIR_HU), inside)
-        return ct.map(lambda hu: window(hu, *s.hu))
+        seen = ct.map(lambda hu: window(hu, *s.hu))
+        if s.images == ("ct",):
+            return seen
+        channels = {name: window(image_of(case, name).to(ct.geometry).array, *s.signal) for name in s.others} | {"ct": seen.array}
+        return Volume(np.stack([channels[name] for name in s.images]), ct.geometry)
 
-    def _segmentation(self, case: Case, grid: Geometry, blend: str, tidied: tuple[Change, ...]) -> Segmentation:
+    def completed(self, case: Case) -> tuple[Case, tuple[str, ...]]:
+        """(the case with the smr that the net sees, made where the case has none; sentences on that). Raises InputError where an image is
+        missing that nothing makes."""
+        if SYNTHETIC not in self.task.settings.images:
+            return case, ()
+        if SYNTHETIC in case.images or self.maker is None:
+            image_of(case, SYNTHETIC)
+            return case, ("drawn on an image that came with the CT and was made of it: synthetic, not acquired",)
+        made, told = self.maker(case)
+        return made, tuple(told)
+
+    def _segmentation(self, case: Case, grid: Geometry, blend: str, tidied: tuple[Change, ...], told: tuple[str, ...]) -> Segmentation:
         card = self.card
         return Segmentation(
             model=card.name,
@@ -168,7 +191,8 @@ class Contourer:
             tidy=asdict(self.rules),
             tidied=tuple(change.text for change in tidied),
             elsewhere=elsewhere(case.ct, card.region) if self.any_region else "",
-            notes=tuple(change.text for change in tidied if change.warns),
+            notes=(*told, *(change.text for change in tidied if change.warns)),
+            synthetic=True if told else None,
         )
 
 

@@ -7,8 +7,8 @@ Training windows are cut, moved and turned in one interpolation from arrays kept
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oncontour.classes import named_by_user
-from oncontour.contour.inputs import ContourSettings
+from oncontour.contour.inputs import ContourSettings, image_of
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import written_cc
@@ -60,6 +60,8 @@ class Sample:
     """the two structures that overlap most, where any do"""
     lost: tuple[str, ...] = ()
     """structures that were contoured and are too thin for a voxel of the working grid: not known, as they are not absent"""
+    others: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
+    """images beside the CT that the net sees, by name"""
 
 
 class ContourTask(Task[Sample]):
@@ -73,7 +75,7 @@ class ContourTask(Task[Sample]):
         self._card = card
         if card is None:
             named_by_user(settings.net)
-        self.net = make_net(settings.net, 1 + 2 * settings.neighbours, len(settings.structures), **settings.net_options)
+        self.net = make_net(settings.net, settings.channels, len(settings.structures), **settings.net_options)
         flat = getattr(self.net, "dims", 3) == 2
         if flat != settings.flat:
             raise ConfigError(f"net {settings.net!r} has {2 if flat else 3} dimensions, its window {settings.window} does not")
@@ -133,7 +135,8 @@ class ContourTask(Task[Sample]):
             places.append(where[:: max(1, len(where) // 2000)])
         hu = np.clip(ct, -32768, 32767).astype(np.int16)
         thin = tuple(name for name, gone in zip(names, lost, strict=True) if gone)
-        return [Sample(case.id, hu, bits, known & ~lost, grid, tuple(places), clash(names, bits, grid), thin)]
+        others = {name: np.clip(image_of(case, name).to(grid).array, -32768, 32767).astype(np.int16) for name in self.settings.others}
+        return [Sample(case.id, hu, bits, known & ~lost, grid, tuple(places), clash(names, bits, grid), thin, others)]
 
     def plan(self, samples: Sequence[Sample], rng: np.random.Generator, *, train: bool) -> list[Draw]:
         """As ``Task.plan``. Raises TrainingError where structures overlap and ``settings.overlap`` does not say what is to be done, and
@@ -184,17 +187,19 @@ class ContourTask(Task[Sample]):
     def item(self, samples: Sequence[Sample], draw: Draw) -> dict[str, Tensor]:
         sample, s = samples[draw.sample], self.settings
         move = Move() if draw.seed is None else self._draw(seeded(draw.seed))
-        depth, rows, columns = s.window
-        image, masks = move.take(
-            sample.ct, sample.bits, len(s.structures), sample.geometry.spacing_mm, draw.centre, (depth + 2 * s.neighbours, rows, columns)
-        )
+        size = (s.window[0] + 2 * s.neighbours, *s.window[1:])
+        image, masks = move.take(sample.ct, sample.bits, len(s.structures), sample.geometry.spacing_mm, draw.centre, size)
+        seen = {"ct": window(image, *s.hu)}
+        for name in s.others:
+            seen[name] = window(move.carry(sample.others[name], sample.geometry.spacing_mm, draw.centre, size), *s.signal)
         known = sample.known
         if move.flip_left_right and self._mirror is not None:
             masks, known = masks[self._mirror], known[self._mirror]
-        x, y = torch.from_numpy(window(image, *s.hu)), torch.from_numpy(np.ascontiguousarray(masks)).float()
+        x = torch.from_numpy(np.stack([seen[name] for name in s.images]))
+        y = torch.from_numpy(np.ascontiguousarray(masks)).float()
         if s.flat:
-            return {"image": x, "masks": y[:, s.neighbours], "known": torch.from_numpy(known.astype(np.float32))}
-        return {"image": x[None], "masks": y, "known": torch.from_numpy(known.astype(np.float32))}
+            return {"image": x.flatten(0, 1), "masks": y[:, s.neighbours], "known": torch.from_numpy(known.astype(np.float32))}
+        return {"image": x, "masks": y, "known": torch.from_numpy(known.astype(np.float32))}
 
     def _draw(self, rng: np.random.Generator) -> Move:
         move = self.settings.augment.draw(rng, flat=self.settings.flat)

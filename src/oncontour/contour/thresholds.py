@@ -72,7 +72,8 @@ def tuned(task: ContourTask, train: Sequence[Sample], held_back: Sequence[Sample
     found: dict[int, list[list[float]]] = {n: [] for n in range(len(names))}
     try:
         for sample, structures in asked:
-            case = Case(sample.case_id, {"ct": Volume(sample.ct, sample.geometry)})
+            images = {"ct": sample.ct, **sample.others}
+            case = Case(sample.case_id, {name: Volume(values, sample.geometry) for name, values in images.items()})
             replay = Replay(task, "torch")
             rounds = [replay.again(case, threshold) for threshold in CHOICES]
             for n in structures:

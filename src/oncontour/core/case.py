@@ -6,7 +6,7 @@ contoured is not background.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Never, TypeVar
@@ -22,6 +22,16 @@ from oncontour.errors import GeometryError, InputError
 from oncontour.raster.fill import fill
 
 _Held = TypeVar("_Held")
+
+
+MOST_NAMES = 12
+"""Structures that ``repr`` names."""
+
+
+def _size(grid: Geometry) -> str:
+    """Voxels and their size, (k, j, i)."""
+    voxels, steps = "x".join(map(str, grid.shape)), " x ".join(f"{mm:.3g}" for mm in grid.spacing_mm)
+    return f"{voxels} voxels of {steps} mm"
 
 
 def _nothing() -> Mapping[str, Never]:
@@ -87,6 +97,14 @@ class BitMasks(_Numbered):
         if len(names) > 8 * len(planes.array):
             raise GeometryError(f"{len(names)} structures do not fit into {len(planes.array)} planes of 8 bits")
         self.planes = planes
+
+    @classmethod
+    def packed(cls, names: Sequence[str], grid: Geometry, mask_of: Callable[[str], Volume]) -> BitMasks:
+        """The masks (on ``grid``) that ``mask_of`` gives for each of ``names``, asked for one after the other."""
+        planes = np.zeros((-(-len(names) // 8), *grid.shape), np.uint8)
+        for n, name in enumerate(names):
+            planes[n // 8] |= mask_of(name).array.astype(np.uint8) << np.uint8(n % 8)
+        return cls(Volume(planes, grid), names)
 
     def __getitem__(self, name: str) -> Volume:
         plane, bit = self.place(name)
@@ -223,6 +241,21 @@ class Case:
         held = {one.name: getattr(self, one.name) for one in fields(self)}
         plain = {name: dict(value) if isinstance(value, MappingProxyType) else value for name, value in held.items()}
         return Case, tuple(plain.values())
+
+    def __repr__(self) -> str:
+        images = ", ".join(f"{name} {_size(volume.geometry)}" for name, volume in self.images.items())
+        names = self.structures
+        listed = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
+        told = [images, f"structures: {listed}" if names else "no structures"]
+        told += ["assessed"] if self.assessment is not None else []
+        told += [f"prior: {self.prior.id}"] if self.prior is not None else []
+        return f"Case({self.id!r}; {'; '.join(one for one in told if one)})"
+
+    def _repr_html_(self) -> str:
+        """Three planes through the case with its structures, for notebooks (``core/view.py``)."""
+        from oncontour.core.view import html
+
+        return html(self)
 
     @property
     def geometry(self) -> Geometry:

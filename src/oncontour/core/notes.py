@@ -131,6 +131,11 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 slice``, ``2 slices``."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
 def grouped(notes: Mapping[str, Sequence[str]], *, most: int | None = _MOST_SHOWN) -> list[str]:
     """A line for every remark on patients (id -> its notes), those of most patients first, and how many more there are than ``most``.
 

@@ -14,8 +14,8 @@ class Segmentation:
 
     ``mirror``: whether what the net says of the mirror image was averaged in, None where the model does not know of it. ``elsewhere``: what
     the CT shows, in words, where it is another part of the body than the model was made for; "" where it is not. ``notes``: what a person
-    should know of these contours. ``kind`` and ``original_names`` (TG-263 name -> the model's own) are known of other people's models
-    alone.
+    should know of these contours. ``synthetic``: true where the model saw an image that was made by a model, not acquired. ``kind`` and
+    ``original_names`` (TG-263 name -> the model's own) are known of other people's models alone.
     """
 
     model: str
@@ -32,6 +32,7 @@ class Segmentation:
     original_names: Mapping[str, str] = field(default_factory=dict)
     elsewhere: str = ""
     notes: tuple[str, ...] = ()
+    synthetic: bool | None = None
 
 
 @dataclass(frozen=True)

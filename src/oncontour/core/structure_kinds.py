@@ -25,6 +25,11 @@ def is_target(name: str) -> bool:
     return bool(_TARGET.match(name))
 
 
+def is_bone(name: str) -> bool:
+    """Whether a TG-263 name is that of a bone (Bone_Mandible, Bone_Mandible_L)."""
+    return name.startswith("Bone_")
+
+
 def is_several(name: str) -> bool:
     """Whether an organ comes in several pieces by its name: both of a pair (Lungs, Kidney without a side), bowel, ribs, nodes."""
     return bool(_SEVERAL.match(name)) or (bool(_PAIRED.match(name)) and not side_of(name))

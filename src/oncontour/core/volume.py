@@ -37,6 +37,10 @@ class Volume:
         view.setflags(write=False)
         object.__setattr__(self, "array", view)
 
+    def __repr__(self) -> str:
+        voxels, steps = "x".join(map(str, self.array.shape)), " x ".join(f"{mm:.3g}" for mm in self.geometry.spacing_mm)
+        return f"Volume({self.array.dtype}, {voxels} voxels of {steps} mm)"
+
     def __reduce__(self) -> tuple[object, ...]:
         return Volume, (self.array, self.geometry)
 

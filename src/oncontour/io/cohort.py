@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,9 +16,10 @@ import numpy as np
 
 from oncontour.core.case import Case
 from oncontour.core.notes import all_anonymous
-from oncontour.errors import CohortError, ConfigError, OncontourError
+from oncontour.errors import CohortError, ConfigError
 from oncontour.files import readable
 from oncontour.io.folders import archives_in, check_cohort, natural
+from oncontour.io.patients import are_cohorts, folders_in, is_patient
 
 MAX_PATIENTS = 1_000_000
 
@@ -116,21 +116,6 @@ class Cohort:
         return self.paths[id]
 
 
-def is_cohort(path: Path | str) -> bool:
-    """Whether ``path`` is a CSV, or a folder whose folders are patients of their own: images or OpenKBP CSVs each, or DICOM of at least
-    two different PatientIDs. (A patient's DICOM may well lie in several folders, one a series.)
-    """
-    path = Path(path)
-    if path.is_file():
-        return path.suffix.lower() == ".csv"
-    if not path.is_dir() or _is_patient(path):
-        return False
-    folders = _folders(path)[:20]
-    if any(_is_patient(p) for p in folders) or _cohorts(folders):  # a folder of cohorts is told by Cohort.open
-        return True
-    return len({_patient_below(p) for p in folders} - {None}) > 1
-
-
 def _largest_remainder(shares: np.ndarray[tuple[int], np.dtype[np.float64]], total: int) -> list[int]:
     exact = shares * total
     sizes = np.floor(exact + 1e-9).astype(int)
@@ -140,22 +125,6 @@ def _largest_remainder(shares: np.ndarray[tuple[int], np.dtype[np.float64]], tot
     return [int(n) for n in sizes]
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted((p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: natural(p.name))
-
-
-def _is_patient(folder: Path) -> bool:
-    from oncontour.io.image.layout import is_layout
-    from oncontour.io.image.openkbp import is_openkbp
-
-    return is_layout(folder) or is_openkbp(folder)
-
-
-def _cohorts(folders: Sequence[Path]) -> bool:
-    """Whether each of them is no patient and holds patients."""
-    return bool(folders) and all(not _is_patient(p) and any(_is_patient(q) for q in _folders(p)[:3]) for p in folders)
-
-
 def _from_folder(path: Path) -> Cohort:
     from oncontour.io.image.label_folder import flat_folder
 
@@ -163,13 +132,13 @@ def _from_folder(path: Path) -> Cohort:
         what = f"image files lie here side by side ({flat}), and no folders of patients"
         hint = "give a folder with a folder a patient (ct.nii.gz, masks/NAME.nii.gz) or a CSV with the columns patient,path"
         raise CohortError(what, where=str(path), hint=hint)
-    if _is_patient(path):
+    if is_patient(path):
         raise CohortError("this is one patient, not a folder of patients", where=str(path), hint="give the folder above it")
-    folders = _folders(path)
+    folders = folders_in(path)
     _check_links(path, folders)
     if not folders:
         raise _no_folders(path)
-    if _cohorts(folders):
+    if are_cohorts(folders):
         names = ", ".join(p.name for p in folders[:5])
         raise CohortError(f"a folder of cohorts ({names}), not of patients", where=str(path), hint=f"give one of them: {folders[0]}")
     ids = [readable(p.name) for p in folders]
@@ -252,15 +221,3 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 yield table.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CohortError(f"cannot be read as a CSV ({error})", where=str(path)) from error
-
-
-def _patient_below(folder: Path) -> str | None:
-    """PatientID of one of the first files below ``folder`` that are DICOM, None where none is."""
-    from oncontour.io.dicom.header import read_header
-    from oncontour.io.dicom.scan import files_below
-
-    for _, file in zip(range(20), files_below(folder), strict=False):
-        with suppress(OncontourError):
-            if header := read_header(file, ("SOPClassUID", "SOPInstanceUID", "PatientID")):
-                return header.text("PatientID")
-    return None

@@ -1,4 +1,4 @@
-"""What a patient's or a cohort's place on disk is called, and what is told where something else was given in its place."""
+"""What a patient's or a cohort's place on disk is called, which of the two it is, and what is told where it is neither."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -47,6 +48,22 @@ def to_tg263(name: str) -> str | None:
     """
     plain = _without_accents(name)
     return _target(plain) or _organ(plain)
+
+
+def meant(name: str, known: Sequence[str]) -> str | None:
+    """Which of ``known`` somebody means by ``name``: the one spelled so, else the only one that is but for capitals, else the one of the
+    same TG-263 name; None where there is none, or not one alone.
+
+    >>> meant("parotid_l", ["Parotid_L", "Parotid_R"]), meant("left parotid", ["Parotid_L"]), meant("parotid", ["Parotid_L", "Parotid_R"])
+    ('Parotid_L', 'Parotid_L', None)
+    """
+    if name in known:
+        return name
+    same = [one for one in known if one.casefold() == name.casefold()]
+    if len(same) != 1:
+        standard = to_tg263(name)
+        same = [one for one in known if standard is not None and one == standard]
+    return same[0] if len(same) == 1 else None
 
 
 def interpreted_type(tg263: str) -> str:

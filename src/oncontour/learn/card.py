@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -28,6 +27,8 @@ _BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "F16": 2, "BF16": 2, "I32": 4, 
 """Number formats of tensors, and what a number takes."""
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """Folder of the shipped models."""
+OTHERS = ("opinion", "made_by")
+"""Settings that name another model: the reference model of a quality model, what makes an image that a contour model sees."""
 NOT_COVERED = (
     "No hash covers the card of this model, whose file was made by an earlier version: it cannot be told whether anybody changed what it "
     "says of itself."
@@ -97,7 +98,7 @@ def _task_of(path: Path) -> str:
         return ""
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
     """Whether ``path`` is a file; a name that no file can have (too long, say) is none."""
     try:
         return path.is_file()
@@ -106,7 +107,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _exists(path: Path) -> bool:
-    """Whether anything is at ``path``, as ``_is_file``."""
+    """Whether anything is at ``path``, as ``is_file``."""
     try:
         return path.exists()
     except OSError:
@@ -119,16 +120,18 @@ def is_ours(model: str | Path) -> bool:
 
 
 def find(model: str | Path, task: str = "") -> Path:
-    """The file of a model given by path or by the name of a shipped one. Raises ModelError when there is none, naming those that are
-    shipped for ``task``."""
-    path = Path(model)
-    # A folder of the name (of contours that the model drew, say) hides no shipped model; a file does.
-    if _is_file(path) or (str(model) not in shipped() and _exists(path)):
-        return path
-    if str(model) in shipped():
-        return shipped()[str(model)]
-    names = offered(task)
-    way = "give the path of a model file" + (f", or the name of one that is shipped: {', '.join(names)}" if names else "")
+    """The file or folder of a model given by path, or by the name of a shipped or an added one. Raises ModelError when there is none,
+    naming those that there are for ``task``."""
+    path, name = Path(model), str(model)
+    # A folder of the name (of contours that the model drew, say) hides no model that has a name; a file does.
+    if is_file(path) or name in shipped():
+        return path if is_file(path) else shipped()[name]
+    from oncontour.learn.added import added  # what a run without such a model need not load
+
+    if name in added() or _exists(path):
+        return added().get(name, path)
+    names = offered(task) + (sorted(added()) if task in ("", "contour") else [])
+    way = "give the path of a model file" + (f", or the name of one that there is: {', '.join(names)}" if names else "")
     raise ModelError(f"no model {_shown(str(model))}", hint=did_you_mean(str(model), names) + way)
 
 
@@ -193,26 +196,6 @@ def with_card(data: bytes, card: Card) -> tuple[Card, bytes]:
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return card, struct.pack("<Q", len(text)) + text + data[header.offset :]
-
-
-def portable(settings: Mapping[str, object], folder: Path) -> dict[str, object]:
-    """``settings`` as a file in ``folder`` is to hold them: the reference model (``opinion``), where it is a file and no shipped name,
-    by its way from ``folder``, so that nothing says where that lay on this machine, and both can be moved together."""
-    asked = settings.get("opinion")
-    if not isinstance(asked, str) or not asked or asked in shipped() or not _is_file(Path(asked)):
-        return dict(settings)
-    try:
-        return {**settings, "opinion": Path(os.path.relpath(Path(asked).resolve(), folder.resolve())).as_posix()}
-    except ValueError:  # on another drive
-        return {**settings, "opinion": Path(asked).name}
-
-
-def at_home(settings: Mapping[str, object], folder: Path) -> dict[str, object]:
-    """The settings of a file in ``folder``, to work with: a way that ``portable`` made is a path again, if it leads to a file."""
-    asked = settings.get("opinion")
-    if not isinstance(asked, str) or not asked or asked in shipped() or not _is_file(folder / asked):
-        return dict(settings)
-    return {**settings, "opinion": str((folder / asked).resolve())}
 
 
 def _seal(card: Card, tensors: Mapping[str, object]) -> str:
@@ -415,18 +398,21 @@ _RULES: tuple[_Rule, ...] = (
     ("name", _is_name, "a name"),
     ("task", _is_name, "the name of a task"),
     ("settings", _is_object, "settings by name"),
-    ("settings.opinion", lambda value: not isinstance(value, str) or len(value) <= 1000, "the name of a model"),
+    *((f"settings.{one}", lambda value: not isinstance(value, str) or len(value) <= 1000, "the name of a model") for one in OTHERS),
     ("structures", _are_names, "a list of different names"),
     ("spacing_mm", _is_spacing, "three spacings from 0.01 to 100 mm"),
     *((one, _is_text, "text") for one in ("region", "data", "licence", "limits")),
     *((one, _is_object, "values by name") for one in ("metrics", "made")),
-    *((one, _is_hash, "64 digits, 0 to f") for one in ("sha256", "file_sha256", "made.opinion.sha256")),
+    *((one, _is_hash, "64 digits, 0 to f") for one in ("sha256", "file_sha256", "made.opinion.sha256", "made.made_by.sha256")),
     *((f"made.{one}", _are_names, "a list of different names") for one in ("trained_on", "held_back_patients", "not_learned")),
-    *((f"made.{one}", _is_object, "values by name") for one in ("calibration", "calibration.inputs", "opinion", "training")),
+    *((f"made.{one}", _is_object, "values by name") for one in ("calibration", "calibration.inputs", "opinion", "made_by", "training")),
     *_calibration_rules("made.calibration"),
     *_calibration_rules("made.calibration.inputs.*"),
     ("made.calibration.inputs.*.inputs", lambda value: False, "no part of a calibration for one set of inputs"),
-    ("made.opinion.model", _is_name, "a name"),
+    *((f"made.{one}.model", _is_name, "a name") for one in OTHERS),
+    *((f"made.{one}", _is_object, "values by name") for one in ("chosen", "chosen.*")),
+    ("made.chosen.*.way", lambda value: value in ("propagated", "direct", "score"), "propagated, direct or score"),
+    *((f"made.chosen.*.{one}", is_number, "a number") for one in ("propagated", "direct", "visits")),
     ("made.simulated_outcomes", lambda value: isinstance(value, bool), "true or false"),
     *((f"made.{one}", _is_object, "values by name") for one in ("risk", "risk.toxicities", "risk.toxicities.*")),
     ("made.risk.toxicities.*.recalibration", _is_object, "values by name"),

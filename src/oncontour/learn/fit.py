@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -178,6 +179,7 @@ def _starting(task: AnyTask, start: str | Path) -> dict[str, str]:
 def _matters(card: Card) -> dict[str, object]:
     """What two models must share for one to start from the other's weights."""
     kept = {"task": card.task, **{key: card.settings.get(key) for key in ("net", "net_options", "structures", "neighbours")}}
+    kept["images"] = card.settings.get("images", ("ct",))  # cards of contour models from before there was a choice
     if card.settings.get("net") == "unet3d":  # a wider one grows from it, see nets/grow.py
         kept["net_options"] = {key: value for key, value in card.settings["net_options"].items() if key != "widths"}
     return kept
@@ -231,18 +233,25 @@ def held_back(ids: Sequence[str], settings: TrainSettings) -> set[str]:
 def _trainer(out: Path, settings: TrainSettings, more: Sequence[Callback], *, in_turns: bool) -> lightning.Trainer:
     """Raises ConfigError for an accelerator or a precision that this machine does not have, neither becomes another one, and for what a
     training in turns does not do."""
-    if in_turns and (settings.devices > 1 or settings.schedule == "plateau"):
+    together = settings.devices * settings.nodes
+    if in_turns and (together > 1 or settings.schedule == "plateau"):
         raise ConfigError(
-            f"nets that learn in turns train in one process and not on a plateau, not with devices {settings.devices} and schedule "
-            f"{settings.schedule!r}",
-            hint="set training.devices to 1 and training.schedule to linear or cosine",
+            f"nets that learn in turns train in one process and not on a plateau, not with devices {settings.devices}, nodes "
+            f"{settings.nodes} and schedule {settings.schedule!r}",
+            hint="set training.devices and training.nodes to 1 and training.schedule to linear or cosine",
+        )
+    if settings.nodes > 1 and not any(name in os.environ for name in ("MASTER_ADDR", "SLURM_JOB_ID")):
+        raise ConfigError(
+            f"{settings.nodes} machines are to train together, and none knows where the first is",
+            hint="set MASTER_ADDR, MASTER_PORT and NODE_RANK on each, or start them by SLURM or torchrun (docs/cohort.md)",
         )
     try:
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
             accelerator=settings.accelerator,
             devices=settings.devices,
-            strategy="ddp" if settings.devices > 1 else "auto",
+            num_nodes=settings.nodes,
+            strategy="ddp" if together > 1 else "auto",
             precision=_LIGHTNING[settings.precision],
             logger=TensorBoardLogger(str(out), name="", version="tensorboard"),
             callbacks=[SaveEpoch(out / "checkpoints"), Progress(), Curve(out / "metrics.csv"), *more],

@@ -17,7 +17,7 @@ import torch
 from oncontour.documents import read_json
 from oncontour.errors import InputError, OutputError
 from oncontour.files import check_writable
-from oncontour.learn.card import portable
+from oncontour.learn.named_models import portable
 from oncontour.learn.task import AnyTask
 from oncontour.learn.train_settings import EARLIER_PRECISIONS, TrainSettings
 from oncontour.libraries import memory_told

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from oncontour.core.case import Case
 from oncontour.errors import ConfigError, ModelError, TrainingError
 from oncontour.learn.build import built
-from oncontour.learn.card import Card, at_home, checked_card, find, portable, shapes, with_card
+from oncontour.learn.card import Card, checked_card, find, shapes, with_card
+from oncontour.learn.named_models import at_home, portable
 from oncontour.libraries import memory_told, why
 
 

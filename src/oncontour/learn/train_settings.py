@@ -35,7 +35,10 @@ class TrainSettings:
     seed: int = 0
     """everything random follows from it"""
     devices: int = 1
-    """processes; above 1 by DDP"""
+    """processes on each machine; above 1 by DDP"""
+    nodes: int = 1
+    """machines that train together by DDP, each started with the same words and one OUT on a shared file system: MASTER_ADDR and
+    MASTER_PORT name the first of them, NODE_RANK (from 0) says which each is; SLURM and torchrun set them themselves"""
     accelerator: str = "auto"
     """cpu, gpu, or auto"""
     precision: Literal["float32", "bfloat16", "float16", "32-true", "bf16-mixed", "16-mixed"] = "float32"
@@ -48,7 +51,17 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "precision", EARLIER_PRECISIONS.get(self.precision, self.precision))
-        least = {"epochs": 1, "batch": 1, "devices": 1, "threads": 1, "workers": 0, "seed": 0, "weight_decay": 0, "gradient_limit": 0}
+        least = {
+            "epochs": 1,
+            "batch": 1,
+            "devices": 1,
+            "nodes": 1,
+            "threads": 1,
+            "workers": 0,
+            "seed": 0,
+            "weight_decay": 0,
+            "gradient_limit": 0,
+        }
         values = asdict(self)
         wrong = [
             f"{name} {values[name]} (at least {low})" for name, low in least.items() if values[name] is not None and not values[name] >= low

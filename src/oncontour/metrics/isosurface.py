@@ -98,6 +98,21 @@ def isosurface(mask: Volume) -> tuple[Mesh, Segments]:
     return mesh, Segments((ends + start[1:]) * spacing[1:], slices + int(start[0]))
 
 
+def surface_at_zero(level: Volume) -> Mesh:
+    """The surface where ``level`` (three axes, at most 0 inside) crosses zero, by linear interpolation along the grid's edges. Open where
+    the inside reaches the grid's edge: what lies beyond is not known."""
+    values = np.float32(0.5) - level.array.astype(np.float32)
+    vertices, triangles = _march_cubes(values, _COUNTS, _TABLE, int(_count_triangles(values, _COUNTS)))
+    return Mesh(vertices * np.asarray(level.geometry.spacing_mm), triangles)
+
+
+def smooth_slices(mask: Volume) -> tuple[NDArray[np.float32], Floats]:
+    """A bool ``mask`` as values whose crossing of one half is its contour in each slice, without stairs (``isosurface``), and the (k, j, i)
+    of the first of them on the mask's grid. A rim of outside is round them. Raises InputError for channels."""
+    values, start = _padded_crop(mask.binary())
+    return _ironed(values)[1], start
+
+
 def _padded_crop(mask: Volume) -> tuple[NDArray[np.float32], Floats]:
     """Float voxels around the mask with a rim of outside, and the (k, j, i) of their first voxel on the mask's grid."""
     array = mask.array

@@ -24,9 +24,16 @@ def distances(points_mm: Floats, triangles_mm: Floats) -> Floats:
         return np.full(len(points_mm), np.inf)
     if not len(points_mm):
         return np.empty(0)
-    ordered = np.ascontiguousarray(triangles_mm[_morton_order(triangles_mm)])
-    low, high = _boxes(ordered, _LEAF)
+    ordered, low, high = tree_of(triangles_mm, _LEAF)
     return np.asarray(_search(np.ascontiguousarray(points_mm), ordered, low, high, _LEAF))
+
+
+def tree_of(triangles_mm: Floats, leaf: int) -> tuple[Floats, Floats, Floats]:
+    """The (m, 3, 3) triangles (at least one) in the order of the tree's leaves, ``leaf`` to a leaf, and the low and high corner of each
+    node's box: node n has children 2n + 1 and 2n + 2."""
+    ordered = np.ascontiguousarray(triangles_mm[_morton_order(triangles_mm)])
+    low, high = _boxes(ordered, leaf)
+    return ordered, low, high
 
 
 def _morton_order(triangles_mm: Floats) -> NDArray[np.intp]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,40 @@ def found_early(score: ArrayLike, amount: ArrayLike, part: float = 0.2) -> float
     mean = np.bincount(tied, a) / np.bincount(tied)
     found = np.concatenate([[0.0], np.cumsum(mean[np.sort(tied)])])
     return float(np.interp(part * len(s), np.arange(len(found)), found) / a.sum())
+
+
+def reviewed_until(score: ArrayLike, wrong: ArrayLike, part: float = 0.9) -> float:
+    """Which part of the slices is looked at, the largest ``score`` first, until ``part`` of those that are ``wrong`` (bool) were seen.
+
+    Equal scores count as in random order: those tied are looked at in proportion. Nothing wrong: NaN.
+    """
+    s, w = _pair(score, np.asarray(wrong, dtype=np.float64))
+    if not w.sum():
+        return float("nan")
+    _, tied = np.unique(-s, return_inverse=True)
+    mean = np.bincount(tied, w) / np.bincount(tied)
+    seen = np.concatenate([[0.0], np.cumsum(mean[np.sort(tied)])])
+    enough = part * w.sum()
+    n = int(np.searchsorted(seen, enough - 1e-9))
+    step = seen[n] - seen[n - 1]
+    return float((n - 1 + (enough - seen[n - 1]) / step) / len(s))
+
+
+def first_places(score: ArrayLike, runs: Sequence[Hashable], slices: ArrayLike, most: int = 5) -> list[int]:
+    """Rows of the first ``most`` places by ``score``, the largest first: a slice (``slices``, an integer each) that lies next to one that
+    was looked at, of the same ``runs`` (the structure of each), belongs to that one's place and opens none. Equal scores: by row.
+    """
+    s, k = _pair(score, slices)
+    seen: set[tuple[Hashable, int]] = set()
+    found: list[int] = []
+    for row in np.argsort(-s, kind="stable").tolist():
+        here = runs[row], int(k[row])
+        if not seen & {(here[0], here[1] - 1), here, (here[0], here[1] + 1)}:
+            found.append(row)
+        seen.add(here)
+        if len(found) == most:
+            break
+    return found
 
 
 def _pair(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:

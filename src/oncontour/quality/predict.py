@@ -45,7 +45,8 @@ SEEN_FROM = 0.9
 """Part of a slice's contour that must lie in the window for the slice to be scored."""
 OWN = "{} drew these contours itself, so it cannot be their reference."
 SMALL = "It is smaller than what the model sees, pixels of {} x {} mm."
-STRANGE = "The model never saw {} in training."
+STRANGE = "The quality model {} never saw {} in training."
+NOT_MADE_FOR = "The quality model {} was not made for {}."
 NO_MAP = "The quality model needs the probability map of the model that drew it, and none came with this structure."
 FEW_SLICES = 3
 
@@ -169,9 +170,9 @@ class Assessor:
         known = self.task.settings.structures
         for name in names:
             if name not in known:
-                out[name] = f"The model was not made for {name}."
+                out[name] = NOT_MADE_FOR.format(self.card.name, name)
             elif self.untaught(name):
-                out[name] = STRANGE.format(name)
+                out[name] = STRANGE.format(self.card.name, name)
             elif not _drawn(case, name):
                 out[name] = "It has no contour."
             elif _outside(case, name):

@@ -51,9 +51,11 @@ def load(model: str | None = None, *, backend: Backend = "auto", threads: int | 
         )
     if model is None and DEFAULT_MODEL not in shipped():
         return None
+    from oncontour.learn.resident import once
     from oncontour.quality.predict import load_assessor
 
-    return load_assessor(model or DEFAULT_MODEL, backend=backend, threads=threads)
+    name = model or DEFAULT_MODEL
+    return once(("assess", name, backend, threads), lambda: load_assessor(name, backend=backend, threads=threads))
 
 
 def score(

@@ -1,12 +1,11 @@
 """What the page of ``oncontour adapt`` shows beside the contours: both CTs, the field, and the figures of the registration.
 
-images = Images(...)                      what the pictures are made of
-section(told, pictures(images))           the HTML that stands in the page; ``told`` is report.json's "adapt"
+images = Images(...)                                   what the pictures are made of
+section(told, pictures(images), compared(images))      the HTML that stands in the page; ``told`` is report.json's "adapt"
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,41 +15,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncontour.adapt.deformation import Deformation
+from oncontour.core.case import Case
 from oncontour.core.geometry import Floats, Geometry
 from oncontour.core.resample import Array
 from oncontour.core.volume import Volume
 from oncontour.palette import Colour
+from oncontour.report.dvh import as_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.quiver import Quiver
 
+    from oncontour.report import Record
+    from oncontour.report.compare import Compared
+
 PIXELS = 300
 """Along the longest side of a picture."""
 LEAST_MM = 1.0
 GREY_HU = (-200.0, 300.0)
-DIFFERENCE_HU = 300.0
-SQUARES = 8
-"""Of the checkerboard, along the longer side."""
 ARROWS = 28
 """Along the longer side."""
 AIR_HU = -1000.0
-_PLANES = (("axial", 0, False), ("coronal", 1, True), ("sagittal", 2, True))
-"""(name, the axis across it, whether superior is up)"""
+_PLANES = ((0, False), (1, True), (2, True))
+"""(the axis across it, whether superior is up): axial, coronal, sagittal"""
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """What the pictures show: CTs ``today`` and of ``planning``, the ``deformation`` and the 4x4 ``set_up`` from the day to planning, masks
-    on today's CT ``planned`` (by the set-up alone) and ``carried``, their colours, and the point (LPS mm) that the planes cut."""
+    """What the pictures show: CTs ``today`` and of ``planning``, the ``deformation`` and the 4x4 ``set_up`` from the day to planning, the
+    case ``planned``, the case ``propagated`` to today's CT, and the masks that a model drew there (``direct``); the ``colours`` of the
+    structures to show, and the point (LPS mm) that the planes cut."""
 
     today: Volume
     planning: Volume
     deformation: Deformation
     set_up: Floats
-    carried: Mapping[str, Volume]
-    planned: Mapping[str, Volume]
+    planned: Case
+    propagated: Case
+    direct: Mapping[str, Volume]
     colours: Mapping[str, Colour]
     point_mm: Sequence[float]
     body: Volume
@@ -58,14 +61,9 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class _Plane:
-    """One plane of the pictures, two-dimensional and upright: grey values, masks, extent in mm."""
+    """One plane of the pictures, two-dimensional and upright: grey values, the field, extent in mm."""
 
-    name: str
     today: NDArray[np.floating]
-    set_up: NDArray[np.floating]
-    deformed: NDArray[np.floating]
-    carried: dict[str, NDArray[np.floating]]
-    planned: dict[str, NDArray[np.floating]]
     jacobian: NDArray[np.floating]
     arrows: NDArray[np.floating]
     """(2, rows, columns) mm to the right and down, from where tissue lay after the set-up to where it lies today"""
@@ -74,20 +72,28 @@ class _Plane:
 
 
 def pictures(images: Images) -> dict[str, str]:
-    """ "images": both CTs, checkerboard and differences; "field": arrows and Jacobian map; as SVG."""
-    planes = [_plane(images, *one) for one in _PLANES]
-    return {"images": _svg(_compared(planes, images.colours)), "field": _svg(_fielded(planes))}
+    """ "field": arrows and Jacobian map; as SVG."""
+    return {"field": as_svg(_fielded([_plane(images, *one) for one in _PLANES]))}
 
 
-def section(told: Mapping[str, object], figures: Mapping[str, str], inline: Callable[[str], str]) -> str:
+def section(told: Record, figures: Mapping[str, str], compared: Compared, inline: Callable[[str], str]) -> str:
     """The part of the page that tells of the registration, as HTML. ``inline`` makes an SVG fit to stand in a page."""
     from jinja2 import Environment, select_autoescape
     from markupsafe import Markup
 
-    text = files("oncontour.report").joinpath("adapt.html").read_text(encoding="utf-8")
+    text, script = (files("oncontour.report").joinpath(name).read_text(encoding="utf-8") for name in ("adapt.html", "visits.js"))
     environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
     shown = {name: Markup(inline(svg)) for name, svg in figures.items()}
-    return environment.from_string(text).render(adapt=told, figures=shown, signed=_signed, side=_side)
+    return environment.from_string(text).render(
+        adapt=told,
+        figures=shown,
+        signed=_signed,
+        side=_side,
+        places=[told["structures"][name]["outline"] for name in told["places"]],
+        compared=compared,
+        compared_words=Markup(compared.words.replace("<", "\\u003c")),
+        script=Markup(script),
+    )
 
 
 def _signed(value: float | None, digits: int = 1) -> str:
@@ -106,10 +112,9 @@ def _side(mm: Sequence[float] | None) -> str:
 # ---- planes
 
 
-def _plane(images: Images, name: str, axis: int, upright: bool) -> _Plane:
+def _plane(images: Images, axis: int, upright: bool) -> _Plane:
     grid = _thin(images, axis)
     deformation = Deformation(Volume(_on(images.deformation, grid), grid), images.deformation.fixed, images.deformation.moving)
-    rigidly = Deformation.from_matrix(images.set_up, grid, images.deformation.fixed, images.deformation.moving)
 
     def flat(array: Array) -> NDArray[np.floating]:
         picture = np.asarray(np.take(array, 0, axis=axis - 3), dtype=np.float32)
@@ -123,12 +128,7 @@ def _plane(images: Images, name: str, axis: int, upright: bool) -> _Plane:
     arrows = np.stack([flat(np.tensordot(grid.axes[n], moved, 1)) for n in (across, down)])
     steps = grid.spacing_mm
     return _Plane(
-        name,
         flat(images.today.to(grid, fill=AIR_HU).array),
-        flat(rigidly.warp(images.planning, fill=AIR_HU).array),
-        flat(deformation.warp(images.planning, fill=AIR_HU).array),
-        {key: flat(_soft(mask, grid)) for key, mask in images.carried.items()},
-        {key: flat(_soft(mask, grid)) for key, mask in images.planned.items()},
         flat(images.deformation.jacobian().to(grid, fill=1.0).array),
         np.stack([arrows[0], -arrows[1] if upright else arrows[1]]),
         flat(np.linalg.norm(moved, axis=0)),
@@ -158,28 +158,7 @@ def _on(deformation: Deformation, grid: Geometry) -> Floats:
     return np.moveaxis(deformation.at(_points(grid)), -1, 0).copy()
 
 
-def _soft(mask: Volume, grid: Geometry) -> NDArray[np.floating]:
-    return mask.map(lambda a: a.astype(np.float32)).to(grid, blur=False).array
-
-
 # ---- figures
-
-
-def _compared(planes: Sequence[_Plane], colours: Mapping[str, Colour]) -> Figure:
-    figure, axes = _figure([plane.extent for plane in planes], 5)
-    for row, plane in zip(axes, planes, strict=True):
-        board = np.where(_squares(plane.today.shape), plane.today, plane.deformed)
-        for axis, picture in zip(row[:3], (plane.set_up, plane.today, board), strict=True):
-            axis.imshow(picture, cmap="gray", vmin=GREY_HU[0], vmax=GREY_HU[1], extent=plane.extent)
-        for axis, other in zip(row[3:], (plane.set_up, plane.deformed), strict=True):
-            axis.imshow(plane.today - other, cmap="RdBu_r", vmin=-DIFFERENCE_HU, vmax=DIFFERENCE_HU, extent=plane.extent)
-        for axis in row[:2]:
-            _outline(axis, plane.planned, plane.extent, colours, "dashed")
-        _outline(row[1], plane.carried, plane.extent, colours, "solid")
-    titles = ("planning, set up", "today", "checkerboard, deformed", "difference, set up", "difference, deformed")
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=10)
-    return figure
 
 
 def _fielded(planes: Sequence[_Plane]) -> Figure:
@@ -221,32 +200,3 @@ def _figure(extents: Sequence[tuple[float, float, float, float]], columns: int, 
     for axis in axes.ravel():
         axis.set_axis_off()
     return figure, axes
-
-
-def _squares(shape: Sequence[int]) -> NDArray[np.bool_]:
-    side = max(1, -(-max(shape) // SQUARES))
-    rows, columns = np.indices(tuple(shape)) // side
-    return np.asarray((rows + columns) % 2 == 0)
-
-
-def _outline(
-    axis: Axes,
-    masks: Mapping[str, NDArray[np.floating]],
-    extent: tuple[float, float, float, float],
-    colours: Mapping[str, Colour],
-    style: str,
-) -> None:
-    for name, mask in masks.items():
-        if mask.min() < 0.5 <= mask.max():
-            colour = [c / 255 for c in colours[name]]
-            axis.contour(mask, levels=[0.5], colors=[colour], linewidths=1.0, linestyles=style, extent=extent, origin="upper")
-
-
-def _svg(figure: Figure) -> str:
-    from matplotlib import rc_context
-
-    out = io.StringIO()
-    with rc_context({"svg.hashsalt": "oncontour", "font.family": "DejaVu Sans"}):
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]

@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from oncontour.core.assessment import Finding, Reference, SliceScore
 from oncontour.core.case import Case
 from oncontour.quality.inputs import calibration_words
-from oncontour.report.review import strips
+from oncontour.report.review import spots, strips
 
 
 def assess_record(case: Case) -> dict[str, object]:
     """The case's assessment without its volumes, ready for JSON; empty where there is none. Each slice has its ``wrong_cm2`` as well, by
-    which places are ordered. Numbers are rounded to four digits; those of the card's calibration too."""
+    which places are ordered; ``places``: the slices of each, the worst first, null for a structure as a whole. Numbers are rounded to four
+    digits; those of the card's calibration too."""
     told = case.assessment
     if told is None:
         return {}
-    wrong = {strip.name: {cell.k: cell.wrong_cm2 for cell in strip.cells} for strip in strips(case)}
+    table = strips(case)
+    wrong = {strip.name: {cell.k: cell.wrong_cm2 for cell in strip.cells} for strip in table}
     structures = {
         name: {
             "scored": one.scored,
@@ -37,6 +39,7 @@ def assess_record(case: Case) -> dict[str, object]:
         "coverage": _short(told.coverage),
         "calibration": _rounded(calibration_words(told.calibration)),
         "structures": structures,
+        "places": [{"structure": one.name, "first": one.first, "last": one.last, "worst": one.k} for one in spots(table)],
         "unchecked": list(told.unchecked),
     }
 

@@ -31,7 +31,8 @@ MOST_LIGHT = 0.62
 """Of a curve, where white is 1."""
 
 
-def _style() -> AbstractContextManager[None]:
+def style() -> AbstractContextManager[None]:
+    """How every chart of a page looks."""
     from matplotlib import rc_context
 
     return rc_context(
@@ -71,7 +72,7 @@ def draw(
     """
     from matplotlib.figure import Figure
 
-    with _style():
+    with style():
         figure = Figure(figsize=(8.6, 4.8), layout="constrained")
         axis = figure.add_subplot()
         shown = {name: one for name, one in dvhs.items() if one.dosed_cc > 0}
@@ -95,9 +96,22 @@ def svg(
     absolute: bool = False,
     before: Mapping[str, DVH] | None = None,
 ) -> str:
-    """The figure as one ``<svg>`` element for an HTML page: no network, no fonts, no scripts."""
+    """The figure as one ``<svg>`` element for an HTML page: no network, no fonts, no scripts.
+
+    Its curves are the elements ``dvh-N``, N counting ``dvhs`` from 0; ``data-axes`` says where the axes lie (left, bottom, right, top, in
+    parts of the picture, from below), ``data-most`` the Gy and the volume at their ends.
+    """
+    figure = draw(dvhs, prescriptions_gy=prescriptions_gy, title=title, absolute=absolute, before=before)
+    text, (axis,) = as_svg(figure), figure.axes
+    box = axis.get_position()
+    where = f'data-axes="{box.x0:.6f} {box.y0:.6f} {box.x1:.6f} {box.y1:.6f}" data-most="{axis.get_xlim()[1]:.6f} {axis.get_ylim()[1]:.6f}"'
+    return f"<svg {where}{text[len('<svg') :]}"
+
+
+def as_svg(figure: Figure) -> str:
+    """A figure as one ``<svg>`` element."""
     out = StringIO()
-    _print(draw(dvhs, prescriptions_gy=prescriptions_gy, title=title, absolute=absolute, before=before), out, "svg")
+    _print(figure, out, "svg")
     text = out.getvalue()
     return text[text.index("<svg") :]
 
@@ -112,7 +126,7 @@ def save(figure: Figure, stem: Path | str) -> list[Path]:
 
 
 def _print(figure: Figure, out: Path | StringIO, kind: str) -> None:
-    with _style():
+    with style():
         figure.savefig(out, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {"Software": "oncontour"})
 
 
@@ -125,6 +139,7 @@ def _curve(axis: Axes, name: str, one: DVH, position: int, absolute: bool) -> No
         linestyle="-" if target else DASHES[position % len(DASHES)],
         label=f"{_as_is(name)}  {_cc(one.volume_cc)} cc, mean {one.mean_gy:.1f} Gy" + (" *" if one.note else ""),
         zorder=3 if target else 2,
+        gid=f"dvh-{position}",
     )
 
 

@@ -12,7 +12,7 @@ from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.notes import some
 from oncontour.files import write_text
-from oncontour.report.review import Cell, Spot, Strip, by_reason, is_flagged, misplaced, sentence, spots, strips, title
+from oncontour.report.review import Cell, Spot, Strip, by_reason, misplaced, sentence, spots, strips, title
 
 COLUMNS = ("structure", "slice", "z_mm", "dsc", "lower_bound", "class", "surface_mm", "wrong_cm2", "flagged", "findings")
 
@@ -57,7 +57,7 @@ def summary(case: Case) -> list[str]:
     that was, or has findings."""
     if case.assessment is None:
         return []
-    structures = case.assessment.structures
+    structures, flagged_in = case.assessment.structures, {strip.name: sum(cell.flagged for cell in strip.cells) for strip in strips(case)}
     lines = [f"warning: {text}" for text in misplaced(case)]
     lines += _not_scored(case.assessment, list(structures))
     for name, one in structures.items():
@@ -65,9 +65,10 @@ def summary(case: Case) -> list[str]:
         rated = [(line.dsc, line) for line in one.slices if line.dsc is not None]
         if one.scored and rated:
             dsc, line = min(rated, key=lambda pair: pair[0])
-            flagged = sum(is_flagged(line) for line in one.slices)
             place = f"worst DSC {dsc:.2f} at z {line.z_mm:.1f} mm"
-            lines.append(f"{name:<16}{flagged} of {len(one.slices)} slices to look at; {place}{f'; findings: {codes}' if codes else ''}")
+            lines.append(
+                f"{name:<16}{flagged_in[name]} of {len(one.slices)} slices to look at; {place}{f'; findings: {codes}' if codes else ''}"
+            )
         elif codes:
             lines.append(f"{name:<16}findings: {codes}")
     return lines
@@ -84,10 +85,11 @@ def _not_scored(assessment: Assessment | None, names: Sequence[str]) -> list[str
 
 
 def _place(grid: Geometry, spot: Spot) -> str:
-    said = " ".join(spot.texts) or "The predicted overlap is low."
+    said = " ".join(spot.texts) or "Much is predicted wrong."
     if spot.dsc is not None:
         bound = "" if spot.lower is None else f", at least {spot.lower:.2f}"
-        said += f" Predicted DSC {spot.dsc:.2f}{bound}; about {spot.wrong_cm2 or 0:.1f} cm² wrong."
+        outline = "" if spot.mm is None else f", outline {spot.mm:.1f} mm off{_most(spot.upper_mm)}"
+        said += f" About {spot.wrong_cm2 or 0:.1f} cm² wrong{_most(spot.upper_cm2)}{outline}; predicted DSC {spot.dsc:.2f}{bound}."
     if spot.first is None or spot.last is None:
         return f"{spot.name}: {said}"
     ends = sorted({slice_number(grid, spot.first), slice_number(grid, spot.last)})
@@ -97,6 +99,10 @@ def _place(grid: Geometry, spot: Spot) -> str:
         if spot.most is not None and spot.most != spot.k:
             where += f", most predicted wrong on {slice_number(grid, spot.most)}"
     return f"{spot.name}, {where}: {said}"
+
+
+def _most(upper: float | None) -> str:
+    return "" if upper is None else f" (at most {upper:.1f})"
 
 
 def slice_number(grid: Geometry, k: int) -> int:

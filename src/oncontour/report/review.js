@@ -1,5 +1,5 @@
 // The review: a strip of slices a structure, the places to look at, worst first, and the map of probable errors.
-// It stands in one script with viewer.js, whose scene, contours, planes and keys it uses.
+// It stands in one script with scene.js, planes.js and viewer.js, whose scene, contours, planes and keys it uses.
 
 function startReview(words) {
   const { strips, spots } = words;
@@ -14,9 +14,9 @@ function startReview(words) {
     return made;
   };
   const number = (value) => value.toFixed(2);
-  const swatch = (colour) => {
-    const made = element("i", { className: "swatch" });
-    made.style.background = `rgb(${colour.join(" ")})`;
+  const swatch = ({ name, colour }) => {
+    const made = element("i", { className: "swatch", data: { swatch: name } });
+    made.style.background = `rgb(${(structureOf(name)?.colour || colour).join(" ")})`;
     return made;
   };
   const percent = words.coverage ? ` (${Math.round(100 * words.coverage)} %)` : "";
@@ -58,7 +58,7 @@ function startReview(words) {
 
   for (const strip of strips) {
     const lowest = strip.cells.filter((cell) => cell.dsc !== null).sort((a, b) => a.dsc - b.dsc)[0];
-    const name = element("button", { type: "button", className: "name", title: `${strip.name}: its worst slice` }, swatch(strip.colour), element("span", { textContent: strip.name }));
+    const name = element("button", { type: "button", className: "name", title: `${strip.name}: its worst slice` }, swatch(strip), element("span", { textContent: strip.name }));
     const track = element("div", { className: "lane" }, shownCells(strip));
     const value = element("span", { className: "lowest", textContent: lowest ? number(lowest.dsc) : "–", title: lowest ? "the lowest predicted DSC of its slices" : `not scored: ${strip.why || "no score"}` });
     const row = element("div", { className: "track strip", data: { name: strip.name } }, name, track, value);
@@ -109,15 +109,16 @@ function startReview(words) {
   // ---- places to look at
 
   const items = spots.map((spot, n) => {
-    const score = spot.wrong_cm2 === null ? "" : `${spot.wrong_cm2.toFixed(1)} cm²`, bound = spot.dsc === null ? "" : `DSC ${number(spot.dsc)}` + (spot.lower === null ? "" : `, ≥ ${number(spot.lower)}`);
-    const why = spot.texts.length ? spot.texts.join(" ") : "The predicted overlap is low.";
+    const score = spot.wrong_cm2 === null ? "" : `${spot.wrong_cm2.toFixed(1)} cm²`, most = (upper) => (upper === null ? "" : `, ≤ ${upper.toFixed(1)}`);
+    const bound = spot.wrong_cm2 === null ? "" : [`${most(spot.upper_cm2).slice(2)}`, spot.mm === null ? "" : `${spot.mm} mm${most(spot.upper_mm)}`].filter(Boolean).join(" · ");
+    const why = [...(spot.texts.length ? spot.texts : ["Much is predicted wrong."]), spot.dsc === null ? "" : `DSC ${number(spot.dsc)}` + (spot.lower === null ? "." : `, ≥ ${number(spot.lower)}.`)].join(" ").trim();
     const button = element("button", { type: "button", className: "spot", data: { spot: n } },
-      element("span", { className: "rank", textContent: n + 1 }), swatch(spot.colour),
+      element("span", { className: "rank", textContent: n + 1 }), swatch(spot),
       element("span", { className: "what" }, element("strong", { textContent: spot.name }), element("em", { textContent: place(spot) }), element("span", { className: "why", textContent: why, title: why })),
-      element("span", { className: spot.dsc !== null && spot.dsc >= 0.8 ? "score quiet" : "score" }, element("strong", { textContent: score }), element("em", { textContent: bound })));
+      element("span", { className: spot.wrong_cm2 !== null && spot.wrong_cm2 < words.flag_cm2 ? "score quiet" : "score" }, element("strong", { textContent: score }), element("em", { textContent: bound })));
     button.addEventListener("click", () => visit(n));
     const item = element("li", {}, button);
-    $("spots").append(item);
+    (n < words.listed ? $("spots") : $("folded")).append(item);
     return button;
   });
 
@@ -125,30 +126,39 @@ function startReview(words) {
     if (!spots.length) return;
     current = (n + spots.length) % spots.length;
     seen.add(current);
+    verdicts.sawPlace(current);
+    const folded = items[current].closest("details");
+    if (folded) folded.open = true;
     items.forEach((item, m) => {
       item.setAttribute("aria-current", m === current);
       item.classList.toggle("seen", seen.has(m));
     });
     const list = $("spots"), item = items[current];
-    if (item.offsetTop < list.scrollTop || item.offsetTop + item.offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = item.offsetTop - 40;
+    if (current < words.listed && (item.offsetTop < list.scrollTop || item.offsetTop + item.offsetHeight > list.scrollTop + list.clientHeight)) list.scrollTop = item.offsetTop - 40;
     focusOn(spots[current].name, spots[current].at ?? at[0], { spot: true });
+    verdicts.aboutPlace(current);
   }
 
   // A structure's worst slice.
   function lookAt(name) {
     const n = spots.findIndex((spot) => spot.name === name && spot.first !== null);
     if (n >= 0) return visit(n);
-    const cells = strips.find((strip) => strip.name === name).cells;
+    const cells = strips.find((strip) => strip.name === name)?.cells || [];
     const worst = cells.filter((cell) => cell.dsc !== null).sort((a, b) => a.dsc - b.dsc)[0] || cells[cells.length >> 1];
     focusOn(name, worst ? worst.s : at[0]);
   }
 
-  function focusOn(name, s, { zoom = true, spot = false } = {}) {
+  // The structure in question is another one, wherever the planes cut.
+  function ask(name) {
     focus = name;
-    if (!spot) {
-      current = -1;
-      items.forEach((item) => item.removeAttribute("aria-current"));
-    }
+    current = -1;
+    items.forEach((item) => item.removeAttribute("aria-current"));
+    verdicts.aboutStructure(name);
+  }
+
+  function focusOn(name, s, { zoom = true, spot = false } = {}) {
+    if (spot) focus = name;
+    else ask(name);
     at[0] = clamp(s, nk);
     const n = scene.structures.findIndex((structure) => structure.name === name);
     const box = extent(n, at[0]);
@@ -179,7 +189,7 @@ function startReview(words) {
     const whole = fit({ ...plane, zoom: 1, middle: null }), margin = 44 * whole.ratio;
     const across = Math.max(box[2] - box[0] + 2 * around_mm, least_mm), down = Math.max(box[3] - box[1] + 2 * around_mm, least_mm);
     const wanted = Math.min((whole.width - margin) / across, (whole.height - margin) / down);
-    plane.zoom = Math.max(1, Math.min(12, wanted / whole.scale));
+    plane.zoom = between(wanted / whole.scale, 1, MOST_ZOOM);
     plane.middle = plane.zoom === 1 ? null : [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
   }
 
@@ -197,12 +207,17 @@ function startReview(words) {
     const strip = strips.find((one) => one.name === focus);
     const line = $("question");
     line.replaceChildren();
+    if (!strip && focus) {
+      const structure = structureOf(focus);
+      line.append(swatch(structure), " ", element("strong", { textContent: focus }), " ", element("span", { textContent: `slice ${at[0] + 1}: ${structure.given ? "came with the CT, not looked at here" : "not looked at here"}` }));
+      return;
+    }
     if (!strip) {
       line.append(spots.length ? `${spots.length} places to look at: press N for the worst` : "Nothing is flagged");
       return;
     }
-    if (current >= 0) line.append(element("em", { textContent: `${current + 1} of ${spots.length}` }));
-    line.append(swatch(strip.colour), element("strong", { textContent: strip.name }), element("span", { textContent: describe(strip, at[0]) }));
+    if (current >= 0) line.append(element("em", { textContent: `${current + 1} of ${spots.length}` }), " ");
+    line.append(swatch(strip), " ", element("strong", { textContent: strip.name }), " ", element("span", { textContent: describe(strip, at[0]) }));
   }
 
   // ---- error maps
@@ -264,8 +279,17 @@ function startReview(words) {
   unpackMaps();
 
   return {
-    underlay, mark, shadesErrors,
-    begin: () => (spots.length ? visit(0) : draw()),
+    underlay, mark, shadesErrors, ask,
+    begin: () => {
+      items.forEach((item, n) => { if (verdicts.wasSeen(n)) seen.add(n); });
+      if (spots.length) visit(0);
+      else draw();
+    },
+    visit, lookAt,
+    zoomTo: (plane, name, s) => {
+      const box = extent(scene.structures.findIndex((structure) => structure.name === name), s);
+      if (box) zoomTo(plane, box);
+    },
     hides: (name) => Boolean(focus) && name !== focus && pressed("solo"),
   };
 }

@@ -52,11 +52,16 @@ TITLES: dict[str, str] = {
     "unchecked": "rules not checked",
 }
 """code -> its title: those of the rules, and those of the model's own remarks."""
+FLAG_CM2, FLAG_MM = 0.5, 3.0
+"""From so much predicted wrong area, or outline error, on a person should look at a slice: half of what is worth a correction in a large
+organ, and an outline that is off by a voxel or more in a small one."""
 BRIDGE = 1
 """Flagged slices with so many unflagged ones between them are one place to look at."""
 SHORT, ALIKE = 8, 0.6
 """A run of up to so many slices is one place; in a longer one, where all of a structure may be flagged, the worst part is a place of its
 own: slices with at least this part of the worst one's wrong area. What one finding says of several slices is one place."""
+LITTLE, SHORT_LIST = 0.1, 5
+"""The list of places ends where all that follow hold less than this part of the predicted wrong area, but not before so many."""
 Rank = tuple[float, float]
 """What slices and places are ordered by, the largest first: how bad a finding of FIRST there is (0: none), and the wrong area in cm²."""
 LEAST_ERROR = 26
@@ -69,6 +74,8 @@ class Cell(SliceScore):
     predict ``wrong_cm2`` itself, it is that area times what the DSC lacks."""
 
     area_cm2: float = 0.0
+    product_cm2: float | None = None
+    """the area times what the DSC lacks, or where there is no contour times the probability of one: what places are ordered by"""
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -77,14 +84,14 @@ class Cell(SliceScore):
 
     @property
     def flagged(self) -> bool:
-        """Whether a person should look here: the predicted class is bad, or a rule found something."""
+        """Whether a person should look here: much is predicted wrong, or a rule found something."""
         return is_flagged(self)
 
     @property
     def rank(self) -> Rank:
-        """The predicted wrong area, or where nothing was predicted what the worst finding stands for; before that, a finding of FIRST."""
+        """``product_cm2``, or where nothing was predicted what the worst finding stands for; before that, a finding of FIRST."""
         told = (1 - min((_severity(code) for code in self.findings), default=1.0)) * self.area_cm2
-        return _first(self.findings), told if self.wrong_cm2 is None else self.wrong_cm2
+        return _first(self.findings), told if self.product_cm2 is None else self.product_cm2
 
 
 @dataclass(frozen=True)
@@ -119,8 +126,8 @@ class Strip:
 @dataclass(frozen=True)
 class Spot:
     """Neighbouring flagged slices of one structure: a place to look at. ``k`` is the worst of them; None: the structure
-    as a whole. ``dsc``, ``lower`` and ``wrong_cm2`` are predicted of slice ``most``, where most is predicted to be wrong: where a finding
-    is worse than any prediction that is another slice than ``k``."""
+    as a whole. ``dsc``, ``lower``, ``wrong_cm2``, the outline error ``mm``, and what the two are at most are predicted of slice ``most``,
+    where most is predicted to be wrong: where a finding is worse than any prediction that is another slice than ``k``."""
 
     name: str
     first: int | None
@@ -133,6 +140,9 @@ class Spot:
     rank: Rank
     texts: tuple[str, ...]
     codes: tuple[str, ...]
+    upper_cm2: float | None = None
+    mm: float | None = None
+    upper_mm: float | None = None
 
 
 def strips(case: Case) -> list[Strip]:
@@ -151,9 +161,19 @@ def spots(table: Iterable[Strip]) -> list[Spot]:
     return sorted(found, key=lambda spot: spot.rank, reverse=True)
 
 
+def listed(found: Sequence[Spot]) -> int:
+    """How many of the places, worst first, are worth listing: the others together hold less than LITTLE of all that is predicted wrong."""
+    left = np.cumsum([spot.rank[1] for spot in found][::-1])[::-1]
+    worth = [n for n, spot in enumerate(found) if spot.rank[0] or left[n] > LITTLE * left[0]]
+    return min(len(found), max([SHORT_LIST, *(n + 1 for n in worth)]))
+
+
 def is_flagged(told: SliceScore) -> bool:
-    """Whether a person should look at this slice: the predicted class is bad, or a rule found something."""
-    return told.quality == "bad" or bool(told.findings)
+    """Whether a person should look at this slice: FLAG_CM2 or FLAG_MM are predicted, or a rule found something. Where neither area nor
+    outline error is predicted: the predicted class is bad."""
+    if told.wrong_cm2 is None and told.surface_mm is None:
+        return told.quality == "bad" or bool(told.findings)
+    return bool(told.findings) or (told.wrong_cm2 or 0.0) >= FLAG_CM2 or (told.surface_mm or 0.0) >= FLAG_MM
 
 
 def title(code: str) -> str:
@@ -188,14 +208,16 @@ def words(case: Case, table: Sequence[Strip], shown: Geometry, colours: Mapping[
     told = case.assessment
     if told is None:
         return None
-    number = _Numbering(case.geometry, shown)
+    number, found = _Numbering(case.geometry, shown), spots(table)
     return {
         "coverage": told.coverage,
         "model": told.model,
         "refused": told.refused,
         "codes": TITLES,
         "strips": [_strip_words(strip, number, colours) for strip in table],
-        "spots": [_spot_words(spot, number, colours) for spot in spots(table)],
+        "spots": [_spot_words(spot, number, colours) for spot in found],
+        "listed": listed(found),
+        "flag_cm2": FLAG_CM2,
         "not_scored": _not_scored(table),
         "unchecked": list(told.unchecked),
         "maps": [made for name, volume in told.error_maps.items() if (made := _map(name, volume, shown))],
@@ -247,11 +269,10 @@ def _areas_cm2(case: Case, name: str) -> NDArray[np.float64]:
 def _cell(told: SliceScore, areas_cm2: NDArray[np.float64]) -> Cell:
     held = np.flatnonzero(areas_cm2)
     area = float(areas_cm2[held[np.abs(held - told.k).argmin()]]) if len(held) else 0.0
-    wrong = told.wrong_cm2
-    if wrong is None and told.dsc is not None:
-        there = 1.0 if told.present is None else told.present
-        wrong = area * (1 - told.dsc if areas_cm2[told.k] else there)
-    return Cell(**{**vars(told), "wrong_cm2": wrong}, area_cm2=area)
+    there = 1.0 if told.present is None else told.present
+    product = None if told.dsc is None else area * (1 - told.dsc if areas_cm2[told.k] else there)
+    wrong = product if told.wrong_cm2 is None else told.wrong_cm2
+    return Cell(**{**vars(told), "wrong_cm2": wrong}, area_cm2=area, product_cm2=product)
 
 
 def _severity(code: str) -> float:
@@ -300,9 +321,9 @@ def _alike(cell: Cell, worst: Cell) -> bool:
     """Whether a slice belongs to the place of the worst one of its run: what one finding says of several slices is not told apart."""
     if worst.rank[0]:
         return cell.rank[0] == worst.rank[0]
-    if worst.wrong_cm2 is None:
+    if worst.product_cm2 is None:
         return cell.codes == worst.codes
-    return cell.rank >= (0.0, ALIKE * worst.wrong_cm2)
+    return cell.rank >= (0.0, ALIKE * worst.product_cm2)
 
 
 def _spot(strip: Strip, first: int, last: int, cells: Sequence[Cell]) -> Spot:
@@ -311,7 +332,8 @@ def _spot(strip: Strip, first: int, last: int, cells: Sequence[Cell]) -> Spot:
     codes = tuple(sorted(dict.fromkeys(code for cell in cells for code in cell.codes), key=_severity))
     here = (one for one in strip.findings if any(first <= k <= last for k in one.slices))
     texts = tuple(one.text for one in sorted(here, key=lambda one: _severity(one.code)))
-    return Spot(strip.name, first, last, worst.k, most.k, most.dsc, most.lower, most.wrong_cm2, worst.rank, texts, codes)
+    bounds = most.wrong_upper_cm2, most.surface_mm, most.surface_upper_mm
+    return Spot(strip.name, first, last, worst.k, most.k, most.dsc, most.lower, most.wrong_cm2, worst.rank, texts, codes, *bounds)
 
 
 def _wholes(strip: Strip) -> list[Spot]:
@@ -378,6 +400,7 @@ def _spot_words(spot: Spot, number: _Numbering, colours: Mapping[str, Sequence[i
     ends = [s for s in (number(spot.first), number(spot.last)) if s is not None]
     return {
         **asdict(spot),
+        "of": [spot.first, spot.last],
         "at": number(spot.k),
         "most": number(spot.most),
         "first": min(ends, default=None),
@@ -385,6 +408,9 @@ def _spot_words(spot: Spot, number: _Numbering, colours: Mapping[str, Sequence[i
         "dsc": _short(spot.dsc),
         "lower": _short(spot.lower),
         "wrong_cm2": _short(spot.wrong_cm2),
+        "upper_cm2": _short(spot.upper_cm2),
+        "mm": None if spot.mm is None else round(spot.mm, 1),
+        "upper_mm": None if spot.upper_mm is None else round(spot.upper_mm, 1),
         "colour": list(colours.get(spot.name, (200, 200, 200))),
     }
 

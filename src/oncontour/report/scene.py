@@ -21,6 +21,7 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.resample import Array
 from oncontour.core.volume import Volume
 from oncontour.report import review as reviewing
+from oncontour.report.dose_grid import DoseGrid, dose_grid
 from oncontour.report.structures import Row
 
 BUDGET = 14_000_000
@@ -60,17 +61,20 @@ class Block:
 @dataclass(frozen=True, eq=False)
 class Scene:
     """``words`` (JSON): grid, grey levels, windows, structures; ``blocks``: the images; ``contours``: compressed JSON of Outlines;
-    ``review`` (JSON): what is said of quality, None where nothing is. Of ``words``: voxels of ``step_mm`` (k, j, i), the ``start`` slice,
-    how many grey ``windows``, and what a step of the grey values (``greys``) is."""
+    ``review`` (JSON): what is said of quality, ``dose``: its grid, each None where there is none. Of ``words``: voxels of ``step_mm``
+    (k, j, i), the ``start`` slice, how many grey ``windows``, and what a step of the grey values (``greys``) is; ``grid``: where the voxels
+    lie."""
 
     words: dict[str, object]
     blocks: list[Block]
     contours: str
     review: dict[str, object] | None
+    dose: DoseGrid | None
     step_mm: tuple[float, float, float]
     start: int
     windows: int
     greys: str
+    grid: Geometry
 
 
 def scene(case: Case, table: Sequence[Row]) -> Scene:
@@ -83,17 +87,21 @@ def scene(case: Case, table: Sequence[Row]) -> Scene:
     shown = box.resample(_spacing(box))
     levels = HU_LEVELS if name == "ct" else _levels(image)
     blocks = list(_blocks(image.to(shown, fill=float(levels[0])).array, levels))
-    packed = [_outlines(polygons, shown) for polygons in outlines.values()]
+    held = [outlined(polygons, shown) for polygons in outlines.values()]
     strips = reviewing.strips(case)
     review = reviewing.words(case, strips, shown, {row.name: row.colour for row in table})
-    begin, windows = _start(packed, table, shown), _windows(name, levels)
+    begin, windows = _start(held, table, shown), _windows(name, levels)
     worst = reviewing.start(case, strips, shown)
     start = begin[0] if worst is None else worst
     greys = "steps of 3 HU from −200 to 200, of 20 beyond" if name == "ct" else f"{len(levels)} equal steps"
+    dose = dose_grid(case.images["dose"], shown) if "dose" in case.images and name != "dose" else None
     words: dict[str, object] = {
         "shape": shown.shape,
         "step_mm": shown.spacing_mm,
         "z_mm": [round(float(z), 2) for z in _heights(shown)],
+        "corner_mm": [round(float(at), 4) for at in shown.points((-0.5, -0.5, -0.5))],
+        "axes": [[round(float(one), 8) for one in axis] for axis in shown.axes],
+        "dose": None if dose is None else dose.words(),
         "along": "z" if shown.is_axial else "along the slices",
         "letters": _letters(shown),
         "levels": [round(float(level), 3) for level in levels],
@@ -102,8 +110,8 @@ def scene(case: Case, table: Sequence[Row]) -> Scene:
         "structures": [{"name": row.name, "colour": row.colour, "centre": _voxel(row, shown)} for row in table],
         "start": [start, *begin[1:]],
     }
-    contours = _text(json.dumps(packed, separators=(",", ":")).encode())
-    return Scene(words, blocks, contours, review, shown.spacing_mm, start, len(windows), greys)
+    contours = packed(json.dumps(held, separators=(",", ":")).encode())
+    return Scene(words, blocks, contours, review, dose, shown.spacing_mm, start, len(windows), greys, shown)
 
 
 def _polygons(case: Case, name: str, upright: Geometry) -> list[NDArray[np.float64]]:
@@ -179,14 +187,20 @@ def _blocks(array: Array, levels: NDArray[np.float32]) -> Iterator[Block]:
         guess = np.zeros_like(codes)
         guess[:, :, 1:] += codes[:, :, :-1]
         guess[:, 1:] += codes[:, :-1]
-        yield Block(first, len(codes), _text((codes - (guess >> 1)).astype(np.uint8).tobytes()))
+        yield Block(first, len(codes), packed((codes - (guess >> 1)).astype(np.uint8).tobytes()))
 
 
-def _text(data: bytes) -> str:
+def packed(data: bytes) -> str:
+    """Compressed, as text for the page's ``inflate``."""
     return base64.b64encode(zlib.compress(data, 6)).decode("ascii")
 
 
-def _outlines(polygons: Sequence[NDArray[np.float64]], shown: Geometry) -> Outlines:
+def outlines_of(case: Case, name: str, shown: Geometry) -> Outlines:
+    """A structure of ``case`` in the slices of ``shown``, the grid of a Scene of the same images."""
+    return outlined(_polygons(case, name, case.geometry.reorient()), shown)
+
+
+def outlined(polygons: Sequence[NDArray[np.float64]], shown: Geometry) -> Outlines:
     """Polygons in LPS mm, as steps of a hundredth of a millimetre from the corner of the shown box."""
     if not polygons:
         return []

@@ -24,8 +24,9 @@ class Row:
     """What is said of one structure. Empty: no slices, no extent, no centre, side ``""``.
 
     ``extent_mm``: lowest and highest z (LPS) of the box of voxels around it; ``centre_mm``: centre of mass (x, y, z); ``side``: left,
-    right or middle of the patient, measured; ``side_expected``: what the name says (``_L``, ``_R``), or ""; ``dsc``: against a truth, where
-    one was given; None where both are empty.
+    right or middle of the patient, measured; ``side_expected``: what the name says (``_L``, ``_R``), or ""; ``dsc``, ``hd95_mm`` and
+    ``msd_mm``: against the contours that it is compared with, where they were given; None where both are empty, and distances ``inf`` where
+    one is.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Row:
     dsc: float | None = None
     no_voxel: bool = False
     """whether there are contours, but no voxel of the image lies in them: they lie elsewhere, or are too small"""
+    hd95_mm: float | None = None
+    msd_mm: float | None = None
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -76,13 +79,13 @@ def expected_side(name: str) -> str:
 
 def _row(case: Case, name: str, colour: Colour, middle_mm: float, truth: Case | None) -> Row:
     mask = case.mask(name)
-    score = _dsc(mask, name, truth)
+    dsc, hd95_mm, msd_mm = _apart(mask, name, truth)
     if case.contours.get(name) is not None and (given := case.contours[name].colour):
         colour = given
     box = box_of(mask.array)
     if box is None:
         drawn = name not in case.masks and len(case.contours[name]) > 0
-        return Row(name, colour, 0.0, 0, 0, None, None, "", expected_side(name), False, score, drawn)
+        return Row(name, colour, 0.0, 0, 0, None, None, "", expected_side(name), False, dsc, drawn, hd95_mm, msd_mm)
     grid, part = mask.geometry, mask.array[box]
     counts = [part.sum(axis=tuple({0, 1, 2} - {axis}), dtype=np.int64) for axis in range(3)]
     centre = grid.points([side.start + n @ np.arange(len(n)) / n.sum() for side, n in zip(box, counts, strict=True)])
@@ -102,7 +105,9 @@ def _row(case: Case, name: str, colour: Colour, middle_mm: float, truth: Case | 
         side,
         expected_side(name),
         box[step].start == 0 or box[step].stop == grid.shape[step],
-        score,
+        dsc,
+        hd95_mm=hd95_mm,
+        msd_mm=msd_mm,
     )
 
 
@@ -117,8 +122,15 @@ def _midline_mm(case: Case) -> float:
     return float(ct.geometry.points(inside.mean(axis=0) * [2, 4, 4])[0])
 
 
-def _dsc(mask: Volume, name: str, truth: Case | None) -> float | None:
-    if truth is None or name not in truth.structures:
-        return None
-    score = dsc(truth.own_mask(name, mask.geometry), mask)
-    return None if np.isnan(score) else score
+def _apart(mask: Volume, name: str, other: Case | None) -> tuple[float | None, float | None, float | None]:
+    """(DSC, HD95, MSD) of ``mask`` and the structure of that name in ``other``; None where that has none, or both are empty."""
+    if other is None or name not in other.structures:
+        return None, None, None
+    from oncontour.metrics.surface import surfaces
+
+    theirs = other.own_mask(name, mask.geometry)
+    score = dsc(theirs, mask)
+    if np.isnan(score):
+        return None, None, None
+    apart = surfaces(theirs, mask)
+    return score, apart.hd95_mm, apart.msd_mm

@@ -44,7 +44,7 @@ from oncontour.quality.predict import Assessor, load_assessor
 from oncontour.quality.segmenters import contours_about, probabilities_about, sources, with_candidates
 from oncontour.quality.simulated_errors import FAMILIES, SimulatedError, Surroundings, spoil
 from oncontour.quality.task import AssessTask
-from oncontour.reproduce import quality_in_run
+from oncontour.reproduce import quality_in_run, quality_order
 from oncontour.reproduce.quality_simple import simple_csv, simple_file, simple_predictors, training_slices
 from oncontour.reproduce.quality_tables import Row, tables
 from oncontour.reproduce.steps import parts, stub
@@ -145,10 +145,13 @@ class Plan:
     """with ``in_a_run``: files of other quality models that the shipped one is compared with"""
     in_a_run: bool = False
     """instead of all that: how right the shipped quality models are about ``held_out`` in a run"""
+    order: bool = False
+    """instead of all that: in which order the slices that the first of ``held_out`` draws in a run are best reviewed"""
 
 
 def reproduce(cohort: Path, out: Path, **settings: Any) -> str:
-    """All five steps; writes OUT/measured.csv and OUT/table.md and gives the tables. With ``in_a_run`` OUT/in-run.csv alone.
+    """All five steps; writes OUT/measured.csv and OUT/table.md and gives the tables. With ``in_a_run`` OUT/in-run.csv alone, with ``order``
+    OUT/order.csv, OUT/order.md and OUT/slices.csv.
 
     ``settings`` are the fields of ``Plan``; ``patients`` takes the first so many of each part (for a trial), ``arms`` some of the rows.
     Raises ConfigError for unknown settings or arms, CohortError when the cohort has no two parts.
@@ -160,6 +163,13 @@ def reproduce(cohort: Path, out: Path, **settings: Any) -> str:
         figures = quality_in_run.in_a_run(drawn_by, test, organs, plan.target, plan.earlier, threads=plan.threads)
         write_text(out / "in-run.csv", as_csv(figures))
         return quality_in_run.text(figures)
+    if plan.order:
+        seen = quality_order.drawn_slices(judged_models(plan, train, out / "segmenters")[0], test, threads=plan.threads)
+        write_text(out / "slices.csv", as_csv(seen))
+        lines = quality_order.lines(seen)
+        write_text(out / "order.csv", as_csv(lines))
+        write_text(out / "order.md", quality_order.text(lines))
+        return quality_order.text(lines)
     models = segmenters(plan, train, out / "segmenters")
     claims(plan, train, test, models, out / "claims")
     trained = arms(plan, train, out)
@@ -427,7 +437,7 @@ def _ensemble(
             yield Row.of("ensemble pairwise DSC", s, _kind(s.source), dsc=float(between[s.source, s.structure][s.k]))
 
 
-def as_csv(rows: Sequence[Row] | Sequence[quality_in_run.Figure]) -> str:
+def as_csv(rows: Sequence[Row] | Sequence[quality_in_run.Figure] | Sequence[quality_order.Line | quality_order.Seen]) -> str:
     """Dataclass rows as CSV text."""
     lines = ([f"{v:.5f}" if isinstance(v, float) else v for v in asdict(row).values()] for row in rows)
     return csv_text([list(asdict(rows[0])) if rows else ["method"], *lines])

@@ -1,6 +1,7 @@
 """How right the shipped quality models are in a run: contours drawn, tidied and judged as ``oncontour run`` does, against the truth.
 
-A step of ``quality_2026`` by itself (``in_a_run``); what came out is ``papers/quality-2026/in-run.csv``, from which README's rows are.
+A step of ``quality_2026`` by itself (``in_a_run``); what came out is ``papers/quality-2026/in-run.csv``, from which
+the rows of docs/models.md are.
 """
 
 from __future__ import annotations

@@ -1,51 +1,81 @@
-"""Did the anatomy move? Organs that one frozen segmenter draws on the CT and on the image made of it, compared; and from when on to warn.
+"""Did the anatomy move? Organs of the CT, drawn by a frozen segmenter and followed into the image made of it; and from when on to warn.
 
-The authors of the paper saw an optic nerve grow in 6 of 40 made images, and had no measure for it. A segmenter is any function from an
-image to masks on its grid; a command hands it in. Its own scatter, without any drift, sets the limits: they are calibrated on patients
-whose made images are known to be good.
+The authors of the paper saw an optic nerve grow in 6 of 40 made images, and had no measure for it. A segmenter is any function from a CT to
+masks; a command hands it in. How an organ is followed stands in ``aligned.py``. What is found on images that are known to be good sets the
+limits (``bench/drift.py``); they hold for the segmenter that they were calibrated with.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.resources import files
 
 import numpy as np
 
 from oncontour.core.volume import Volume
 from oncontour.errors import InputError
 from oncontour.metrics.conformal import offset
-from oncontour.metrics.overlap import overlap
+from oncontour.synthesize.aligned import follow
 
 Segment = Callable[[Volume], Mapping[str, Volume]]
-"""Image -> structure -> bool mask on the image's grid; empty where it sees none of it."""
-_LEAST_GROWTH, _LEAST_MM = 0.05, 1.0
-"""Scatter that is assumed at least, and drift that is never warned of: of the logarithm of a volume, and of a centre in mm."""
+"""CT -> structure -> bool mask on the CT's grid; empty where it sees none of it."""
+LEAST_CC = 0.5
+"""An organ of less than this counts as not there."""
+_LEAST_GROWTH, _LEAST_MM, _LEAST_UNLIKE = 0.01, 0.15, 0.1
+_MARGIN = 1.25
+"""By which the limit is wider than the calibrated: the same patients gave the scatter."""
+_NINETY = 1.645
+"""SDs within which nine of ten of a normal distribution lie."""
+"""Scatter that is assumed at least: of the logarithm of a volume ratio, of a place in mm, of Fisher's z of a likeness."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """One organ on the CT and on the made image: ``volume_ratio`` (made over CT), how far its centre lies away in mm, and their DSC.
-
-    An organ that is in one of them alone has a ratio of 0 or inf and a shift of inf; one that is in neither is left out.
-    """
+    """One organ in the made image: ``volume_ratio`` (made over CT), how far its centre lies away in mm, and ``likeness``: the correlation
+    of what is there with what the CT makes expect, once moved; near 0 where the organ went."""
 
     organ: str
     volume_ratio: float
     shift_mm: float
-    dsc: float
+    likeness: float
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What is usual of one organ on good images: median and scatter of the logarithm of the volume ratio, scatter of the shift in mm,
+    median and scatter of Fisher's z (the inverse hyperbolic tangent) of the likeness."""
+
+    growth: float
+    growth_scatter: float
+    shift_mm: float
+    alike: float
+    alike_scatter: float
+
+    def away(self, one: Drift) -> float:
+        """How many scatters an organ lies away: in volume, in place, or in that it is less like what is expected."""
+        grown = abs(math.log(one.volume_ratio) - self.growth) / self.growth_scatter
+        return max(grown, one.shift_mm / self.shift_mm, (self.alike - _z(one.likeness)) / self.alike_scatter)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is usual on good images: ``organs``: organ -> (median, scatter) of the logarithm of the volume ratio and scatter of the shift in
-    mm; ``most``: how many scatters away the worst organ of a good patient may be; from how many ``patients``."""
+    """What is usual on good images: ``organs``; ``most``: how many scatters away the worst organ of a good patient may be; from how many
+    ``patients``, and with which chance of a false alarm (``error``); ``origin``: which patients and images."""
 
-    organs: Mapping[str, tuple[float, float, float]]
+    organs: Mapping[str, Usual]
     most: float
     patients: int
     error: float
+    origin: str = ""
+
+    def within(self, organ: str) -> tuple[float, float, float, float]:
+        """(least and greatest volume ratio, greatest shift in mm, least likeness) that are no reason to warn."""
+        u = self.organs[organ]
+        ends = math.exp(u.growth - self.most * u.growth_scatter), math.exp(u.growth + self.most * u.growth_scatter)
+        return *ends, self.most * u.shift_mm, math.tanh(u.alike - self.most * u.alike_scatter)
 
 
 @dataclass(frozen=True)
@@ -58,70 +88,79 @@ class Verdict:
 
 
 def drift(ct: Volume, made: Volume, segment: Segment) -> tuple[Drift, ...]:
-    """What ``segment`` draws on both images, which lie on one grid, compared organ by organ."""
-    before, after = segment(ct), segment(made)
-    return compared(before, after)
+    """What became in ``made`` of each organ that ``segment`` draws on ``ct``; both lie on one grid. Raises what ``follow`` raises."""
+    return followed(ct, made, segment(ct))
 
 
-def compared(before: Mapping[str, Volume], after: Mapping[str, Volume]) -> tuple[Drift, ...]:
-    """Each organ of ``before`` (on the CT) beside that of ``after`` (on the made image); one that ``after`` lacks is empty there."""
+def followed(ct: Volume, made: Volume, organs: Mapping[str, Volume]) -> tuple[Drift, ...]:
+    """What became in ``made`` of each of ``organs`` (masks on the CT's grid) that has LEAST_CC."""
     found = []
-    for organ, old in before.items():
-        new = after.get(organ, old.map(np.zeros_like))
-        ccs = old.volume_cc, new.volume_cc
-        if not any(ccs):
-            continue
-        apart = float(np.linalg.norm(_centre_mm(old) - _centre_mm(new))) if all(ccs) else math.inf
-        found.append(Drift(organ, ccs[1] / ccs[0] if ccs[0] else math.inf, apart, overlap(old, new).dsc))
+    for name, mask in organs.items():
+        if mask.volume_cc >= LEAST_CC:
+            one = follow(ct, made, mask)
+            found.append(Drift(name, one.volume_ratio, one.shift_mm, one.likeness))
     return tuple(found)
 
 
-def calibrated(good: Sequence[Sequence[Drift]], error: float = 0.1) -> Limits:
+def calibrated(good: Sequence[Sequence[Drift]], error: float = 0.1, origin: str = "") -> Limits:
     """Limits from patients whose images are known to be good, one sequence of drifts each: of a further such patient the flag fires with a
-    chance of ``error`` at most (split conformal over patients, ``metrics/conformal.py``; the scatter is that of the same patients).
+    chance of about ``error`` (split conformal over patients, ``metrics/conformal.py``, times _MARGIN).
 
-    Raises InputError where nobody is there, or an organ is lost in a patient who is called good.
+    Raises InputError where nobody is there.
     """
     if not good:
         raise InputError("no patient to calibrate the drift of organs on")
-    lost = sorted({one.organ for patient in good for one in patient if not 0 < one.volume_ratio < math.inf})
-    if lost:
-        raise InputError(
-            f"{', '.join(lost)}: drawn on the CT or on the made image alone in a patient who is to be good",
-            hint="calibrate on images that were looked at, with organs that the segmenter finds in both",
-        )
     organs = {}
     for organ in sorted({one.organ for patient in good for one in patient}):
         of = [one for patient in good for one in patient if one.organ == organ]
-        growth, shift = np.log([one.volume_ratio for one in of]), np.array([one.shift_mm for one in of])
-        middle = float(np.median(growth))
-        scatter = max(1.4826 * float(np.median(np.abs(growth - middle))), _LEAST_GROWTH)
-        organs[organ] = (middle, scatter, max(float(np.median(shift)), _LEAST_MM))
-    limits = Limits(organs, math.inf, len(good), error)
-    worst = [max((_away(one, limits) for one in patient), default=0.0) for patient in good]
-    return Limits(organs, max(1.0, offset(worst, range(len(good)), 1 - error)), len(good), error)
+        growth, growth_scatter = _middle([math.log(one.volume_ratio) for one in of])
+        alike, alike_scatter = _middle([_z(one.likeness) for one in of])
+        shift = float(np.percentile([one.shift_mm for one in of], 90)) / _NINETY
+        organs[organ] = Usual(growth, max(growth_scatter, _LEAST_GROWTH), max(shift, _LEAST_MM), alike, max(alike_scatter, _LEAST_UNLIKE))
+    worst = [max((organs[one.organ].away(one) for one in patient), default=0.0) for patient in good]
+    return Limits(organs, max(1.0, _MARGIN * offset(worst, range(len(good)), 1 - error)), len(good), error, origin)
 
 
 def judged(drifts: Sequence[Drift], limits: Limits | None) -> Verdict:
-    """Whether any organ drifted further than it does on good images. An organ that is lost or made up is told even without limits."""
-    most = limits.most if limits is not None else math.inf
+    """Whether any organ drifted further than it does on good images; of an organ that the limits do not know nothing is said."""
+    if limits is None or math.isinf(limits.most):
+        return Verdict(None, ())
     reasons = []
     for one in drifts:
-        if not 0 < one.volume_ratio < math.inf:
-            reasons.append(f"{one.organ} is on the {'made image' if one.volume_ratio else 'CT'} alone")
-        elif limits is not None and one.organ in limits.organs and (away := _away(one, limits)) > most:
-            reasons.append(
-                f"{one.organ} has {one.volume_ratio:.2f} times its volume and lies {one.shift_mm:.1f} mm away: {away:.1f} times its usual "
-                f"scatter, at most {most:.1f}"
-            )
-    return Verdict(True if reasons else None if math.isinf(most) else False, tuple(reasons))
+        if one.organ not in limits.organs or limits.organs[one.organ].away(one) <= limits.most:
+            continue
+        low, high, shift, least = limits.within(one.organ)
+        reasons.append(
+            f"{one.organ} has {one.volume_ratio:.2f} times its volume ({low:.2f} to {high:.2f} in good images), lies {one.shift_mm:.1f} mm "
+            f"away (at most {shift:.1f}) and correlates by {one.likeness:.2f} with what the CT makes expect (at least {least:.2f})"
+        )
+    return Verdict(bool(reasons), tuple(reasons))
 
 
-def _away(one: Drift, limits: Limits) -> float:
-    """How many scatters an organ lies away, in volume or place."""
-    middle, growth, shift = limits.organs[one.organ]
-    return max(abs(math.log(one.volume_ratio) - middle) / growth, one.shift_mm / shift)
+def shipped_limits(sha256: str) -> Limits | None:
+    """The limits that come with the package for the segmenter whose weights have this SHA-256; None where there are none."""
+    known = json.loads(files("oncontour.synthesize").joinpath("drift_limits.json").read_text(encoding="utf-8"))
+    return limits_from(json.dumps(known[sha256])) if sha256 in known else None
 
 
-def _centre_mm(mask: Volume) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return mask.geometry.points(np.argwhere(mask.array).mean(axis=0))
+def limits_from(text: str) -> Limits:
+    """What ``limits_words`` gave, from its JSON."""
+    words = json.loads(text)
+    organs = {organ: Usual(**usual) for organ, usual in words["organs"].items()}
+    return Limits(organs, words["most"], words["patients"], words["error"], words["origin"])
+
+
+def limits_words(limits: Limits) -> dict[str, object]:
+    """As JSON holds it."""
+    return asdict(limits)
+
+
+def _middle(values: Sequence[float]) -> tuple[float, float]:
+    """Median and scatter: of a normal distribution the SD, here from the distance that nine of ten keep, as some organs (a brainstem of
+    which the image shows little) are found far worse in some patients than in most."""
+    middle = float(np.median(values))
+    return middle, float(np.percentile(np.abs(np.asarray(values) - middle), 90)) / _NINETY
+
+
+def _z(likeness: float) -> float:
+    return math.atanh(min(max(likeness, -0.999), 0.999))

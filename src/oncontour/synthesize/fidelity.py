@@ -166,31 +166,39 @@ def checkerboard(values: NDArray[np.float32], inside: Mask, period: int = 4) -> 
     share that chance alone gives to each phase.
     """
     box = np.convolve(np.full(period, 1 / period), [0.5, 0.5])
-    smooth = ndimage.correlate1d(ndimage.correlate1d(values.astype(np.float64), box, axis=1), box, axis=2)
-    kept = inside & ndimage.binary_erosion(inside, np.ones((1, len(box), len(box)), bool))
-    detail = (values - smooth)[kept]
-    if not detail.size or not detail.any():
+    count, total, squares = np.zeros(period**2, np.int64), np.zeros(period**2), 0.0
+    for image, shown in zip(values, inside, strict=True):  # a slice at a time: whole volumes of float64 would take much memory
+        smooth = ndimage.correlate1d(ndimage.correlate1d(image.astype(np.float64), box, axis=0), box, axis=1)
+        kept = ndimage.binary_erosion(shown, np.ones((len(box), len(box)), bool))
+        detail = (image - smooth)[kept]
+        j, i = np.nonzero(kept)
+        phase = (j % period) * period + i % period
+        count += np.bincount(phase, minlength=period**2)
+        total += np.bincount(phase, detail, period**2)
+        squares += float((detail**2).sum())
+    size = int(count.sum())
+    if not size or not squares:
         return float("nan")
-    _, j, i = np.nonzero(kept)
-    phase = (j % period) * period + i % period
-    count = np.bincount(phase, minlength=period**2)
-    mean = np.bincount(phase, detail, period**2) / np.maximum(count, 1)
-    energy = float((detail**2).mean())
-    chance = energy * np.count_nonzero(count) / detail.size
-    return float(np.clip(((count * mean**2).sum() / detail.size - chance) / energy, 0, 1))
+    energy = squares / size
+    chance = energy * np.count_nonzero(count) / size
+    return float(np.clip(((total**2 / np.maximum(count, 1)).sum() / size - chance) / energy, 0, 1))
 
 
 def flicker(hu: Array, signal: NDArray[np.float32], body: Mask) -> float:
     """Root mean square of how much signal jumps from one slice to the next where HU stay, averaged over 9 x 9 voxels first, so that noise
     does not count. NaN where no two neighbours show the same soft tissue."""
-    soft = body & (hu > _SOFT_HU[0]) & (hu < _SOFT_HU[1])
-    still = (soft[1:] & soft[:-1] & (np.abs(np.diff(hu.astype(np.float32), axis=0)) < _STILL_HU)).astype(np.float64)
-    if not still.any():
-        return float("nan")
-    near = ndimage.uniform_filter(still, (1, 9, 9), mode="constant")
-    jump = ndimage.uniform_filter(np.diff(signal.astype(np.float64), axis=0) * still, (1, 9, 9), mode="constant")
-    enough = (still > 0) & (near > 0.5)
-    return float(np.sqrt(((jump[enough] / near[enough]) ** 2).mean())) if enough.any() else float("nan")
+    squares, voxels = 0.0, 0
+    for k in range(1, len(hu)):  # a pair of slices at a time: whole volumes of float64 would take much memory
+        soft = body[k] & body[k - 1]
+        for one in (hu[k], hu[k - 1]):
+            soft &= (one > _SOFT_HU[0]) & (one < _SOFT_HU[1])
+        still = (soft & (np.abs(hu[k].astype(np.float32) - hu[k - 1]) < _STILL_HU)).astype(np.float64)
+        near = ndimage.uniform_filter(still, 9, mode="constant")
+        jump = ndimage.uniform_filter((signal[k].astype(np.float64) - signal[k - 1]) * still, 9, mode="constant")
+        enough = (still > 0) & (near > 0.5)
+        squares += float(((jump[enough] / near[enough]) ** 2).sum())
+        voxels += int(enough.sum())
+    return float(np.sqrt(squares / voxels)) if voxels else float("nan")
 
 
 def ssim(a: NDArray[np.float32], b: NDArray[np.float32], span: float = 1.0) -> Floats:

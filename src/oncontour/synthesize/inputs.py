@@ -57,6 +57,9 @@ class SynthesizeSettings:
     """SD of that noise, drawn between, in the net's range of 2"""
     terms: dict[str, float] = field(default_factory=dict)
     """weights of the generators' losses instead of the mode's: adversarial, cycle, identity, denoise, gradient, body"""
+    smooth: tuple[float, float] = (0.0, 0.0)
+    """fair: (SD in pixels, part) by which the textbook's image is smoothed and then sharpened again before anything is learned: the
+    curve makes fat of every pixel that is half air and half muscle, and signal of noise"""
     pool: int = 50
     """made images that a discriminator may be shown again"""
     spacing_mm: tuple[float, float, float] = (3.0, 1.5, 1.5)
@@ -72,7 +75,7 @@ class SynthesizeSettings:
     any case"""
 
     def __post_init__(self) -> None:
-        for name in ("noise", "spacing_mm", "window"):
+        for name in ("noise", "smooth", "spacing_mm", "window"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_grid(self.spacing_mm, self.window)
         low, high = self.noise if len(self.noise) == 2 else (1.0, 0.0)
@@ -84,6 +87,7 @@ class SynthesizeSettings:
                 (not 0 < low <= high <= 1, f"noise {self.noise}"),
                 (bool(set(self.terms) - set(TERMS["fair"])), f"terms {sorted(self.terms)}: any of {', '.join(TERMS['fair'])}"),
                 (not all(np.isfinite(w) and w >= 0 for w in self.terms.values()), f"terms {self.terms}: 0 or more"),
+                (len(self.smooth) != 2 or not all(0 <= n <= 5 for n in self.smooth), f"smooth {self.smooth}"),
                 (not 0 <= self.pool <= 10_000 or self.draws < 1, f"pool {self.pool}, draws {self.draws}"),
             )
             if bad

@@ -51,7 +51,8 @@ def textures_apart(made: Tensor, real: Tensor, made_body: Tensor, real_body: Ten
     def spread(images: Tensor, body: Tensor) -> Tensor:
         whole = F.avg_pool2d(body.float(), patch, 1)[:, 0] > 0.99
         whole = whole if bool(whole.any()) else torch.ones_like(whole)
-        values = F.conv2d(images.float(), kernels).permute(1, 0, 2, 3)[:, whole]
+        with torch.autocast(made.device.type, enabled=False):  # a quantile is of float32 alone
+            values = F.conv2d(images.float(), kernels).permute(1, 0, 2, 3)[:, whole]
         values = values[:, :: 1 + values.shape[1] // 50_000]
         return torch.quantile(values, quantiles, dim=1)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from scipy import ndimage
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume, written_cc
 from oncontour.errors import InputError, ModelError
-from oncontour.learn.card import Card
+from oncontour.learn.card import Card, is_number
 from oncontour.learn.engine import Backend, Engine
 from oncontour.learn.task import load_task
-from oncontour.ops.body import check_shown, elsewhere
+from oncontour.ops.body import check_shown, elsewhere, region, region_of
 from oncontour.progress import Progress
 from oncontour.synthesize.fidelity import Fidelity, fidelity
 from oncontour.synthesize.inputs import HU_RANGE, MADE, SIGNAL_RANGE, seen_ct, to_net
@@ -34,11 +35,15 @@ _OUTLINE, _FAT = 0.95, 1.2
 @dataclass(frozen=True, eq=False)
 class Made:
     """``image``: the MR-like image (float32, fat about UNIT, air 0) on the CT's grid; its ``fidelity``, measured on the grid that the
-    generator works on; ``warnings``: sentences on what speaks against it, none where nothing does."""
+    generator works on; ``warnings``: sentences on what speaks against it, none where nothing does; ``other_region``: what the CT shows, in
+    words, where that is plainly another part of the body than the model was made for, else ""; ``usual``: figure of ``fidelity`` -> (least,
+    greatest) in patients whose images are known to be good, and "patients", how many; None where the model's card does not tell."""
 
     image: Volume
     fidelity: Fidelity
     warnings: tuple[str, ...]
+    other_region: str = ""
+    usual: Mapping[str, Sequence[float] | int] | None = None
 
 
 @dataclass
@@ -90,7 +95,9 @@ class Synthesizer:
         working = Volume(self._signal(hu, inside, progress), hu.geometry)
         found = fidelity(hu, working)
         image = working.to(ct.geometry, blur=False).map(lambda signal: np.asarray(signal * np.float32(UNIT), np.float32))
-        return Made(image, found, (*self._of_the_ct(case), *_of_the_image(found)))
+        usual = usual_of(self.card)
+        shown = elsewhere(ct, self.card.region) if self.any_region else ""
+        return Made(image, found, (*self._of_the_ct(case, shown), *_of_the_image(found, usual)), shown, usual)
 
     def _signal(self, hu: Volume, inside: NDArray[np.bool_], progress: Progress | None) -> NDArray[np.float32]:
         """(k, j, i) signal, 1 for fat, slice by slice; 0 beyond the patient's box."""
@@ -108,12 +115,14 @@ class Synthesizer:
                 progress((k + 1) / len(padded))
         return out
 
-    def _of_the_ct(self, case: Case) -> list[str]:
+    def _of_the_ct(self, case: Case, shown: str) -> list[str]:
         """What in the CT the model has not learned from."""
         ct, card = case.ct, self.card
         told = []
-        if self.any_region and (shown := elsewhere(ct, card.region)):
+        if shown:
             told.append(f"the CT shows {shown}, and {card.name} was made for {card.region}: it has seen nothing like it")
+        elif (made_for := region_of(card.region)) and (seen := region(ct)).name != made_for:
+            told.append(f"it cannot be told that the CT shows {card.region}, which {card.name} was made for ({'; '.join(seen.reasons)})")
         metal_cc = float((ct.array > _METAL_HU).sum() * ct.geometry.voxel_mm3 / 1000)
         if metal_cc > _METAL_CC:
             told.append(f"{written_cc(metal_cc)} cc of the CT lie above {_METAL_HU:.0f} HU (metal): its streaks become tissue in the image")
@@ -122,9 +131,42 @@ class Synthesizer:
         return told
 
 
-def _of_the_image(found: Fidelity) -> list[str]:
-    """What in the figures speaks against the image."""
+def usual_of(card: Card) -> Mapping[str, Sequence[float] | int] | None:
+    """The ranges of fidelity figures in patients whose images are known to be good, from ``metrics["fidelity"]`` of a card:
+    {"patients": 20, "nmi": [1.2, 1.4], ...}; None where it has none of that form."""
+    told = card.metrics.get("fidelity")
+    names = set(Fidelity.__dataclass_fields__)
+    if not isinstance(told, Mapping) or not isinstance(told.get("patients"), int):
+        return None
+    spans = {name: span for name, span in told.items() if name in names and isinstance(span, list | tuple) and len(span) == 2}
+    return {"patients": told["patients"], **spans} if all(is_number(end) for span in spans.values() for end in span) else None
+
+
+def ranges_of(good: Sequence[Fidelity]) -> dict[str, list[float] | int]:
+    """What ``usual_of`` reads, of ``good`` images, one a patient: least and greatest of each figure, widened on either side by half the
+    distance between them, since one more good patient is often a little beyond those that were measured.
+
+    A figure that one of them does not have (NaN) has no range. Raises InputError for fewer than two.
+    """
+    if len(good) < 2:
+        raise InputError(f"the usual range of a figure is that of several patients, not of {len(good)}", hint="measure more patients")
+    spans: dict[str, list[float] | int] = {"patients": len(good)}
+    for name in Fidelity.__dataclass_fields__:
+        values = [float(getattr(one, name)) for one in good]
+        room = (max(values) - min(values)) / 2
+        if np.isfinite(values).all():
+            spans[name] = [round(min(values) - room, 6), round(max(values) + room, 6)]
+    return spans
+
+
+def _of_the_image(found: Fidelity, usual: Mapping[str, Sequence[float] | int] | None = None) -> list[str]:
+    """What in the figures speaks against the image: limits that hold for every model, and the ranges of this one's good images."""
     told = []
+    for name, value in asdict(found).items():
+        span = (usual or {}).get(name)
+        if isinstance(span, Sequence) and np.isfinite(value) and not span[0] <= value <= span[1]:
+            words = f"{name.replace('_', ' ')} is {value:.3f}, in good images {span[0]:.3f} to {span[1]:.3f}"
+            told.append(f"{words}: an unusual CT, or an image gone wrong")
     if found.body_dice < _OUTLINE:
         told.append(f"the patient's outline is not the CT's: Dice {found.body_dice:.3f}, at least {_OUTLINE}")
     if found.fat_over_muscle < _FAT:

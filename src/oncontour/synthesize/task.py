@@ -28,7 +28,7 @@ from oncontour.learn.card import Card
 from oncontour.learn.task import Batch, Draw, InTurns, seeded
 from oncontour.nets.cyclegan import PatchGAN
 from oncontour.ops.body import Mask
-from oncontour.synthesize.generators import Generator, back, drawn, forth, textbook_curve
+from oncontour.synthesize.generators import Generator, back, drawn, forth, textbook_image
 from oncontour.synthesize.inputs import HU_RANGE, SIGNAL_RANGE, SynthesizeSettings, mr_of, seen_ct, seen_mr, to_net
 from oncontour.synthesize.objective import Pool, edges_apart, frozen, judged, outside, textures_apart
 
@@ -69,7 +69,7 @@ class SynthesizeTask(InTurns[Slices]):
         super().__init__()
         self.settings, self._card = settings, card
         self.net: Generator = forth(settings)
-        self.textbook = textbook_curve()
+        self.textbook = textbook_image(settings)
         self.rivals = Rivals(settings) if card is None else None  # a finished model has none, and nothing that its file does not hold
 
     # ---- the contract
@@ -149,7 +149,7 @@ class SynthesizeTask(InTurns[Slices]):
         """What is watched: textures of made and real MR apart, and edges out of place; see the module's words."""
         made = self.net(batch["image"]).float()
         textures = textures_apart(made, batch["mr"], batch["body"], batch["mr_body"])
-        edges = edges_apart(made, self._contrast(batch["image"]))
+        edges = edges_apart(made, self.textbook(batch["image"]))
         beyond = outside(made, batch["body"])
         figures = {"textures": textures, "edges": edges, "outside": beyond}
         return textures + _WATCHED_EDGES * edges + beyond, {name: float(value.detach()) for name, value in figures.items()}
@@ -185,7 +185,7 @@ class SynthesizeTask(InTurns[Slices]):
         if s.weights["identity"]:
             found["identity"] = _apart(self.net(mr), mr) + _apart(rivals.back(ct), ct)
         if s.weights["gradient"]:
-            found["gradient"] = edges_apart(made_mr, self._contrast(ct)) + edges_apart(self._contrast(made_ct), mr)
+            found["gradient"] = edges_apart(made_mr, self.textbook(ct)) + edges_apart(self.textbook(made_ct), mr)
         if s.weights["body"]:
             found["body"] = outside(made_mr, batch["body"]) + outside(made_ct, batch["mr_body"])
         return found
@@ -207,11 +207,6 @@ class SynthesizeTask(InTurns[Slices]):
                 judge = rivals.judges["denoise"]
                 found["denoise"] = (judged(judge(mr), True, s.adversarial) + judged(judge(noisy), False, s.adversarial)) / 2
         return found
-
-    def _contrast(self, ct: Tensor) -> Tensor:
-        """A CT with the contrast of a textbook's MR, whose edges are those of the CT."""
-        shown: Tensor = self.textbook(ct)
-        return shown
 
     def _rivals(self) -> Rivals:
         if self.rivals is None:

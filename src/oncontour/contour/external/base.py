@@ -10,6 +10,7 @@ import hashlib
 import math
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -204,6 +205,7 @@ def load_tensors(path: Path) -> dict[str, object]:
     import torch
 
     kinds = [np.dtype(kind) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
+    _check_unpacked(path)
     numbers: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
         (_SCALAR, "numpy.core.multiarray.scalar"),
         (_SCALAR, "numpy._core.multiarray.scalar"),
@@ -223,6 +225,17 @@ def load_tensors(path: Path) -> dict[str, object]:
     if not isinstance(held, dict):
         raise ModelError(f"expected named tensors, found {type(held).__name__}", where=str(path))
     return held
+
+
+def _check_unpacked(path: Path) -> None:
+    """Raise ModelError for an archive of tensors that are packed: torch never packs them, and a small file could fill the memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = sum(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist())
+    except (zipfile.BadZipFile, OSError, NotImplementedError):
+        return  # an older kind of file, or a damaged one: for torch's reader to say
+    if packed:
+        raise ModelError("the tensors in this file are packed, as torch never does", where=str(path), hint="copy the model again")
 
 
 _SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]

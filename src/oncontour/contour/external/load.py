@@ -14,9 +14,11 @@ from pathlib import Path
 
 from oncontour.contour.external.base import Foreign, Outside
 from oncontour.contour.external.bundle import is_bundle, read_bundle
+from oncontour.contour.external.nnunet import described as nnunet_described
 from oncontour.contour.external.nnunet import is_nnunet, read_nnunet
 from oncontour.contour.external.onnx import is_single, read_single
 from oncontour.errors import ModelError, OncontourError
+from oncontour.learn.card import Card
 from oncontour.learn.engine import Backend
 from oncontour.libraries import memory_told, why
 from oncontour.ops.tidy import Tidy
@@ -56,6 +58,11 @@ def load_foreign(
             where=str(path),
             hint="copy the whole model again",
         ) from error
+
+
+def described(path: Path) -> Card:
+    """What the files of a model say of it. Raises ModelError as ``load_foreign``."""
+    return nnunet_described(path) if is_nnunet(path) else load_foreign(path).model.card
 
 
 def _read(path: Path, backend: Backend, threads: int | None, trust: bool, folds: Sequence[int | str] | None, mirror: bool) -> Outside:

@@ -1,4 +1,5 @@
-"""An nnU-Net v2 model folder as a contourer: ``dataset.json``, ``plans.json``, ``fold_N/checkpoint_final.pth``.
+"""An nnU-Net v2 model folder as a contourer: ``dataset.json``, ``plans.json``, ``fold_N/checkpoint_final.pth`` (or as ``models add``
+converted it).
 
 Isensee et al., Nat Methods 2021; file formats and steps as in nnU-Net 2.8. What nnU-Net does to a case is done in its order: transpose,
 crop to what is not zero, normalise, resample (cubic; nearest along the coarse axis of anisotropic images), windows half overlapping
@@ -11,30 +12,32 @@ Most nnU-Nets take voxels in the order in which they lie in a file and do not re
 from DICOM or NIfTI, left may be right. Such a model is refused until ``oncontour.json`` in its folder says it: ``{"axes": "SPL"}`` for
 data from DICOM, ``"SAR"`` for NIfTI in RAS (k, j, i run to ...), ``"own"`` for each case's own order, as nnU-Net does. Models whose reader
 turned all images to RAS (``image_reader_writer`` in their plans) need nothing. There, too, ``{"images": ["ct", "mr"]}`` can name the
-case's image for each channel where the model's own names do not tell.
+case's image for each channel where the model's own names do not tell, ``{"names": {"kidney_left": "Kidney_L"}}`` what its labels are called
+here, and ``licence`` and ``data`` what its card says.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.contour.external.base import Outside, card_of, check_window, fit, load_tensors, read_json, sized, tensors_in
+from oncontour.contour.external.base import Outside, card_of, check_window, fit, read_json, said_beside, sized
+from oncontour.contour.external.checkpoint import FILES, FINAL, Checkpoint, read_checkpoint
 from oncontour.contour.external.nnunet_input import Recipe
 from oncontour.contour.external.nnunet_net import build_net
-from oncontour.contour.external.values import Values, named, wholes
+from oncontour.contour.external.values import Values, named
 from oncontour.errors import ModelError
+from oncontour.learn.card import Card
 from oncontour.learn.engine import Backend, Engine, computed_with
-from oncontour.nets.nnunet import own_names
 from oncontour.ops.windows import Predict
 
 Grey = NDArray[np.float32]
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 _FOLD = re.compile(r"fold_(\d+|all)")
 
 
@@ -56,22 +59,23 @@ def read_nnunet(
     Raises ModelError where the folder is incomplete, the net is of another kind, or a checkpoint holds more than tensors.
     """
     dataset, plans = read_json(folder / "dataset.json"), read_json(folder / "plans.json")
-    paths, remarks = _checkpoints(folder, folds)
-    checkpoints = [load_tensors(path) for path in paths]
+    paths, remarks = checkpoint_paths(folder, folds)
+    checkpoints = [read_checkpoint(path) for path in paths]
+    held = zip(paths, checkpoints, strict=True)
+    remarks += [f"{path.parent.name}: {one.file}, as {FINAL} is missing" for path, one in held if one.file != FINAL]
     configuration = _configuration(plans, _configuration_name(folder, plans, checkpoints[0]), folder)
     recipe = Recipe.of(dataset, plans, configuration, folder)
     check_window(recipe.patch, str(folder / "plans.json"))
     runs: list[Predict] = []
     for checkpoint, path in zip(checkpoints, paths, strict=True):
-        weights = own_names(tensors_in(checkpoint, path))
-        net = sized(lambda: build_net(configuration, len(recipe.channels), len(recipe.labels) + 1, folder), weights)
-        fit(net, weights, path)
+        net = sized(lambda: build_net(configuration, len(recipe.channels), len(recipe.labels) + 1, folder), checkpoint.weights)
+        fit(net, checkpoint.weights, path)
         runs.append(Engine.load(net, (1, len(recipe.channels), *recipe.patch), backend=backend, threads=threads))
-    axes = tuple(wholes(checkpoints[0].get("inference_allowed_mirroring_axes") or ()))
+    axes = checkpoints[0].mirrored
     if mirror and not axes:
         raise ModelError("the checkpoint allows mirroring along no axis", where=str(paths[0]), hint="leave mirror off")
     return Outside(
-        card=card_of(folder.name, "nnU-Net v2", recipe.labels, recipe.spacing_mm, paths),
+        card=_card(folder, recipe, paths),
         labels=recipe.labels,
         prepare=recipe.prepare,
         predict=_mirrored(_averaged(runs), axes) if mirror else _averaged(runs),
@@ -84,32 +88,51 @@ def read_nnunet(
     )
 
 
-def _checkpoints(folder: Path, folds: Sequence[int | str] | None) -> tuple[list[Path], list[str]]:
-    """One checkpoint a fold, and what is to be known of them: which are of unfinished trainings, which folds were left out."""
+def described(folder: Path) -> Card:
+    """The card of the model in ``folder``, of which no net is built. Raises ModelError as ``read_nnunet``."""
+    dataset, plans = read_json(folder / "dataset.json"), read_json(folder / "plans.json")
+    paths, _ = checkpoint_paths(folder)
+    configuration = _configuration(plans, _configuration_name(folder, plans, read_checkpoint(paths[0])), folder)
+    return _card(folder, Recipe.of(dataset, plans, configuration, folder), paths)
+
+
+def checkpoint_paths(folder: Path, folds: Sequence[int | str] | None = None) -> tuple[list[Path], list[str]]:
+    """One checkpoint for each of ``folds`` (all that are numbered, else fold_all), and which folds were left out. Raises ModelError where
+    there is none."""
     names = [f"fold_{fold}" for fold in folds] if folds else sorted(p.name for p in folder.glob("fold_*") if p.is_dir())
     found: dict[str, Path] = {}
     for name in names:
-        there = [folder / name / checkpoint for checkpoint in CHECKPOINTS if (folder / name / checkpoint).is_file()]
+        there = [folder / name / checkpoint for checkpoint in FILES if (folder / name / checkpoint).is_file()]
         if not there and folds:
-            raise ModelError(f"no {CHECKPOINTS[0]} in {name}", where=str(folder))
+            raise ModelError(f"no {FINAL} in {name}", where=str(folder))
         if there and (folds or _FOLD.fullmatch(name)):
             found[name] = there[0]
     if not found:
-        raise ModelError(f"no fold_*/{CHECKPOINTS[0]} here", where=str(folder), hint="copy the whole folder of the trained model")
+        raise ModelError(f"no fold_*/{FINAL} here", where=str(folder), hint="copy the whole folder of the trained model")
     if not folds and len(found) > 1:
         found.pop("fold_all", None)
     left_out = [name for name in names if name not in found]
-    remarks = [f"left out of the average: {', '.join(left_out)}"] if left_out else []
-    remarks += [f"{name}: {path.name}, as {CHECKPOINTS[0]} is missing" for name, path in found.items() if path.name != CHECKPOINTS[0]]
-    return list(found.values()), remarks
+    return list(found.values()), [f"left out of the average: {', '.join(left_out)}"] if left_out else []
 
 
-def _configuration_name(folder: Path, plans: Values, checkpoint: Values) -> str:
+def _card(folder: Path, recipe: Recipe, paths: Sequence[Path]) -> Card:
+    """The card of a model that brought none, with what ``oncontour.json`` adds: names, licence, data."""
+    said = said_beside(folder)
+    card = card_of(folder.name, "nnU-Net v2", recipe.labels, recipe.spacing_mm, paths)
+    names = named(said.get("names", {}))
+    called = [str(names.get(label, name)) for label, name in zip(recipe.labels, card.structures, strict=True)]
+    if len(set(called)) < len(called):
+        double = next(name for name in called if called.count(name) > 1)
+        raise ModelError(
+            f"two of the model's labels are called {double}", where=str(folder / "oncontour.json"), hint="give each its own name"
+        )
+    return replace(card, structures=called, licence=str(said.get("licence", card.licence)), data=str(said.get("data", card.data)))
+
+
+def _configuration_name(folder: Path, plans: Values, checkpoint: Checkpoint) -> str:
     """From the checkpoint, else from the folder's name (TRAINER__PLANS__CONFIGURATION), else the only one there is."""
-    arguments = checkpoint.get("init_args")
     names = list(named(plans.get("configurations", {})))
-    said = [arguments.get("configuration") if isinstance(arguments, dict) else None, folder.name.split("__")[-1]]
-    for name in said:
+    for name in (checkpoint.configuration, folder.name.split("__")[-1]):
         if name in names:
             return str(name)
     if len(names) == 1:

@@ -20,9 +20,9 @@ from oncontour.errors import ModelError
 
 Grey = NDArray[np.float32]
 _AXES_HINT = (
-    'write oncontour.json beside plans.json, by what the images were that it was trained on: {"axes": "SAR"} for NIfTI in RAS, "SAL" as '
-    'dcm2niix writes NIfTI, "SPL" as SimpleITK reads DICOM (k, j, i run to superior, anterior, right ...); {"axes": "own"} takes each case '
-    "as it lies in its file, as nnU-Net does"
+    "say with --axes of 'oncontour models add' what the images were that it was trained on: SAR for NIfTI in RAS, SAL as dcm2niix writes "
+    "NIfTI, SPL as SimpleITK reads DICOM (k, j, i run to superior, anterior, right ...), own to take each case as it lies in its file, as "
+    'nnU-Net does; or write it beside plans.json into oncontour.json: {"axes": "SAR"}'
 )
 _ANISOTROPIC = 3.0
 """Spacings further apart than this are resampled slice by slice (nnunetv2.configuration.ANISO_THRESHOLD)."""

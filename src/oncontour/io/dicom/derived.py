@@ -1,4 +1,4 @@
-"""An image made by a model from a CT, as a DICOM MR series that no viewer and no reader can take for an acquisition.
+"""Images that no scanner made, as DICOM that no viewer and no reader can take for an acquisition: an MR series by a model, a simulated CT.
 
 Sources: DICOM PS3.3 C.12.1.1 (SOP common: Synthetic Data, Contributing Equipment), C.7.6.1.1.4 (derivation, Source Image Sequence),
 C.8.3.1 (MR image), A.4.3; PS3.16 CID 7005 (contributing equipment), CID 7202 (source images).
@@ -7,7 +7,7 @@ C.8.3.1 (MR image), A.4.3; PS3.16 CID 7005 (contributing equipment), CID 7202 (s
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -28,17 +28,20 @@ SYNTHETIC = "SYNTHETIC, not acquired"
 
 @dataclass(frozen=True)
 class Derivation:
-    """What made a series: the model's name, the SHA-256 of its weights, our version, and warnings that whoever opens it must see."""
+    """What made a series: the model's name, the SHA-256 of its weights, our version, and warnings that whoever opens it must see;
+    ``flags``: the gravest of them in a word or two each, for the SeriesDescription."""
 
     model: str
     sha256: str
     version: str
     warnings: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
-        """For the SeriesDescription: that it is synthetic, that there is a warning, and by what it was made."""
-        return fitted("SeriesDescription", f"{SYNTHETIC}{'; CHECK, see derivation' if self.warnings else ''}; {self.model}")
+        """For the SeriesDescription: that it is synthetic, its flags or that there is a warning, and by what it was made."""
+        check = ", ".join(self.flags) or "CHECK, see derivation" * bool(self.warnings)
+        return fitted("SeriesDescription", "; ".join(part for part in (SYNTHETIC, check, self.model) if part))
 
     @property
     def text(self) -> str:
@@ -65,6 +68,18 @@ def write_derived(volume: Volume, folder: Path | str, source: DicomSource, deriv
 
     written = write_series(volume, folder, source=source, modality="MR", description=derivation.title, finishing=derived)
     return replace(written, series=MappingProxyType({"SyntheticData": "YES", "SeriesDescription": derivation.title}))
+
+
+def write_simulated(ct: Volume, folder: Path | str, patient: Mapping[str, str]) -> DicomSource:
+    """Write a CT that no scanner made, as one file a slice that says so into the new ``folder``, and return its identity.
+
+    Its study and frame of reference are new; ``patient`` has the patient's attributes by keyword. Raises what ``write_series`` raises.
+    """
+
+    def simulated(d: Dataset, k: int, one: SliceRef) -> None:
+        d.SyntheticData = "YES"
+
+    return write_series(ct, folder, patient=patient, description="SIMULATED visit, not acquired", finishing=simulated)
 
 
 def _nearest(offsets: Sequence[float] | np.ndarray[tuple[int, ...], np.dtype[np.float64]], at: float) -> list[int]:

@@ -125,13 +125,13 @@ def filled_by_others(case: Case) -> tuple[str, ...]:
     return (f"{OTHERS_MAY_FILL}: {', '.join(names)}",) if names else ()
 
 
-def check_replaceable(folder: Path) -> None:
-    """Raise OutputError where ``folder`` is a file, or holds anything that ``write`` would not have put there."""
+def check_replaceable(folder: Path, also: Sequence[str] = ()) -> None:
+    """Raise OutputError where ``folder`` is a file, or holds anything that ``write`` would not have put there, but ``also``."""
     if folder.is_file():
         raise OutputError("a file is in the way of the folder", where=str(folder), hint="name another folder")
     if not folder.exists():
         return
-    foreign = [p for p in sorted(folder.iterdir()) if not (p.name in _OURS or is_image(p))]
+    foreign = [p for p in sorted(folder.iterdir()) if not (p.name in _OURS or p.name in also or is_image(p))]
     foreign += [p for name in ("CT", "MR") for p in sorted((folder / name).glob("*")) if not re.fullmatch(rf"{name}\d{{4,}}\.dcm", p.name)]
     foreign += [p for p in sorted((folder / "masks").glob("*")) if not is_image(p)]
     if foreign:

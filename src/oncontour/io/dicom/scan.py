@@ -15,7 +15,7 @@ from oncontour.files import walk
 from oncontour.io.dicom.header import DicomFile, Header, read_header
 
 MAX_FILES = 200_000
-PICK_ONE = "with --series_uid (oncontour assess, convert, dvh, risk, run, synthesize; a patient of a cohort: convert it first)"
+PICK_ONE = "with --series_uid (oncontour assess, convert, dvh, risk, run, structures, synthesize; a patient of a cohort: convert it first)"
 """The way out where several series could be meant."""
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"

@@ -15,7 +15,7 @@ from oncontour.core.contours import Slices
 from oncontour.errors import StructureError
 
 SAME_FRAME_WAY = (
-    "where an export rewrote the UIDs of one patient, --same_frame of oncontour assess, convert, dvh, risk and run takes them"
+    "where an export rewrote the UIDs of one patient, --same_frame of oncontour assess, convert, dvh, risk, run and structures takes them"
     " (a patient of a cohort: convert it first, images and structures in one folder)"
 )
 """The way out where structures name another frame of reference than the images."""

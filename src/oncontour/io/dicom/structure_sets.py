@@ -27,7 +27,7 @@ from oncontour.io.dicom.source import SAME_FRAME_WAY, DicomSource, another_frame
 
 KINDS = ("RTSTRUCT", "SEG")
 PICK_ONE = (
-    "choose one with --structure_set_uid (oncontour assess, convert, dvh, risk, run; a patient of a cohort: convert it first;"
+    "choose one with --structure_set_uid (oncontour assess, convert, dvh, risk, run, structures; a patient of a cohort: convert it first;"
     " of --truth: give the file itself), or leave only the one that is meant there"
 )
 

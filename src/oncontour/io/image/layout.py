@@ -284,6 +284,9 @@ def losses(case: Case) -> tuple[str, ...]:
     renamed = [f"{name!r} to {called!r}" for name, called in zip(names, file_names(names), strict=True) if called != name]
     if renamed:
         notes.append(f"names that no file can have, or that another has but for capitals, were changed: {', '.join(renamed)}")
+    other = [f"{called} is {name}" for name, called in zip(case.structures, names, strict=True) if called != name]
+    if other:
+        notes.append(f"mask files keep the names that the structures had: {', '.join(other)}")
     planned = [f"{key} {case.facts[key]:g}" for key in ("fractions", "prescription_gy") if key in case.facts]
     groups = case.facts.get("fraction_groups", ())
     planned += [f"which dose is given in which of {len(groups)} fraction groups"] if len(groups) > 1 else []

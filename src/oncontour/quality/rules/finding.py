@@ -130,8 +130,3 @@ def where(grid: Geometry, slices: Sequence[int]) -> str:
     more = f" and {len(said) - 3} more places" if len(said) > 3 else ""
     text = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + (", " if more else " and ") + parts[-1]
     return (f"z {text} mm" if axial else f"slice {text}") + more
-
-
-def counted(number: int, thing: str) -> str:
-    """``1 slice``, ``2 slices``."""
-    return f"{number} {thing}" + ("" if number == 1 else "s")

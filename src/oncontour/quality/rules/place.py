@@ -10,10 +10,11 @@ from scipy import ndimage
 
 from oncontour.core.assessment import Finding
 from oncontour.core.case import Case
+from oncontour.core.notes import counted
 from oncontour.core.structure_kinds import is_target, is_whole
 from oncontour.core.volume import Volume, written_cc
 from oncontour.ops.body import TISSUE_HU, body_mask, is_masked
-from oncontour.quality.rules.finding import Mask, Seen, counted, where
+from oncontour.quality.rules.finding import Mask, Seen, where
 from oncontour.sides import other_side, side_of
 
 SKIN_MM = 3.0

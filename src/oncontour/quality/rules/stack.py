@@ -8,11 +8,12 @@ import numpy as np
 from scipy import ndimage
 
 from oncontour.core.assessment import Finding
+from oncontour.core.notes import counted
 from oncontour.core.structure_kinds import TARGET_ISLAND_CC, is_several, is_target
 from oncontour.core.volume import written_cc
 from oncontour.io.names import to_tg263
 from oncontour.ops.pieces import Pieces, gap_mm
-from oncontour.quality.rules.finding import Ints, Mask, Seen, counted, where
+from oncontour.quality.rules.finding import Ints, Mask, Seen, where
 
 SLIVER_MM2 = 10.0
 """A region of a slice up to this area beside a larger one is a sliver. Where one pixel is larger there are none."""
