@@ -13,8 +13,10 @@ import pytest
 
 from tests.needs import lacking
 
-for _name, _value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MPLBACKEND": "Agg"}.items():
-    os.environ.setdefault(_name, _value)  # before torch, numba or matplotlib are imported: one thread, no window
+for _name, _value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MPLBACKEND": "Agg", "RAY_AUTH_MODE": "token"}.items():
+    os.environ.setdefault(
+        _name, _value
+    )  # before torch, numba or matplotlib are imported: one thread, no window; Ray by token, which it asks when it is imported
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background, and so deaf to Ctrl-C as would be every process the tests start; those that test it need to hear it.

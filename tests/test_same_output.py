@@ -61,7 +61,8 @@ def _plain(path: Path) -> bytes:
     if path.suffix == ".json":
         return json.dumps(_timeless(json.loads(path.read_text())), sort_keys=False).encode()
     if path.suffix == ".html":
-        page = re.sub(rb"(digest\W{1,5})[0-9a-f]{64}", rb"\1", path.read_bytes())
+        digest = json.loads((path.parent / "report.json").read_text())["digest"]  # of a record with its times
+        page = path.read_bytes().replace(digest.encode(), b"DIGEST").replace(digest[:16].encode(), b"DIGEST")
         return re.sub(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d\S*)?|\b\d+(\.\d+)? (s|MB)\b|(?<=rtstruct\.dcm: )\w{64}", b"TIME", page)
     return _uidless(path) if path.suffix == ".dcm" else path.read_bytes()
 
