@@ -25,6 +25,12 @@ def part(progress: Progress | None, begin: float, end: float) -> Progress | None
     return None if progress is None else lambda fraction: progress(begin + (end - begin) * fraction)
 
 
+def tell(progress: Progress | None, fraction: float) -> None:
+    """``progress`` of a fraction done, where anybody listens."""
+    if progress is not None:
+        progress(fraction)
+
+
 class ProgressLine:
     """Shows ``what`` with percent and the time still to go; quiet for work that ends within a second. Use as a context manager.
 

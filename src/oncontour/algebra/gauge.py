@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from oncontour.metrics.nearest import tree_of
+from oncontour.metrics.nearest import closest, tree_of
 
 Floats = NDArray[np.float64]
 LEAST_MM = 1e-3
@@ -60,31 +60,11 @@ def _to_box(p, low, high, up, down):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _closest(p, t, sx, sy, sz):  # type: ignore[no-untyped-def]
-    """Weights (v, w) of the corners 1 and 2 of the point of triangle t closest to p, coordinates scaled: Ericson, Real-Time Collision
-    Detection (2005), section 5.1.5."""
+    """Weights (v, w) of the corners 1 and 2 of the point of triangle t closest to p, coordinates scaled."""
     bx, by, bz = (t[1, 0] - t[0, 0]) * sx, (t[1, 1] - t[0, 1]) * sy, (t[1, 2] - t[0, 2]) * sz
     cx, cy, cz = (t[2, 0] - t[0, 0]) * sx, (t[2, 1] - t[0, 1]) * sy, (t[2, 2] - t[0, 2]) * sz
     px, py, pz = (p[0] - t[0, 0]) * sx, (p[1] - t[0, 1]) * sy, (p[2] - t[0, 2]) * sz
-    bp, cp = bx * px + by * py + bz * pz, cx * px + cy * py + cz * pz
-    bb, bc, cc = bx * bx + by * by + bz * bz, bx * cx + by * cy + bz * cz, cx * cx + cy * cy + cz * cz
-    d3, d4, d5, d6 = bp - bb, cp - bc, bp - bc, cp - cc
-    vc, vb, va = bp * d4 - d3 * cp, d5 * cp - bp * d6, d3 * d6 - d5 * d4
-    if bp <= 0 and cp <= 0:
-        return 0.0, 0.0
-    if d3 >= 0 and d4 <= d3:
-        return 1.0, 0.0
-    if vc <= 0 and bp >= 0 and d3 <= 0 and bb > 0:
-        return bp / (bp - d3), 0.0
-    if d6 >= 0 and d5 <= d6:
-        return 0.0, 1.0
-    if vb <= 0 and cp >= 0 and d6 <= 0 and cc > 0:
-        return 0.0, cp / (cp - d6)
-    if va <= 0 and d4 - d3 >= 0 and d5 - d6 >= 0 and d4 - d3 + d5 - d6 > 0:
-        w = (d4 - d3) / ((d4 - d3) + (d5 - d6))
-        return 1 - w, w
-    if va + vb + vc > 0:
-        return vb / (va + vb + vc), vc / (va + vb + vc)
-    return 0.0, 0.0
+    return closest(bx, by, bz, cx, cy, cz, px, py, pz)
 
 
 @njit(cache=True, nogil=True)

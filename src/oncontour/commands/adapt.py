@@ -21,7 +21,7 @@ from oncontour.commands.adapt_inputs import Given, note_registrations, read_land
 from oncontour.commands.adapt_record import course_of, integral_words, landmark_lines, notes_of, record_of, table, warnings_of
 from oncontour.core.case import Case
 from oncontour.errors import ConfigError, OutputError
-from oncontour.progress import Progress
+from oncontour.progress import Progress, tell
 from oncontour.result import RECORD, Clock, check_out
 
 if TYPE_CHECKING:
@@ -130,20 +130,20 @@ def adapt(
         points = None if landmarks is None else read_landmarks(landmarks)
         share = share_of(given.planning, given.daily, fractions, planned_fractions)
         earlier = read_earlier(add or (), given)
-    _tell(progress, 0.1)
+    tell(progress, 0.1)
     with clock("register"):
         found = find(given, theirs, model)
         middle = box_of(given.planning, names).mean(axis=0)
         doubts = [*given.doubts, *doubts_of(given, found, middle)]
         refuse(doubts, in_doubt)
-    _tell(progress, 0.6)
+    tell(progress, 0.6)
     with clock("carry"):
         chosen = outlines(given, _carry(given, found, targets, names), found, choose)
         carried = chosen.carried
-    _tell(progress, 0.7)
+    tell(progress, 0.7)
     with clock("dose"):
         doses = doses_of(given, carried, found, share, [one.dose for one in earlier], failed)
-    _tell(progress, 0.9)
+    tell(progress, 0.9)
     rows = report.rows(carried.case, names)
     settings = {"targets": targets, "choose": choose, "structures": structures, "in_doubt": in_doubt, "fractions": fractions}
     course = course_of(given, carried, doses, [one.point for one in earlier])
@@ -153,13 +153,8 @@ def adapt(
     told["warnings"] = [*([banner] if banner else []), *warnings_of(chosen, found, doses, failed), *told["warnings"]]
     told["input"]["notes"] = notes_of(given, planning, daily)
     write(given, found, chosen, doses, rows, told, course, out, overwrite, clock)
-    _tell(progress, 1.0)
+    tell(progress, 1.0)
     return Result(carried.case, told, out)
-
-
-def _tell(progress: Progress | None, part: float) -> None:
-    if progress is not None:
-        progress(part)
 
 
 # ---- before any work

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oncontour.core.notes import counted
 from oncontour.documents import read_json
 from oncontour.errors import InputError
 from oncontour.files import csv_text, write_text
@@ -65,7 +66,7 @@ class Feedback:
     out: Path
 
     def __str__(self) -> str:
-        head = f"{self.files} file{'s' * (self.files != 1)} of verdicts on {self.results} result{'s' * (self.results != 1)}"
+        head = f"{counted(self.files, 'file')} of verdicts on {counted(self.results, 'result')}"
         table = ["places that had something to correct", *(f"  {one}" for one in self.shares)]
         return "\n".join([head, *table, f"{TABLE} ({self.slices} slices) and {SUMMARY} in {self.out}"])
 

@@ -29,7 +29,7 @@ from oncontour.core.notes import NoteCode, except_about
 from oncontour.errors import ConfigError, GeometryError, InputError, OutputError
 from oncontour.learn.card import notes as card_notes
 from oncontour.ops.tidy import Tidy
-from oncontour.progress import Progress, part
+from oncontour.progress import Progress, part, tell
 from oncontour.quality import score as scoring
 from oncontour.result import MASKS, PAGE, RECORD, SCORES, Clock, anonymous, check_out, finish, record, result_folder
 
@@ -172,7 +172,7 @@ def run(
             drawn, judges = judge(drawn, assessor, failed, part(progress, 0.8, 1))
         models += judges
     dosed, figures = dose_and_risk(drawn, case, risk_model, facts, failed, clock, wanted)
-    _finished(progress)
+    tell(progress, 1.0)
     rows = report.rows(dosed.case, truth=known)
     page, others = page_of(dosed, case, rows, failed), beside_of(dosed, case, known, failed)
     settings: dict[str, object] = {"structures": structures, "backend": backend, "threads": threads, "tidy": asdict(tidy), "assess": assess}
@@ -181,11 +181,6 @@ def run(
     _complete(told, dosed, ct_folder, risk_model, banner, doubts, failed, {"about": about, "label": label})
     _write(dosed.case, rows, told, out, page=page, beside=others, figures=figures, add_to=add_to, seg=seg, overwrite=overwrite, clock=clock)
     return Result(dosed.case, rows, told, out, dosed.plan)
-
-
-def _finished(progress: Progress | None) -> None:
-    if progress is not None:
-        progress(1.0)
 
 
 # ---- before anything is read

@@ -83,11 +83,9 @@ def _to_box(p, low, high):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _to_triangle(p, t):  # type: ignore[no-untyped-def]
-    """Squared distance of point p to triangle t (3, 3): Ericson, Real-Time Collision Detection (2005), section 5.1.5."""
-    bx, by, bz = t[1, 0] - t[0, 0], t[1, 1] - t[0, 1], t[1, 2] - t[0, 2]
-    cx, cy, cz = t[2, 0] - t[0, 0], t[2, 1] - t[0, 1], t[2, 2] - t[0, 2]
-    px, py, pz = p[0] - t[0, 0], p[1] - t[0, 1], p[2] - t[0, 2]
+def closest(bx, by, bz, cx, cy, cz, px, py, pz):  # type: ignore[no-untyped-def]
+    """Weights (v, w) of the edges b and c, to the corners 1 and 2 of a triangle, at its point closest to p, all from the corner 0: Ericson,
+    Real-Time Collision Detection (2005), section 5.1.5."""
     bp, cp = bx * px + by * py + bz * pz, cx * px + cy * py + cz * pz
     bb, bc, cc = bx * bx + by * by + bz * bz, bx * cx + by * cy + bz * cz, cx * cx + cy * cy + cz * cz
     d3, d4, d5, d6 = bp - bb, cp - bc, bp - bc, cp - cc
@@ -108,6 +106,16 @@ def _to_triangle(p, t):  # type: ignore[no-untyped-def]
         v = 1 - w
     elif va + vb + vc > 0:
         v, w = vb / (va + vb + vc), vc / (va + vb + vc)
+    return v, w
+
+
+@njit(cache=True, nogil=True)
+def _to_triangle(p, t):  # type: ignore[no-untyped-def]
+    """Squared distance of point p to triangle t (3, 3)."""
+    bx, by, bz = t[1, 0] - t[0, 0], t[1, 1] - t[0, 1], t[1, 2] - t[0, 2]
+    cx, cy, cz = t[2, 0] - t[0, 0], t[2, 1] - t[0, 1], t[2, 2] - t[0, 2]
+    px, py, pz = p[0] - t[0, 0], p[1] - t[0, 1], p[2] - t[0, 2]
+    v, w = closest(bx, by, bz, cx, cy, cz, px, py, pz)
     x, y, z = px - v * bx - w * cx, py - v * by - w * cy, pz - v * bz - w * cz
     return x * x + y * y + z * z
 

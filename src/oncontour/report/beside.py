@@ -63,7 +63,8 @@ def on_grid_of(case: Case, other: Case, names: Sequence[str]) -> Case:
 
 def compared_words(beside: Beside, names: Sequence[str], shown: Geometry) -> str | None:
     """The outlines to compare with, as compressed JSON: ``as`` what they are, ``outlines`` a list for each of ``names`` (null: none)."""
-    from oncontour.report.scene import outlines_of, packed
+    from oncontour.report.dose_grid import packed
+    from oncontour.report.scene import outlines_of
 
     other = beside.compared
     if other is None:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.raster import trace
-from oncontour.report.scene import Outlines, outlined, packed
+from oncontour.report.dose_grid import packed
+from oncontour.report.scene import Outlines, outlined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

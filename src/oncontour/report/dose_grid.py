@@ -95,4 +95,9 @@ def _text(codes: NDArray[np.uint16]) -> str:
     signed = steps.view(np.int16).astype(np.int32)
     folded = np.where(signed < 0, -2 * signed - 1, 2 * signed).astype(np.uint16)  # small numbers of either sign have a high byte of 0
     data = np.concatenate([(folded & 255).astype(np.uint8).ravel(), (folded >> 8).astype(np.uint8).ravel()])
-    return base64.b64encode(zlib.compress(data.tobytes(), 6)).decode("ascii")
+    return packed(data.tobytes())
+
+
+def packed(data: bytes) -> str:
+    """Compressed, as text for the page's ``inflate``."""
+    return base64.b64encode(zlib.compress(data, 6)).decode("ascii")

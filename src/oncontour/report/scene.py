@@ -7,9 +7,7 @@ coarsened in plane until all slices fit the budget; slices are never merged. A g
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +19,7 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.resample import Array
 from oncontour.core.volume import Volume
 from oncontour.report import review as reviewing
-from oncontour.report.dose_grid import DoseGrid, dose_grid
+from oncontour.report.dose_grid import DoseGrid, dose_grid, packed
 from oncontour.report.structures import Row
 
 BUDGET = 14_000_000
@@ -188,11 +186,6 @@ def _blocks(array: Array, levels: NDArray[np.float32]) -> Iterator[Block]:
         guess[:, :, 1:] += codes[:, :, :-1]
         guess[:, 1:] += codes[:, :-1]
         yield Block(first, len(codes), packed((codes - (guess >> 1)).astype(np.uint8).tobytes()))
-
-
-def packed(data: bytes) -> str:
-    """Compressed, as text for the page's ``inflate``."""
-    return base64.b64encode(zlib.compress(data, 6)).decode("ascii")
 
 
 def outlines_of(case: Case, name: str, shown: Geometry) -> Outlines:

@@ -13,11 +13,10 @@ faithful and what differs is in ``papers/crossstitch-2020/README.md``.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -30,8 +29,7 @@ from oncontour.adapt.unlearned import Nothing, Optimised
 from oncontour.commands.train import read_cases
 from oncontour.core.case import Case
 from oncontour.core.notes import some
-from oncontour.documents import read_json
-from oncontour.errors import ConfigError, OutputError
+from oncontour.errors import ConfigError
 from oncontour.files import write_text
 from oncontour.io.cohort import Cohort
 from oncontour.learn.fit import fit
@@ -40,7 +38,7 @@ from oncontour.reproduce.crossstitch_judged import STRATA, Judged, Method, judge
 from oncontour.reproduce.crossstitch_pairs import pairs_of
 from oncontour.reproduce.crossstitch_tables import ELASTIX, IDENTITY, OPTIMISED, REFINED, Told, measured_csv, tables
 from oncontour.reproduce.elastix import PYTHON, Elastix
-from oncontour.reproduce.steps import parts, stub
+from oncontour.reproduce.steps import check_chosen, check_same, parts, plan_of, stub
 
 STRUCTURES = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible")
 NAMES = {
@@ -58,7 +56,7 @@ NAMES = {
     "crossstitch-c": "Cross-stitch c",
 }
 """What the table calls each variant; a, b, c: the paper's variants of what goes in."""
-RECORD, UNSEEN = "settings.json", "unseen"
+UNSEEN = "unseen"
 Three = tuple[float, float, float]
 
 
@@ -114,7 +112,7 @@ def reproduce(cohort: Path, out: Path, **settings: object) -> str:
     """
     plan = planned(settings)
     train, test = parts(cohort, plan.patients)
-    _check_out(plan, out)
+    check_same({name: value for name, value in asdict(plan).items() if name not in Plan.FREE} | {"registration": asdict(Settings())}, out)
     trained = rows(plan, train, out)
     others = {model: Adapter.load(model) for model in plan.also}
     _check_strangers(others, test)
@@ -128,15 +126,9 @@ def reproduce(cohort: Path, out: Path, **settings: object) -> str:
 
 def planned(settings: Mapping[str, object]) -> Plan:
     """The plan that ``settings`` spell. Raises ConfigError for what it does not know."""
-    known = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    if strange := set(known) - {f.name for f in fields(Plan)}:
-        raise ConfigError(
-            f"settings of crossstitch-2020: {some(sorted(strange))} is not known", hint="papers/crossstitch-2020/run.yaml shows them"
-        )
-    plan = Plan(**known)  # type: ignore[arg-type]  # what a value may be is for the settings made of it to say
+    plan = plan_of(Plan, settings, "crossstitch-2020")
     for what, chosen, there in (("rows", plan.rows, VARIANTS), ("refined", plan.refined, plan.rows), ("strata", plan.strata, STRATA)):
-        if (unknown := set(chosen) - set(there)) or len(set(chosen)) < len(chosen):
-            raise ConfigError(f"{what}: {some(sorted(unknown)) or 'one is named twice'}", hint=f"choose from {', '.join(there)}")
+        check_chosen(what, chosen, there)
     without = [row for row in plan.refined if "reg" not in VARIANTS[row].losses]
     if not plan.strata or without or min(plan.updates, plan.epoch_updates, plan.judged_visits) < 1:
         told = (
@@ -144,20 +136,6 @@ def planned(settings: Mapping[str, object]) -> Plan:
         )
         raise ConfigError(f"settings of crossstitch-2020: {told}", hint="papers/crossstitch-2020/run.yaml shows them")
     return plan
-
-
-def _check_out(plan: Plan, out: Path) -> None:
-    """Record what all that is kept in ``out`` depends on. Raises OutputError where what lies there was made otherwise."""
-    own = {name: value for name, value in asdict(plan).items() if name not in Plan.FREE} | {"registration": asdict(Settings())}
-    own = json.loads(json.dumps(own))
-    if (out / RECORD).exists():
-        held = read_json(out / RECORD)
-        there: Mapping[str, object] = held if isinstance(held, dict) else {}
-        if differs := [f"{key}: {there.get(key)} there, {own[key]} here" for key in own if there.get(key) != own[key]]:
-            raise OutputError(
-                f"the folder holds a run of other settings ({'; '.join(differs[:3])})", where=str(out), hint="name another --out"
-            )
-    write_text(out / RECORD, json.dumps(own, indent=1) + "\n")
 
 
 # ---- the rows

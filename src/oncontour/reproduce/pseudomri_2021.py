@@ -28,7 +28,7 @@ from oncontour.core.case import Case
 from oncontour.core.notes import some
 from oncontour.core.volume import Volume
 from oncontour.documents import read_json
-from oncontour.errors import CohortError, ConfigError, OutputError
+from oncontour.errors import CohortError, ConfigError
 from oncontour.files import csv_text, write_text
 from oncontour.io.cohort import Cohort
 from oncontour.learn.fit import fit
@@ -52,12 +52,11 @@ from oncontour.reproduce.pseudomri_rows import (
     untrained,
 )
 from oncontour.reproduce.pseudomri_tables import Judged, Told, judged_pair, tables
-from oncontour.reproduce.steps import slug, stub
+from oncontour.reproduce.steps import check_chosen, check_same, plan_of, slug, stub
 from oncontour.synthesize.inputs import SynthesizeSettings
 from oncontour.synthesize.predict import UNIT, Synthesizer
 from oncontour.synthesize.task import Slices, SynthesizeTask
 
-RECORD = "settings.json"
 Three = tuple[float, float, float]
 
 
@@ -136,7 +135,7 @@ def reproduce(cohort: Path, out: Path, **settings: object) -> str:
     patients = Cohort.open(cohort)
     patients = patients.subset(id for id in patients.ids if id not in plan.left_out)
     test = kept_apart(patients.ids, plan)
-    _check_out(plan, out)
+    check_same({name: value for name, value in asdict(plan).items() if name not in Plan.FREE}, out)
     pairs = {case.id: pair_of(case, plan.shared) for case in read_cases(patients)}
     train = [pair for id, pair in pairs.items() if id not in test]
     images, updates = rows(plan, train, out)
@@ -152,15 +151,9 @@ def reproduce(cohort: Path, out: Path, **settings: object) -> str:
 
 def planned(settings: Mapping[str, object]) -> Plan:
     """The plan that ``settings`` spell. Raises ConfigError for what it does not know."""
-    known = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    if strange := set(known) - {f.name for f in fields(Plan)}:
-        raise ConfigError(
-            f"settings of pseudomri-2021: {some(sorted(strange))} is not known", hint="papers/pseudomri-2021/run.yaml shows them"
-        )
-    plan = Plan(**known)  # type: ignore[arg-type]  # what a value may be is for the settings made of it to say
+    plan = plan_of(Plan, settings, "pseudomri-2021")
     for what, chosen, there in (("rows", plan.rows, (*GANS, PAIRED)), ("arms", plan.arms, tuple(ARMS))):
-        if (unknown := set(chosen) - set(there)) or len(set(chosen)) < len(chosen):
-            raise ConfigError(f"{what}: {some(sorted(unknown)) or 'one is named twice'}", hint=f"choose from {', '.join(there)}")
+        check_chosen(what, chosen, there)
     named = (*(row for row in plan.rows if row in GANS), *map(_name, plan.also))
     if plan.arms and plan.images_of not in named:
         raise ConfigError(f"images_of: no row {plan.images_of!r}", hint=f"choose from {', '.join(named)}, or arms: []")
@@ -175,19 +168,6 @@ def kept_apart(ids: Sequence[str], plan: Plan) -> tuple[str, ...]:
         raise CohortError(f"{len(ids)} patients, of whom {plan.kept_apart} are kept apart and 2 or more are learned from")
     order = seeded(plan.seed).permutation(len(ids))
     return tuple(sorted(ids[int(n)] for n in order[: plan.kept_apart]))
-
-
-def _check_out(plan: Plan, out: Path) -> None:
-    """Record what all that is kept in ``out`` depends on. Raises OutputError where what lies there was made otherwise."""
-    own = json.loads(json.dumps({name: value for name, value in asdict(plan).items() if name not in Plan.FREE}))
-    if (out / RECORD).exists():
-        held = read_json(out / RECORD)
-        there: Mapping[str, object] = held if isinstance(held, dict) else {}
-        if differs := [f"{key}: {there.get(key)} there, {own[key]} here" for key in own if there.get(key) != own[key]]:
-            raise OutputError(
-                f"the folder holds a run of other settings ({'; '.join(differs[:3])})", where=str(out), hint="name another --out"
-            )
-    write_text(out / RECORD, json.dumps(own, indent=1) + "\n")
 
 
 # ---- the rows
