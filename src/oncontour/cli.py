@@ -21,7 +21,7 @@ from oncontour import __version__
 from oncontour.arguments import Parser, make_parser, parse, short_help
 from oncontour.errors import ConfigError, IncompleteError, OncontourError, nearest
 from oncontour.files import shown
-from oncontour.libraries import is_out_of_memory
+from oncontour.libraries import is_out_of_memory, missing
 
 if TYPE_CHECKING:
     from oncontour.many import Engine
@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models list": ("oncontour.commands.models:models", "the models that are there, and what each draws or judges"),
     "info": ("oncontour.commands.info:info", "what a model file says of itself"),
     "models add": ("oncontour.commands.models_add:add", "take an nnU-Net or TotalSegmentator's weights over, once, for run --model NAME"),
+    "models export": ("oncontour.commands.models_export:export", "the net of a model as ONNX, for machines without torch"),
     "dvh": ("oncontour.commands.dvh:dvh", "what a plan gives to its structures: table, CSV, JSON and plot"),
     "risk": ("oncontour.commands.risk:risk", "the risk of a toxicity from a plan, and where it comes from"),
     "simulate outcomes": ("oncontour.commands.simulate:outcomes", "virtual patients with a known, made-up risk, from real doses"),
@@ -112,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def verdict(error: BaseException, words: Sequence[str] = ()) -> tuple[int, str]:
     """(exit code, the one sentence) for whatever ended a command; a surprise is logged with its traceback."""
+    error = missing(error) or error
     if isinstance(error, OncontourError):
         return error.exit_code, f"oncontour: {error}"
     if isinstance(error, KeyboardInterrupt):

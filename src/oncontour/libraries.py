@@ -1,4 +1,4 @@
-"""What went wrong in our terms, also where another library says it: is it memory, and why in a few words.
+"""Other people's libraries: is one installed, and what went wrong in our terms where one says it: is it memory, and why in a few words.
 
 Torch and OpenVINO raise a RuntimeError where memory runs out; only its wording tells it from others. It is looked at here and nowhere else.
 """
@@ -9,8 +9,21 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
-from oncontour.errors import OncontourError
+from oncontour.errors import ConfigError, OncontourError
+
+EXTRAS = {
+    "torch": "train",
+    "lightning": "train",
+    "monai": "train",
+    "tensorboard": "train",
+    "onnx": "onnx",
+    "highdicom": "seg",
+    "pyarrow": "parquet",
+    "ray": "ray",
+}
+"""Library that not every installation has -> the extra that brings it."""
 
 _NO_MEMORY = re.compile(
     r"(can't|cannot|could not|failed to|unable to) allocate|not enough memory|out of (shared )?memory|bad[_ ]alloc|bad allocation"
@@ -35,6 +48,28 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
+
+
+def is_installed(library: str) -> bool:
+    """Whether ``library`` can be imported; it is not."""
+    try:
+        return find_spec(library) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def need(library: str, what: str) -> None:
+    """Raise ConfigError where ``library``, a row of EXTRAS, is not installed: ``what`` needs it, a command or an option."""
+    if not is_installed(library):
+        raise ConfigError(f"{what} needs {library}, which is not installed", hint=f"pip install 'oncontour[{EXTRAS[library]}]'")
+
+
+def missing(error: BaseException | None) -> ConfigError | None:
+    """What to tell of ``error`` where a library of EXTRAS is not installed; None where it is another error."""
+    library = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if library not in EXTRAS:
+        return None
+    return ConfigError(f"this needs {library}, which is not installed", hint=f"pip install 'oncontour[{EXTRAS[library]}]'")
 
 
 @contextmanager
@@ -70,6 +105,7 @@ def why(error: BaseException) -> str:
 
 def failure(what: str, error: Exception) -> str:
     """Why ``what`` failed, as a sentence: in our own words, or by the name of an unforeseen error and what is fit to be shown of it."""
+    error = missing(error) or error
     if isinstance(error, OncontourError):
         return sentence(f"{what}: {error.what}", error.hint)
     if is_out_of_memory(error):

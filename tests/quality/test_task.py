@@ -599,7 +599,7 @@ def test_the_detector_measures_in_units_of_spread():
     rng = np.random.default_rng(0)
     known = rng.normal(0, 1, (4000, 6)) * np.array([1, 2, 3, 4, 5, 6]) + 7
     assert distance(known, *fitted(known)).mean() == pytest.approx(1, abs=0.1)
-    detector = Detector(2, 6)
+    detector = Detector(np.zeros((2, 6), np.float32), np.zeros((2, 6, 6), np.float32), np.zeros(2, np.float32))
     detector.learn(known.astype(np.float32), 1)
     detector.set_limit(detector.distance(known[:100].astype(np.float32), 1), 1)
     assert detector.knows(1)

@@ -28,9 +28,9 @@ from oncontour.adapt.objective import Terms, losses, read
 from oncontour.adapt.simulate import TITLE, Planning, VisitSettings
 from oncontour.core.case import Case
 from oncontour.errors import ConfigError, TrainingError
-from oncontour.learn.build import settings_from
+from oncontour.learn.build import check_grid, settings_from
 from oncontour.learn.card import Card
-from oncontour.learn.task import Batch, Draw, Task, check_grid, first_card, seeded
+from oncontour.learn.task import Batch, Draw, Task, first_card, seeded
 from oncontour.nets import make_net
 from oncontour.nets.crossstitch import MARGINS, SMALLEST, CrossStitch, Join, Stitch
 from oncontour.ops.augment import mirrored

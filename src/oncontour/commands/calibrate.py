@@ -72,7 +72,7 @@ def calibrate(
     from oncontour.learn.card import notes as notes_of
     from oncontour.learn.task import save_model
     from oncontour.quality.calibrate import recalibrated
-    from oncontour.quality.predict import load_assessor
+    from oncontour.quality.predict import load_assess_task, load_assessor
 
     if not 0 < coverage < 1:
         raise ConfigError(f"a coverage lies between 0 and 1, not at {coverage}")
@@ -81,7 +81,8 @@ def calibrate(
     if out.exists():
         raise OutputError("there is a model already", where=str(out), hint="choose another --out, or take that one away")
     check_writable(out.parent)
-    assessor = load_assessor(model, backend=backend, threads=threads)
+    task = load_assess_task(model)
+    assessor = replace(load_assessor(model, backend=backend, threads=threads), task=task)
     patients = Cohort.open(cohort)
     reference_model = assessor.reference_model
     for who, one in (("the model", assessor.card), ("its reference model", reference_model and reference_model.card)):
@@ -92,7 +93,7 @@ def calibrate(
     notes = [*notes_of(assessor.card), *scoring.reference_notes(assessor), *notes]
     data = f"{len({s.patient for s in observed.scored()})} patients of one clinic"
     made = recalibrated(assessor, observed, coverage=coverage, method=method, by=by, data=data)
-    save_model(assessor.task, out, replace(made.card, name=name or f"{made.card.name}-calibrated"))
+    save_model(task, out, replace(made.card, name=name or f"{made.card.name}-calibrated"))
     return "\n".join([*notes, *_calibration_words(made, observed), f"written: {out}"])
 
 

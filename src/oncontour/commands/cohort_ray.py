@@ -15,6 +15,7 @@ from typing import Any as _Ray  # a handle of Ray, which tells no types
 from oncontour.classes import allow, allowed
 from oncontour.commands.cohort_work import Outcome, Work, done
 from oncontour.errors import ConfigError
+from oncontour.libraries import need
 
 _POLL_S = 1.0
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -124,10 +125,9 @@ class Actors:
 def _entered() -> _Ray:
     """Ray, connected to the cluster of RAY_ADDRESS. Raises ConfigError where Ray is not installed, no cluster is named or reached, or it
     would be entered without a token."""
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("--engine ray needs Ray, which is not installed", hint="pip install 'oncontour[ray]'") from error
+    need("ray", "--engine ray")
+    import ray
+
     address = os.environ.get("RAY_ADDRESS", "")
     if not re.fullmatch(r"[^\s/]+:\d+", address):
         hint = "set RAY_ADDRESS to HOST:PORT of the cluster's head, as docs/cohort.md shows"

@@ -11,7 +11,7 @@ from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, InputError
-from oncontour.learn.task import check_grid
+from oncontour.learn.build import check_grid
 from oncontour.ops.augment import Ranges
 
 SYNTHETIC = "smr"
@@ -94,6 +94,11 @@ class ContourSettings:
     def channels(self) -> int:
         """Input channels of the net."""
         return len(self.images) * (1 + 2 * self.neighbours)
+
+    @property
+    def seen_shape(self) -> tuple[int, ...]:
+        """(1, channels, ...): what the net sees at once."""
+        return (1, self.channels, *(self.window[1:] if self.flat else self.window))
 
     @property
     def others(self) -> tuple[str, ...]:

@@ -14,18 +14,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oncontour.contour.anatomy import anatomy_of
-from oncontour.contour.inputs import SYNTHETIC, image_of
+from oncontour.contour.inputs import SYNTHETIC, ContourSettings, image_of
 from oncontour.contour.probabilities import ReferenceProbabilities, by_structure
-from oncontour.contour.task import ContourTask
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.prediction import Segmentation
 from oncontour.core.volume import Volume
 from oncontour.errors import ModelError
-from oncontour.learn.card import Card, find, is_ours
+from oncontour.learn.card import Card, find, is_ours, read_card
 from oncontour.learn.engine import Backend, Engine
-from oncontour.learn.predictor import Predictor
-from oncontour.learn.task import load_task
+from oncontour.learn.exported import exported
+from oncontour.learn.predictor import Predictor, Trained
 from oncontour.ops.augment import mirrored
 from oncontour.ops.body import body_mask, check_shown, elsewhere, is_masked
 from oncontour.ops.intensity import AIR_HU, window
@@ -43,7 +42,7 @@ _AIR_VOXELS = 4
 class Contourer:
     """A contour model ready to predict: engine compiled once, tidying chosen."""
 
-    task: ContourTask
+    task: Trained[ContourSettings]
     backend: Backend = "auto"
     rules: Tidy = field(default_factory=Tidy)
     threads: int | None = None
@@ -64,9 +63,7 @@ class Contourer:
     @cached_property
     def engine(self) -> Engine:
         """The net, compiled once."""
-        s = self.task.settings
-        shape = (1, s.channels, *(s.window[1:] if s.flat else s.window))
-        return Engine.load(self.task.net, shape, backend=self.backend, threads=self.threads)
+        return self.task.engine(self.task.settings.seen_shape, backend=self.backend, threads=self.threads)
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
         """The case with packed masks of the model's structures on its own grid, and ``segmentation``: how they came about.
@@ -228,6 +225,12 @@ def load_contourer(model: str | Path, *, backend: Backend = "auto", rules: Tidy 
         from oncontour.contour.external.load import load_foreign
 
         return load_foreign(path, backend=backend, rules=rules or Tidy(), threads=threads)
+    card = read_card(path)
+    if card.task == "contour" and (ready := exported(path, ContourSettings, backend)) is not None:
+        return Contourer(ready, backend, rules or Tidy(), threads)
+    from oncontour.contour.task import ContourTask
+    from oncontour.learn.task import load_task
+
     task = load_task(path)
     if not isinstance(task, ContourTask):
         raise ModelError(f"this model does {task.name!r}, not contours", where=str(model))

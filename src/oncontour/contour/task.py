@@ -107,6 +107,9 @@ class ContourTask(Task[Sample]):
 
     # ---- the contract
 
+    def exported_shape(self) -> tuple[int, ...]:
+        return self.settings.seen_shape
+
     def taught(self, samples: Sequence[Sample]) -> set[int]:
         return {n for sample in samples for n, known in enumerate(sample.known) if known and len(sample.places[n])}
 

@@ -3,21 +3,22 @@ the file (``nets/bounded.py``) and compared with what the file holds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from oncontour.classes import check
-from oncontour.errors import ModelError, OncontourError
+from oncontour.errors import ConfigError, ModelError, OncontourError
 from oncontour.learn import TASKS, task_class
 from oncontour.learn.card import Card, Shapes, is_number, refuse
 from oncontour.libraries import is_out_of_memory, why
 from oncontour.nets import NETS
-from oncontour.nets.bounded import at_most
+
+if TYPE_CHECKING:
+    from torch import nn
 
 T = TypeVar("T")
 _LONGEST, _LARGEST = 64, 8192
@@ -118,6 +119,23 @@ def _words(hint: object) -> str:
     return "values by name"
 
 
+# ---- grids
+
+
+MAX_NEIGHBOURS, MAX_WINDOW = 64, 2**28
+"""Slices on either side that may ride along, and numbers (voxels and their neighbours) that a net may see at once: 1 GiB of them."""
+
+
+def check_grid(spacing_mm: Sequence[float], window: Sequence[int], neighbours: int = 0) -> None:
+    """Raise ConfigError for a working grid or a window (k, j, i) that no net can have."""
+    if len(spacing_mm) != 3 or not all(0.01 <= mm <= 100 for mm in spacing_mm):
+        raise ConfigError(f"spacing_mm is three spacings (k, j, i) from 0.01 to 100 mm, not {list(spacing_mm)}")
+    if not 0 <= neighbours <= MAX_NEIGHBOURS:
+        raise ConfigError(f"0 to {MAX_NEIGHBOURS} slices on either side ride along, not neighbours={neighbours}")
+    if len(window) != 3 or min(window) < 1 or math.prod(window) * (1 + 2 * neighbours) > MAX_WINDOW:
+        raise ConfigError(f"a net sees windows (k, j, i) of 1 to {MAX_WINDOW} voxels with their neighbours, not {list(window)}")
+
+
 # ---- nets
 
 
@@ -154,6 +172,8 @@ def _made(card: Card) -> HasNet:
 
 
 def _made_within(card: Card, held: Shapes) -> HasNet:
+    from oncontour.nets.bounded import at_most
+
     with at_most(held):
         return _made(card)
 

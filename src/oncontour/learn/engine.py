@@ -13,6 +13,7 @@ is put out of reach first.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections import OrderedDict
@@ -80,28 +81,31 @@ class Engine:
         """Get ``module`` ready for inputs of ``example_shape`` (n, channels, ...); other shapes are made ready when they first come.
 
         A smaller batch than one made ready before uses that one. ``auto`` is OpenVINO where it is installed. ``threads=None`` means
-        as many as torch uses (so ``OMP_NUM_THREADS`` counts for both). The module is put in eval mode and not changed otherwise.
-        Raises ConfigError for an unknown backend, ModelError when the net does not take the shape, MemoryError where memory runs out.
+        ``OMP_NUM_THREADS`` where that is set, else as many as this process may use at once. The module is put in eval mode and not
+        changed otherwise. Raises ConfigError for an unknown backend, ModelError when the net does not take the shape, MemoryError where
+        memory runs out.
         """
-        chosen, count = _choose(backend), _threads(threads)
+        library, count = chosen(backend), _threads(threads)
         module = module.eval()
-        if chosen == "torch":
-            return cls(_with_torch(module, count), chosen, count)
+        if library == "torch":
+            return cls(_with_torch(module, count), library, count)
         with memory_told():
-            return cls(_Compiled(lambda shape: _converted(module, shape), count, tuple(example_shape)), chosen, count)
+            return cls(_Compiled(lambda shape: _converted(module, shape), count, tuple(example_shape)), library, count)
 
     @classmethod
-    def load_onnx(cls, path: Path | str, *, threads: int | None = None) -> Engine:
-        """An ONNX file with one image input and one output, run by OpenVINO. Raises ModelError when it is not one."""
+    def load_onnx(cls, path: Path | str, example_shape: Sequence[int] | None = None, *, threads: int | None = None) -> Engine:
+        """An ONNX file with one image input and one output, run by OpenVINO; ready for ``example_shape`` at once where that is given.
+        Raises ModelError when it is not one."""
         count = _threads(threads)
+        first = None if example_shape is None else tuple(example_shape)
         with memory_told():
             model = _read_onnx(Path(path))
-        return cls(_Compiled(lambda shape: _reshaped(model, shape, Path(path)), count), "openvino", count)
+            return cls(_Compiled(lambda shape: _reshaped(model, shape, Path(path)), count, first), "openvino", count)
 
 
 def computed_with(backend: Backend, threads: int | None) -> Computed:
     """Who would compute a net, as ``Engine.load`` chooses. Raises what it raises."""
-    return {"backend": _choose(backend), "threads": _threads(threads)}
+    return {"backend": chosen(backend), "threads": _threads(threads)}
 
 
 def openvino() -> ModuleType:
@@ -111,7 +115,8 @@ def openvino() -> ModuleType:
     return import_module("openvino")
 
 
-def _choose(backend: str) -> str:
+def chosen(backend: str) -> str:
+    """The library that computes: "torch" or "openvino". Raises ConfigError for one that is unknown or not installed."""
     if backend not in ("auto", "torch", "openvino"):
         raise ConfigError(f"engine backend {backend!r}; known are auto, torch, openvino")
     if backend == "torch":
@@ -127,12 +132,16 @@ def _choose(backend: str) -> str:
 
 def _threads(threads: int | None) -> int:
     if threads is None:
-        import torch
-
-        return torch.get_num_threads()
+        told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+        return int(told) if told.isdecimal() and int(told) else _cpus()
     if threads < 1:
         raise ConfigError(f"threads must be 1 or more, not {threads}")
     return int(threads)
+
+
+def _cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---- torch

@@ -12,7 +12,6 @@ seconds and 180 MB of a clinic's run).
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,9 +22,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from oncontour.core.case import Case
-from oncontour.errors import ConfigError, ModelError, TrainingError
+from oncontour.errors import ModelError, TrainingError
 from oncontour.learn.build import built
 from oncontour.learn.card import Card, checked_card, find, shapes, with_card
+from oncontour.learn.engine import Backend, Engine
 from oncontour.learn.named_models import at_home, portable
 from oncontour.libraries import memory_told, why
 
@@ -91,6 +91,21 @@ class Task(nn.Module, ABC, Generic[S]):
     def card(self) -> Card:
         """What is known of the model; ``sha256`` is filled in when it is saved."""
 
+    any_size = False
+    """whether the net takes images of any height and width, not of its window alone"""
+
+    def answering(self) -> nn.Module:
+        """The net as whoever predicts calls it: one image in, one answer out."""
+        return self.net
+
+    def exported_shape(self) -> tuple[int, ...] | None:
+        """The input (n, channels, ...) by which ``answering`` is written as ONNX; None where it cannot be."""
+        return None
+
+    def engine(self, shape: Sequence[int], *, backend: Backend = "auto", threads: int | None = None) -> Engine:
+        """``answering``, ready for inputs of ``shape``. Raises what ``Engine.load`` raises."""
+        return Engine.load(self.answering(), shape, backend=backend, threads=threads)
+
     def taught(self, samples: Sequence[S]) -> set[int]:
         """Which of the model's structures, by number, these samples teach; all of them where a task cannot tell."""
         return set(range(len(self.card().structures)))
@@ -132,20 +147,6 @@ def first_card(task: AnyTask, settings: Settings) -> Card:
     from dataclasses import asdict
 
     return Card(task.name, task.name, asdict(settings), list(settings.structures), list(settings.spacing_mm))
-
-
-MAX_NEIGHBOURS, MAX_WINDOW = 64, 2**28
-"""Slices on either side that may ride along, and numbers (voxels and their neighbours) that a net may see at once: 1 GiB of them."""
-
-
-def check_grid(spacing_mm: Sequence[float], window: Sequence[int], neighbours: int = 0) -> None:
-    """Raise ConfigError for a working grid or a window (k, j, i) that no net can have."""
-    if len(spacing_mm) != 3 or not all(0.01 <= mm <= 100 for mm in spacing_mm):
-        raise ConfigError(f"spacing_mm is three spacings (k, j, i) from 0.01 to 100 mm, not {list(spacing_mm)}")
-    if not 0 <= neighbours <= MAX_NEIGHBOURS:
-        raise ConfigError(f"0 to {MAX_NEIGHBOURS} slices on either side ride along, not neighbours={neighbours}")
-    if len(window) != 3 or min(window) < 1 or math.prod(window) * (1 + 2 * neighbours) > MAX_WINDOW:
-        raise ConfigError(f"a net sees windows (k, j, i) of 1 to {MAX_WINDOW} voxels with their neighbours, not {list(window)}")
 
 
 def save_model(task: AnyTask, path: Path | str, card: Card | None = None, *, half: bool = True) -> Card:

@@ -11,7 +11,7 @@ A new net is one file and one row here; ``tests/test_every_net.py`` then tests i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from oncontour.classes import class_of
 
@@ -29,6 +29,15 @@ NETS: dict[str, str] = {
     "crossstitch": "oncontour.nets.crossstitch:CrossStitch",
     "cyclegan": "oncontour.nets.cyclegan:ResnetGenerator",
 }
+
+Upsample = Literal["deconv", "pre", "resize_conv"]
+"""How the generator of ``cyclegan`` comes back to the size of its input:
+
+deconv       two transposed convolutions (Zhu et al. 2017)
+pre          the input is enlarged twofold first; after two convolutions of stride 2 one transposed convolution is left (first reading)
+resize_conv  nearest neighbour and convolution; a transposed convolution is left for the last step, as the slides say that memory forces
+             (second reading; Odena et al. 2016), or none (``last_deconv`` False)
+"""
 
 
 def make_net(name: str, in_channels: int, out_channels: int, **options: object) -> nn.Module:

@@ -8,21 +8,13 @@ ways, and both are here; see ``upsample``.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import Tensor, nn
 
 from oncontour.errors import ConfigError
-from oncontour.nets import check_size
+from oncontour.nets import Upsample, check_size
 
-Upsample = Literal["deconv", "pre", "resize_conv"]
-"""How the generator comes back to the size of its input:
-
-deconv       two transposed convolutions (Zhu et al. 2017)
-pre          the input is enlarged twofold first; after two convolutions of stride 2 one transposed convolution is left (first reading)
-resize_conv  nearest neighbour and convolution; a transposed convolution is left for the last step, as the slides say that memory forces
-             (second reading; Odena et al. 2016), or none (``last_deconv`` False)
-"""
 _DIVISOR = 4
 
 

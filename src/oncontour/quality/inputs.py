@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from oncontour.core.assessment import Calibration
 from oncontour.core.geometry import Geometry
 from oncontour.errors import ConfigError, ModelError
+from oncontour.learn.build import check_grid
 from oncontour.learn.card import find, shipped
 from oncontour.learn.engine import Backend
 from oncontour.ops.augment import Ranges
@@ -102,8 +103,6 @@ class AssessSettings:
     """of the generator's masks"""
 
     def __post_init__(self) -> None:
-        from oncontour.learn.task import check_grid  # which imports torch, and whoever reads a card need not
-
         for name in ("structures", "heads", "spacing_mm", "window", "hu", "held_out_families"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         known = (*NUMBERS, "errors")

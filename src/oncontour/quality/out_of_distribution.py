@@ -7,10 +7,10 @@ covariance for each structure, shrunk towards its mean variance, instead of one 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 Floats = NDArray[np.float64]
 SHRINKAGE = 0.05
@@ -18,18 +18,14 @@ QUANTILE, MARGIN = 0.99, 1.25
 """The limit: this quantile of held-back patients' distances, times this."""
 
 
-class Detector(nn.Module):
-    """For each structure the ``centre`` (s, d) of its features, ``root`` (s, d, d) that makes their covariance one, and ``limit`` (s,)."""
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """For each structure the ``centre`` (s, d) of its features, ``root`` (s, d, d) that makes their covariance one, and ``limit`` (s,), all
+    float32; what is learned is written into these arrays."""
 
-    centre: Tensor
-    root: Tensor
-    limit: Tensor
-
-    def __init__(self, structures: int, width: int) -> None:
-        super().__init__()
-        self.register_buffer("centre", torch.zeros(structures, width))
-        self.register_buffer("root", torch.zeros(structures, width, width))
-        self.register_buffer("limit", torch.zeros(structures))
+    centre: NDArray[np.float32]
+    root: NDArray[np.float32]
+    limit: NDArray[np.float32]
 
     def knows(self, structure: int) -> bool:
         """Whether a limit was ever set."""
@@ -37,13 +33,11 @@ class Detector(nn.Module):
 
     def distance(self, features: NDArray[np.float32], structure: int) -> Floats:
         """(n,) root mean square of the (n, d) features in units of their spread in training: about 1 for what is known."""
-        return distance(features, self.centre[structure].double().numpy(), self.root[structure].double().numpy())
+        return distance(features, self.centre[structure].astype(np.float64), self.root[structure].astype(np.float64))
 
     def learn(self, features: NDArray[np.float32], structure: int) -> None:
         """Set centre and root from (n, d) features of one structure."""
-        centre, root = fitted(features)
-        self.centre[structure] = torch.from_numpy(centre).float()
-        self.root[structure] = torch.from_numpy(root).float()
+        self.centre[structure], self.root[structure] = fitted(features)
 
     def set_limit(self, typical: Floats, structure: int) -> None:
         """Set the limit from the median distances of masks that must pass."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import safe_open
 from scipy.special import expit
 
 from oncontour.contour.probabilities import ReferenceProbabilities
@@ -24,12 +25,26 @@ from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import ModelError
+from oncontour.learn.card import find, read_card
 from oncontour.learn.engine import Backend, Engine
+from oncontour.learn.exported import Exported, exported
+from oncontour.learn.predictor import Trained
 from oncontour.ops.body import in_words, region, region_of
 from oncontour.ops.intensity import AIR_HU
 from oncontour.progress import Progress
 from oncontour.quality.candidates import Packed, ProbabilityMap, Rows, Scan, map_on, reference_map, rows_of
-from oncontour.quality.inputs import AREA_CM2, GIVEN, NUMBERS, calibration_of, facts_of, load_reference, pictures, reference_sha256
+from oncontour.quality.inputs import (
+    AREA_CM2,
+    GIVEN,
+    NUMBERS,
+    AssessSettings,
+    calibration_of,
+    facts_of,
+    load_reference,
+    pictures,
+    reference_sha256,
+)
+from oncontour.quality.out_of_distribution import Detector
 from oncontour.quality.rules import findings_or_why, unchecked
 from oncontour.quality.slice_scores import Bounds, Floats, Measured, not_scored, scored
 
@@ -51,11 +66,29 @@ NO_MAP = "The quality model needs the probability map of the model that drew it,
 FEW_SLICES = 3
 
 
+class Scoring(Trained[AssessSettings], Protocol):
+    """A trained quality model."""
+
+    @property
+    def detector(self) -> Detector:
+        """Has the net seen anything like it?"""
+
+
+@dataclass
+class ExportedScoring(Exported[AssessSettings]):
+    """A quality model whose net runs from its ONNX file; the detector is read from the model file."""
+
+    @cached_property
+    def detector(self) -> Detector:
+        with safe_open(self.file, framework="numpy") as held:
+            return Detector(*(held.get_tensor(f"gate.{name}").astype(np.float32) for name in ("centre", "root", "limit")))
+
+
 @dataclass
 class Assessor:
     """A quality task made ready to predict: engine compiled once. ``use_detector`` False scores whatever it is shown."""
 
-    task: AssessTask
+    task: Scoring
     backend: Backend = "auto"
     threads: int | None = None
     use_detector: bool = True
@@ -68,11 +101,13 @@ class Assessor:
     @cached_property
     def engine(self) -> Engine:
         """The net and its numbers in one row, compiled once."""
-        from oncontour.nets.quality import Packed as Row
-
         s = self.task.settings
-        shape = (BATCH, s.channels, *s.window)
-        return Engine.load(Row(self.task.net), shape, backend=self.backend, threads=self.threads)  # type: ignore[arg-type]
+        return self.task.engine((BATCH, s.channels, *s.window), backend=self.backend, threads=self.threads)
+
+    @property
+    def _width(self) -> int:
+        """Features of a slice, which come before its numbers."""
+        return int(self.task.detector.centre.shape[1])
 
     @property
     def calibration(self) -> Calibration | None:
@@ -228,7 +263,7 @@ class Assessor:
                 area = int(mask[rows.k[n]].sum())
                 whole[n] = area == 0 or int(seen[s.neighbours].sum()) >= SEEN_FROM * area
             out.append(self.engine(np.stack(images)))
-        answers = np.concatenate(out) if out else np.zeros((0, self.task.width + sum(NUMBERS[h] for h in s.numbers)), np.float32)
+        answers = np.concatenate(out) if out else np.zeros((0, self._width + sum(NUMBERS[h] for h in s.numbers)), np.float32)
         inputs = next(what for what, these in GIVEN.items() if these == given) if s.channel_dropout else ""
         return replace(self._read(answers, rows, first, whole, number), inputs=inputs)
 
@@ -241,7 +276,7 @@ class Assessor:
     def _read(self, answers: Floats, rows: Rows, first: NDArray[np.int32], whole: NDArray[np.bool_], number: int) -> Measured:
         s, detector = self.task.settings, self.task.detector
         count = sum(NUMBERS[h] for h in s.numbers)
-        features, numbers, maps = np.split(answers, [self.task.width, self.task.width + count], axis=1)
+        features, numbers, maps = np.split(answers, [self._width, self._width + count], axis=1)
         blank = np.full(len(answers), np.nan, np.float32)
         at = s.numbers
         guess = numbers[:, at["dsc"]]
@@ -300,7 +335,7 @@ class Work:
     reference: ReferenceProbabilities | None = None
 
     @classmethod
-    def of(cls, task: AssessTask, case: Case, reference: ReferenceProbabilities | None = None) -> Work:
+    def of(cls, task: Scoring, case: Case, reference: ReferenceProbabilities | None = None) -> Work:
         grid = task.settings.working_grid(case.geometry)
         ct = np.clip(case.ct.to(grid, fill=AIR_HU).array, -32768, 32767).astype(np.int16)
         return cls(case, grid, Scan(ct, grid.spacing_mm, task.settings.step(grid)), reference)
@@ -385,13 +420,20 @@ def load_assessor(model: str | Path, *, backend: Backend = "auto", threads: int 
 
     Raises ModelError for other kinds, and where its reference model is not there.
     """
-    from oncontour.learn.card import find
+    path = find(model, "assess")
+    ready = exported(path, AssessSettings, backend) if read_card(path).task == "assess" else None
+    task = load_assess_task(path) if ready is None else ExportedScoring(**vars(ready))
+    assessor = Assessor(task, backend, threads)
+    _ = assessor.reference_model  # one that is not there is told now, not after the contouring
+    return assessor
+
+
+def load_assess_task(model: str | Path) -> AssessTask:
+    """The quality model in a file with its net in torch, to be changed (``quality/calibrate.py``). Raises ModelError for other kinds."""
     from oncontour.learn.task import load_task
     from oncontour.quality.task import AssessTask
 
     task = load_task(find(model, "assess"))
     if not isinstance(task, AssessTask):
         raise ModelError(f"this model does {task.name!r}, not contour quality", where=str(model))
-    assessor = Assessor(task, backend, threads)
-    _ = assessor.reference_model  # one that is not there is told now, not after the contouring
-    return assessor
+    return task

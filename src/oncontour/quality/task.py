@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from oncontour.classes import named_by_user
@@ -23,6 +23,7 @@ from oncontour.errors import ConfigError, TrainingError
 from oncontour.learn.card import Card
 from oncontour.learn.task import Batch, Draw, Task, first_card, seeded
 from oncontour.nets import make_net
+from oncontour.nets.quality import Packed as Row
 from oncontour.ops.augment import Move, mirrored
 from oncontour.quality.candidates import SEGMENTER, CandidateContour, ProbabilityMap, allowed, candidate_contours
 from oncontour.quality.inputs import AREA_CM2, CUTS, NUMBERS, AssessSettings, facts_of, load_reference, pictures
@@ -31,6 +32,20 @@ from oncontour.quality.out_of_distribution import Detector
 BINS = 10
 QUANTILE = 0.1
 """Part of slices that shall lie below the predicted lower quantile."""
+
+
+class Gate(nn.Module):
+    """What a net keeps of its ``Detector``."""
+
+    centre: Tensor
+    root: Tensor
+    limit: Tensor
+
+    def __init__(self, structures: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(structures, width))
+        self.register_buffer("root", torch.zeros(structures, width, width))
+        self.register_buffer("limit", torch.zeros(structures))
 
 
 class AssessTask(Task[CandidateContour]):
@@ -60,16 +75,23 @@ class AssessTask(Task[CandidateContour]):
             raise ConfigError(f"net {settings.net!r} gives no numbers about a slice", hint="choose quality or quality_cnn")
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.width = int(self.net.width)  # type: ignore[arg-type]
-        self.gate = Detector(len(settings.structures), self.width)
+        self.gate = Gate(len(settings.structures), self.width)
         self.net.add_module("gate", self.gate)
         self._mirror = mirrored(settings.structures)
 
     @property
     def detector(self) -> Detector:
-        """The out-of-distribution detector; files of weights and checkpoints call it ``gate``."""
-        return self.gate
+        """The out-of-distribution detector, which lies in the net's own memory; files of weights and checkpoints call it ``gate``."""
+        return Detector(self.gate.centre.numpy(), self.gate.root.numpy(), self.gate.limit.numpy())
 
     # ---- the contract
+
+    def answering(self) -> nn.Module:
+        """Features, numbers and maps in one row."""
+        return Row(self.net)  # type: ignore[arg-type]
+
+    def exported_shape(self) -> tuple[int, ...]:
+        return (1, self.settings.channels, *self.settings.window)
 
     @classmethod
     def from_card(cls, card: Card) -> AssessTask:

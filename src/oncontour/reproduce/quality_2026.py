@@ -274,7 +274,7 @@ def judged_models(plan: Plan, train: Cohort, out: Path) -> list[str]:
 def _wide(segmenter: Segmenter) -> Segmenter:
     """Flat nets see whole slices at once: fewer windows, the same net."""
     task = segmenter.contourer.task
-    if task.settings.flat:
+    if isinstance(task, ContourTask) and task.settings.flat:
         divisor = int(getattr(task.net, "divisor", 16))
         size = tuple(-(-max(a, b) // divisor) * divisor for a, b in zip(WHOLE[1:], task.settings.window[1:], strict=True))
         task.settings = replace(task.settings, window=(1, size[0], size[1]))

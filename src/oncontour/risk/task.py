@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from oncontour.classes import named_by_user
 from oncontour.core.case import Case
 from oncontour.errors import ConfigError
+from oncontour.learn.build import check_grid, settings_from
 from oncontour.learn.card import Card
-from oncontour.learn.task import Batch, Draw, Task, check_grid, seeded
+from oncontour.learn.task import Batch, Draw, Task, seeded
 from oncontour.metrics.classify import youden
 from oncontour.metrics.probability import Recalibration
 from oncontour.nets import make_net
@@ -200,8 +201,6 @@ class RiskTask(Task[Sample]):
     @classmethod
     def from_card(cls, card: Card) -> RiskTask:
         """The task that a model's card describes, its nets still without weights. Raises ModelError where the card is wrong."""
-        from oncontour.learn.build import settings_from
-
         return cls(settings_from(card, RiskSettings), card)
 
     def card(self) -> Card:

@@ -13,11 +13,13 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.resample import Array
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, InputError
-from oncontour.learn.task import check_grid
-from oncontour.nets.cyclegan import Upsample
+from oncontour.learn.build import check_grid
+from oncontour.nets import Upsample
 from oncontour.ops.body import Mask, body_mask, is_masked
 from oncontour.synthesize.signal import normalised
 
+DIVISOR = 4
+"""Every side of what it sees is a multiple of this."""
 MADE = "smr"
 """What a case calls the image that is made of its CT."""
 AIR_HU = -1000.0

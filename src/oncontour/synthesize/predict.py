@@ -14,14 +14,14 @@ from scipy import ndimage
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume, written_cc
 from oncontour.errors import InputError, ModelError
-from oncontour.learn.card import Card, is_number
+from oncontour.learn.card import Card, find, is_number, read_card
 from oncontour.learn.engine import Backend, Engine
-from oncontour.learn.task import load_task
+from oncontour.learn.exported import exported
+from oncontour.learn.predictor import Trained
 from oncontour.ops.body import check_shown, elsewhere, region, region_of
 from oncontour.progress import Progress
 from oncontour.synthesize.fidelity import Fidelity, fidelity
-from oncontour.synthesize.inputs import HU_RANGE, MADE, SIGNAL_RANGE, seen_ct, to_net
-from oncontour.synthesize.task import SynthesizeTask
+from oncontour.synthesize.inputs import DIVISOR, HU_RANGE, MADE, SIGNAL_RANGE, SynthesizeSettings, seen_ct, to_net
 
 UNIT = 1000.0
 """What fat has in a made image, so that whole numbers tell enough."""
@@ -50,7 +50,7 @@ class Made:
 class Synthesizer:
     """A synthesis model ready to make images."""
 
-    task: SynthesizeTask
+    task: Trained[SynthesizeSettings]
     backend: Backend = "auto"
     threads: int | None = None
     any_region: bool = False
@@ -59,7 +59,13 @@ class Synthesizer:
     @classmethod
     def load(cls, model: str | Path, *, backend: Backend = "auto", threads: int | None = None, any_region: bool = False) -> Synthesizer:
         """Of a model file or a shipped name. Raises ModelError where it is no model that makes images."""
-        task = load_task(model)
+        path = find(model, "synthesize")
+        if read_card(path).task == "synthesize" and (ready := exported(path, SynthesizeSettings, backend)) is not None:
+            return cls(ready, backend, threads, any_region)
+        from oncontour.learn.task import load_task
+        from oncontour.synthesize.task import SynthesizeTask
+
+        task = load_task(path)
         if not isinstance(task, SynthesizeTask):
             hint = "train one with `oncontour train synthesize`"
             raise ModelError(f"this model's task is {task.name!r}, not 'synthesize'", where=str(model), hint=hint)
@@ -73,7 +79,7 @@ class Synthesizer:
     @cached_property
     def engine(self) -> Engine:
         """The generator, compiled once."""
-        return Engine.load(self.task.net, (1, 1, *self.task.settings.window[1:]), backend=self.backend, threads=self.threads)
+        return self.task.engine((1, 1, *self.task.settings.window[1:]), backend=self.backend, threads=self.threads)
 
     def predict(self, case: Case, progress: Progress | None = None) -> Case:
         """The case with the image "smr" on the grid of its CT. Raises what ``make`` raises."""
@@ -104,7 +110,7 @@ class Synthesizer:
         (_, *box) = ndimage.find_objects(inside.astype(np.uint8))[0]
         j, i = (slice(max(0, one.start - _MARGIN), one.stop + _MARGIN) for one in box)
         seen = to_net(hu.array[:, j, i], HU_RANGE)
-        more = [(0, 0), *((0, -n % self.task.net.divisor) for n in seen.shape[1:])]
+        more = [(0, 0), *((0, -n % DIVISOR) for n in seen.shape[1:])]
         padded = np.pad(seen, more, mode="symmetric")
         low, high = SIGNAL_RANGE
         out = np.zeros(hu.array.shape, np.float32)

@@ -74,6 +74,11 @@ class SynthesizeTask(InTurns[Slices]):
 
     # ---- the contract
 
+    any_size = True
+
+    def exported_shape(self) -> tuple[int, ...]:
+        return (1, 1, *self.settings.window[1:])
+
     @classmethod
     def from_card(cls, card: Card) -> SynthesizeTask:
         """The task that a model's card describes, its net still without weights. Raises ModelError where the card is wrong."""

@@ -25,8 +25,8 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.prediction import Segmentation
 from oncontour.core.volume import Volume
 from oncontour.errors import FormatError, ModelError
+from oncontour.learn.build import MAX_WINDOW
 from oncontour.learn.card import Card
-from oncontour.learn.task import MAX_WINDOW
 from oncontour.libraries import asks, memory_told, why
 from oncontour.ops.tidy import Change, Tidy, tidy
 from oncontour.ops.windows import Blend, Predict, stitch_labels
