@@ -28,6 +28,7 @@ from oncontour.io import read, write
 from oncontour.io.dicom.registration import read_deformable, write_deformable
 from oncontour.io.dicom.rtdose import read_rtdose
 from oncontour.io.dicom.source import DicomSource
+from oncontour.io.image.nifti import read_image
 from oncontour.phantom import head_neck
 from tests.io.test_registration import spatial
 
@@ -298,6 +299,24 @@ def test_landmarks_are_told(planning: Path, daily: Path, tmp_path: Path) -> None
     (tmp_path / "points.csv").write_text("1,2,3\n")
     with pytest.raises(FormatError, match="six numbers a line"):
         adapt(planning, daily, out=tmp_path / "no", landmarks=tmp_path / "points.csv")
+
+
+def test_real_lungs_from_dicom(data: Path, tmp_path: Path) -> None:
+    """A baseline CT with its lungs and a follow-up CT 35 mm away: the limits of the registration (51 landmarks, ``test_register.py``), with
+    no mask of the day."""
+    folder = data / "lung-ct-pair"
+    images = [read_image(folder / f"3DCT_lung_{name}.mha").map(lambda hu: np.clip(hu, -1024, 3000)) for name in ("baseline", "followup")]
+    lungs = read_image(folder / "3DCT_lung_baseline_mask.mha").map(lambda a: a > 0)
+    baseline, follow_up = (np.loadtxt(folder / f"CT_3D_lung_{side}_point_set_corrected.txt", skiprows=2) for side in ("fixed", "moving"))
+    write(Case("lung", {"ct": images[0]}).with_masks({"Lungs": lungs}), tmp_path / "planning")
+    write(Case("lung", {"ct": images[1]}), tmp_path / "daily")
+    np.savetxt(tmp_path / "points.csv", np.hstack([follow_up, baseline]), delimiter=",")
+    result = adapt(tmp_path / "planning", tmp_path / "daily", out=tmp_path / "out", landmarks=tmp_path / "points.csv")
+    told = result.record["adapt"]["landmarks"]
+    assert told["before"]["mean"] > 35
+    assert told["deformed"]["mean"] <= 1.6
+    assert told["deformed"]["median"] <= 1.2
+    assert told["deformed"]["p95"] <= 3.2
 
 
 @pytest.mark.parametrize(
