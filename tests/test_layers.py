@@ -108,7 +108,7 @@ def test_predicting_by_torch_loads_nothing_of_training() -> None:
     assert ended.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("format", "most"), [("nifti", 101), ("dicom", 127)])
+@pytest.mark.parametrize(("format", "most"), [("nifti", 98), ("dicom", 124)])
 def test_a_run_enters_few_modules(format: str, most: int, tmp_path: Path) -> None:
     """Of a CT alone, by the command line: nothing of training, of other commands, of formats that are neither read nor written."""
     ct = head_neck(0, *SMALL_GRID).images["ct"]
