@@ -11,7 +11,7 @@ if __name__ == "__main__":
     patient, cohort = f"{source}/dicom", f"{source}/cohort"
     commands = [
         ["run", patient, "--out", f"{out}/run", "--model", "hn-organs", "--threads", threads],
-        ["evaluate", cohort, "--predictions", f"{source}/drawn", "--out", f"{out}/evaluate", "--overlays", "three"],
+        ["evaluate", cohort, "--predictions", f"{source}/drawn", "--out", f"{out}/evaluate", "--overlays", "three", "--jobs", jobs],
         ["features", cohort, "--out", f"{out}/features.csv", "--jobs", jobs, "--structures", "Parotid_L"],
         ["dvh", patient, "--out", f"{out}/dvh", "--ntcp"],
     ]

@@ -52,8 +52,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 def told(folder: Path) -> dict[str, bytes]:
     """Every file by its path, without the times and the hashes of files in records, new UIDs of DICOM numbered as they come; not what is
-    kept to go on from (``.parts``), which tells of the work, its processes and times."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not any(part.endswith(".parts") for part in path.parts))
+    kept to go on from (``.parts``, ``.cohort``), which tells of the work, its processes and times."""
+    kept = (".parts", ".cohort")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not any(part.endswith(kept) for part in path.parts))
     return {str(path.relative_to(folder)): _plain(path) for path in files}
 
 

@@ -76,7 +76,7 @@ LOADS_MODELS = (
     "adapt",
 )
 """Commands that build nets from model files, and so have ``--allow_class``."""
-TAKE_COHORTS = ("run", "assess", "adapt", "synthesize", "features", "predict", "dvh", "convert")
+TAKE_COHORTS = ("run", "assess", "adapt", "synthesize", "features", "predict", "dvh", "convert", "evaluate")
 """Commands that work on each patient of a cohort alone, and so have ``--jobs``, ``--shard`` and ``--engine``."""
 UNEXPECTED, NO_MEMORY, INTERRUPTED, BROKEN_PIPE, TERMINATED = 70, 71, 130, 141, 143
 """Exit codes beside those of ``oncontour.errors``: a surprise, memory, Ctrl-C, a reader that left, SIGTERM."""

@@ -312,7 +312,7 @@ def test_other_commands_leave_out_who_shows_another_part_of_the_body(tmp_path: P
     told = predict(cohort, model=[str(heads)], out=tmp_path / "all", seen=True, any_region=True, many=Many(engine="here"))
     assert "2 of 2 patients drawn" in told
     assert words in told.splitlines()
-    told = evaluate(cohort, out=tmp_path / "judged", model=[str(heads)], overlays="none", any_region=True)
+    told = evaluate(cohort, out=tmp_path / "judged", model=[str(heads)], overlays="none", any_region=True, many=Many(engine="here"))
     assert f"note: {words}" in told.splitlines()
     assert f"note: {words}" in (tmp_path / "judged" / "summary.txt").read_text(encoding="utf-8").splitlines()
 
@@ -321,7 +321,7 @@ def test_where_all_show_another_part_of_the_body_the_way_out_is_that_of_the_refu
     heads = head_model(tmp_path / "heads.safetensors")
     patient(tmp_path / "cohort" / "pelvis", replace(pelvis(1, (6, 5, 5), 1.0), id="pelvis"))
     with pytest.raises(CohortError, match="none of 1 patients could be judged; the first: pelvis: this CT shows abdomen") as caught:
-        evaluate(tmp_path / "cohort", out=tmp_path / "out", model=[str(heads)])
+        evaluate(tmp_path / "cohort", out=tmp_path / "out", model=[str(heads)], many=Many(engine="here"))
     assert "--any_region" in caught.value.hint
     assert "contours of their own" not in caught.value.hint
 

@@ -109,7 +109,7 @@ def test_evaluate_tells_those_of_the_truth_and_of_the_predictions(people: Path, 
     for id, case in ((id, Cohort.open(people)[id]) for id in Cohort.open(people).ids):
         masks = {"Bone_Mandible": case.mask("Bone_Mandible"), "LeftParotid": case.mask("Parotid_L"), "Parotid_L": case.mask("Parotid_L")}
         patient(drawn / id, case.without_structures().with_masks(masks))
-    words = ["evaluate", str(people), "--predictions", str(drawn), "--out", str(tmp_path / "out"), "--overlays", "none"]
+    words = ["evaluate", str(people), "--predictions", str(drawn), "--out", str(tmp_path / "out"), "--overlays", "none", "--engine", "here"]
     assert cli.main([*words, "--structures", "Bone_Mandible"]) == 0
     told, said = capsys.readouterr().out, (tmp_path / "out" / "summary.txt").read_text()
     for text in (told, said):

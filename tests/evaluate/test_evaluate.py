@@ -16,7 +16,8 @@ from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError, InputError, OutputError
 from oncontour.evaluate import tables
 from oncontour.evaluate.figures import box_plots, chosen_patients
-from oncontour.evaluate.judge import METRICS, Evaluation, Row, judge, measure, swapped
+from oncontour.evaluate.found import METRICS, Evaluation, Row
+from oncontour.evaluate.judge import judge, measure, swapped
 from oncontour.evaluate.panels import panels
 from oncontour.evaluate.predictions import Predictions
 from oncontour.evaluate.tables import ALL, compare, summarise, text
@@ -24,6 +25,7 @@ from oncontour.evaluate.write import write as write_results
 from oncontour.io import write
 from oncontour.io.cohort import Cohort
 from oncontour.io.image.nifti import write_image
+from oncontour.many import Many
 from oncontour.metrics.overlap import overlap
 from tests.phantoms import patient as write_patient
 
@@ -38,6 +40,7 @@ def block(j: int, i: int, size: int = 6, k: tuple[int, int] = (2, 8)) -> Volume:
     return Volume(array, GRID)
 
 
+HERE = Many(engine="here")
 CORNER = block(0, 0)
 DISTANCES = ("ASD", "HD", "HD95", "MSD", "surface_DSC", "APL")
 TRUTH = {
@@ -388,6 +391,7 @@ def test_two_folders(tmp_path: Path) -> None:
         predictions=[tmp_path / "drawn"],
         tolerance_mm=1,
         overlays="none",
+        many=HERE,
         progress=fractions.append,
     )
     assert "drawn: mean" in said
@@ -405,11 +409,11 @@ def test_an_rtstruct_alone_is_a_prediction(tmp_path: Path) -> None:
     write(people["p1"], tmp_path / "truth" / "p1", format="dicom")
     (tmp_path / "drawn" / "p1").mkdir(parents=True)
     shutil.copy(tmp_path / "truth" / "p1" / "RTSTRUCT.dcm", tmp_path / "drawn" / "p1")
-    said = evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none")
+    said = evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none", many=HERE)
     assert "1.000" in said
     shutil.copy(tmp_path / "truth" / "p1" / "RTSTRUCT.dcm", tmp_path / "drawn" / "p1" / "again.dcm")
     with pytest.raises(CohortError, match="2 structure sets"):
-        evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none")
+        evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none", many=HERE)
 
 
 def test_a_patient_that_cannot_be_judged_is_an_error_after_all_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -418,7 +422,7 @@ def test_a_patient_that_cannot_be_judged_is_an_error_after_all_is_written(tmp_pa
         write_patient(tmp_path / "truth" / name, Case(name, {"ct": CT}, TRUTH[name]))
     (tmp_path / "truth" / "p1" / "ct.nii.gz").write_bytes(b"no image")
     words = ["evaluate", str(tmp_path / "truth"), "--predictions", str(tmp_path / "truth"), "--out", str(tmp_path / "out")]
-    assert main([*words, "--overlays", "none"]) == 2
+    assert main([*words, "--overlays", "none", "--engine", "here"]) == 2
     told = capsys.readouterr()
     assert "1 of 3 patients could not be judged (p1)" in told.err
     assert "p1" in (tmp_path / "out" / "failures.csv").read_text()
@@ -431,9 +435,9 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.csv").write_text("years of work")
     with pytest.raises(OutputError, match=r"holds other things \(thesis\.csv\)"):
-        evaluate(tmp_path / "truth", out=tmp_path / "mine", predictions=[tmp_path / "truth"], overlays="none")
+        evaluate(tmp_path / "truth", out=tmp_path / "mine", predictions=[tmp_path / "truth"], overlays="none", many=HERE)
     for _ in range(2):  # an earlier evaluation is replaced
-        evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "truth"], overlays="all")
+        evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "truth"], overlays="all", many=HERE)
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.csv"]
 
 
@@ -442,7 +446,7 @@ def test_predictions_drawn_on_other_images_are_not_judged(tmp_path: Path) -> Non
     for folder in ("truth", "drawn"):
         write(Case("p1", {"ct": CT}, TRUTH["p1"]), tmp_path / folder / "p1", format="dicom")
     with pytest.raises(CohortError, match="frame of reference"):
-        evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none")
+        evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none", many=HERE)
 
 
 def test_command_refuses_what_makes_no_sense(tmp_path: Path) -> None:
@@ -465,9 +469,9 @@ def test_nothing_in_common_is_told_with_the_names_of_both_sides(tmp_path: Path, 
     write_patient(tmp_path / "truth" / "p1", Case("p1", {"ct": CT}, {"Heart": block(9, 9)}))
     write_patient(tmp_path / "drawn" / "p1", Case("p1", {"ct": CT}, {"Liver": block(9, 9)}))
     words = ["evaluate", str(tmp_path / "truth"), "--predictions", str(tmp_path / "drawn"), "--out", str(tmp_path / "out")]
-    assert main(words) == 2
+    assert main([*words, "--engine", "here"]) == 2
     assert "no structure in common; the truth has Heart; drawn draws Liver" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".cohort"]
 
 
 def test_a_method_that_shares_nothing_beside_one_that_does(tmp_path: Path) -> None:
@@ -520,7 +524,7 @@ def test_how_label_maps_were_read_is_told_in_one_line(tmp_path: Path) -> None:
         write_patient(tmp_path / "truth" / name, Case(name, {"ct": CT}, TRUTH[name]))
         (tmp_path / "maps" / f"{name}.nrrd").write_bytes(header.encode() + TRUTH[name]["Cord"].array.astype(np.uint8).tobytes())
     (tmp_path / "labels.json").write_text('{"1": "Cord"}')
-    words = {"predictions": [tmp_path / "maps"], "labels": tmp_path / "labels.json", "overlays": "none"}
+    words = {"predictions": [tmp_path / "maps"], "labels": tmp_path / "labels.json", "overlays": "none", "many": HERE}
     said = evaluate(tmp_path / "truth", out=tmp_path / "out", **words)
     assert "note: of 2 patients: maps: [...]: lengths are told in cm (space units) and were turned into mm" in said
     with (tmp_path / "out" / "metrics.csv").open() as file:
@@ -548,7 +552,7 @@ def test_predictions_of_others_are_told(tmp_path: Path) -> None:
     write_patient(tmp_path / "truth" / "p1", Case("p1", {"ct": CT}, TRUTH["p1"]))
     for name in ("p1", "q1"):
         write_patient(tmp_path / "drawn" / name, Case(name, {"ct": CT}, TRUTH["p1"]))
-    said = evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none")
+    said = evaluate(tmp_path / "truth", out=tmp_path / "out", predictions=[tmp_path / "drawn"], overlays="none", many=HERE)
     assert f"drawn: predictions of no patient here, not looked at: q1 [{tmp_path / 'drawn'}]" in said
 
 

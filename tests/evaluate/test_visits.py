@@ -20,11 +20,12 @@ from oncontour.commands.evaluate import evaluate
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, InputError
-from oncontour.evaluate.judge import Evaluation, Row
+from oncontour.evaluate.found import Evaluation, FieldRow, Row
 from oncontour.evaluate.visit_claims import claims, difference, not_worse
-from oncontour.evaluate.visits import FieldRow, by_patient, field_error_mm, field_row, fields_by_patient
+from oncontour.evaluate.visits import by_patient, field_error_mm, field_row, fields_by_patient
 from oncontour.learn.fit import fit
 from oncontour.learn.train_settings import TrainSettings
+from oncontour.many import Many
 from oncontour.phantom import head_neck
 from tests.phantoms import NECK, cohort
 
@@ -185,7 +186,7 @@ def visited(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_evaluate_prints_fields_and_claims_and_counts_patients(visited: tuple[Path, Path], tmp_path: Path) -> None:
-    said = evaluate(visited[0], model=[str(visited[1])], out=tmp_path / "out")
+    said = evaluate(visited[0], model=[str(visited[1])], out=tmp_path / "out", many=Many(jobs=2))
     assert said.startswith("SIMULATED VISITS")
     for words in (
         "nothing: field error",
@@ -202,14 +203,14 @@ def test_evaluate_prints_fields_and_claims_and_counts_patients(visited: tuple[Pa
     assert {row["method"] for row in rows} == {"nothing", "instance optimisation", "tiny", "tiny, direct"}
     assert {row["structure"] for row in rows} == set(NECK)
     assert "claims.txt" in {path.name for path in (tmp_path / "out").iterdir()}
-    evaluate(visited[0], out=tmp_path / "out", structures=["Bone_Mandible"])  # over the earlier one
+    evaluate(visited[0], out=tmp_path / "out", structures=["Bone_Mandible"], many=Many(engine="here"))  # over the earlier one
 
 
 def test_real_visits_are_judged_by_contours_alone(visited: tuple[Path, Path], tmp_path: Path) -> None:
     real = shutil.copytree(visited[0], tmp_path / "visits")
     for truth in real.rglob("deformation.npz"):
         truth.unlink()
-    said = evaluate(real, out=tmp_path / "out", structures=["Bone_Mandible"])
+    said = evaluate(real, out=tmp_path / "out", structures=["Bone_Mandible"], many=Many(engine="here"))
     assert "SIMULATED" not in said
     assert "nothing: true field not known" in said
 

@@ -19,8 +19,7 @@ from oncontour.commands.reproduce import reproduce
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, OutputError
-from oncontour.evaluate.judge import Row
-from oncontour.evaluate.visits import FieldRow
+from oncontour.evaluate.found import FieldRow, Row
 from oncontour.learn.task import Task
 from oncontour.phantom import head_neck
 from oncontour.reproduce import crossstitch_2020, elastix

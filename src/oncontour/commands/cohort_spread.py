@@ -176,13 +176,17 @@ class _Here:
 @contextmanager
 def _crew(work: Work, many: Many, patients: int) -> Iterator[Crew]:
     """The workers that were asked for, ended in any case."""
+    from oncontour.learn.resident import kept
+
     crew: Crew
+    if many.engine == "here":
+        with kept():
+            yield _Here(work)
+        return
     if many.engine == "ray":
         from oncontour.commands.cohort_ray import Actors
 
         crew = Actors(work, many.jobs, patients)
-    elif many.engine == "here":
-        crew = _Here(work)
     else:
         from oncontour.commands.cohort_processes import Processes
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from oncontour.commands.cohort import digest, planned
+from oncontour.commands.cohort_table import FOLDER
+from oncontour.commands.evaluate_cohort import Judging, Panels, Told, check_all, decides, judged, pictures_in
+from oncontour.commands.evaluate_methods import Asked, Contours, patients_at
 from oncontour.core.notes import some
-from oncontour.errors import CohortError, ConfigError, IncompleteError, InputError, OutputError
+from oncontour.errors import CohortError, ConfigError, OutputError
 from oncontour.evaluate.predictions import MapPredictions, Predictions
-from oncontour.progress import Progress
+from oncontour.many import Many
+from oncontour.progress import Progress, tell
 
 if TYPE_CHECKING:
+    from oncontour.evaluate.found import Judged
     from oncontour.evaluate.judge import Predictor
     from oncontour.io.cohort import Cohort
-    from oncontour.io.image.labelmap import Labels
     from oncontour.learn.card import Card
 
 
@@ -30,6 +36,8 @@ def evaluate(
     tolerance_mm: float = 2.0,
     overlays: Literal["none", "three", "all"] = "three",
     any_region: bool = False,
+    threads: int | None = None,
+    many: Many = Many(),  # noqa: B008  (frozen: one value for all calls)
     progress: Progress | None = None,
 ) -> str:
     """Judge contours against the truth of a cohort: tables with intervals and tests, box plots, overlays.
@@ -38,7 +46,8 @@ def evaluate(
     paired tests then stand beside the tables. OUT gets metrics.csv (one number a line), summary.csv, comparisons.csv, failures.csv,
     methods.csv (which weights each method has), box plots and overlays as PNG and SVG. One patient that cannot be read does not stop the
     others: it is named, everything is written, and the exit code is that of an error. OUT is a new folder or holds an earlier evaluation,
-    which is replaced.
+    which is replaced. Started again with the same words it judges those alone who are new, changed or could not be judged; what was found
+    of the others waits in OUT/.cohort, which may be deleted when all is done.
 
     Where FOLDER holds label maps, one file a patient (PATIENT.nii.gz), as nnU-Net and TotalSegmentator write them, --labels says what
     their numbers mean: {"Parotid_L": 1, ...}, {"1": "Parotid_L", ...} or nnU-Net's dataset.json. A number that
@@ -58,6 +67,7 @@ def evaluate(
         oncontour evaluate COHORT --predictions LABEL_MAPS --labels dataset.json --out OUT
         oncontour evaluate VISITS --model hn-adapt --out OUT
         oncontour evaluate COHORT --model new.safetensors --model old.safetensors --out OUT --tolerance_mm 3
+        oncontour evaluate COHORT --model hn-organs --out OUT --shard 2/8 --jobs 16
 
     Args:
         cohort: folder (or CSV) of patients with a CT and contours, or one such patient
@@ -70,35 +80,73 @@ def evaluate(
         tolerance_mm: what surface DSC and added path length forgive
         overlays: pictures of the best, median and worst patient, of all, or none
         any_region: let models draw on CTs of another part of the body than they were made for; such patients fail otherwise
+        threads: CPU threads of a worker; one unless said, and all there are for one patient alone
+        many: processes, shard and engine
         progress: called with the fraction done
     """
     from oncontour.adapt.inputs import visits_in
-    from oncontour.evaluate.judge import judge
+    from oncontour.learn.resident import kept
+
+    if visited := visits_in(cohort):
+        return _visits(visited, model or [], predictions or [], out, structures or [], tolerance_mm, threads or 1, many, progress)
+    patients, several = patients_at(cohort, many.is_asked)
+    asked = Asked(tuple(model or ()), tuple(predictions or ()), labels, several, any_region, threads or (1 if several else None))
+    with kept():  # what is loaded now, to be looked at before any work, serves engine "here" too
+        methods = asked.methods()
+        _check_anybody(patients, methods)
+        _check_tolerance(tolerance_mm)
+        _check_out(out)
+        finds = Contours(dict(patients.paths), asked, tuple(structures or ()), tolerance_mm, overlays != "none")
+        write = partial(_written, finds, methods, patients.ids, out, overlays)
+        if several:
+            return judged(_work(finds, methods, out), tuple(methods), out, many, write, progress)
+        one = finds(patients.ids[0])
+        tell(progress, 1.0)
+        said, failures = write([one], {one.patient: one.panels}, ())
+        check_all(failures, "1 patient", out / "failures.csv", said)
+        return said
+
+
+def _work(finds: Contours, methods: Mapping[str, Predictor], out: Path) -> Judging:
+    """What is to be done of each patient, and what that is made of: files of the patient and its predictions, and all that was asked."""
+    asked = finds.asked
+    plan = {
+        "methods": [[name, decides(_card(one))] for name, one in methods.items()],
+        "labels": asked.labels,
+        "structures": finds.structures,
+        "tolerance_mm": finds.tolerance_mm,
+        "any_region": asked.any_region,
+        "threads": asked.threads,
+        "look": finds.look,
+    }
+    drawn = [one for one in methods.values() if isinstance(one, Predictions | MapPredictions)]
+    files = {id: [path, *(there for one in drawn if (there := one.files.get(id)))] for id, path in finds.paths.items()}
+    return Judging(finds, files, digest(planned("evaluate", plan)), pictures_in(out) if finds.look else None)
+
+
+def _written(
+    finds: Contours,
+    methods: Mapping[str, Predictor],
+    ids: Sequence[str],
+    out: Path,
+    overlays: Literal["none", "three", "all"],
+    found: Sequence[Judged],
+    panels: Panels,
+    remarks: Sequence[str],
+) -> Told:
+    """Write the evaluation of all who were judged. Raises CohortError where nobody was."""
+    from oncontour.evaluate.found import gathered
     from oncontour.evaluate.write import write
     from oncontour.learn.card import notes
 
-    if visited := visits_in(cohort):
-        return _visits(visited, model or [], predictions or [], out, structures or [], tolerance_mm, progress)
-    patients, several = _patients(cohort)
-    methods = _methods(model or [], predictions or [], several, any_region, labels)
-    _check_anybody(patients, methods)
-    _check_tolerance(tolerance_mm)
-    _check_out(out)
-    found = judge(patients, methods, structures=structures or (), tolerance_mm=tolerance_mm, look=overlays != "none", progress=progress)
-    cards: dict[str, Card | None] = {name: getattr(one, "card", None) for name, one in methods.items()}
+    evaluation = gathered(found, tuple(methods), finds.structures, finds.tolerance_mm)
+    cards = {name: _card(one) for name, one in methods.items()}
     of_file = {name: [] if card is None else notes(card) for name, card in cards.items()}
-    remarks = [f"{name}: {line}" for name, one in methods.items() for line in (*of_file[name], *_remarks(one, patients.ids))]
+    unnamed = {name: {one.patient: one.unnamed.get(name, ()) for one in found} for name in methods}
+    of_method = {name: [*of_file[name], *_remarks(one, ids, unnamed[name])] for name, one in methods.items()}
     weights = {name: card.sha256 if card else "" for name, card in cards.items()}
-    said = write(found, out, overlays=overlays, weights=weights, remarks=remarks)
-    failed = list(dict.fromkeys(failure.patient for failure in found.failures))
-    if failed:
-        raise IncompleteError(
-            f"{len(failed)} of {len(patients)} patients could not be judged ({', '.join(failed[:10])}{', ...' if failed[10:] else ''}); "
-            "the tables are of the others",
-            where=str(out / "failures.csv"),
-            done=said,
-        )
-    return said
+    told = [*(f"{name}: {line}" for name, lines in of_method.items() for line in lines), *remarks]
+    return write(evaluation, out, overlays=overlays, weights=weights, remarks=told, panels=panels), evaluation.failures
 
 
 def _visits(
@@ -108,6 +156,8 @@ def _visits(
     out: Path,
     structures: list[str],
     tolerance_mm: float,
+    threads: int,
+    many: Many,
     progress: Progress | None,
 ) -> str:
     """As ``evaluate``, of a cohort of repeat visits. Raises ConfigError where contours were given to be judged on them."""
@@ -120,7 +170,9 @@ def _visits(
         )
     _check_tolerance(tolerance_mm)
     _check_out(out)
-    return evaluate_visits(folders, models, out, structures=structures, tolerance_mm=tolerance_mm, progress=progress)
+    return evaluate_visits(
+        folders, models, out, structures=structures, tolerance_mm=tolerance_mm, threads=threads, many=many, progress=progress
+    )
 
 
 def _check_tolerance(tolerance_mm: float) -> None:
@@ -136,93 +188,12 @@ def _check_out(out: Path) -> None:
     named = re.compile(
         r"(metrics|summary|failures|comparisons|methods|fields)\.csv|(summary|claims)\.txt|boxplots(-more)?\.(png|svg)|overlays"
     )
-    strangers = sorted(path.name for path in out.iterdir() if not named.fullmatch(path.name)) if out.exists() else []
+    there = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    strangers = [name for name in there if name != FOLDER and not named.fullmatch(name)]
     if strangers:
         raise OutputError(
             f"the folder holds other things ({', '.join(strangers[:3])})", where=str(out), hint="name another folder as --out"
         )
-
-
-def _patients(path: Path) -> tuple[Cohort, bool]:
-    """The patients at ``path`` and whether it is a cohort (else it is one patient)."""
-    from oncontour.io.cohort import Cohort
-    from oncontour.io.folders import check_patient
-    from oncontour.io.patients import is_cohort
-
-    if not path.exists():
-        raise InputError("there is no such file or folder", where=str(path), hint="check the path of the cohort")
-    several = is_cohort(path)
-    if not several:
-        check_patient(path)
-    return (Cohort.open(path) if several else Cohort({path.resolve().name: path}, str(path))), several
-
-
-def _methods(models: list[str], predictions: list[Path], several: bool, any_region: bool, labels: Path | None) -> dict[str, Predictor]:
-    """Name -> predictor; files that are called the same get a number. ``several``: predictions are a cohort as the truth is."""
-    if not models and not predictions:
-        raise ConfigError("nothing to judge: neither --model nor --predictions was given")
-    drawn = _predictions(predictions, several, labels)
-    named: list[tuple[str, Predictor]] = []
-    for model in models:
-        from oncontour.commands.made_images import making_images
-        from oncontour.contour.predict import anywhere, load_contourer
-
-        named.append((Path(model).stem, making_images(anywhere(load_contourer(model), any_region))))
-    out: dict[str, Predictor] = {}
-    for name, predictor in [*named, *drawn]:
-        number = 2
-        unique = name
-        while unique in out:
-            unique, number = f"{name}-{number}", number + 1
-        out[unique] = predictor
-    return out
-
-
-def _predictions(folders: list[Path], several: bool, labels: Path | None) -> list[tuple[str, Predictor]]:
-    """(name, predictor) of each folder: label maps where ``labels`` are given and image files lie in it, else contours by patient.
-
-    Raises ConfigError for labels that name nothing, and for label maps whose numbers nobody names.
-    """
-    from oncontour.io.cohort import Cohort
-    from oncontour.io.image.label_folder import flat_folder
-    from oncontour.io.image.labelmap import read_labels
-
-    names = None if labels is None else read_labels(labels)
-    named: list[tuple[str, Predictor]] = []
-    for folder in folders:
-        flat = folder.is_file() or flat_folder(folder)
-        if names is not None and flat:
-            named.append((_called(folder), _maps(folder, names, several)))
-            continue
-        if several and flat and folder.is_dir():
-            raise ConfigError(
-                f"image files lie here side by side ({flat}), and no folders of patients",
-                where=str(folder),
-                hint="where each is the label map of a patient, name its numbers: --labels labels.json, or nnU-Net's dataset.json",
-            )
-        cohort = Cohort.open(folder) if several else _patients(folder)[0]
-        named.append((_called(folder), Predictions(cohort, only=not several and len(cohort) == 1)))
-    if names is not None and not any(isinstance(one, MapPredictions) for _, one in named):
-        raise ConfigError(
-            "the numbers of label maps are named, and no --predictions holds label maps",
-            where=names.where,
-            hint="give --predictions a folder with one image file a patient, or leave out --labels",
-        )
-    return named
-
-
-def _maps(folder: Path, labels: Labels, several: bool) -> MapPredictions:
-    from oncontour.io.image.label_folder import LabelFolder
-
-    maps = LabelFolder.open(folder, labels)
-    return MapPredictions(maps, only=not several and len(maps.paths) == 1)
-
-
-def _called(path: Path) -> str:
-    """What a folder or file of predictions is called in the tables."""
-    from oncontour.io.image.layout import stem
-
-    return stem(path) if path.is_file() else path.resolve().name
 
 
 def _check_anybody(patients: Cohort, methods: Mapping[str, Predictor]) -> None:
@@ -236,5 +207,13 @@ def _check_anybody(patients: Cohort, methods: Mapping[str, Predictor]) -> None:
             )
 
 
-def _remarks(predictor: Predictor, ids: Sequence[str]) -> list[str]:
-    return predictor.remarks(ids) if isinstance(predictor, Predictions | MapPredictions) else []
+def _card(predictor: Predictor) -> Card | None:
+    """What is known of a model; None of contours that came as they are."""
+    card: Card | None = getattr(predictor, "card", None)
+    return card
+
+
+def _remarks(predictor: Predictor, ids: Sequence[str], unnamed: Mapping[str, Sequence[int]]) -> list[str]:
+    if isinstance(predictor, MapPredictions):
+        return predictor.remarks(ids, unnamed)
+    return predictor.remarks(ids) if isinstance(predictor, Predictions) else []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.evaluate.judge import METRICS, Evaluation, by_structure
+from oncontour.evaluate.found import METRICS, Evaluation, by_structure
 from oncontour.evaluate.panels import RANKS, Panel
 from oncontour.files import writing
 

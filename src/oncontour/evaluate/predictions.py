@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oncontour.core.case import Case
@@ -39,6 +40,11 @@ class Predictions:
         """Who is predicted."""
         return self.cohort.ids
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Who is predicted -> where."""
+        return self.cohort.paths
+
     def remarks(self, ids: Sequence[str]) -> list[str]:
         """What lies there and was not looked at, as nobody of ``ids`` is called so."""
         others = [] if self.only else [id for id in self.cases if id not in ids]
@@ -64,6 +70,17 @@ class MapPredictions:
         """Who is predicted."""
         return tuple(self.maps.paths)
 
-    def remarks(self, ids: Sequence[str]) -> list[str]:
-        """What lies there and was not used: label maps of nobody of ``ids``, and numbers without a name."""
-        return self.maps.remarks(self.cases if self.only else ids)
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Who is predicted -> where."""
+        return self.maps.paths
+
+    def unnamed(self, id: str) -> tuple[int, ...]:
+        """The numbers without a name in the label map of ``id``, which was read."""
+        return self.maps.unnamed.get(self.cases[0] if self.only else id, ())
+
+    def remarks(self, ids: Sequence[str], unnamed: Mapping[str, Sequence[int]]) -> list[str]:
+        """What lies there and was not used: label maps of nobody of ``ids``, and numbers without a name, ``unnamed`` by patient."""
+        if self.only:
+            return self.maps.remarks(self.cases, dict(zip(self.cases, unnamed.values(), strict=False)))
+        return self.maps.remarks(ids, unnamed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from oncontour.evaluate.judge import METRICS, Evaluation, Row, by_structure
+from oncontour.evaluate.found import METRICS, Evaluation, Row, by_structure
 from oncontour.files import csv_text
 from oncontour.metrics.stats import Interval, bootstrap_mean, holm, p_text, paired_t, smallest_p, wilcoxon
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from oncontour.core.structure_kinds import is_target
-from oncontour.evaluate.judge import Evaluation, by_structure
-from oncontour.evaluate.visits import FieldRow, fields_by_patient
+from oncontour.evaluate.found import Evaluation, FieldRow, by_structure
+from oncontour.evaluate.visits import fields_by_patient
 from oncontour.metrics.stats import PairedTest, bootstrap_mean, holm, p_text, wilcoxon
 
 FOLDING_PERCENT = 0.1

@@ -21,7 +21,8 @@ from oncontour.adapt.inputs import shown, visit_case
 from oncontour.adapt.predict import Adapted
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
-from oncontour.evaluate.judge import Evaluation, Predictor, Row
+from oncontour.evaluate.found import Evaluation, FieldRow, Row
+from oncontour.evaluate.judge import Predictor
 
 DIRECT = ", direct"
 """After a method's name: its segmentation of the daily CT, beside the planning contours that it carries."""
@@ -31,21 +32,6 @@ class Adapts(Protocol):
     """Anything that adapts a daily visit with its planning visit as ``prior``."""
 
     def adapt(self, case: Case, /) -> Adapted: ...
-
-
-@dataclass(frozen=True)
-class FieldRow:
-    """The field that a ``method`` found of one visit of a patient: mean and 95th percentile of |u - u'| in mm (NaN where nobody knows u'),
-    ``folding_percent`` of its voxels within the patient, and the CPU ``seconds`` of the whole method,
-    programs that it starts among them."""
-
-    patient: str
-    visit: str
-    method: str
-    error_mm: float
-    p95_mm: float
-    folding_percent: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -59,12 +45,15 @@ class Visits:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        return tuple(f"{patient}/{visit.name}" for patient, (_, *later) in self.folders.items() for visit in later)
+        return tuple(self.files)
+
+    @property
+    def files(self) -> dict[str, tuple[Path, Path]]:
+        """Visit -> folders of the planning visit and of itself."""
+        return {f"{patient}/{visit.name}": (planning, visit) for patient, (planning, *later) in self.folders.items() for visit in later}
 
     def __getitem__(self, id: str) -> Case:
-        patient, _, name = id.rpartition("/")
-        planning, *later = self.folders[patient]
-        return visit_case(patient, planning, next(visit for visit in later if visit.name == name))
+        return visit_case(patient_of(id), *self.files[id])
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from oncontour.evaluate import figures, tables
-from oncontour.evaluate.judge import Evaluation, Failure, Row
+from oncontour.evaluate.found import Evaluation, Failure, Row
+from oncontour.evaluate.panels import Panel
 from oncontour.files import write_text
 
 
@@ -18,11 +19,12 @@ def write(
     overlays: Literal["none", "three", "all"] = "three",
     weights: Mapping[str, str] | None = None,
     remarks: Sequence[str] = (),
+    panels: Mapping[str, Sequence[Panel]] | None = None,
 ) -> str:
     """Write tables and figures to folder ``out``, each file whole or not at all, and give the tables as text.
 
     ``weights``: method -> SHA-256 of its model's weights, "" for contours that came as they are; ``stamp`` goes by them. ``remarks``: what
-    else is told below the tables.
+    else is told below the tables. ``panels``: patient -> what its overlays show; those of the evaluation unless said.
     """
     summaries, comparisons = tables.summarise(evaluation), tables.compare(evaluation)
     write_text(out / "metrics.csv", tables.as_csv(evaluation.rows, Row))
@@ -38,20 +40,29 @@ def write(
         (out / "methods.csv").unlink(missing_ok=True)
     figures.box_plots(evaluation, out / "boxplots")
     figures.box_plots(evaluation, out / "boxplots-more", ("surface_DSC", "HD95", "MSD", "APL"))
-    _write_overlays(evaluation, out / "overlays", overlays)
+    _write_overlays(evaluation, _by_patient(evaluation.panels) if panels is None else panels, out / "overlays", overlays)
     said = "\n".join([tables.text(evaluation, summaries, comparisons), *(f"note: {note}" for note in (*evaluation.notes, *remarks))])
     write_text(out / "summary.txt", said + "\n")
     return f"{said}\n\nmetrics.csv, summary.csv and figures in {out}"
 
 
-def _write_overlays(evaluation: Evaluation, folder: Path, which: Literal["none", "three", "all"]) -> None:
+def _by_patient(panels: Sequence[Panel]) -> Mapping[str, Sequence[Panel]]:
+    out: dict[str, list[Panel]] = {}
+    for one in panels:
+        out.setdefault(one.patient, []).append(one)
+    return out
+
+
+def _write_overlays(
+    evaluation: Evaluation, panels: Mapping[str, Sequence[Panel]], folder: Path, which: Literal["none", "three", "all"]
+) -> None:
     """Pictures of the chosen patients; those of an earlier evaluation into the same folder go."""
-    chosen = figures.chosen_patients(evaluation) if which == "three" else {p.patient: "" for p in evaluation.panels if which == "all"}
+    chosen = figures.chosen_patients(evaluation) if which == "three" else dict.fromkeys(panels, "") if which == "all" else {}
     written = []
     for patient, rank in chosen.items():
-        panels = [panel for panel in evaluation.panels if panel.patient == patient]
+        shown = [panel for panel in panels.get(patient, ()) if panel.structure in evaluation.structures]
         name = f"{rank}-{patient}" if rank else patient
-        written += figures.overlays(panels, folder / name.replace("/", "_"), rank) if panels else []
+        written += figures.overlays(shown, folder / name.replace("/", "_"), rank) if shown else []
     for old in [*folder.glob("*.png"), *folder.glob("*.svg")]:
         if old not in written:
-            old.unlink()
+            old.unlink(missing_ok=True)  # another driver of the same cohort may clear it too

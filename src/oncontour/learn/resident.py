@@ -5,7 +5,8 @@ Nothing stays in a process that did not ask for it with ``keep``: one that draws
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
 T = TypeVar("T")
@@ -16,6 +17,20 @@ _STATE = {"keeps": False, "loaded": 0}
 def keep() -> None:
     """From now on this process keeps what it loads by ``once``."""
     _STATE["keeps"] = True
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Within this the process keeps what it loads by ``once``, and forgets it at the end unless it keeps anyway."""
+    if _STATE["keeps"]:
+        yield
+        return
+    keep()
+    try:
+        yield
+    finally:
+        _STATE["keeps"] = False
+        _KEPT.clear()
 
 
 def loaded() -> int:

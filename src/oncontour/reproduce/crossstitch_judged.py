@@ -25,8 +25,9 @@ from oncontour.adapt.unlearned import carried
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.errors import CohortError
-from oncontour.evaluate.judge import Evaluation, Failure, Predictor, Row, judge
-from oncontour.evaluate.visits import Adapts, FieldRow, Output, Visits, Watched, by_patient
+from oncontour.evaluate.found import Evaluation, Failure, FieldRow, Row
+from oncontour.evaluate.judge import Predictor, judge
+from oncontour.evaluate.visits import Adapts, Output, Visits, Watched, by_patient
 from oncontour.files import write_text
 from oncontour.io.cohort import Cohort
 from oncontour.io.image.layout import write_layout

@@ -26,8 +26,8 @@ class LabelFolder:
     paths: Mapping[str, Path]
     labels: Labels
     where: str = ""
-    unnamed: dict[int, list[str]] = field(default_factory=dict)
-    """number that ``labels`` does not name -> the cases read so far that hold it"""
+    unnamed: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """case that was read -> the numbers in it that ``labels`` does not name"""
 
     @classmethod
     def open(cls, folder: Path | str, labels: Labels) -> LabelFolder:
@@ -66,19 +66,22 @@ class LabelFolder:
         named, unmapped, notes = map_names(self.labels.numbers)
         labels = replace(self.labels, numbers={name: self.labels.numbers[original] for name, original in named.items()})
         split = split_labels(one_volume(found, path), labels, str(path))
-        for number in split.unnamed:
-            self.unnamed.setdefault(number, []).append(id)
+        self.unnamed[id] = split.unnamed
         return Case(id, {}, split.masks, facts={"names": named, "unmapped": unmapped, "notes": (*notes, *noted(found, path))})
 
-    def remarks(self, cases: Sequence[str]) -> list[str]:
-        """What was read and is not used, of ``cases`` asked for: maps of other cases, and numbers without a name."""
+    def remarks(self, cases: Sequence[str], unnamed: Mapping[str, Sequence[int]] | None = None) -> list[str]:
+        """What was read and is not used, of ``cases`` asked for: maps of other cases, and numbers without a name.
+
+        ``unnamed``: case -> those numbers, of cases that others read; of those read here unless said.
+        """
         others = [name for name in self.paths if name not in cases]
         lines = [f"label maps of no case here, not looked at: {some(others)} [{self.where}]"] if others else []
-        for number, holders in sorted(self.unnamed.items()):
-            lines.append(
-                f"label {number} has no name in {self.labels.where} and is left out; it is in {some(list(dict.fromkeys(holders)))}"
-            )
-        return lines
+        holders: dict[int, list[str]] = {}
+        for case, numbers in (self.unnamed if unnamed is None else unnamed).items():
+            for number in numbers:
+                holders.setdefault(number, []).append(case)
+        where = f"has no name in {self.labels.where} and is left out"
+        return [*lines, *(f"label {number} {where}; it is in {some(held)}" for number, held in sorted(holders.items()))]
 
 
 def _check_segments(segments: Sequence[Segment], labels: Labels, where: str) -> None:
