@@ -43,3 +43,14 @@ def ray() -> str:
     if not found.exists():
         lacking("Ray is not installed: pip install 'oncontour[ray]'")
     return str(found)
+
+
+def ray_train() -> None:
+    """Ray Train, which needs more than Ray."""
+    from importlib import import_module
+
+    ray()
+    try:
+        import_module("ray.train.torch")
+    except ImportError:
+        lacking("Ray Train is not installed: pip install 'oncontour[ray]'")

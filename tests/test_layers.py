@@ -36,7 +36,7 @@ def test_import_contracts_hold() -> None:
         ("highdicom", ("io",)),
         ("SimpleITK", ()),
         ("gdcm", ()),
-        ("lightning", ("learn/fit.py", "learn/lesson.py", "learn/callbacks.py", "reproduce")),
+        ("lightning", ("learn/fit.py", "learn/lesson.py", "learn/callbacks.py", "learn/processes.py", "reproduce")),
         ("jsonargparse", ("arguments.py",)),
         ("jinja2", ("report",)),
         ("pickle", ()),
@@ -101,7 +101,7 @@ def test_predicting_by_torch_loads_nothing_of_training() -> None:
         "import sys; from oncontour.contour.predict import load_contourer; from oncontour.quality.score import load; "
         "from oncontour.commands import run, assess, predict; "
         "load_contourer('hn-organs', backend='torch'); load(backend='torch'); "
-        "learn = ('fit', 'callbacks', 'resume', 'train_settings'); "
+        "learn = ('fit', 'callbacks', 'processes', 'resume', 'train_settings'); "
         "print([m for m in sys.modules if m.startswith('lightning') or m in [f'oncontour.learn.{one}' for one in learn]])"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ from argparse import Action, _ArgumentGroup
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from oncontour.classes import allow
 from oncontour.errors import ConfigError, nearest
@@ -34,9 +34,11 @@ _FIRST = ("out", "model", "structures", "overwrite", "make", "protocol", "truth"
 """What the short help shows beside what is required."""
 
 
-def make_parser(name: str, function: Callable[..., object], *, loads_models: bool = False, takes_cohort: bool = False) -> ArgumentParser:
+def make_parser(
+    name: str, function: Callable[..., object], *, loads_models: bool = False, takes_cohort: bool = False, trains: bool = False
+) -> ArgumentParser:
     """The parser that ``function``'s signature and docstring spell; ``loads_models``: it builds nets from model files, and gets
-    ``--allow_class``; ``takes_cohort``: it gets the options of ``Many``."""
+    ``--allow_class``; ``takes_cohort``: it gets the options of ``Many``; ``trains``: it gets ``--engine``."""
     import inspect
 
     import jsonargparse
@@ -62,6 +64,11 @@ def make_parser(name: str, function: Callable[..., object], *, loads_models: boo
         from oncontour.many import Many
 
         parser.add_class_arguments(Many, as_group=False)
+    if trains:
+        told = (
+            "who trains; ray: training.devices x training.nodes workers of the cluster that RAY_ADDRESS names, entered with RAY_AUTH_TOKEN"
+        )
+        parser.add_argument("--engine", type=Literal["processes", "ray"], default="processes", help=told)
     if loads_models:
         told = "outside net or task (module:Class) that a model file names and that you trust to run; again for several"
         parser.add_argument("--allow_class", type=list[str] | None, help=told)

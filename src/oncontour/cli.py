@@ -78,6 +78,8 @@ LOADS_MODELS = (
 """Commands that build nets from model files, and so have ``--allow_class``."""
 TAKE_COHORTS = ("run", "assess", "adapt", "synthesize", "features", "predict", "dvh", "convert", "evaluate")
 """Commands that work on each patient of a cohort alone, and so have ``--jobs``, ``--shard`` and ``--engine``."""
+TRAIN = tuple(name for name in COMMANDS if name.startswith("train "))
+"""Commands that train, and so have ``--engine``: here, or on a Ray cluster."""
 UNEXPECTED, NO_MEMORY, INTERRUPTED, BROKEN_PIPE, TERMINATED = 70, 71, 130, 141, 143
 """Exit codes beside those of ``oncontour.errors``: a surprise, memory, Ctrl-C, a reader that left, SIGTERM."""
 
@@ -216,6 +218,10 @@ def call(name: str, words: Sequence[str]) -> object:
     settings = parse(parser, words, name)
     if name in TAKE_COHORTS:
         function, settings = _for_many(name, function, settings)
+    if name in TRAIN and settings.pop("engine") == "ray":
+        from oncontour.commands.train_ray import train
+
+        return train(function, settings)
     if "progress" in inspect.signature(function).parameters:
         from oncontour.progress import ProgressLine
 
@@ -259,7 +265,7 @@ def load(name: str) -> Callable[..., object]:
 
 def parser_of(name: str) -> Parser:
     """The parser of command ``name``."""
-    return make_parser(name, load(name), loads_models=name in LOADS_MODELS, takes_cohort=name in TAKE_COHORTS)
+    return make_parser(name, load(name), loads_models=name in LOADS_MODELS, takes_cohort=name in TAKE_COHORTS, trains=name in TRAIN)
 
 
 # ---- manners

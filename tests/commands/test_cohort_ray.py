@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import signal
-import socket
-import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,65 +18,17 @@ from oncontour.contour.task import ContourTask
 from oncontour.errors import ConfigError
 from oncontour.learn.task import save_model
 from oncontour.many import Many
+from tests.clusters import HEAD, OTHER, two_nodes
 from tests.commands.cohort_works import Deadly, Noting
 from tests.needs import ray
 from tests.phantoms import NECK, cohort
 
-ROOT = Path(__file__).parents[2]
-HEAD, OTHER = "127.0.0.2", "127.0.0.3"
-PATIENT = {"RAY_gcs_server_port_wait_time_s": "120", "RAY_worker_register_timeout_seconds": "300", "RAY_health_check_timeout_ms": "60000"}
-"""A machine with much else to do: a process is long in starting, and one that does not answer at once is not dead."""
-NODE = ("--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats", "--block")
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[dict[str, str]]:
-    """Two nodes on loopback with a token; gives the environment of who may enter."""
-    command, port = ray(), _free_port()
-    entry = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_ADDRESS": f"{HEAD}:{port}"}
-    environment = {
-        **os.environ,
-        **entry,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    } | PATIENT
-    del environment["RAY_ADDRESS"]
-    head = [command, "start", "--head", f"--node-ip-address={HEAD}", f"--port={port}", "--include-dashboard=false", *NODE]
-    other = [command, "start", f"--address={HEAD}:{port}", f"--node-ip-address={OTHER}", *NODE]
-    nodes: list[subprocess.Popen[str]] = []
-    try:
-        for words in (head, other):
-            assert any(_has_started(words, environment, nodes) for _ in range(3))
+    """Gives the environment of who may enter."""
+    with two_nodes() as entry:
         yield entry
-    finally:
-        for node in reversed(nodes):
-            os.killpg(node.pid, signal.SIGKILL)
-            node.wait()
-
-
-def _has_started(words: list[str], environment: dict[str, str], nodes: list[subprocess.Popen[str]]) -> bool:
-    """Whether a node that is started now comes to life: Ray itself gives it up after 30 s, which no setting changes."""
-    node = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert node.stdout is not None
-    if any("runtime started" in line for line in node.stdout):
-        nodes.append(node)
-        return True
-    with suppress(ProcessLookupError):
-        os.killpg(node.pid, signal.SIGKILL)
-    node.wait()
-    return False
-
-
-def _free_port() -> int:
-    """Below 10002: Ray's workers have those above."""
-    for port in range(6400, 7400):
-        with socket.socket() as one:
-            try:
-                one.bind((HEAD, port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port")
 
 
 def _figures(out: Path) -> dict[str, object]:
@@ -125,7 +71,9 @@ def test_a_worker_and_a_node_killed_change_no_bit(cluster: dict[str, str], tmp_p
 def test_one_that_kills_its_worker_is_listed(cluster: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in cluster.items():
         monkeypatch.setenv(key, value)
-    became = spread(Noting(tmp_path, {"killer": 99}), ("p1", "killer", "p2"), Many(engine="ray"), Table(tmp_path))
+    monkeypatch.chdir(tmp_path)  # where relative paths begin, on every node
+    became = spread(Noting(Path(), {"killer": 99}), ("p1", "killer", "p2"), Many(engine="ray"), Table(tmp_path))
+    assert (tmp_path / "p1.txt").exists()
     assert became.done == ("p1", "p2")
     assert "was killed, 3 times" in became.failed["killer"]
 

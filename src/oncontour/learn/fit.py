@@ -34,6 +34,7 @@ from oncontour.learn.callbacks import Curve, KeepBest, Progress, SaveEpoch, Snap
 from oncontour.learn.card import Card, checked_card, find, read_card
 from oncontour.learn.card import notes as notes_of
 from oncontour.learn.lesson import Lesson, LessonInTurns
+from oncontour.learn.processes import Processes
 from oncontour.learn.resume import alone_in, check_same_patients, plain, record_of, resumed
 from oncontour.learn.task import AnyTask, Example, InTurns, S, Task, load_task, load_weights, save_model, seeded
 from oncontour.learn.train_settings import TrainSettings
@@ -245,13 +246,15 @@ def _trainer(out: Path, settings: TrainSettings, more: Sequence[Callback], *, in
             f"{settings.nodes} machines are to train together, and none knows where the first is",
             hint="set MASTER_ADDR, MASTER_PORT and NODE_RANK on each, or start them by SLURM or torchrun (docs/cohort.md)",
         )
+    here = Processes.of(settings)
     try:
         trainer = lightning.Trainer(
             max_epochs=settings.epochs,
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.nodes,
-            strategy="ddp" if together > 1 else "auto",
+            accelerator=here.accelerator,
+            devices=here.devices,
+            num_nodes=here.nodes,
+            strategy=here.strategy,
+            plugins=here.plugins,
             precision=_LIGHTNING[settings.precision],
             logger=TensorBoardLogger(str(out), name="", version="tensorboard"),
             callbacks=[SaveEpoch(out / "checkpoints"), Progress(), Curve(out / "metrics.csv"), *more],
