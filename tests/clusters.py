@@ -21,10 +21,11 @@ NODE = ("--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats
 
 
 @contextmanager
-def two_nodes() -> Iterator[dict[str, str]]:
-    """Two nodes on loopback with a token, while this lasts; gives the environment of who may enter."""
-    command, port = ray(), _free_port()
-    entry = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_ADDRESS": f"{HEAD}:{port}"}
+def two_nodes(one: str = HEAD, two: str = OTHER) -> Iterator[dict[str, str]]:
+    """Two nodes on loopback with a token, while this lasts; gives the environment of who may enter. Clusters that may be there at the same
+    time have addresses of their own."""
+    command, port = ray(), _free_port(one)
+    entry = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_ADDRESS": f"{one}:{port}"}
     environment = {
         **os.environ,
         **entry,
@@ -32,8 +33,8 @@ def two_nodes() -> Iterator[dict[str, str]]:
         "RAY_USAGE_STATS_ENABLED": "0",
     } | PATIENT
     del environment["RAY_ADDRESS"]
-    head = [command, "start", "--head", f"--node-ip-address={HEAD}", f"--port={port}", "--include-dashboard=false", *NODE]
-    other = [command, "start", f"--address={HEAD}:{port}", f"--node-ip-address={OTHER}", *NODE]
+    head = [command, "start", "--head", f"--node-ip-address={one}", f"--port={port}", "--include-dashboard=false", *NODE]
+    other = [command, "start", f"--address={one}:{port}", f"--node-ip-address={two}", *NODE]
     nodes: list[subprocess.Popen[str]] = []
     try:
         for words in (head, other):
@@ -58,12 +59,12 @@ def _has_started(words: list[str], environment: dict[str, str], nodes: list[subp
     return False
 
 
-def _free_port() -> int:
+def _free_port(address: str) -> int:
     """Below 10002: Ray's workers have those above."""
     for port in range(6400, 7400):
         with socket.socket() as one:
             try:
-                one.bind((HEAD, port))
+                one.bind((address, port))
             except OSError:
                 continue
             return port

@@ -25,7 +25,7 @@ from tests.phantoms import cohort
 def cluster() -> Iterator[dict[str, str]]:
     """Gives the environment of who may enter."""
     ray_train()
-    with two_nodes() as entry:
+    with two_nodes("127.0.0.4", "127.0.0.5") as entry:
         yield entry
 
 

@@ -64,7 +64,8 @@ def train(function: Callable[..., object], settings: Mapping[str, object]) -> st
         raise _cause(error) from error
     finally:
         ray.shutdown()
-        signal.signal(signal.SIGINT, before)
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)  # Ray has put its own there
         shutil.rmtree(out / _FOLDER, ignore_errors=True)
         if made and out.is_dir() and not any(out.iterdir()):
             out.rmdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning.pytorch.plugins.environments import ClusterEnvironment
+from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch.strategies import Strategy
 
 from oncontour.learn.train_settings import TrainSettings
@@ -25,7 +25,7 @@ class Processes:
     devices: int | str
     nodes: int
     strategy: str | Strategy
-    plugins: list[ClusterEnvironment] | None = None
+    plugins: ClusterEnvironment | None = None
 
     @classmethod
     def of(cls, settings: TrainSettings) -> Processes:
@@ -39,4 +39,5 @@ class Processes:
         given = "cpu" if get_device().type == "cpu" else "gpu"
         if not several:
             return cls(given, 1, 1, "auto")
-        return cls(given, "auto", 1, RayDDPStrategy(), [RayLightningEnvironment()])
+        strategy, environment = RayDDPStrategy(), RayLightningEnvironment()  # type: ignore[no-untyped-call]
+        return cls(given, "auto", 1, strategy, environment)
