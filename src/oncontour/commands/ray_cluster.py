@@ -16,6 +16,7 @@ from typing import Any as Ray  # Ray and its handles, which tell no types
 
 from oncontour.classes import allow, allowed
 from oncontour.errors import ConfigError
+from oncontour.libraries import need
 
 __all__ = ["Place", "Ray", "entered"]
 
@@ -44,10 +45,9 @@ class Place:
 def entered() -> Ray:
     """Ray, connected to the cluster. Raises ConfigError where Ray is not installed, no cluster is named or reached, or it would be entered
     without a token."""
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("--engine ray needs Ray, which is not installed", hint="pip install 'oncontour[ray]'") from error
+    need("ray", "--engine ray")
+    import ray
+
     address = os.environ.get("RAY_ADDRESS", "")
     if not re.fullmatch(r"[^\s/]+:\d+", address):
         hint = "set RAY_ADDRESS to HOST:PORT of the cluster's head, as docs/cohort.md shows"
