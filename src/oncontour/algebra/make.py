@@ -15,9 +15,9 @@ from oncontour.core.contours import Contours, Slices
 from oncontour.core.geometry import Geometry
 
 Floats = NDArray[np.float64]
-FINEST_MM, COARSEST_MM = 0.4, 2.0
-MOST_VOXELS = 2.5e6
-"""Of the fine grid of one structure; larger structures get coarser steps, up to COARSEST_MM."""
+FINEST_MM, USUAL_MM, COARSEST_MM = 0.2, 0.4, 2.0
+FEW_VOXELS, MOST_VOXELS = 1e6, 2.5e6
+"""Of the fine grid of one structure: larger ones get coarser steps, up to COARSEST_MM; where few are enough, steps are finer than usual."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +38,9 @@ def make(expression: Expression, structures: Mapping[str, Contours], body: Calla
     box = of.box_mm(expression)
     if box is None:
         return Made(Contours((), None, slices, alone=True), 0.0, FINEST_MM)
-    size = box[1] - box[0]
-    step = float(np.clip(np.cbrt(size.prod() / MOST_VOXELS), FINEST_MM, COARSEST_MM))
-    step = min(step, max(FINEST_MM / 2, _thinnest(expression)))
+    few, most = np.cbrt(of.largest_mm3(expression, box) / FEW_VOXELS), np.cbrt((box[1] - box[0]).prod() / MOST_VOXELS)
+    step = float(np.clip(max(most, min(few, USUAL_MM)), FINEST_MM, COARSEST_MM))
+    step = min(step, max(FINEST_MM, _thinnest(expression)))
     step = grid.spacing_mm[0] / np.ceil(grid.spacing_mm[0] / step - 1e-9)  # slices end between voxels of the fine grid
     window = Window.round(grid, step, box)
     level = of.level(expression, window)
@@ -109,6 +109,17 @@ class _Sources:
         pick = (np.minimum, np.maximum) if expression.kind == "or" else (np.maximum, np.minimum)
         box = np.stack([pick[0](left[0], right[0]), pick[1](left[1], right[1])])
         return box if (box[1] > box[0]).all() else None
+
+    def largest_mm3(self, expression: Expression, box_mm: Floats) -> float:
+        """The largest of the boxes that are looked at to know ``expression`` in the box (2, 3)."""
+        mine = float((box_mm[1] - box_mm[0]).prod())
+        if isinstance(expression, Moved):
+            more = max(expression.margin.each)
+            return max(mine, self.largest_mm3(expression.of, box_mm + np.array([[-more], [more]])))
+        if isinstance(expression, Join):
+            return max(mine, *(self.largest_mm3(one, box_mm) for one in (expression.left, expression.right)))
+        whole = extent_mm(self.contours(expression), self.grid)  # in the plane
+        return mine if whole is None else max(mine, float((whole[1] - whole[0])[1:].prod() * (box_mm[1] - box_mm[0])[0]))
 
     def level(self, expression: Expression, window: Window) -> Level:
         if isinstance(expression, Moved):

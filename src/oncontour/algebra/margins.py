@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from oncontour.algebra.creases import sharpened
 from oncontour.algebra.gauge import LEAST_MM, costs
 from oncontour.algebra.outlines import FAR, Level
 from oncontour.algebra.words import Margin
 from oncontour.core.contours import Contours, Slices
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
-from oncontour.metrics.isosurface import surface_at_zero
+from oncontour.metrics.isosurface import Mesh, surface_at_zero
 from oncontour.metrics.nearest import distances
 from oncontour.raster import trace_loops
 
@@ -75,7 +76,7 @@ class Window:
     def _aside(self) -> Floats:
         """In steps: along k planes of voxels meet the borders between slices, where structures end flat; see _ASIDE."""
         half = round(self.grid.spacing_mm[0] / self.step_mm) / 2
-        return np.array([half % 1, _ASIDE, _ASIDE])
+        return np.array([half % 1 + _ASIDE, _ASIDE, _ASIDE])
 
     def cut(self, level: Level, of: Window) -> Level:
         """``level``, which fills window ``of``, in this one; FAR where ``of`` does not reach."""
@@ -100,7 +101,7 @@ def moved(level: Level, geometry: Geometry, margin: Margin, *, grow: bool) -> Le
     side = ~inside if grow else inside
     about = (ndimage.distance_transform_edt(side) * step).astype(np.float32)
     about[side] -= np.float32(step / 2)
-    triangles = surface_at_zero(Volume(level, geometry)).corners_mm
+    triangles = _surface(level, geometry).corners_mm
     if min(margin.each) == most:
         return _uniform(about, side, triangles, step, most, grow)
     return _by_direction(level, about, side, triangles, geometry, margin, grow)
@@ -115,20 +116,20 @@ def _uniform(about: Level, side: Bools, triangles: Floats, step: float, mm: floa
 
     sure = side & (np.abs(about - mm) <= _DOUBT * step)
     settle(sure)
-    # Of a pair of voxels with the new surface between them both must be exact; next to one that moves by less than a step, also within.
+    # Of a cell with the new surface in it all corners must be exact; next to one that moves by less than a step, also those within.
     settle(_beside_zero(out) & ~sure)
     return np.asarray(out if grow else -out, np.float32)
 
 
 def _beside_zero(level: Level) -> Bools:
-    """The voxels with a neighbour (by a face) on the other side of zero."""
-    inside, out = level <= 0, np.zeros(level.shape, bool)
+    """The corners of the cells that zero goes through: of all of them a contour or a surface between the voxels is made."""
+    some = every = level <= 0
     for axis in range(3):
-        low = tuple(slice(None, -1) if n == axis else slice(None) for n in range(3))
-        high = tuple(slice(1, None) if n == axis else slice(None) for n in range(3))
-        crossed = inside[low] != inside[high]
-        out[low] |= crossed
-        out[high] |= crossed
+        low, high = (tuple(part if n == axis else slice(None) for n in range(3)) for part in (slice(None, -1), slice(1, None)))
+        some, every = some[low] | some[high], every[low] & every[high]
+    out = np.zeros(level.shape, bool)
+    for corner in np.ndindex(2, 2, 2):
+        out[tuple(slice(a, a + n) for a, n in zip(corner, some.shape, strict=True))] |= some & ~every
     return out
 
 
@@ -218,4 +219,8 @@ def drawn(level: Level, window: Window, slices: Slices) -> Contours:
 
 def volume_cc(level: Level, window: Window) -> float:
     """What the surface encloses."""
-    return abs(surface_at_zero(Volume(level, window.geometry)).volume_mm3) / 1000
+    return abs(_surface(level, window.geometry).volume_mm3) / 1000
+
+
+def _surface(level: Level, geometry: Geometry) -> Mesh:
+    return sharpened(surface_at_zero(Volume(level, geometry)), geometry.spacing_mm[0])

@@ -39,6 +39,11 @@ FAR = np.float32(1e3)
 """The level where nothing is near."""
 _EXACT = 3.0
 """Grid steps from an outline within which its distance is exact, not counted in pixels."""
+_DEPTH_MM = 1e-2
+"""How exactly the deepest point of a plane is sought."""
+_AROUND = np.array([[0, a, b] for a in (-1, 0, 1) for b in (-1, 0, 1) if (a, b) != (0, 0)], dtype=np.float64)
+_TANGENT_MM = 0.1
+"""What closes so little beyond the next slice closes on it: a ball that touches a slice has no contour there."""
 _TOUCH_MM = 1e-3
 _ROUNDING = 1e-3
 """Pixels: loops smaller than this are rounding."""
@@ -178,6 +183,25 @@ def _distance(inside: Bools, needed: Bools, segments_mm: Floats, step_mm: float)
     return out.astype(np.float32)
 
 
+def _deepest(distance: Level, segments_mm: Floats, step_mm: float) -> float:
+    """How far in mm the deepest point of a plane lies within its outline: between grid points, else the depths of neighbouring planes would
+    differ by what their middles lie beside the grid, and the end of a ball would not be found. Minus FAR where nothing is inside."""
+    best = np.unravel_index(int(distance.argmin()), distance.shape)
+    most = -float(distance[best])
+    if most <= 0 or not len(segments_mm):
+        return most
+    point, triangles = np.array([0.0, *best]) * step_mm, np.insert(segments_mm[:, [0, 1, 1]], 0, 0.0, axis=2)
+    reach = 0.5 * step_mm
+    while reach > _DEPTH_MM:
+        around = point + reach * _AROUND
+        found = distances(around, triangles)
+        if found.max() > most:
+            most, point = float(found.max()), around[found.argmax()]
+        else:
+            reach /= 2
+    return most
+
+
 # ---- from plane to plane
 
 
@@ -193,13 +217,15 @@ def _draw(layers: Layers, part: slice, inside: Bools, step_mm: float, out: Level
     for n in range(count):
         near = inside[max(0, n - 2) : n + 3]
         changing[n] = near.any(axis=0) & ~near.all(axis=0)
-    changing[[0, -1]] |= inside[[0, -1]]
+    for end, last_three in ((0, slice(None, 3)), (-1, slice(-3, None))):  # by which the end is found
+        changing[last_three] |= inside[end]
     segments = [one - corner_mm for one in layers.segments_mm[part]]
     distance = np.stack([_distance(*one, step_mm) for one in zip(inside, changing, segments, strict=True)])
-    deep = np.maximum(-distance.min(axis=(1, 2)), step_mm / 2)
+    deep = np.array([max(_deepest(*one, step_mm), step_mm / 2) for one in zip(distance, segments, strict=True)])
     bent = distance * (distance + 2 * deep[:, None, None])
-    # What lies farther out than a neighbour is deep is beside it, not round it: of circles one in the other nothing is.
-    widest = np.maximum(deep, np.maximum(np.append(deep[1:], 0), np.append(0, deep[:-1])))
+    # What lies farther out than the planes beside (those that its curvature is made of) are deep is beside them, not round them: of circles
+    # one in the other nothing is.
+    widest = ndimage.maximum_filter1d(deep, 5, mode="nearest")
     bent = np.minimum(bent, np.square(widest, dtype=np.float32)[:, None, None])
     bent /= np.float32(2 * deep.max())  # of a ball about its distance, so that a flat end can be cut into it
     curves = _curvatures(at, bent)
@@ -257,7 +283,7 @@ def _tip(beyond: float, most: float, apart: float, last: Level, before: Level, c
         slope = (last - before) / np.float32(apart)
         return np.asarray(np.maximum(last, last + np.float32(mm) * slope + np.float32(0.5 * mm * (mm + apart)) * curve))
 
-    return past(beyond), bool(past(most).min() >= 0)
+    return past(beyond), bool(past(most).min() >= -_TANGENT_MM)
 
 
 def _add_open_ends(at: Floats, ends: Floats, inside: Bools, distance: Level, step_mm: float, out: Level) -> None:
