@@ -52,7 +52,7 @@ class _Edges:
 
 
 def sharpened(mesh: Mesh, step_mm: float) -> Mesh:
-    """``mesh``, from a grid of equal steps, with its edges and corners put back, as far as they lie about a step away. Closed where it was."""
+    """``mesh``, from a grid of equal steps, with its edges and corners put back, if they lie within about a step. Closed where it was."""
     triangles = mesh.triangles.astype(np.int64)
     if not len(triangles):
         return mesh

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from oncontour.metrics.nearest import closest, tree_of
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 LEAST_MM = 1e-3
 """What a margin of zero counts as: dividing by it makes every step that way too long."""
 _LEAF = 4
 _TRIES = 8
+_ONE = 1.0 + 1e-12
 
 
 def costs(points_mm: Floats, triangles_mm: Floats, up_mm: Floats, down_mm: Floats) -> Floats:
@@ -32,7 +34,16 @@ def costs(points_mm: Floats, triangles_mm: Floats, up_mm: Floats, down_mm: Float
         return np.empty(0)
     ordered, low, high = tree_of(triangles_mm, _LEAF)
     up, down = (1 / np.maximum(mm, LEAST_MM) for mm in (up_mm, down_mm))
-    return np.asarray(_search(np.ascontiguousarray(points_mm), ordered, low, high, _LEAF, up, down))
+    return np.asarray(_search(np.ascontiguousarray(points_mm), ordered, low, high, _LEAF, up, down, np.inf))
+
+
+def within(points_mm: Floats, triangles_mm: Floats, up_mm: Floats, down_mm: Floats) -> Bools:
+    """(n,) whether the least cost of a step (``costs``) is at most 1: sooner known than the cost itself."""
+    if not len(triangles_mm) or not len(points_mm):
+        return np.zeros(len(points_mm), bool)
+    ordered, low, high = tree_of(triangles_mm, _LEAF)
+    up, down = (1 / np.maximum(mm, LEAST_MM) for mm in (up_mm, down_mm))
+    return np.asarray(_search(np.ascontiguousarray(points_mm), ordered, low, high, _LEAF, up, down, _ONE) < np.sqrt(_ONE))
 
 
 @njit(cache=True, nogil=True)
@@ -89,7 +100,23 @@ def _to_triangle(p, t, up, down):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _search(points, triangles, low, high, leaf, up, down):  # type: ignore[no-untyped-def]
+def _aside(p, t, up, down):  # type: ignore[no-untyped-def]
+    """Squared cost of the step from the box round triangle t to p: at most that of the triangle itself, and sooner told."""
+    total = 0.0
+    for axis in range(3):
+        gap = 0.0
+        over, under = p[axis] - max(t[0, axis], t[1, axis], t[2, axis]), min(t[0, axis], t[1, axis], t[2, axis]) - p[axis]
+        if over > 0:
+            gap = over * up[axis]
+        elif under > 0:
+            gap = under * down[axis]
+        total += gap * gap
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _search(points, triangles, low, high, leaf, up, down, limit):  # type: ignore[no-untyped-def]
+    """The least cost for each point. Below a finite ``limit`` (squared) the first that is found is enough; where none is, its root."""
     first_leaf = (len(low) + 1) // 2 - 1
     out = np.empty(len(points))
     stack = np.empty(64, np.int64)
@@ -97,9 +124,9 @@ def _search(points, triangles, low, high, leaf, up, down):  # type: ignore[no-un
     winner = 0
     for n in range(len(points)):
         p = points[n]
-        best = _to_triangle(p, triangles[winner], up, down)
+        best = min(limit, _to_triangle(p, triangles[winner], up, down))  # neighbours in space have neighbouring answers
         stack[0], gaps[0], depth = 0, _to_box(p, low[0], high[0], up, down), 1
-        while depth:
+        while depth and (limit == np.inf or best >= limit):
             depth -= 1
             node = stack[depth]
             if gaps[depth] >= best:
@@ -107,6 +134,8 @@ def _search(points, triangles, low, high, leaf, up, down):  # type: ignore[no-un
             if node >= first_leaf:
                 start = (node - first_leaf) * leaf
                 for t in range(start, min(start + leaf, len(triangles))):
+                    if _aside(p, triangles[t], up, down) >= best:
+                        continue
                     d = _to_triangle(p, triangles[t], up, down)
                     if d < best:
                         best, winner = d, t

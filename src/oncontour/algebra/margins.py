@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oncontour.algebra.creases import sharpened
-from oncontour.algebra.gauge import LEAST_MM, costs
+from oncontour.algebra.gauge import LEAST_MM, within
 from oncontour.algebra.outlines import FAR, Level
 from oncontour.algebra.words import Margin
 from oncontour.core.contours import Contours, Slices
@@ -33,7 +33,7 @@ _DOUBT = 1.0
 """Grid steps by which a distance counted in voxels may be wrong."""
 _ASIDE = 0.382
 """Part of a step by which the fine grid lies aside in the plane: faces in the middle between voxels, as masks have, meet none of them."""
-_HALVINGS = 6
+_HALVINGS = 5
 _LEAST_MM2 = 0.05
 """Loops smaller than this are rounding."""
 
@@ -91,8 +91,8 @@ class Window:
 
 
 def moved(level: Level, geometry: Geometry, margin: Margin, *, grow: bool) -> Level:
-    """``level`` on ``geometry`` (equal steps) grown by ``margin``, or shrunk by it. Where the level is open at the grid's edge the result
-    holds as far from it as the margin is wide."""
+    """``level`` on ``geometry`` (equal steps) grown by ``margin``, or shrunk by it: a distance near the new surface, elsewhere about a step
+    or more. Where the level is open at the grid's edge the result holds as far from it as the margin is wide."""
     most = max(margin.each)
     inside = level <= 0
     if most == 0 or not inside.any() or inside.all():
@@ -135,23 +135,24 @@ def _beside_zero(level: Level) -> Bools:
 
 def _by_direction(level: Level, about: Level, side: Bools, triangles: Floats, geometry: Geometry, margin: Margin, grow: bool) -> Level:
     """The structure's own surface where nothing is added (or cut away), and the margin's where it is."""
-    step, most = geometry.spacing_mm[0], max(margin.each)
+    step, most, least = geometry.spacing_mm[0], max(margin.each), min(margin.each)
     up = np.array([margin.left, margin.posterior, margin.superior])
     down = np.array([margin.right, margin.anterior, margin.inferior])
     if not grow:  # a step from what lies outside into the structure goes against the side that it comes from
         up, down = down, up
-    own = _own_distance(level, about, side, triangles, step)
-    near = side & (about <= most + 2 * step) & (own > LEAST_MM)
+    own = _own_distance(level, side, triangles, step)
     turned = triangles @ geometry.axes
-    cost = costs(np.argwhere(near).astype(np.float64) * step @ geometry.axes, turned, up, down)
-    out = own.copy()
-    out[near] = np.minimum(own[near], (cost - 1) * most)
 
     def taken(voxels: Floats) -> Bools:
         """Whether points (fractional voxels) are of the grown structure, or of what is cut away, or beyond it."""
-        at = ndimage.map_coordinates(own, voxels.T, order=1)
-        return np.asarray((at <= 0) | (costs(voxels * step @ geometry.axes, turned, up, down) <= 1))
+        out = ndimage.map_coordinates(own, voxels.T, order=1) <= 0
+        out[~out] = within(voxels[~out] * step @ geometry.axes, turned, up, down)
+        return np.asarray(out)
 
+    new = (own <= LEAST_MM) | (about + 2 * step <= least)
+    asked = ~new & (about <= most + 2 * step)
+    new[asked] = within(np.argwhere(asked).astype(np.float64) * step @ geometry.axes, turned, up, down)
+    out = np.where(new, np.float32(-step), np.float32(step))
     _settle_edges(out, taken, step)
     return np.asarray(out if grow else -out, np.float32)
 
@@ -183,10 +184,9 @@ def _settle_edges(level: Level, taken: Callable[[Floats], Bools], step: float) -
     level[found] = np.where(inside[found], -1, 1) * step / np.sqrt(near[found])
 
 
-def _own_distance(level: Level, about: Level, side: Bools, triangles: Floats, step: float) -> Level:
-    """Distance to the surface, positive on ``side``; exact next to it, where ``level`` crosses zero."""
-    other = ndimage.distance_transform_edt(~side) * step - step / 2
-    out = np.where(side, about, -other).astype(np.float32)
+def _own_distance(level: Level, side: Bools, triangles: Floats, step: float) -> Level:
+    """Distance to the surface, positive on ``side``; exact where ``level`` crosses zero, a step elsewhere."""
+    out = np.where(side, np.float32(step), np.float32(-step))
     near = _beside_zero(level)
     found = distances(np.argwhere(near).astype(np.float64) * step, triangles)
     out[near] = np.where(side[near], found, -found)
