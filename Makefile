@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 LOWEST := .venv-lowest
 
-.PHONY: demo test lint check lowest clean
+.PHONY: demo test lint check lowest wheel clean
 .DEFAULT_GOAL := test
 
 $(READY): pyproject.toml constraints.txt
@@ -42,6 +42,11 @@ lowest: $(LOWEST)/.ready
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q tests/test_cli.py tests/learn/test_engine.py tests/report/test_report.py \
 		tests/io/test_seg.py tests/io/test_textheader.py tests/io/test_series_compressed.py tests/metrics/test_stats.py tests/nets/test_unet.py
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q tests/learn/test_train.py -k two_runs_of_one_seed
+
+# dist/oncontour-*.whl, which the Dockerfile installs.
+wheel: $(READY)
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w dist .
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info

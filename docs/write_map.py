@@ -20,6 +20,7 @@ TOP = (
     "CONTRIBUTING.md",
     "LICENSE",
     "Makefile",
+    "Dockerfile",
     "pyproject.toml",
     "constraints.txt",
     ".ci/run",

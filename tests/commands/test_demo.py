@@ -18,11 +18,14 @@ from docs import write_demo_patient
 from oncontour import report
 from oncontour.commands import demo, demo_week, run_dose
 from oncontour.commands import run as pipeline
+from oncontour.core.case import Case
+from oncontour.dose.goals import read_goals
 from oncontour.errors import ConfigError, InputError, OncontourError, OutputError
 from oncontour.io import read, write
 from oncontour.io.cohort import Cohort
 from oncontour.report.review import sentence, spots, strips
 
+ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ("PTV_5600", "PTV_7000")
 
 
@@ -103,6 +106,40 @@ def test_it_shows_what_the_dose_gives(shown: demo.Shown, data: Path) -> None:
     assert "<svg" in (shown.result.out / "report.html").read_text(encoding="utf-8")
 
 
+def test_it_judges_the_dose_by_clinical_goals(shown: demo.Shown) -> None:
+    assert demo.GOALS.read_bytes() == (ROOT / "examples" / "goals-head-neck.yaml").read_bytes(), "the package has a copy of the example"
+    told = json.loads((shown.result.out / "report.json").read_text(encoding="utf-8"))["dose"]["goals"]
+    assert [one["goal"] for one in told] == [str(goal) for goal in read_goals(demo.GOALS)]
+    assert {one["verdict"] for one in told} >= {"pass", "fail"}
+    assert "SpinalCord Dmax < 50 Gy" in str(shown)
+
+
+def test_the_page_of_a_real_patient_opens_on_a_true_error(shown: demo.Shown, data: Path) -> None:
+    """More than 1 cm2 of that contour is wrong, by the truth that no model saw, and the last lines say so."""
+    first = shown.first
+    assert first is not None
+    assert first.wrong_cm2 > 1, first
+    assert str(first) in str(shown)
+    name, at = _opens_on(shown.result.out / "report.html")
+    assert (name, at + 1) == (first.name, first.number)
+    truth = read(data / "openkbp" / "validation" / demo.REAL)
+    assert first.wrong_cm2 == pytest.approx(_wrong_cm2(shown.result.case, truth, name, at))
+
+
+def _opens_on(page: Path) -> tuple[str, int]:
+    """The structure and the slice (from 0) that a page opens on."""
+    (words,) = re.findall(r'<script type="application/json" id="review">(.*?)</script>', page.read_text(encoding="utf-8"))
+    first = json.loads(words)["spots"][0]
+    return first["name"], first["at"]
+
+
+def _wrong_cm2(drawn: Case, truth: Case, name: str, at: int) -> float:
+    assert drawn.geometry.same_grid(truth.geometry)
+    wrong = drawn.mask(name).array[at] ^ truth.mask(name).array[at]
+    _, row_mm, column_mm = truth.geometry.spacing_mm
+    return float(wrong.sum() * row_mm * column_mm / 100)
+
+
 def test_the_dose_of_another_real_patient_is_not_used(shown: demo.Shown, data: Path, tmp_path: Path) -> None:
     """The real CT with the RTDOSE of somebody else in its folder: contours as before, no DVH, and the sentence why."""
     dicom = shown.result.out.parent / "dicom"
@@ -128,7 +165,7 @@ def without_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder.mkdir()
     block = "import socket; socket.socket.connect = socket.getaddrinfo = lambda *a, **k: 1 / 0; "
     code = block + "import sys; from oncontour.cli import main; sys.exit(main(['demo']))"
-    environment = {"PATH": str(folder), "PYTHONPATH": str(Path(demo.__file__).parents[1]), "HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    environment = {"PATH": str(folder), "PYTHONPATH": str(Path(demo.__file__).parents[2]), "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return folder / "demo-out", ended.stdout
@@ -154,23 +191,21 @@ def test_without_data_it_shows_dose_and_risk_too(without_data: tuple[Path, str])
     out, said = without_data
     record = json.loads((out / "result" / "report.json").read_text(encoding="utf-8"))
     assert {*demo.ORGANS, "PTV_7000"} <= set(record["dose"]["structures"])
+    assert {one["verdict"] for one in record["dose"]["goals"]} <= {"pass", "fail"}
+    assert len(record["dose"]["goals"]) == len(read_goals(demo.GOALS))
     assert 69 < record["dose"]["structures"]["PTV_7000"]["mean_gy"] < 74
     assert "SIMULATED OUTCOMES" in said
 
 
 def test_the_first_place_of_the_mean_patient_is_a_true_error(without_data: tuple[Path, str], tmp_path: Path) -> None:
     """On the slice that the page opens on, more than 1 cm2 of the structure in question is wrong."""
-    out, _ = without_data
-    page = (out / "result" / "report.html").read_text(encoding="utf-8")
-    (words,) = re.findall(r'<script type="application/json" id="review">(.*?)</script>', page)
-    first = json.loads(words)["spots"][0]
+    out, said = without_data
+    name, at = _opens_on(out / "result" / "report.html")
     shutil.copytree(out / "dicom" / "CT", tmp_path / "both")
     shutil.copy(out / "result" / "rtstruct.dcm", tmp_path / "both")
-    drawn, truth = read(tmp_path / "both"), read(out / "truth")
-    assert drawn.geometry.same_grid(truth.geometry)
-    wrong = drawn.mask(first["name"]).array[first["at"]] ^ truth.mask(first["name"]).array[first["at"]]
-    _, row_mm, column_mm = truth.geometry.spacing_mm
-    assert wrong.sum() * row_mm * column_mm > 100, first
+    wrong_cm2 = _wrong_cm2(read(tmp_path / "both"), read(out / "truth"), name, at)
+    assert wrong_cm2 > 1, (name, at)
+    assert f"The page opens on {name}, slice {at + 1}: {wrong_cm2:.1f} cm² of the contour are wrong there" in said
 
 
 def test_a_seed_asks_for_the_mean_patient() -> None:

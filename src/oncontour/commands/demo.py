@@ -33,6 +33,8 @@ REAL_SAYS = "A public patient, {id} of the validation set of OpenKBP: the models
 
 Source = Literal["auto", "data", "mean"]
 
+GOALS = Path(__file__).with_name("demo_goals.yaml")
+"""Those of examples/goals-head-neck.yaml."""
 RISK_MODEL = "esophagitis-simulated"
 """Shown here, and nowhere unasked: it learned from outcomes that were made up, and every line of it says so."""
 RISK = (
@@ -51,12 +53,29 @@ class Patient:
     about: str
 
 
+@dataclass(frozen=True)
+class FirstPlace:
+    """The place that the page opens on: a structure and its slice ``k`` of the grid of the CT, its number on the page, and how much of that
+    slice is wrong, by the truth: drawn and not so, or so and not drawn."""
+
+    name: str
+    k: int
+    number: int
+    wrong_cm2: float
+
+    def __str__(self) -> str:
+        told = f"The page opens on {self.name}, slice {self.number}: {self.wrong_cm2:.1f} cm² of the contour are wrong there"
+        return f"{told}, by the truth, which is drawn dashed beside it (the models do not know it)."
+
+
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What the demo has to show: the result of its run, and what is said of it at the end."""
+    """What the demo has to show: the result of its run, what is said of it at the end, and the first place to look at; None: there is none,
+    or it is a structure as a whole, or one that has no truth."""
 
     result: pipeline.Result
     said: tuple[str, ...]
+    first: FirstPlace | None = None
 
     def __str__(self) -> str:
         return "\n\n".join([str(self.result), *self.said])
@@ -77,8 +96,9 @@ def demo(
     learned from. Elsewhere it is the mean patient that is shipped: the mean of 24 public patients, of all but one of whom the model that
     contours it learned, so that its DSC measures nothing but that the demo works. The first line and the page say which. No network is
     used. The patient is written as DICOM (CT, targets, RTDOSE), and 'oncontour run' does the rest. At the end stand a table (structure,
-    volume, DSC against the truth), the places that deserve a person's time, worst first, what the dose gives to each structure, and where
-    the report is. Then the patient comes again a simulated week later: 'oncontour adapt' carries contours and dose to that CT, in OUT/week.
+    volume, DSC against the truth), the places that deserve a person's time, worst first, what the dose gives to each structure, which
+    clinical goals it meets, the risk, how much is truly wrong at the first of the places, and where the report is. Then the patient comes
+    again a simulated week later: 'oncontour adapt' carries contours and dose to that CT, in OUT/week.
 
     Examples:
         oncontour demo
@@ -102,16 +122,30 @@ def demo(
     shown = patient(source, seed)
     _say(f"Patient: {shown.who}")
     write_patient(shown.case, dicom, truth)
-    _say(f"Written as DICOM: {dicom}. What a clinic would type: oncontour run {dicom} --out {result}")
-    done = pipeline.run(dicom, out=result, truth=truth, risk=risk, about=shown.about, overwrite=True, progress=progress)
+    _say(f"Written as DICOM: {dicom}. What a clinic would type: oncontour run {dicom} --out {result} --goals {GOALS}")
+    done = pipeline.run(dicom, out=result, truth=truth, goals=GOALS, risk=risk, about=shown.about, overwrite=True, progress=progress)
+    first = first_place(done.case, shown.case)
     last = f"Open this in a browser, and press N for the next place to look at: {result / PAGE}"
-    said = [*((RISK,) if risk == RISK_MODEL else ()), last]
+    said = [*((RISK,) if risk == RISK_MODEL else ()), *((str(first),) if first else ()), last]
     if week:
         planning, daily, later = demo_week.folders(out)
         _say(f"A simulated week later. What a clinic would type: oncontour adapt {planning} {daily} --out {later}")
         demo_week.week_later(shown.case, out)
         said.insert(-1, f"The same patient a simulated week later, with planned contours and dose on the CT of that day: {later / PAGE}")
-    return Shown(done, tuple(said))
+    return Shown(done, tuple(said), first)
+
+
+def first_place(drawn: Case, truth: Case) -> FirstPlace | None:
+    """The first of the places to look at of ``drawn``, and how much of it is wrong by ``truth``, another case of the patient."""
+    from oncontour.report.export import slice_number
+    from oncontour.report.review import spots, strips
+
+    found = spots(strips(drawn))
+    if not found or found[0].k is None or found[0].name not in truth.structures:
+        return None
+    name, k, grid = found[0].name, found[0].k, drawn.geometry
+    wrong = drawn.mask(name).array[k] ^ truth.mask(name, grid).array[k]
+    return FirstPlace(name, k, slice_number(grid, k), float(wrong.sum()) * grid.spacing_mm[1] * grid.spacing_mm[2] / 100)
 
 
 def _check_ours(dicom: Path, truth: Path, result: Path) -> None:
