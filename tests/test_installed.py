@@ -155,7 +155,7 @@ def test_the_image_is_the_program_alone_and_not_run_as_root(image: Image) -> Non
 def test_what_is_built_is_tried_on_a_patient_without_a_network(image: Image) -> None:
     """The last RUN line contours the mean patient, judges it and its dose by what the wheel brings, and leaves no patient in the image."""
     said = image.said[image.told("RUN")[-1]]
-    for words in ("places to look at", "PTV_7000 V93% >= 99 %", "SIMULATED OUTCOMES", "The page opens on "):
+    for words in ("places to look at", "PTV_7000 V93% >= 99 %", "PyTorch is not installed", "The page opens on "):
         assert words in said
     assert list((image.root / "tmp").iterdir()) == []
 
@@ -167,6 +167,29 @@ def test_it_is_the_installed_program_that_runs(image: Image) -> None:
     cache = image.root / "var/cache/oncontour"
     assert list(cache.rglob("*.nbi"))
     assert all(path.stat().st_mode & 0o022 == 0o022 for path in (cache, *cache.rglob("*")))
+
+
+def test_the_core_is_small(wheel: Path) -> None:
+    """What ``pip install`` of the wheel brings, its dependencies among it and no extras: at most 800 MB, no torch."""
+    found = {one.metadata["Name"]: one for one in needed(wheel)}
+    sizes = {name: sum(size_of(one.locate_file(path)) for path in one.files or []) / 1e6 for name, one in found.items()}
+    with zipfile.ZipFile(wheel) as file:
+        sizes["oncontour"] = sum(one.file_size for one in file.infolist()) / 1e6
+    told = ", ".join(f"{name} {size:.0f}" for name, size in sorted(sizes.items(), key=lambda one: -one[1]) if size >= 10)
+    print(f"installed: {sum(sizes.values()):.0f} MB ({told})")
+    assert sum(sizes.values()) <= 800, told
+    assert {"torch", "monai", "lightning", "SimpleITK", "pyarrow", "highdicom"} & set(sizes) == set()
+
+
+def size_of(path: object) -> int:
+    one = Path(str(path))
+    return one.stat().st_size if one.is_file() else 0
+
+
+def test_what_needs_torch_says_so(image: Image) -> None:
+    done = image.run(f"oncontour train contour {image.root} --out {image.root}/out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("oncontour: this needs torch, which is not installed. Way out: pip install 'oncontour[train]'")
 
 
 def test_the_entry_point_explains_itself(image: Image) -> None:

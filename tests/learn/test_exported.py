@@ -195,7 +195,6 @@ def test_commands_that_need_an_extra_say_so_in_one_sentence(tmp_path):
     for words, library, extra in (
         (("train", "contour", tmp_path, "--out", tmp_path / "out"), "torch", "train"),
         (("models", "export", "hn-organs", "--out", tmp_path / "net.onnx"), "torch", "train"),
-        (("demo", "--out", tmp_path / "demo"), "torch", "train"),
     ):
         ended = without_torch(*words)
         assert ended.returncode == ConfigError.exit_code, ended.stderr

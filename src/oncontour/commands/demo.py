@@ -16,6 +16,7 @@ from oncontour.core.case import Case
 from oncontour.documents import read_json
 from oncontour.errors import ConfigError, InputError, OutputError
 from oncontour.io.dicom.patient_write import check_replaceable
+from oncontour.libraries import is_installed
 from oncontour.progress import Progress
 from oncontour.result import PAGE, RECORD, check_out
 
@@ -41,6 +42,9 @@ RISK = (
     "The risk is there to show what a report holds: no public patients have both dose and outcome, so its model learned from simulated "
     "outcomes and says nothing of anybody. Train one on yours: oncontour train risk COHORT --outcomes OUTCOMES.csv --out RUN; "
     "then oncontour run ... --risk RUN/model.safetensors"
+)
+WITHOUT_TORCH = (
+    "PyTorch is not installed, so the risk and the simulated week later are left out: pip install 'oncontour[train]' brings what they need"
 )
 
 
@@ -111,23 +115,28 @@ def demo(
         seed: of the mean patient, which it then shows: each from 1 on bends it into another patient; 0 is the mean itself
         risk: a risk model, made by 'oncontour train risk', to tell the patient's risk by; by default one
             of simulated outcomes, which says so
-        week: show the patient a simulated week later too
+        week: show the patient a simulated week later too; it needs the extra train, as the risk does
         progress: called with the fraction done
     """
     dicom, truth, result = out / "dicom", out / "truth", out / "result"
     _check_ours(dicom, truth, result)
     if week:
         demo_week.check_ours(out)
-    load_risk(risk)
+    whole = is_installed("torch") or risk != RISK_MODEL
+    if whole:
+        load_risk(risk)
     shown = patient(source, seed)
     _say(f"Patient: {shown.who}")
     write_patient(shown.case, dicom, truth)
     _say(f"Written as DICOM: {dicom}. What a clinic would type: oncontour run {dicom} --out {result} --goals {GOALS}")
-    done = pipeline.run(dicom, out=result, truth=truth, goals=GOALS, risk=risk, about=shown.about, overwrite=True, progress=progress)
+    done = pipeline.run(
+        dicom, out=result, truth=truth, goals=GOALS, risk=risk if whole else None, about=shown.about, overwrite=True, progress=progress
+    )
     first = first_place(done.case, shown.case)
     last = f"Open this in a browser, and press N for the next place to look at: {result / PAGE}"
-    said = [*((RISK,) if risk == RISK_MODEL else ()), *((str(first),) if first else ()), last]
-    if week:
+    said = [WITHOUT_TORCH if not whole else RISK] if risk == RISK_MODEL else []
+    said += [*((str(first),) if first else ()), last]
+    if week and whole:
         planning, daily, later = demo_week.folders(out)
         _say(f"A simulated week later. What a clinic would type: oncontour adapt {planning} {daily} --out {later}")
         demo_week.week_later(shown.case, out)
