@@ -157,4 +157,4 @@ def _corners(vertices: Floats, triangles: Ints, added: Ints, planes: Floats, ste
     away = np.zeros_like(middle)
     away[told] = np.linalg.solve(normals[told], offset[told][..., None])[..., 0]
     told &= np.linalg.norm(away, axis=1) <= _FARTHEST * step_mm
-    return middle + np.where(told[:, None], away, 0.0)
+    return np.asarray(middle + np.where(told[:, None], away, 0.0))
