@@ -176,7 +176,7 @@ def test_the_core_is_small(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         sizes["oncontour"] = sum(one.file_size for one in file.infolist()) / 1e6
     told = ", ".join(f"{name} {size:.0f}" for name, size in sorted(sizes.items(), key=lambda one: -one[1]) if size >= 10)
-    print(f"installed: {sum(sizes.values()):.0f} MB ({told})")
+    print(f"installed: {sum(sizes.values()):.0f} MB ({told})")  # noqa: T201
     assert sum(sizes.values()) <= 800, told
     assert {"torch", "monai", "lightning", "SimpleITK", "pyarrow", "highdicom"} & set(sizes) == set()
 
