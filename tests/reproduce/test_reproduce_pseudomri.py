@@ -116,6 +116,25 @@ def test_settings_that_cannot_be_are_refused(patients: Path, tmp_path: Path) -> 
 # ---- by pencil
 
 
+def test_a_structure_may_lie_beside_the_images() -> None:
+    """As sts-ct-mr has it: gtv.nii.gz, which the NIfTI layout takes for an image. What is no mask stays one."""
+    case = patient(1)
+    mask = case.mask("GTV").map(lambda inside: inside.astype(np.float32))
+    beside = Case("p1", {**case.images, "gtv": mask})
+    found = pseudomri_2021.with_structure(beside, "GTV")
+    assert list(found.images) == ["ct", "mr_t1"]
+    assert np.array_equal(found.mask("GTV").array, case.mask("GTV").array)
+    grey = Case("p1", {**case.images, "gtv": mask.map(lambda inside: inside * 0.5)})
+    assert pseudomri_2021.with_structure(grey, "GTV") is grey
+    assert pseudomri_2021.with_structure(case, "GTV") is case
+
+
+def test_a_structure_that_nobody_has_is_told_before_anything_is_trained(patients: Path, tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="no patient has CTV"):
+        pseudomri_2021.reproduce(patients, tmp_path / "out", **{**TINY, "structure": "CTV"})
+    assert not (tmp_path / "out" / "rows").exists()
+
+
 def test_each_change_alone_is_one_step_from_the_original_to_the_improved() -> None:
     alone = [set(settings.items()) - set(GANS[ORIGINAL].items()) for row, settings in GANS.items() if row.startswith("original +")]
     assert [len(change) for change in alone] == [1, 1, 1, 1]

@@ -18,10 +18,12 @@ import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
+
+import numpy as np
 
 from oncontour.commands.train import read_cases
 from oncontour.core.case import Case
@@ -136,7 +138,9 @@ def reproduce(cohort: Path, out: Path, **settings: object) -> str:
     patients = patients.subset(id for id in patients.ids if id not in plan.left_out)
     test = kept_apart(patients.ids, plan)
     check_same({name: value for name, value in asdict(plan).items() if name not in Plan.FREE}, out)
-    pairs = {case.id: pair_of(case, plan.shared) for case in read_cases(patients)}
+    pairs = {case.id: pair_of(with_structure(case, plan.structure), plan.shared) for case in read_cases(patients)}
+    if plan.arms and not any(plan.structure in pair.case.structures for pair in pairs.values()):
+        raise CohortError(f"no patient has {plan.structure}", hint="name it by settings.structure, or give arms: []")
     train = [pair for id, pair in pairs.items() if id not in test]
     images, updates = rows(plan, train, out)
     judged = [one for row, image in images.items() for one in _judged(row, image, [pairs[id] for id in test], out)]
@@ -147,6 +151,15 @@ def reproduce(cohort: Path, out: Path, **settings: object) -> str:
     text = tables(judged, drawn, told)
     write_text(out / "table.md", text)
     return text
+
+
+def with_structure(case: Case, structure: str) -> Case:
+    """The case with ``structure``, also where that lies beside its images as one of the same name, capitals aside, of zeros and ones."""
+    beside = next((name for name in case.images if name.lower() == structure.lower()), None)
+    if structure in case.structures or beside is None or set(np.unique(case.images[beside].array)) - {0, 1}:
+        return case
+    images = {name: image for name, image in case.images.items() if name != beside}
+    return replace(case, images=images).with_masks({structure: case.images[beside].map(lambda mask: mask > 0)})
 
 
 def planned(settings: Mapping[str, object]) -> Plan:
@@ -282,8 +295,6 @@ def _contoured(plan: Plan, pairs: Sequence[Pair], images: Mapping[str, Image], o
 
     make = partial(made, images[plan.images_of])
     having = [pair.case for pair in pairs if plan.structure in pair.case.structures]
-    if not having:
-        raise CohortError(f"no patient has {plan.structure}", hint="name it by settings.structure, or give arms: []")
     return contoured([with_smr(case, out / "smr", make) for case in having], out, plan.arms, plan.contouring)
 
 
