@@ -19,7 +19,7 @@ USER oncontour
 WORKDIR /home/oncontour
 
 # One patient from end to end: an image that cannot do it is not built, and what is compiled on the way stays.
-RUN oncontour demo --source mean --out /tmp/demo && rm -r /tmp/demo && chmod -R a+rwX /var/cache/oncontour
+RUN oncontour demo --source mean --out /tmp/demo && rm -r /tmp/demo && chmod -R a+rwX /var/cache/oncontour/*
 
 ENTRYPOINT ["oncontour"]
 CMD ["--help"]

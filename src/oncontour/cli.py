@@ -74,6 +74,7 @@ LOADS_MODELS = (
     "synthesize",
     "demo",
     "adapt",
+    "models export",
 )
 """Commands that build nets from model files, and so have ``--allow_class``."""
 TAKE_COHORTS = ("run", "assess", "adapt", "synthesize", "features", "predict", "dvh", "convert", "evaluate")

@@ -12,8 +12,9 @@ from scipy import ndimage
 
 from oncontour import cli
 from oncontour.adapt import motion
-from oncontour.adapt.inputs import TRUTH, visit_case, visits_in, with_truth
+from oncontour.adapt.inputs import TRUTH, visit_case, with_truth
 from oncontour.adapt.simulate import LEAST_JACOBIAN, Planning, SimulatedVisit, VisitSettings
+from oncontour.adapt.visits import visits_in
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume
 from oncontour.errors import CohortError, ConfigError, InputError

@@ -3,24 +3,26 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 
+from oncontour import libraries
 from oncontour.cli import main
 from oncontour.contour.inputs import ContourSettings
 from oncontour.contour.predict import Contourer, load_contourer
 from oncontour.contour.task import ContourTask
 from oncontour.core.case import Case
-from oncontour.errors import ConfigError, ModelError
+from oncontour.errors import ConfigError, ModelError, OutputError
 from oncontour.io import write
 from oncontour.learn import exported as exporting
-from oncontour.learn.card import WEIGHTS, shipped
+from oncontour.learn.card import WEIGHTS, checked_card, shipped, with_card
 from oncontour.learn.engine import Engine
-from oncontour.learn.export import export, graph, halved
-from oncontour.learn.exported import Exported
+from oncontour.learn.export import check_alike, export, graph, halved
+from oncontour.learn.exported import Exported, sealed
 from oncontour.learn.task import save_model
 from oncontour.ops.tidy import Tidy
 from oncontour.phantom.mean import mean_patient
@@ -48,11 +50,16 @@ def test_the_contouring_net_says_what_torch_says_of_the_mean_patient():
     assert isinstance(ready.task, Exported)
     assert isinstance(reference.task, ContourTask)
     assert (ready.card, ready.engine.backend, reference.engine.backend) == (reference.card, "openvino", "torch")
-    seen = np.random.default_rng(0).uniform(-1, 1, ready.task.settings.seen_shape)
-    assert np.abs(sigmoid(ready.engine(seen)) - sigmoid(reference.engine(seen))).max() <= TOLERANCE
-    drawn, expected = ready.predict(case), reference.predict(case)
+    drawn, expected = (replace(one, keep_probabilities=True).predict(case) for one in (ready, reference))
     assert list(drawn.masks) == list(expected.masks)
     assert [name for name in drawn.masks if (drawn.mask(name).array != expected.mask(name).array).any()] == []
+    assert set(drawn.probabilities) == set(expected.probabilities) == set(drawn.masks)
+    apart = [np.abs(drawn.probabilities[name].array.astype(int) - expected.probabilities[name].array).max() for name in drawn.masks]
+    assert max(apart) <= 1, "of 255: what lies on the edge of two steps may fall on either"
+    seen = ready.image(case, ready.task.settings.working_grid(case.geometry)).array
+    for k in range(0, seen.shape[0] - 47, 40):
+        window = seen[None, None, k : k + 48, 8:56, 36:84]
+        assert np.abs(sigmoid(ready.engine(window)) - sigmoid(reference.engine(window))).max() <= TOLERANCE
 
 
 def test_the_quality_net_says_what_torch_says():
@@ -134,14 +141,97 @@ def test_a_net_that_was_changed_is_refused(place, tmp_path):
     net.write_bytes(data)
     with pytest.raises(ModelError, match="does not hash") as caught:
         load_contourer(path)
-    assert "oncontour models export ours" in caught.value.hint
+    assert f"oncontour models export {path};" in caught.value.hint
+    assert main(["models", "export", str(path)]) == 0
+    assert isinstance(load_contourer(path).task, Exported)
 
 
 def test_the_net_of_another_model_is_refused(tmp_path):
+    """That of another, or of the model as it was before it was trained again."""
     mine, other = small(tmp_path), small(tmp_path, "other", seed=1)
     shutil.move(export(other), tmp_path / "ours.onnx")
     with pytest.raises(ModelError, match="another model than ours"):
         load_contourer(mine)
+
+
+def test_figures_may_be_written_into_the_card_later(tmp_path):
+    path = small(tmp_path)
+    export(path)
+    card, data = with_card(path.read_bytes(), replace(checked_card(path), metrics={"dsc": 0.5}))
+    path.write_bytes(data)
+    ready = load_contourer(path)
+    assert isinstance(ready.task, Exported)
+    assert ready.card == card
+
+
+def test_numbers_in_another_file_are_refused(tmp_path):
+    """No hash would cover them."""
+    import onnx
+
+    path = small(tmp_path)
+    card = checked_card(path)
+    model = onnx.load_from_string(export(path).read_bytes())
+    onnx.save(model, tmp_path / "ours.onnx", save_as_external_data=True, location="numbers.bin", size_threshold=0)
+    (tmp_path / "ours.onnx").write_bytes(sealed((tmp_path / "ours.onnx").read_bytes(), card))
+    assert (tmp_path / "numbers.bin").exists()
+    with pytest.raises(ModelError, match="numbers in other files"):
+        load_contourer(path)
+
+
+def test_a_net_that_answers_for_other_structures_is_told_as_such(tmp_path):
+    """By somebody who made hash and card fit."""
+    three = tmp_path / "three.safetensors"
+    save_model(ContourTask(ContourSettings(("A", "B", "C"), net_options={"widths": (4, 8)}, window=(16, 16, 16))), three)
+    path = small(tmp_path)
+    (tmp_path / "ours.onnx").write_bytes(sealed(export(three).read_bytes(), checked_card(path)))
+    with pytest.raises(ModelError, match="for 1 structures"):
+        load_contourer(path, threads=1).predict(Case("someone", {"ct": mean_patient().ct}))
+
+
+@pytest.mark.parametrize("spoil", ["gate.limit", "none"])
+def test_a_detector_that_is_none_is_told(spoil, tmp_path):
+    from safetensors.numpy import load_file, save
+
+    tensors = load_file(shipped()["hn-quality"])
+    card = checked_card(shipped()["hn-quality"])
+    if spoil == "none":
+        del tensors["gate.limit"]
+    else:
+        tensors[spoil] = tensors[spoil][:2]
+    card, data = with_card(save(tensors), card)
+    (tmp_path / "q.safetensors").write_bytes(data)
+    (tmp_path / "q.onnx").write_bytes(sealed(exporting.beside(shipped()["hn-quality"]).read_bytes(), card))
+    with pytest.raises(ModelError, match="detector"):
+        _ = load_assessor(tmp_path / "q.safetensors", threads=1).task.detector
+
+
+def test_only_what_oncontour_made_is_replaced(tmp_path, capsys):
+    path = small(tmp_path)
+    (tmp_path / "ours.onnx").write_bytes(b"somebody's own net")
+    assert main(["models", "export", str(path)]) == OutputError.exit_code
+    assert "was not made by oncontour" in capsys.readouterr().err
+    assert (tmp_path / "ours.onnx").read_bytes() == b"somebody's own net"
+    (tmp_path / "ours.onnx").unlink()
+    assert main(["models", "export", str(path)]) == main(["models", "export", str(path)]) == 0
+
+
+@pytest.mark.parametrize("model", [".", "nothing.safetensors"])
+def test_what_is_no_model_is_not_exported(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["models", "export", model]) == ModelError.exit_code
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_net_that_computes_otherwise_for_other_images_is_not_exported():
+    import torch
+
+    class Fickle(torch.nn.Module):
+        def forward(self, x):
+            return x if float(x.sum()) == 0 else -x  # a tracer sees one of the two
+
+    net = graph(Fickle(), (1, 1, 8, 8), free=False)
+    with pytest.raises(ModelError, match="answers otherwise"):
+        check_alike(net, Fickle(), (1, 1, 8, 8), "fickle")
 
 
 def test_a_model_whose_card_was_changed_is_refused(tmp_path):
@@ -154,11 +244,14 @@ def test_a_model_whose_card_was_changed_is_refused(tmp_path):
 
 def test_without_torch_a_model_without_onnx_says_the_way_out(tmp_path, monkeypatch):
     path = small(tmp_path)
-    monkeypatch.setattr(exporting, "is_installed", lambda library: False)
+    monkeypatch.setattr(exporting, "is_installed", lambda library: library != "torch")
+    monkeypatch.setattr(libraries, "is_installed", lambda library: library != "torch")
     with pytest.raises(ModelError, match="torch is not installed") as caught:
         load_contourer(path)
     assert "pip install 'oncontour[train]'" in caught.value.hint
-    assert "oncontour models export ours" in caught.value.hint
+    assert f"oncontour models export {path}" in caught.value.hint
+    with pytest.raises(ConfigError, match="--backend torch needs torch"):
+        load_contourer("hn-organs", backend="torch")
 
 
 @pytest.mark.parametrize("model", ["hn-adapt", "esophagitis-simulated"])
@@ -192,15 +285,48 @@ def without_torch(*words: object) -> "subprocess.CompletedProcess[str]":
 
 
 def test_commands_that_need_an_extra_say_so_in_one_sentence(tmp_path):
+    ct = tmp_path / "ct"
+    write(Case("someone", {"ct": mean_patient().ct}), ct, format="nifti")
     for words, library, extra in (
         (("train", "contour", tmp_path, "--out", tmp_path / "out"), "torch", "train"),
-        (("models", "export", "hn-organs", "--out", tmp_path / "net.onnx"), "torch", "train"),
+        (("train", "risk", tmp_path, "--out", tmp_path / "out"), "torch", "train"),
+        (("adapt", tmp_path, tmp_path, "--out", tmp_path / "out"), "torch", "train"),
+        (("run", ct, "--out", tmp_path / "out", "--risk", "esophagitis-simulated"), "torch", "train"),
+        (("run", ct, "--out", tmp_path / "out", "--seg"), "highdicom", "seg"),
+        (("run", ct, "--out", tmp_path / "out", "--model", "hn-organs", "--backend", "torch"), "torch", "train"),
+        (("features", ct, "--out", tmp_path / "table.parquet"), "pyarrow", "parquet"),
+        (("models", "export", "hn-organs", "--out", tmp_path / "net.onnx"), "torch", "train,onnx"),
     ):
         ended = without_torch(*words)
         assert ended.returncode == ConfigError.exit_code, ended.stderr
         assert ended.stderr.count("\n") == 1, ended.stderr
-        assert f"needs {library}, which is not installed" in ended.stderr
+        assert f"needs {library}" in ended.stderr
         assert f"pip install 'oncontour[{extra}]'" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("run", "CT", "--model", "hn-adapt"), "does 'adapt', not contours"),
+        (("run", "CT", "--quality", "hn-organs"), "does 'contour', not contour quality"),
+        (("synthesize", "CT", "--model", "hn-organs"), "does 'contour', not images"),
+    ],
+)
+def test_without_torch_a_model_of_another_kind_is_told_as_such(words, told, tmp_path):
+    write(Case("someone", {"ct": mean_patient().ct}), tmp_path / "ct", format="nifti")
+    ended = without_torch(*(tmp_path / "ct" if word == "CT" else word for word in words), "--out", tmp_path / "out")
+    assert ended.returncode == ModelError.exit_code, ended.stderr
+    assert told in ended.stderr
+
+
+def test_without_torch_predictions_are_judged(tmp_path):
+    case = mean_patient()
+    write(case, tmp_path / "truth" / "someone", format="nifti")
+    write(case, tmp_path / "drawn" / "someone", format="nifti")
+    words = ("evaluate", tmp_path / "truth", "--predictions", tmp_path / "drawn", "--out", tmp_path / "out", "--overlays", "none")
+    ended = without_torch(*words, "--structures", "Brainstem", "--engine", "here")
+    assert ended.returncode == 0, ended.stderr
+    assert "1.000" in ended.stdout
 
 
 def test_a_run_of_a_ct_needs_no_torch(tmp_path):

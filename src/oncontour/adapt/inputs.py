@@ -7,7 +7,6 @@ split from others, never a visit from its siblings: samples bear the planning ca
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +23,9 @@ from oncontour.adapt.start import find_start
 from oncontour.core.case import Case
 from oncontour.core.geometry import Floats, Geometry
 from oncontour.core.volume import Volume
-from oncontour.errors import CohortError, InputError
+from oncontour.errors import InputError
 from oncontour.files import writing
 from oncontour.io import read
-from oncontour.io.folders import natural
 from oncontour.ops.body import body_mask, is_masked
 from oncontour.ops.intensity import AIR_HU
 
@@ -35,7 +33,6 @@ Triple = tuple[float, float, float]
 Size = tuple[int, int, int]
 ALIGNED = "planning, moved rigidly"
 """What a deformation calls the planning visit once it lies as the daily one."""
-_VISIT = re.compile(r"visit-(\d+)")
 TRUTH = "deformation.npz"
 """File beside a simulated visit's images that holds the true displacement."""
 
@@ -76,32 +73,6 @@ def planning_of(case: Case) -> Case:
     if case.prior is None:
         raise InputError("there is no planning visit to adapt from", where=f"case {case.id}", hint="give the planning visit's folder")
     return case.prior
-
-
-def visits_in(folder: Path) -> dict[str, list[Path]]:
-    """Patient -> folders of its visits by number, the planning visit first; empty where this is no cohort of visits.
-
-    Raises CohortError where some of the folders are patients with visits and others are not, or a patient has one visit alone.
-    """
-    if not folder.is_dir():
-        return {}
-    found: dict[str, list[Path]] = {}
-    others: list[str] = []
-    for patient in sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: natural(p.name)):
-        visits = sorted((p for p in patient.iterdir() if p.is_dir() and _VISIT.fullmatch(p.name)), key=lambda p: natural(p.name))
-        if visits:
-            found[patient.name] = visits
-        else:
-            others.append(patient.name)
-    alone = [name for name, visits in found.items() if len(visits) < 2]
-    if found and (others or alone):
-        wrong, what = others or alone, "no visits" if others else "one visit alone"
-        raise CohortError(
-            f"{len(wrong)} of {len(found) + len(others)} patients have {what} ({', '.join(wrong[:3])})",
-            where=str(folder),
-            hint="give each patient's folder a folder visit-0 for the planning visit and visit-1, visit-2, ... for later ones",
-        )
-    return found
 
 
 # ---- the true displacement of a simulated visit

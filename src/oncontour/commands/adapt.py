@@ -21,6 +21,7 @@ from oncontour.commands.adapt_inputs import Given, note_registrations, read_land
 from oncontour.commands.adapt_record import course_of, integral_words, landmark_lines, notes_of, record_of, table, warnings_of
 from oncontour.core.case import Case
 from oncontour.errors import ConfigError, OutputError
+from oncontour.libraries import need
 from oncontour.progress import Progress, tell
 from oncontour.result import RECORD, Clock, check_out
 
@@ -118,6 +119,7 @@ def adapt(
         overwrite: replace OUT where it is an earlier result
         progress: called with the fraction done
     """
+    need("torch", "oncontour adapt")
     _guard(out, planning, daily, [*(reg or ()), *(add or ()), *([landmarks] if landmarks else ())], overwrite)
     check_asked(choose, model)
     clock, failed = Clock(), list[str]()

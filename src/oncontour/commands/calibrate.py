@@ -82,7 +82,7 @@ def calibrate(
         raise OutputError("there is a model already", where=str(out), hint="choose another --out, or take that one away")
     check_writable(out.parent)
     task = load_assess_task(model)
-    assessor = replace(load_assessor(model, backend=backend, threads=threads), task=task)
+    assessor = load_assessor(model, backend=backend, threads=threads, task=task)
     patients = Cohort.open(cohort)
     reference_model = assessor.reference_model
     for who, one in (("the model", assessor.card), ("its reference model", reference_model and reference_model.card)):

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Protocol
 
 from oncontour.errors import OncontourError
-from oncontour.libraries import is_out_of_memory
+from oncontour.libraries import is_out_of_memory, missing
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def done(work: Work, id: str) -> Outcome:
 
 def sentence(error: Exception) -> str:
     """Why a patient could not be done."""
+    error = missing(error) or error
     if isinstance(error, OncontourError):
         return str(error)
     if is_out_of_memory(error):

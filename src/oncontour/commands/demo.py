@@ -122,7 +122,7 @@ def demo(
     _check_ours(dicom, truth, result)
     if week:
         demo_week.check_ours(out)
-    whole = is_installed("torch") or risk != RISK_MODEL
+    whole = all(map(is_installed, ("torch", "monai"))) or risk != RISK_MODEL
     if whole:
         load_risk(risk)
     shown = patient(source, seed)

@@ -84,7 +84,7 @@ def evaluate(
         many: processes, shard and engine
         progress: called with the fraction done
     """
-    from oncontour.adapt.inputs import visits_in
+    from oncontour.adapt.visits import visits_in
     from oncontour.learn.resident import kept
 
     if visited := visits_in(cohort):

@@ -20,6 +20,7 @@ from oncontour.commands.cohort_table import Table
 from oncontour.commands.cohort_work import Outcome
 from oncontour.core.notes import NoteCode, because, counted, grouped
 from oncontour.errors import CohortError, ConfigError
+from oncontour.libraries import need
 from oncontour.many import Many
 from oncontour.progress import Progress
 
@@ -123,6 +124,8 @@ def features(
 def _check(out: Path, perturb: int, spacing_mm: float) -> None:
     if out.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"a table is written as .csv or .parquet, not {out.suffix or out.name!r}", hint="--out features.csv")
+    if out.suffix == ".parquet":
+        need("pyarrow", "a table as .parquet")
     if perturb < 0 or perturb == 1:
         raise ConfigError(f"an agreement needs two perturbations or more (0 for none), not {perturb}")
     if not (math.isfinite(spacing_mm) and (spacing_mm == 0 or spacing_mm >= 0.1)):

@@ -28,6 +28,7 @@ from oncontour.core.case import Case
 from oncontour.core.notes import NoteCode, except_about
 from oncontour.errors import ConfigError, GeometryError, InputError, OutputError
 from oncontour.learn.card import notes as card_notes
+from oncontour.libraries import need
 from oncontour.ops.tidy import Tidy
 from oncontour.progress import Progress, part, tell
 from oncontour.quality import score as scoring
@@ -226,6 +227,7 @@ def _is_flat(path: Path) -> bool:
 def _load_risk(model: str | None, facts: Mapping[str, bool | float | str] | None) -> Predictor | None:
     if model is None:
         return None
+    need("torch", "--risk")
     from oncontour.commands.risk import load
 
     return load(model, facts or {})

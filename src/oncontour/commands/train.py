@@ -339,7 +339,7 @@ def adapt(
         region: of the body the model is for: "head and neck", "thorax", "abdomen and pelvis" or "limb"
         start: a finished model (file or shipped name) of the same variant and structures whose weights to begin with
     """
-    from oncontour.adapt.inputs import visits_in
+    from oncontour.adapt.visits import visits_in
     from oncontour.io.cohort import Cohort
 
     training, task = changed(training, epochs=epochs, devices=devices, seed=seed), AdaptTask(settings)

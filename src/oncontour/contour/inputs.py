@@ -12,7 +12,7 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError, InputError
 from oncontour.learn.build import check_grid
-from oncontour.ops.augment import Ranges
+from oncontour.ops.augment import Ranges, mirrored
 
 SYNTHETIC = "smr"
 """What a case calls the MR-like image that is made of its CT."""
@@ -87,6 +87,8 @@ class ContourSettings:
         each = self.thresholds
         if len(each) != len(self.structures) or not all(0 < t < 1 for t in each):
             raise ConfigError(f"threshold is a probability, or one for each of {len(self.structures)} structures, not {self.threshold}")
+        if self.mirror and mirrored(self.structures) is None:
+            raise ConfigError(f"one side of a pair is missing among {list(self.structures)}, so mirror must stay off")
         if not 0 < self.hardest <= 1:
             raise ConfigError(f"hardest is a part of the voxels, above 0 and up to 1, not {self.hardest}")
 

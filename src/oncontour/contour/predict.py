@@ -21,7 +21,7 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.prediction import Segmentation
 from oncontour.core.volume import Volume
 from oncontour.errors import ModelError
-from oncontour.learn.card import Card, find, is_ours, read_card
+from oncontour.learn.card import Card, find, is_ours, of_task
 from oncontour.learn.engine import Backend, Engine
 from oncontour.learn.exported import exported
 from oncontour.learn.predictor import Predictor, Trained
@@ -142,7 +142,10 @@ class Contourer:
 
     def answer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class scores of windows; the last axis of the working grid runs from right to left of the patient."""
-        scores = self.engine(images)
+        scores, count = self.engine(images), len(self.task.settings.structures)
+        if scores.shape != (len(images), count, *images.shape[2:]):
+            what = f"the net answers {scores.shape[1:]} of an image of {images.shape[1:]}, for {count} structures"
+            raise ModelError(what, where=self.card.name)
         if not self.task.settings.mirror:
             return scores
         swap = mirrored(self.task.settings.structures)
@@ -225,8 +228,7 @@ def load_contourer(model: str | Path, *, backend: Backend = "auto", rules: Tidy 
         from oncontour.contour.external.load import load_foreign
 
         return load_foreign(path, backend=backend, rules=rules or Tidy(), threads=threads)
-    card = read_card(path)
-    if card.task == "contour" and (ready := exported(path, ContourSettings, backend)) is not None:
+    if of_task(path, "contour", "contours").task == "contour" and (ready := exported(path, ContourSettings, backend)) is not None:
         return Contourer(ready, backend, rules or Tidy(), threads)
     from oncontour.contour.task import ContourTask
     from oncontour.learn.task import load_task

@@ -95,8 +95,6 @@ class ContourTask(Task[Sample]):
                 f"window {settings.window} is a single point to net {settings.net!r} at its coarsest: one side of {2 * divisor}"
             )
         self._mirror = mirrored(settings.structures)
-        if settings.mirror and self._mirror is None:
-            raise ConfigError(f"one side of a pair is missing among {list(settings.structures)}, so mirror must stay off")
 
     def start_afresh(self) -> None:
         super().start_afresh()

@@ -38,7 +38,7 @@ class Adapts(Protocol):
 class Visits:
     """Daily visits by id PATIENT/FOLDER (``io.cohort``'s way to be asked), each read with its planning visit when it is asked for.
 
-    ``folders``: patient -> folders of the visits, the planning visit first (``adapt.inputs.visits_in``).
+    ``folders``: patient -> folders of the visits, the planning visit first (``adapt.visits.visits_in``).
     """
 
     folders: Mapping[str, Sequence[Path]]

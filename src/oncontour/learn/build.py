@@ -14,7 +14,7 @@ from oncontour.classes import check
 from oncontour.errors import ConfigError, ModelError, OncontourError
 from oncontour.learn import TASKS, task_class
 from oncontour.learn.card import Card, Shapes, is_number, refuse
-from oncontour.libraries import is_out_of_memory, why
+from oncontour.libraries import is_out_of_memory, missing, why
 from oncontour.nets import NETS
 
 if TYPE_CHECKING:
@@ -191,6 +191,8 @@ def _told(make: Callable[[], T], where: Path) -> T:
     except OncontourError as error:
         raise ModelError(f"the model's card is wrong: {error.what}", where=str(where), hint=_WAY_OUT) from error
     except Exception as error:  # of whatever kind: torch and MONAI raise many for options that make no net
+        if (lacking := missing(error)) is not None:
+            raise lacking from error
         if is_out_of_memory(error):
             raise MemoryError("no memory left for the net") from error
         raise ModelError(

@@ -183,6 +183,17 @@ def notes(card: Card) -> list[str]:
     return [*([NOT_COVERED] if uncovered else []), *([unchecked] if unchecked else [])]
 
 
+def of_task(path: Path | str, task: str, what: str) -> Card:
+    """The card of a model for ``task``, a row of TASKS, or for one from outside. Raises ModelError for a model of another row; ``what`` is
+    said of the one that was wanted."""
+    from oncontour.learn import TASKS
+
+    card = read_card(path)
+    if card.task != task and card.task in TASKS:
+        raise ModelError(f"this model does {card.task!r}, not {what}", where=str(path))
+    return card
+
+
 # ---- writing
 
 

@@ -19,6 +19,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
@@ -93,14 +94,16 @@ class Engine:
             return cls(_Compiled(lambda shape: _converted(module, shape), count, tuple(example_shape)), library, count)
 
     @classmethod
-    def load_onnx(cls, path: Path | str, example_shape: Sequence[int] | None = None, *, threads: int | None = None) -> Engine:
-        """An ONNX file with one image input and one output, run by OpenVINO; ready for ``example_shape`` at once where that is given.
-        Raises ModelError when it is not one."""
-        count = _threads(threads)
+    def load_onnx(
+        cls, net: Path | bytes, example_shape: Sequence[int] | None = None, *, threads: int | None = None, where: str = ""
+    ) -> Engine:
+        """An ONNX file (or its bytes, which came from ``where``) with one image input and one output, run by OpenVINO; ready for
+        ``example_shape`` at once where that is given. Raises ModelError when it is not one."""
+        count, where = _threads(threads), where or str(net)
         first = None if example_shape is None else tuple(example_shape)
         with memory_told():
-            model = _read_onnx(Path(path))
-            return cls(_Compiled(lambda shape: _reshaped(model, shape, Path(path)), count, first), "openvino", count)
+            model = _read_onnx(net, where)
+            return cls(_Compiled(lambda shape: _reshaped(model, shape, where), count, first), "openvino", count)
 
 
 def computed_with(backend: Backend, threads: int | None) -> Computed:
@@ -224,10 +227,12 @@ class _Compiled:
 def _converted(module: torch.nn.Module, shape: tuple[int, ...]) -> _Model:
     import torch
 
+    from oncontour.nets.exact import summed_by_axis
+
     ov = openvino()
     example = torch.zeros(shape)
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), summed_by_axis(module):
             _expect_remarks()
             traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
             model: _Model = ov.convert_model(traced, example_input=example, input=list(shape))
@@ -248,25 +253,25 @@ def _expect_remarks() -> None:
     warnings.filterwarnings("ignore", r"`torch\.jit\.trace(_method)?` is deprecated", DeprecationWarning)
 
 
-def _read_onnx(path: Path) -> _Model:
+def _read_onnx(net: Path | bytes, where: str) -> _Model:
     ov = openvino()
     try:
-        model: _Model = ov.Core().read_model(path)
+        model: _Model = ov.Core().read_model(BytesIO(net) if isinstance(net, bytes) else net)
     except RuntimeError as error:
-        raise ModelError(f"not an ONNX file that OpenVINO can read: {why(error)}", where=str(path)) from error
+        raise ModelError(f"not an ONNX file that OpenVINO can read: {why(error)}", where=where) from error
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ModelError(
             f"a contouring net has one input and one output, this one {len(model.inputs)} and {len(model.outputs)}",
-            where=str(path),
+            where=where,
             hint="export it again with the image as only input and the class scores as only output",
         )
     return model
 
 
-def _reshaped(model: _Model, shape: tuple[int, ...], path: Path) -> _Model:
+def _reshaped(model: _Model, shape: tuple[int, ...], where: str) -> _Model:
     fresh = model.clone()
     try:
         fresh.reshape(list(shape))
     except RuntimeError as error:
-        raise ModelError(f"the net does not take an input of {shape}: {why(error)}", where=str(path)) from error
+        raise ModelError(f"the net does not take an input of {shape}: {why(error)}", where=where) from error
     return fresh

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from scipy.special import expit
 
 from oncontour.contour.probabilities import ReferenceProbabilities
@@ -25,10 +25,11 @@ from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import ModelError
-from oncontour.learn.card import find, read_card
+from oncontour.learn.card import find, of_task
 from oncontour.learn.engine import Backend, Engine
 from oncontour.learn.exported import Exported, exported
 from oncontour.learn.predictor import Trained
+from oncontour.libraries import why
 from oncontour.ops.body import in_words, region, region_of
 from oncontour.ops.intensity import AIR_HU
 from oncontour.progress import Progress
@@ -80,8 +81,17 @@ class ExportedScoring(Exported[AssessSettings]):
 
     @cached_property
     def detector(self) -> Detector:
-        with safe_open(self.file, framework="numpy") as held:
-            return Detector(*(held.get_tensor(f"gate.{name}").astype(np.float32) for name in ("centre", "root", "limit")))
+        names = [f"gate.{name}" for name in ("centre", "root", "limit")]
+        try:
+            with safe_open(self.file, framework="numpy") as held:
+                centre, root, limit = (held.get_tensor(name).astype(np.float32) for name in names)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"the model holds no detector ({why(error)})", where=str(self.file)) from error
+        count, width = len(self.settings.structures), centre.shape[-1]
+        fits = (centre.shape, root.shape, limit.shape) == ((count, width), (count, width, width), (count,))
+        if not fits or not all(np.isfinite(one).all() for one in (centre, root, limit)):
+            raise ModelError(f"the model's detector is not that of {count} structures", where=str(self.file), hint="train the model again")
+        return Detector(centre, root, limit)
 
 
 @dataclass
@@ -263,7 +273,7 @@ class Assessor:
                 area = int(mask[rows.k[n]].sum())
                 whole[n] = area == 0 or int(seen[s.neighbours].sum()) >= SEEN_FROM * area
             out.append(self.engine(np.stack(images)))
-        answers = np.concatenate(out) if out else np.zeros((0, self._width + sum(NUMBERS[h] for h in s.numbers)), np.float32)
+        answers = np.concatenate(out) if out else np.zeros((0, *self.engine(np.zeros((1, s.channels, *s.window))).shape[1:]), np.float32)
         inputs = next(what for what, these in GIVEN.items() if these == given) if s.channel_dropout else ""
         return replace(self._read(answers, rows, first, whole, number), inputs=inputs)
 
@@ -276,6 +286,11 @@ class Assessor:
     def _read(self, answers: Floats, rows: Rows, first: NDArray[np.int32], whole: NDArray[np.bool_], number: int) -> Measured:
         s, detector = self.task.settings, self.task.detector
         count = sum(NUMBERS[h] for h in s.numbers)
+        pictures_of = int(np.prod(s.window)) if "errors" in s.heads else 0
+        if answers.shape[1] != self._width + count + pictures_of:
+            raise ModelError(
+                f"the net gives {answers.shape[1]} numbers a slice, not {self._width + count + pictures_of}", where=self.card.name
+            )
         features, numbers, maps = np.split(answers, [self._width, self._width + count], axis=1)
         blank = np.full(len(answers), np.nan, np.float32)
         at = s.numbers
@@ -415,15 +430,16 @@ def error_map(measured: Measured, work: Work, grid: Geometry) -> Volume:
     return where.to(grid.around(where.geometry.corners_mm)).map(lambda a: np.rint(np.clip(a, 0, 1) * 255).astype(np.uint8))
 
 
-def load_assessor(model: str | Path, *, backend: Backend = "auto", threads: int | None = None) -> Assessor:
-    """The quality model in a file (a path or a shipped name), ready to predict.
+def load_assessor(model: str | Path, *, backend: Backend = "auto", threads: int | None = None, task: AssessTask | None = None) -> Assessor:
+    """The quality model in a file (a path or a shipped name), ready to predict; ``task``: the same with its net in torch, to be changed.
 
     Raises ModelError for other kinds, and where its reference model is not there.
     """
     path = find(model, "assess")
-    ready = exported(path, AssessSettings, backend) if read_card(path).task == "assess" else None
-    task = load_assess_task(path) if ready is None else ExportedScoring(**vars(ready))
-    assessor = Assessor(task, backend, threads)
+    card = of_task(path, "assess", "contour quality")
+    ready = exported(path, AssessSettings, backend) if card.task == "assess" and task is None else None
+    held = (task or load_assess_task(path)) if ready is None else ExportedScoring(**vars(ready))
+    assessor = Assessor(held, backend, threads)
     _ = assessor.reference_model  # one that is not there is told now, not after the contouring
     return assessor
 

@@ -10,7 +10,6 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +22,11 @@ from pydicom.valuerep import format_number_as_ds as ds
 
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
-from oncontour.errors import ConfigError, StructureError
+from oncontour.errors import StructureError
 from oncontour.files import writing
 from oncontour.io.dicom.attributes import fitted, inherit, item_of, new_object
 from oncontour.io.dicom.source import DicomSource, SliceRef
+from oncontour.libraries import need
 from oncontour.sides import side_of
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ _TARGETS = {"GTV": "GrossTumorVolume", "CTV": "ClinicalTargetVolume", "PTV": "Pl
 
 def check_installed() -> None:
     """Raise ConfigError where highdicom, which writes Segmentations, is not installed."""
-    if find_spec("highdicom") is None:
-        hint = "install it with 'python3 -m pip install highdicom', or oncontour with its extra 'seg'"
-        raise ConfigError("a DICOM Segmentation is written by highdicom, which is not installed", hint=hint)
+    need("highdicom", "a DICOM Segmentation")
 
 
 def write_seg(
