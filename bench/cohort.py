@@ -51,7 +51,7 @@ def main() -> None:
         a_patient_s, each_s = min(median_s for median_s, _ in ran), table(here / "table", 1000)
     part = each_s / a_patient_s
     print(
-        f"table: {1000 * each_s:.2f} ms a patient (claim, look, outcome on disk), {100 * part:.2f} % of it, "
+        f"table: {1000 * each_s:.2f} ms a patient (claim, look, outcome on disk), {100 * part:.2f} % of a patient's time, "
         f"at most {100 * MOST_OF_THE_TABLE:.0f} %: {verdict(part <= MOST_OF_THE_TABLE)}"
     )
     shown_s = html(asked.pages)

@@ -193,7 +193,7 @@ def test_the_cost_of_a_step_is_that_of_the_best_point_of_a_triangle() -> None:
         steps = point - (corners[0] + p[:, None] * (corners[1] - corners[0]) + q[:, None] * (corners[2] - corners[0]))
         least = np.linalg.norm(np.where(steps > 0, steps / up, -steps / down), axis=1).min()
         found = costs(point[None], corners[None], up, down)
-        assert found[0] <= least * (1 + 1e-6)
+        assert 0.97 * least <= found[0] <= least * (1 + 1e-6), "the lattice is coarse, the answer exact"
         # The same asked for yes or no only, all along a line through the triangle.
         near = corners.mean(axis=0) + (point - corners.mean(axis=0)) * np.linspace(0, 2, 41)[:, None]
         assert np.array_equal(within(near, corners[None], up, down), costs(near, corners[None], up, down) <= 1)

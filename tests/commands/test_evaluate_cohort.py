@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from oncontour.cli import main
+from oncontour.commands.cohort_spread import spread
 from oncontour.commands.cohort_table import Table
 from oncontour.commands.cohort_work import Outcome
 from oncontour.commands.evaluate import evaluate
@@ -114,8 +115,12 @@ def test_a_patient_is_judged_once_and_one_that_failed_or_changed_again(people: P
 
 def test_a_patient_that_killed_its_workers_is_not_judged_by_any_method(people: Path, tmp_path: Path) -> None:
     """What another shard wrote down of it."""
-    Table(tmp_path / "out").finish(Outcome("p2", "the process that worked on it was killed, 3 times (is there enough memory?)"))
-    assert main(words(people, tmp_path / "out", "--overlays", "none", "--engine", "here", "--shard", "1/2")) == 2
+    asked, table = (people, tmp_path / "out", "--overlays", "none", "--engine", "here", "--shard"), Table(tmp_path / "out")
+    main(words(*asked, "2/2"))
+    judged = table.found("p2")
+    assert judged is not None
+    table.finish(replace(judged, why="the process that worked on it was killed, 3 times (is there enough memory?)", said=""))
+    assert main(words(*asked, "1/2")) == 2
     with (tmp_path / "out" / "failures.csv").open() as file:
         rows = [(row["patient"], row["method"], row["reason"][:11]) for row in csv.DictReader(file)]
     assert rows[:2] == [("p2", "near", "the process"), ("p2", "far", "the process")]
@@ -217,3 +222,59 @@ def test_a_process_keeps_models_as_long_as_it_works_on_a_cohort() -> None:
         assert once("a model", list) is first
     assert loaded() == before + 1
     assert once("a model", list) is not first
+
+
+# ---- files and other runs that change meanwhile
+
+
+class Meanwhile:
+    """Work of two patients, during the first of which something happens."""
+
+    def __init__(self, folder: Path, happens) -> None:
+        self.folder, self.happens, self.done = folder, happens, []
+
+    def __call__(self, id: str) -> Outcome:
+        said = (self.folder / id).read_text()
+        self.done.append(id)
+        if id == "a":
+            self.happens()
+        return Outcome(id, said=said)
+
+    def made_of(self, id: str) -> str:
+        return "asked " + (self.folder / id).read_text()
+
+    def is_there(self, id: str) -> bool:
+        return True
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    for id in ("a", "b"):
+        (tmp_path / id).write_text(f"{id}, first")
+    return tmp_path
+
+
+def test_what_another_run_found_meanwhile_by_other_words_is_not_taken(two: Path) -> None:
+    """It was asked for otherwise (another tolerance, say): the patient is done here."""
+    table = Table(two / "out")
+    other = Outcome("b", made_of="asked otherwise", said="not ours")
+    became = spread(Meanwhile(two, lambda: Table(two / "out").finish(other)), ("a", "b"), HERE, table)
+    assert {id: one.said for id, one in became.outcomes.items()} == {"a": "a, first", "b": "b, first"}
+
+
+def test_what_another_run_found_meanwhile_by_the_same_words_is_taken(two: Path) -> None:
+    same = Outcome("b", made_of="asked b, first", said="theirs")
+    work = Meanwhile(two, lambda: Table(two / "out").finish(same))
+    became = spread(work, ("a", "b"), HERE, Table(two / "out"))
+    assert became.outcomes["b"].said == "theirs"
+    assert work.done == ["a"]
+
+
+def test_files_that_changed_while_they_were_read_are_read_again_the_next_time(two: Path) -> None:
+    """As where a prediction is still being written."""
+    work = Meanwhile(two, lambda: (two / "a").write_text("a, second"))
+    spread(work, ("a", "b"), HERE, Table(two / "out"))
+    work.happens = lambda: None
+    became = spread(work, ("a", "b"), HERE, Table(two / "out"))
+    assert work.done == ["a", "b", "a"]
+    assert became.outcomes["a"].said == "a, second"

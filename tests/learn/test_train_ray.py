@@ -82,7 +82,7 @@ def test_what_a_worker_refuses_is_told_in_its_words(
     assert main(words(str(people), str(out), "--training.nodes", "3", "--engine", "ray")) == 2
     assert "3 workers of 1 CPU are to train together, and the nodes of the Ray cluster hold 2" in capfd.readouterr().err
     assert main(words(str(people), str(out), "--training.accelerator", "gpu", "--engine", "ray")) == 2
-    assert "1 workers of 1 CPU and 1 GPU are to train together, and the nodes of the Ray cluster hold 0" in capfd.readouterr().err
+    assert "1 worker of 1 CPU and 1 GPU are to train together, and the nodes of the Ray cluster hold 0" in capfd.readouterr().err
 
 
 def test_no_cluster_is_trained_on_that_nobody_names(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from oncontour.commands.reproduce import reproduce
 from oncontour.core.case import Case
@@ -133,6 +134,21 @@ def test_a_structure_that_nobody_has_is_told_before_anything_is_trained(patients
     with pytest.raises(CohortError, match="no patient has CTV"):
         pseudomri_2021.reproduce(patients, tmp_path / "out", **{**TINY, "structure": "CTV"})
     assert not (tmp_path / "out" / "rows").exists()
+
+
+@pytest.mark.parametrize("arm", ["CT twice", "CT + sMRI"])
+def test_arms_of_two_images_begin_as_that_of_one(arm: str) -> None:
+    """Of the same image twice the untrained net says what that of one says."""
+    how, answers = planned(TINY).contouring, []
+    seen = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 8, 16, 16)).astype(np.float32))
+    for name in ("CT", arm):
+        task = pseudomri_contour.Shared(how.settings(ARMS[name]), {})
+        torch.manual_seed(3)
+        task.start_afresh()
+        with torch.no_grad():
+            answers.append(task.net.eval()(seen.expand(-1, task.settings.channels, -1, -1, -1)))
+    assert torch.allclose(*answers, atol=1e-5)
+    assert answers[0].std() > 1e-3
 
 
 def test_each_change_alone_is_one_step_from_the_original_to_the_improved() -> None:

@@ -316,6 +316,10 @@ class Deformation:
         Central differences in mm along the grid's own axes whatever way they run (one-sided at its edges); along an axis of one voxel
         nothing is known to change.
         """
+        return self._determinants
+
+    @cached_property
+    def _determinants(self) -> Volume:
         along = [axis for axis in range(3) if self.geometry.shape[axis] > 1]
         rows = []
         for u, own in zip(self.displacement.array, np.eye(3), strict=True):

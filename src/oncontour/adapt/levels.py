@@ -195,8 +195,8 @@ def counting(visit: Visit, grid: Geometry, settings: Settings) -> NDArray[np.flo
     if visit.region is not None:
         inside = visit.region.binary().to(grid).array
         out *= ndimage.distance_transform_edt(~inside, sampling=grid.spacing_mm) <= settings.margin_mm
-    inside = np.ones(visit.image.geometry.shape, np.float32)
-    out *= coverage(Volume(inside, visit.image.geometry) if visit.known is None else visit.known, grid).numpy()
+    whole = in_voxels(visit.image.geometry, min(grid.spacing_mm))  # the image's box, in voxels that are no finer than need be
+    out *= coverage(Volume(np.ones(whole.shape, bool), whole) if visit.known is None else visit.known, grid).numpy()
     if not out.any():
         raise InputError("the region to match lies outside what is known of the image", where=f"visit {visit.name}")
     return out

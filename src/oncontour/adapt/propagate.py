@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from oncontour.adapt.deformation import Deformation, coarsely
+from oncontour.core.boxes import box_of
 from oncontour.core.case import BitMasks, Case
 from oncontour.core.geometry import Floats
 from oncontour.core.resample import beyond
@@ -116,10 +117,10 @@ def _check(planning: Case, daily: Case, deformation: Deformation) -> None:
 
 def _fine(mask: Volume) -> Volume:
     """A mask in the box about it with its voxels divided until they are of FINE_MM at most."""
-    inside = np.argwhere(mask.array)
-    if not len(inside):
+    found = box_of(mask.array)
+    if found is None:
         return mask
-    box = mask.geometry.crop((inside.min(axis=0) - 1).tolist(), (inside.max(axis=0) + 2).tolist())
+    box = mask.geometry.crop([side.start - 1 for side in found], [side.stop + 1 for side in found])
     return mask.to(box.resample([step / np.ceil(step / FINE_MM - 1e-6) for step in box.spacing_mm]), nearest=True)
 
 

@@ -66,6 +66,12 @@ class Search:
             changes.append(torch.from_numpy((np.linalg.pinv(fine) @ coarse).astype(np.float32)))
         return spline(coefficients, changes)
 
+    def through(self, coefficients: Tensor) -> Tensor:
+        """The coefficients after all rounds, from those that the first begins with."""
+        for number in range(len(self.levels)):
+            coefficients = self.run(number, coefficients)
+        return coefficients
+
     def run(self, number: int, coefficients: Tensor) -> Tensor:
         """The coefficients after round ``number``, from those of the round before (of this one where it is the first)."""
         level, round_ = self.levels[number], self.settings.rounds[number]
@@ -131,7 +137,8 @@ class Search:
         u = self._moved(coefficients, self.weights(grid, self.settings.rounds[-1].control_mm), grid).numpy()
         linear = self.matrix[:3, :3]
         rigidly = Deformation.from_matrix(self.matrix, grid, *self.names).displacement.array
-        return Deformation(Volume((rigidly + np.tensordot(linear, u, 1)).astype(np.float32), grid), *self.names)
+        turned = np.tensordot(linear.astype(np.float32), u, 1)
+        return Deformation(Volume((rigidly + turned).astype(np.float32, copy=False), grid), *self.names)
 
 
 def _followed(velocity_mm: Tensor, grid: Geometry) -> Tensor:

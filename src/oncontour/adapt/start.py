@@ -75,10 +75,13 @@ def _mirrored(visit: Visit) -> Visit:
 
 def middle_mm(mask: Volume) -> Floats:
     """(x, y, z) of the middle of a mask. Raises GeometryError for an empty one."""
-    inside = np.argwhere(mask.binary().array)
-    if not len(inside):
+    inside = mask.binary().array
+    slices = inside.sum(axis=(1, 2), dtype=np.int64)
+    if not slices.any():
         raise GeometryError("a mask to start a registration from is empty", hint="give a mask with voxels, or none")
-    return np.asarray(mask.geometry.points(inside.mean(axis=0)))
+    plane = inside.sum(axis=0, dtype=np.int64)
+    each = [np.arange(len(counts)) @ counts / counts.sum() for counts in (slices, plane.sum(axis=1), plane.sum(axis=0))]
+    return np.asarray(mask.geometry.points(each))
 
 
 def best_shift(fixed: Volume, moving: Volume, known: Sequence[Volume | None], clip_hu: tuple[float, float], step_mm: float) -> Floats:

@@ -92,21 +92,28 @@ def spread(work: Work, ids: Sequence[str], many: Many, table: Table, progress: P
     new: dict[str, Outcome] = {}
     if waiting:
         with table.at_work(), _crew(work, many, len(waiting)) as crew:
-            for one in _worked(crew, deque(waiting), table, before, elsewhere):
+            for one in _worked(work, crew, deque(waiting), table, before, elsewhere):
                 new[one.id] = one
                 if progress is not None:
                     progress((len(new) + len(elsewhere)) / len(waiting))
-    others = {id: found for id in elsewhere if (found := table.found(id))}  # done by another driver since
+    others = {id: found for id in elsewhere if (found := table.found(id)) and _is_of(work, found)}  # done by another driver since
     known = earlier | new | others
     return Spread({id: known[id] for id in mine if id in known}, len(earlier), tuple(id for id in elsewhere if id not in others))
 
 
 def _is_finished(work: Work, found: Outcome) -> bool:
     """Whether what an earlier run made of a patient is there still and made of the same files; one that failed is done again."""
-    return not found.why and work.is_there(found.id) and found.made_of == work.made_of(found.id)
+    return not found.why and work.is_there(found.id) and _is_of(work, found)
 
 
-def _worked(crew: Crew, waiting: deque[str], table: Table, before: Mapping[str, Outcome], elsewhere: list[str]) -> Iterator[Outcome]:
+def _is_of(work: Work, found: Outcome) -> bool:
+    """Whether it was made of the same files and asked for in the same words, not by another run into the same folder."""
+    return found.made_of == work.made_of(found.id)
+
+
+def _worked(
+    work: Work, crew: Crew, waiting: deque[str], table: Table, before: Mapping[str, Outcome], elsewhere: list[str]
+) -> Iterator[Outcome]:
     """Outcomes as they come. ``elsewhere`` gets those that another driver has in hand, or did since we saw what was done ``before``."""
     last, deaths = deque[str](), dict[str, int]()
     while waiting or last or crew.busy:
@@ -115,7 +122,7 @@ def _worked(crew: Crew, waiting: deque[str], table: Table, before: Mapping[str, 
             died = table.claim(id)
             if died is None:
                 elsewhere.append(id)
-            elif (now := table.found(id)) and now != before.get(id):
+            elif (now := table.found(id)) and now != before.get(id) and _is_of(work, now):
                 table.let_go(id)
                 elsewhere.append(id)
             elif died:
@@ -126,7 +133,7 @@ def _worked(crew: Crew, waiting: deque[str], table: Table, before: Mapping[str, 
         if last and not waiting and not crew.busy and crew.free > 0:
             id = last.popleft()
             if deaths[id] >= TRIES:
-                yield _written(_killed(id, deaths[id]), table)
+                yield _written(_killed(work, id, deaths[id]), table)
                 continue
             crew.give(id)
         for id, found in crew.ended() if crew.busy or not crew.free else ():
@@ -143,8 +150,8 @@ def _written(outcome: Outcome, table: Table) -> Outcome:
     return outcome
 
 
-def _killed(id: str, times: int) -> Outcome:
-    return Outcome(id, f"the process that worked on it was killed, {times} times (is there enough memory?)")
+def _killed(work: Work, id: str, times: int) -> Outcome:
+    return Outcome(id, f"the process that worked on it was killed, {times} times (is there enough memory?)", work.made_of(id))
 
 
 @dataclass

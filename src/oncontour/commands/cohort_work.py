@@ -66,10 +66,14 @@ def done(work: Work, id: str) -> Outcome:
     from oncontour.result import peak_memory_mb
 
     began, before = time.monotonic(), loaded()
+    files = ""
     try:
-        found = replace(work(id), made_of=work.made_of(id))
+        files = work.made_of(id)
+        found = replace(work(id), made_of=files)
+        if work.made_of(id) != files:  # written to meanwhile: to be done again by the next run
+            found = replace(found, made_of="")
     except Exception as error:
-        found = Outcome(id, sentence(error))
+        found = Outcome(id, sentence(error), made_of=files)
     return replace(
         found,
         seconds=round(time.monotonic() - began, 3),

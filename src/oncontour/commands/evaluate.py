@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -176,8 +177,8 @@ def _visits(
 
 
 def _check_tolerance(tolerance_mm: float) -> None:
-    if not (tolerance_mm >= 0):
-        raise ConfigError(f"a tolerance is 0 mm or more, not {tolerance_mm}")
+    if not 0 <= tolerance_mm < math.inf:
+        raise ConfigError(f"a tolerance is a number of 0 mm or more, not {tolerance_mm}")
 
 
 def _check_out(out: Path) -> None:

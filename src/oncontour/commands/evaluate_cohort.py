@@ -7,7 +7,7 @@ OUT/.cohort/pictures   what its overlays show, where there are to be any
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -67,10 +67,9 @@ class Judging:
         """Where a patient's panels lie; ids of any characters, none of them a path."""
         return folder / f"{hashlib.sha256(id.encode()).hexdigest()[:24]}.npz"
 
-    @property
-    def panels(self) -> Panels:
-        """Patient -> panels, read when they are asked for."""
-        return {} if self.pictures is None else KeptPanels({id: self.picture(self.pictures, id) for id in self.files})
+    def panels_of(self, judged: Collection[str]) -> Panels:
+        """Patient -> panels of those who were judged, read when they are asked for."""
+        return {} if self.pictures is None else KeptPanels({id: self.picture(self.pictures, id) for id in self.files if id in judged})
 
 
 def pictures_in(out: Path) -> Path:
@@ -107,7 +106,8 @@ def judged(
         if len(found) == told:
             break
         told = len(found)
-        said, failures = write(found, work.panels, [] if told == len(ids) else _so_far(became, told, every))
+        shown = {one.patient for one in found if one.rows}
+        said, failures = write(found, work.panels_of(shown), [] if told == len(ids) else _so_far(became, told, every))
         if told == len(ids):
             break
     check_all(failures, counted(told, work.unit), out / "failures.csv", said)
@@ -132,9 +132,12 @@ def _known(work: Judging, ids: Sequence[str], became: Spread, table: Table, meth
     out = []
     for id in ids:
         one = became.outcomes.get(id) or table.found(id)
-        if one is None or (id not in became.outcomes and one.made_of not in ("", work.made_of(id))):
+        if one is None or (id not in became.outcomes and one.made_of != work.made_of(id)):
             continue
-        out.append(of_text(one.said) if one.said else Judged.failed(id, methods, one.why))
+        try:
+            out.append(of_text(one.said) if one.said else Judged.failed(id, methods, one.why))
+        except (ValueError, KeyError, TypeError, AttributeError):  # a damaged file: as if nobody had judged it
+            continue
     return out
 
 

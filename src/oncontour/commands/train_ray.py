@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from oncontour.commands.ray_cluster import Place, Ray, entered
+from oncontour.core.notes import counted
 from oncontour.errors import ConfigError, OncontourError, TrainingError
 from oncontour.files import check_writable
 from oncontour.learn.train_settings import TrainSettings
@@ -40,6 +41,7 @@ def train(function: Callable[..., object], settings: Mapping[str, object]) -> st
     out = Path(str(settings["out"])).absolute()
     check_writable(out)
     made = not out.exists()
+    shutil.rmtree(out / _FOLDER, ignore_errors=True)  # of a driver that was killed
     train_of = _ray_train()
     ray, before = entered(), signal.getsignal(signal.SIGINT)
     try:
@@ -128,7 +130,7 @@ def _resources(ray: Ray, training: TrainSettings, workers: int) -> dict[str, int
     if room < workers:
         each = " and ".join(f"{count} {kind}" for kind, count in needed.items())
         raise ConfigError(
-            f"{workers} workers of {each} are to train together, and the nodes of the Ray cluster hold {room}",
+            f"{counted(workers, 'worker')} of {each} are to train together, and the nodes of the Ray cluster hold {room}",
             where=os.environ["RAY_ADDRESS"],
             hint="lower training.devices, training.nodes or training.threads, or let more nodes join",
         )

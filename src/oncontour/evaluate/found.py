@@ -155,6 +155,8 @@ def by_structure(evaluation: Evaluation, metric: str) -> Iterator[tuple[str, str
 
 # ---- all patients
 
+NEEDED = "the patients need contours of their own as the truth, under the names that the method predicts"
+
 
 def gathered(found: Sequence[Judged], methods: Sequence[str], structures: Sequence[str] = (), tolerance_mm: float = 2.0) -> Evaluation:
     """The evaluation of all the patients that ``judge.judge_one`` looked at, in the order in which they are given.
@@ -167,8 +169,7 @@ def gathered(found: Sequence[Judged], methods: Sequence[str], structures: Sequen
         wanted = f" with any of {', '.join(structures)}" if structures else ""
         raise CohortError(
             f"none of {len(found)} patients{wanted} could be judged{first}",
-            hint=next((way for _, _, way in why if way), "")
-            or "the patients need contours of their own as the truth, under the names that the method predicts",
+            hint=next((way for _, _, way in why if way), "") or ("mend these patients, or leave them out" if why else NEEDED),
         )
     evaluation = _Together(found, tuple(methods), tuple(dict.fromkeys(structures)), tolerance_mm).evaluation()
     if not evaluation.rows:

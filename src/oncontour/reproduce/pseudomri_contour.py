@@ -6,10 +6,11 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from oncontour.contour.inputs import ContourSettings
 from oncontour.contour.predict import Contourer
@@ -71,6 +72,21 @@ class Shared(ContourTask):
 
     def samples(self, case: Case) -> list[Sample]:
         return self._bank[case.id]
+
+    def start_afresh(self) -> None:
+        """All arms begin as the arm of one image does, whose first filters are shared evenly among several: in so few updates another
+        beginning tells more than another image."""
+        if self.settings.channels == 1:
+            super().start_afresh()
+            return
+        state = torch.get_rng_state()
+        one = ContourTask(replace(self.settings, images=("ct",)))
+        torch.set_rng_state(state)
+        one.start_afresh()
+        begun = one.net.state_dict()
+        for name, own in self.net.state_dict().items():
+            held = begun[name]
+            own.copy_(held if held.shape == own.shape else held.expand_as(own) / self.settings.channels)
 
 
 @dataclass(frozen=True)
