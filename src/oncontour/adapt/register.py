@@ -19,6 +19,7 @@ from oncontour.adapt.deformation import Deformation
 from oncontour.adapt.levels import Resolution, Settings, Visit, counting, in_voxels, level_of, prepared
 from oncontour.adapt.search import Search
 from oncontour.adapt.start import Start, find_start
+from oncontour.core.boxes import box_of, cropped
 from oncontour.core.geometry import Floats, Geometry
 from oncontour.core.resample import beyond
 from oncontour.errors import GeometryError, InputError
@@ -228,10 +229,9 @@ def _box(fixed: Visit, settings: Settings) -> Geometry:
     grid = fixed.image.geometry
     if fixed.region is None:
         return grid
-    inside = np.argwhere(fixed.region.binary().array)
-    if not len(inside):
+    inside = box_of(fixed.region.binary().array)
+    if inside is None:
         raise InputError("the region to match is empty", where=f"visit {fixed.name}", hint="give a region with voxels, or none")
     room = [int(np.ceil((settings.margin_mm + settings.window_mm / 2) / step)) for step in grid.spacing_mm]
-    held = fixed.region.geometry.crop(inside.min(axis=0).tolist(), (inside.max(axis=0) + 1).tolist())
-    ends = grid.around(held.corners_mm)
+    ends = grid.around(cropped(fixed.region.geometry, inside).corners_mm)
     return grid.around(ends.pad(room, room).corners_mm)

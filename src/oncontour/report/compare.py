@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from oncontour.core.boxes import box_of, cropped
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.raster import trace
@@ -82,8 +83,9 @@ def compared(images: Images) -> Compared:
 def _grid(images: Images) -> Geometry:
     """Upright, about the body, no finer than LEAST_MM in plane, within BUDGET; slices are kept while COARSEST_MM in plane are enough."""
     grid = images.today.geometry.reorient()
-    inside = images.body.geometry.points(np.argwhere(images.body.array)[::97])
-    if len(inside):
+    box = box_of(images.body.array)
+    if box is not None:
+        inside = cropped(images.body.geometry, box).corners_mm
         ends = np.stack([inside.min(axis=0) - MARGIN_MM, inside.max(axis=0) + MARGIN_MM])
         low, high = np.sort(grid.voxels(ends), axis=0)
         first = [max(0, int(np.floor(v))) for v in low]
