@@ -195,7 +195,7 @@ def _judge(method: Method, cases: Kept, folder: Path, plan: Wanted) -> Judged:
     try:
         found = judge(cases, outputs, structures=plan.structures)
     except CohortError as error:
-        return Judged(failures=[Failure(id, method.name, str(error)) for id in cases.ids])
+        return Judged(failures=[Failure(id, method.name, error.what) for id in cases.ids])
     rows = [row for row in by_patient(found).rows if row.metric in METRICS]
     return Judged(rows, watched.rows, list(found.failures))
 

@@ -75,6 +75,4 @@ class Elastix:
         except OSError as error:
             said = str(error)
         if said:
-            raise ConfigError(
-                f"elastix does not run ({said})", where=self.python, hint=f"unset {PYTHON}, or name a Python with itk-elastix"
-            )
+            raise ConfigError(f"elastix does not run ({said})", hint=f"unset {PYTHON}, or name a Python with itk-elastix")
