@@ -60,11 +60,12 @@ def _has_started(words: list[str], environment: dict[str, str], nodes: list[subp
 
 
 def _free_port(address: str) -> int:
-    """Below 10002: Ray's workers have those above."""
-    for port in range(6400, 7400):
+    """Below 10002: Ray's workers have those above. Ray takes a port on all addresses: those of two clusters begin apart."""
+    first = 6000 + 100 * int(address.rpartition(".")[2])
+    for port in range(first, first + 100):
         with socket.socket() as one:
             try:
-                one.bind((address, port))
+                one.bind(("", port))
             except OSError:
                 continue
             return port

@@ -83,9 +83,9 @@ def test_without_highdicom_is_told_before_any_work(tmp_path: Path, monkeypatch: 
     """The patient is none, which nobody has found out yet."""
     monkeypatch.setitem(sys.modules, "highdicom", None)
     (tmp_path / "ct").mkdir()
-    with pytest.raises(ConfigError, match=r"highdicom, which is not installed\. Way out: install it with"):
+    with pytest.raises(ConfigError, match=r"needs highdicom, which is not installed\. Way out: pip install"):
         convert(tmp_path / "ct", tmp_path / "out", to="seg")
-    with pytest.raises(ConfigError, match=r"highdicom, which is not installed\. Way out: install it with"):
+    with pytest.raises(ConfigError, match=r"needs highdicom, which is not installed\. Way out: pip install"):
         run(tmp_path / "ct", out=tmp_path / "out", seg=True)
     assert not (tmp_path / "out").exists()
 

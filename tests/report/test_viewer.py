@@ -447,6 +447,7 @@ def test_the_keys_are_listed_and_each_does_something(hand: Hand) -> None:
     assert not page.locator("#help").is_visible()
     for key, tool in (("b", "window"), ("h", "pan"), ("z", "zoom"), ("m", "ruler"), ("a", "angle"), ("g", "cross")):
         hand.press(key)
+        page.wait_for_selector(f"button[data-tool={tool}][aria-pressed=true]")
         assert hand.state("tool") == tool
         assert page.locator("[data-tool][aria-pressed=true]").count() == 1
         assert page.locator(f"button[data-tool={tool}]").get_attribute("aria-pressed") == "true"

@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from scipy.special import expit
 
 from oncontour.contour.probabilities import ReferenceProbabilities
@@ -27,9 +26,7 @@ from oncontour.core.volume import Volume
 from oncontour.errors import ModelError
 from oncontour.learn.card import find, of_task
 from oncontour.learn.engine import Backend, Engine
-from oncontour.learn.exported import Exported, exported
-from oncontour.learn.predictor import Trained
-from oncontour.libraries import why
+from oncontour.learn.exported import exported
 from oncontour.ops.body import in_words, region, region_of
 from oncontour.ops.intensity import AIR_HU
 from oncontour.progress import Progress
@@ -45,9 +42,9 @@ from oncontour.quality.inputs import (
     pictures,
     reference_sha256,
 )
-from oncontour.quality.out_of_distribution import Detector
 from oncontour.quality.rules import findings_or_why, unchecked
 from oncontour.quality.slice_scores import Bounds, Floats, Measured, not_scored, scored
+from oncontour.quality.trained import ExportedScoring, Scoring
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,33 +62,6 @@ STRANGE = "The quality model {} never saw {} in training."
 NOT_MADE_FOR = "The quality model {} was not made for {}."
 NO_MAP = "The quality model needs the probability map of the model that drew it, and none came with this structure."
 FEW_SLICES = 3
-
-
-class Scoring(Trained[AssessSettings], Protocol):
-    """A trained quality model."""
-
-    @property
-    def detector(self) -> Detector:
-        """Has the net seen anything like it?"""
-
-
-@dataclass
-class ExportedScoring(Exported[AssessSettings]):
-    """A quality model whose net runs from its ONNX file; the detector is read from the model file."""
-
-    @cached_property
-    def detector(self) -> Detector:
-        names = [f"gate.{name}" for name in ("centre", "root", "limit")]
-        try:
-            with safe_open(self.file, framework="numpy") as held:
-                centre, root, limit = (held.get_tensor(name).astype(np.float32) for name in names)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"the model holds no detector ({why(error)})", where=str(self.file)) from error
-        count, width = len(self.settings.structures), centre.shape[-1]
-        fits = (centre.shape, root.shape, limit.shape) == ((count, width), (count, width, width), (count,))
-        if not fits or not all(np.isfinite(one).all() for one in (centre, root, limit)):
-            raise ModelError(f"the model's detector is not that of {count} structures", where=str(self.file), hint="train the model again")
-        return Detector(centre, root, limit)
 
 
 @dataclass

@@ -181,6 +181,7 @@ class _Keeping:
         found = adapts.adapt(case, self.cases.seen(case, adapts.task.settings.view)) if isinstance(adapts, Adapter) else adapts.adapt(case)
         if self.method.keep and found.deformation is not None:
             write_displacement(found.deformation, path, half=True)
+            return carried(case, read_displacement(path))  # what a run that goes on will find
         return found
 
 
