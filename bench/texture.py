@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import get_num_threads, set_num_threads
 from scipy import ndimage
 
 from oncontour.core.geometry import Geometry
@@ -164,6 +165,8 @@ def peer_by_call(python: str) -> None:
     if done.returncode:
         raise SystemExit(f"{command[1]} ended with {done.returncode}: {done.stderr[-2000:]}")
     told = json.loads(done.stdout)
+    before = get_num_threads()
+    set_num_threads(1)
     for title, families, theirs in (
         ("all textures, 3D", TEXTURES, told["cpu"]["textures"]),
         ("all 11 families", tuple(FAMILIES), sum(told["cpu"].values())),
@@ -174,6 +177,7 @@ def peer_by_call(python: str) -> None:
         told_ms, ours_ms = 1e3 * theirs, 1e3 * cpu
         line = f"pictologics {told['version']} {told_ms:.1f} ms of CPU, ours {ours_ms:.1f}, ratio {told_ms / ours_ms:.2f}"
         print(f"{title}, one thread: {line}")
+    set_num_threads(before)
     ours = {code(name).split(".")[1]: value for name, value in measure(region, Settings(bins=32, families=TEXTURES)).items()}
     values = {name.rpartition("_")[2]: value for name, value in told["values"].items()}
     shared = [name for name in ours if name in values]

@@ -11,6 +11,7 @@ import numpy as np
 
 from oncontour import report
 from oncontour.commands.adapt_inputs import Given, Registrations
+from oncontour.core.boxes import box_of as boxes_of
 from oncontour.core.case import Case
 from oncontour.core.geometry import Floats
 from oncontour.core.structure_kinds import is_target
@@ -139,9 +140,10 @@ def doubts_of(given: Given, found: Found, middle_mm: Floats) -> list[str]:
 
 
 def box_of(planning: Case, names: Sequence[str]) -> Floats:
-    """(2, 3) the least and the greatest x, y, z of the structures' voxels. Raises InputError where all are empty."""
-    boxes = [planning.ct.geometry.points(np.argwhere(mask.array)) for name in names if (mask := planning.mask(name)).array.any()]
+    """(2, 3) the least and the greatest x, y, z of the boxes of voxels about the structures. Raises InputError where all are empty."""
+    boxes = [found for name in names if (found := boxes_of(planning.mask(name).array)) is not None]
     if not boxes:
         raise InputError("every structure of planning is empty", where="case planning", hint="give a planning CT with contours")
-    ends = np.concatenate([np.stack([points.min(axis=0), points.max(axis=0)]) for points in boxes])
-    return np.stack([ends.min(axis=0), ends.max(axis=0)])
+    ends = [[(side.start, side.stop - 1) for side in box] for box in boxes]
+    points = planning.ct.geometry.points([corner for sides in ends for corner in product(*sides)])
+    return np.stack([points.min(axis=0), points.max(axis=0)])
