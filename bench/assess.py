@@ -49,7 +49,7 @@ def measure(assessor: Assessor, case: Case) -> None:
     work = timed("grid, reference probabilities", lambda: assessor.work(case))
     timed("refusals", lambda: refusal(case, assessor.card))
     timed("rule findings", lambda: findings_or_why(case, NAMES))
-    seen = timed("measure", lambda: [assessor.measure(work, n) for n in NAMES])
+    seen = timed("measure", lambda: [assessor.measure(work, n) for n in NAMES if n in assessor.task.settings.structures])
     timed("all of it again, as predict does", lambda: assessor.predict(case))
     slices = sum(len(m.rows.k) for m in seen)
     s = assessor.task.settings
