@@ -38,6 +38,8 @@ pre          the input is enlarged twofold first; after two convolutions of stri
 resize_conv  nearest neighbour and convolution; a transposed convolution is left for the last step, as the slides say that memory forces
              (second reading; Odena et al. 2016), or none (``last_deconv`` False)
 """
+GENERATOR_DIVISOR = 4
+"""The ``divisor`` of ``cyclegan``."""
 
 
 def make_net(name: str, in_channels: int, out_channels: int, **options: object) -> nn.Module:

@@ -13,9 +13,7 @@ from typing import get_args
 from torch import Tensor, nn
 
 from oncontour.errors import ConfigError
-from oncontour.nets import Upsample, check_size
-
-_DIVISOR = 4
+from oncontour.nets import GENERATOR_DIVISOR, Upsample, check_size
 
 
 class ResnetGenerator(nn.Module):
@@ -24,7 +22,7 @@ class ResnetGenerator(nn.Module):
     *Differs* from Zhu et al. in that the last tanh is left to whoever trains it: the net answers without bounds.
     """
 
-    dims, divisor = 2, _DIVISOR
+    dims, divisor = 2, GENERATOR_DIVISOR
 
     def __init__(
         self,

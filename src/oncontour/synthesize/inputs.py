@@ -18,8 +18,6 @@ from oncontour.nets import Upsample
 from oncontour.ops.body import Mask, body_mask, is_masked
 from oncontour.synthesize.signal import normalised
 
-DIVISOR = 4
-"""Every side of what it sees is a multiple of this."""
 MADE = "smr"
 """What a case calls the image that is made of its CT."""
 AIR_HU = -1000.0

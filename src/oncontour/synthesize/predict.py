@@ -18,10 +18,11 @@ from oncontour.learn.card import Card, find, is_number, of_task
 from oncontour.learn.engine import Backend, Engine
 from oncontour.learn.exported import exported
 from oncontour.learn.predictor import Trained
+from oncontour.nets import GENERATOR_DIVISOR
 from oncontour.ops.body import check_shown, elsewhere, region, region_of
 from oncontour.progress import Progress
 from oncontour.synthesize.fidelity import Fidelity, fidelity
-from oncontour.synthesize.inputs import DIVISOR, HU_RANGE, MADE, SIGNAL_RANGE, SynthesizeSettings, seen_ct, to_net
+from oncontour.synthesize.inputs import HU_RANGE, MADE, SIGNAL_RANGE, SynthesizeSettings, seen_ct, to_net
 
 UNIT = 1000.0
 """What fat has in a made image, so that whole numbers tell enough."""
@@ -113,7 +114,7 @@ class Synthesizer:
         (_, *box) = ndimage.find_objects(inside.astype(np.uint8))[0]
         j, i = (slice(max(0, one.start - _MARGIN), one.stop + _MARGIN) for one in box)
         seen = to_net(hu.array[:, j, i], HU_RANGE)
-        more = [(0, 0), *((0, -n % DIVISOR) for n in seen.shape[1:])]
+        more = [(0, 0), *((0, -n % GENERATOR_DIVISOR) for n in seen.shape[1:])]
         padded = np.pad(seen, more, mode="symmetric")
         low, high = SIGNAL_RANGE
         out = np.zeros(hu.array.shape, np.float32)
