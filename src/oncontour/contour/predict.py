@@ -21,7 +21,7 @@ from oncontour.core.geometry import Geometry
 from oncontour.core.prediction import Segmentation
 from oncontour.core.volume import Volume
 from oncontour.errors import ModelError
-from oncontour.learn.card import Card, find, is_ours, of_task
+from oncontour.learn.card import Card, find, is_ours
 from oncontour.learn.engine import Backend, Engine
 from oncontour.learn.exported import exported
 from oncontour.learn.predictor import Predictor, Trained
@@ -228,7 +228,7 @@ def load_contourer(model: str | Path, *, backend: Backend = "auto", rules: Tidy 
         from oncontour.contour.external.load import load_foreign
 
         return load_foreign(path, backend=backend, rules=rules or Tidy(), threads=threads)
-    if of_task(path, "contour", "contours").task == "contour" and (ready := exported(path, ContourSettings, backend)) is not None:
+    if (ready := exported(path, "contour", ContourSettings, backend, "contours")) is not None:
         return Contourer(ready, backend, rules or Tidy(), threads)
     from oncontour.contour.task import ContourTask
     from oncontour.learn.task import load_task

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from oncontour.errors import ConfigError, ModelError
 from oncontour.learn.build import settings_from
-from oncontour.learn.card import Card, checked_card, is_file, shapes
+from oncontour.learn.card import Card, checked_card, is_file, of_task, shapes
 from oncontour.learn.engine import Backend, Engine, chosen
 from oncontour.learn.named_models import at_home
 from oncontour.libraries import is_installed, need
@@ -50,13 +50,15 @@ class Exported(Generic[S]):
         return Engine.load_onnx(self.net, shape, threads=threads, where=str(beside(self.file)))
 
 
-def exported(file: Path, kind: type[S], backend: Backend) -> Exported[S] | None:
-    """The model in ``file`` with settings of ``kind``, its net from the ONNX file beside it; None where there is no such file, or
-    ``backend`` is torch.
+def exported(file: Path, task: str, kind: type[S], backend: Backend, what: str) -> Exported[S] | None:
+    """The model in ``file`` for ``task``, a row of TASKS, with settings of ``kind``, its net from the ONNX file beside it; None where there
+    is no such file, ``backend`` is torch, or the task is one from outside.
 
-    Raises ModelError where file or card are damaged, the ONNX file is of another model, or there is neither such a file nor torch;
-    ConfigError where ``backend`` is not installed.
+    Raises ModelError for a model of another row (``what`` is said of the one that was wanted), where file or card are damaged, the ONNX
+    file is of another model, or there is neither such a file nor torch; ConfigError where ``backend`` is not installed.
     """
+    if of_task(file, task, what).task != task:
+        return None
     net, library = beside(file), chosen(backend)
     if library == "torch" or not is_file(net):
         _check_torch(file, net, backend, library)

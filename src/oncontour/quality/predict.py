@@ -9,6 +9,7 @@ How far a structure goes on beyond ``settings.beyond`` slices past its ends, not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,7 +25,7 @@ from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
 from oncontour.errors import ModelError
-from oncontour.learn.card import find, of_task
+from oncontour.learn.card import find
 from oncontour.learn.engine import Backend, Engine
 from oncontour.learn.exported import exported
 from oncontour.ops.body import in_words, region, region_of
@@ -88,6 +89,12 @@ class Assessor:
     def _width(self) -> int:
         """Features of a slice, which come before its numbers."""
         return int(self.task.detector.centre.shape[1])
+
+    @property
+    def _answered(self) -> int:
+        """All that the net answers of a slice, in one row: features, numbers, and the error map where it draws one."""
+        s = self.task.settings
+        return self._width + sum(NUMBERS[h] for h in s.numbers) + math.prod(s.window) * ("errors" in s.heads)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -243,7 +250,7 @@ class Assessor:
                 area = int(mask[rows.k[n]].sum())
                 whole[n] = area == 0 or int(seen[s.neighbours].sum()) >= SEEN_FROM * area
             out.append(self.engine(np.stack(images)))
-        answers = np.concatenate(out) if out else np.zeros((0, *self.engine(np.zeros((1, s.channels, *s.window))).shape[1:]), np.float32)
+        answers = np.concatenate(out) if out else np.zeros((0, self._answered), np.float32)
         inputs = next(what for what, these in GIVEN.items() if these == given) if s.channel_dropout else ""
         return replace(self._read(answers, rows, first, whole, number), inputs=inputs)
 
@@ -256,11 +263,8 @@ class Assessor:
     def _read(self, answers: Floats, rows: Rows, first: NDArray[np.int32], whole: NDArray[np.bool_], number: int) -> Measured:
         s, detector = self.task.settings, self.task.detector
         count = sum(NUMBERS[h] for h in s.numbers)
-        pictures_of = int(np.prod(s.window)) if "errors" in s.heads else 0
-        if answers.shape[1] != self._width + count + pictures_of:
-            raise ModelError(
-                f"the net gives {answers.shape[1]} numbers a slice, not {self._width + count + pictures_of}", where=self.card.name
-            )
+        if answers.shape[1] != self._answered:
+            raise ModelError(f"the net gives {answers.shape[1]} numbers a slice, not {self._answered}", where=self.card.name)
         features, numbers, maps = np.split(answers, [self._width, self._width + count], axis=1)
         blank = np.full(len(answers), np.nan, np.float32)
         at = s.numbers
@@ -406,8 +410,7 @@ def load_assessor(model: str | Path, *, backend: Backend = "auto", threads: int 
     Raises ModelError for other kinds, and where its reference model is not there.
     """
     path = find(model, "assess")
-    card = of_task(path, "assess", "contour quality")
-    ready = exported(path, AssessSettings, backend) if card.task == "assess" and task is None else None
+    ready = exported(path, "assess", AssessSettings, backend, "contour quality") if task is None else None
     held = (task or load_assess_task(path)) if ready is None else ExportedScoring(**vars(ready))
     assessor = Assessor(held, backend, threads)
     _ = assessor.reference_model  # one that is not there is told now, not after the contouring

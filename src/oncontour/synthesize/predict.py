@@ -14,7 +14,7 @@ from scipy import ndimage
 from oncontour.core.case import Case
 from oncontour.core.volume import Volume, written_cc
 from oncontour.errors import InputError, ModelError
-from oncontour.learn.card import Card, find, is_number, of_task
+from oncontour.learn.card import Card, find, is_number
 from oncontour.learn.engine import Backend, Engine
 from oncontour.learn.exported import exported
 from oncontour.learn.predictor import Trained
@@ -61,10 +61,7 @@ class Synthesizer:
     def load(cls, model: str | Path, *, backend: Backend = "auto", threads: int | None = None, any_region: bool = False) -> Synthesizer:
         """Of a model file or a shipped name. Raises ModelError where it is no model that makes images."""
         path = find(model, "synthesize")
-        if (
-            of_task(path, "synthesize", "images").task == "synthesize"
-            and (ready := exported(path, SynthesizeSettings, backend)) is not None
-        ):
+        if (ready := exported(path, "synthesize", SynthesizeSettings, backend, "images")) is not None:
             return cls(ready, backend, threads, any_region)
         from oncontour.learn.task import load_task
         from oncontour.synthesize.task import SynthesizeTask
