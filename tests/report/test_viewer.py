@@ -457,6 +457,18 @@ def test_the_keys_are_listed_and_each_does_something(hand: Hand) -> None:
     assert hand.state("[at[0], at[2]]") == [k + 1, i + 1]
 
 
+def test_a_key_pressed_as_the_help_closes_is_not_lost(hand: Hand) -> None:
+    """Until the next frame the focus is still on a button of the closed help."""
+    code = """{
+        $("help").showModal();
+        const button = document.activeElement;
+        $("help").close();
+        button.dispatchEvent(new KeyboardEvent("keydown", { key: "b", bubbles: true }));
+        return [Boolean(button.closest("#help")), tool];
+    }"""
+    assert hand.state(code) == [True, "window"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_and_dark_follow_the_system_and_axe_finds_nothing(hand: Hand, scheme: str) -> None:
     from tests.needs import axe

@@ -41,7 +41,7 @@ Object.assign(keys, {
 const shifted = { ArrowUp: () => stepCross(0, -1), ArrowDown: () => stepCross(0, 1), ArrowLeft: () => stepCross(-1, 0), ArrowRight: () => stepCross(1, 0) };
 
 // Where typing is typing: a key there is no command.
-const typesIn = (target) => target.matches("input:not([type=checkbox]):not(#slice), textarea, select, summary") || Boolean(target.closest("dialog"));
+const typesIn = (target) => target.matches("input:not([type=checkbox]):not(#slice), textarea, select, summary") || Boolean(target.closest("dialog[open]"));
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
