@@ -24,7 +24,7 @@ def main() -> None:
     base, asked = Path(sys.argv[1]).resolve(), json.loads(sys.argv[2])
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(base / name)
-    os.environ.update(nnUNet_compile="f", nnUNet_n_proc_DA="1")  # the planner wants one thread
+    os.environ.update(nnUNet_compile="f")
     started = time.perf_counter()
     with (base / "nnunet.log").open("w") as log, contextlib.redirect_stdout(log):
         done = [row for plans, names in asked["models"] for row in work(base, asked["dataset"], plans, names, asked)]
@@ -37,6 +37,7 @@ def work(base: Path, dataset: int, plans: str, configurations: list[str], asked:
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset, preprocess_dataset
 
     torch.set_num_threads(1)
+    os.environ.update(nnUNet_n_proc_DA="1")  # the planner wants one; training then none
     extract_fingerprint_dataset(dataset, num_processes=1, check_dataset_integrity=True, show_progress_bar=False)
     planned = planner(plans)(dataset).plan_experiment()
     preprocess_dataset(dataset, plans, configurations, num_processes=[1] * len(configurations), show_progress_bar=False)

@@ -173,6 +173,31 @@ def test_warp_of_a_linear_image_under_an_affine_map_is_exact() -> None:
         assert np.allclose(warped.array, expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_a_rough_field_is_read_between_its_voxels_as_at_any_point(order: tuple[int, int, int]) -> None:
+    """Also on grids whose axes run along the field's in another order and way, and beyond its edge."""
+    rough = Deformation(Volume(np.random.default_rng(3).normal(0, 2, (3, *GRID.shape)), GRID), "daily", "planning")
+    axes = np.asarray(GRID.axes)[list(order)] * np.array([[-1], [1], [-1]])
+    start = GRID.centre_mm - 14 * axes.sum(axis=0)
+    grid = Geometry.regular((14, 20, 33), (2.1, 1.3, 0.9), start, axes)
+    moving = Geometry.regular((3, 3, 3), (90.0, 90.0, 90.0), GRID.centre_mm - 90)
+    slope = np.array([1.7, -0.6, 2.3])
+    warped = rough.warp(Volume(centres(moving) @ slope, moving), grid)
+    assert np.allclose(warped.array, rough.to_moving(centres(grid)) @ slope, atol=1e-9)
+
+
+@pytest.mark.parametrize("slices", [1, 2, 8, 9, 17, 21])
+def test_determinants_are_those_of_central_differences_in_every_slice(slices: int) -> None:
+    grid = Geometry.regular((slices, 5, 6), (3.0, 2.0, 1.5), (0, 0, 0), rotation((0.4, -0.2, 0.3)))
+    u = np.random.default_rng(slices).normal(0, 1, (3, *grid.shape))
+    slope = np.zeros((*grid.shape, 3, 3)) + np.eye(3)
+    for axis in range(3):
+        if grid.shape[axis] > 1:
+            slope += np.moveaxis(np.gradient(u, axis=axis + 1), 0, -1)[..., :, None] * grid.inverse[axis, :3]
+    found = Deformation(Volume(u, grid), "daily", "planning").jacobian().array
+    assert np.allclose(found, np.linalg.det(slope), atol=1e-9)
+
+
 def test_beyond_the_moving_image_stands_fill() -> None:
     image = Volume(np.full(GRID.shape, 5.0, np.float32), GRID)
     warped = shift((3.0, 0, 0)).warp(image, fill=-1024)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +25,7 @@ from oncontour.adapt.reach import Reach, held_in, put
 from oncontour.core.boxes import cropped
 from oncontour.core.contours import Contours
 from oncontour.core.geometry import Floats, Geometry
-from oncontour.core.resample import beyond
+from oncontour.core.resample import beyond, parallel_axes, slices_parallel
 from oncontour.core.volume import Volume
 from oncontour.errors import GeometryError
 
@@ -35,6 +36,8 @@ SOLVED_MM = 0.01
 CHORD_STEPS, NEWTON_STEPS = 30, 20
 AFFINE_MM = 5.0
 ROUND_MM = 0.01
+SLAB = 8
+"""Slices at a time whose determinants are worked out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,11 +187,11 @@ class Deformation:
 
     def _samples(self, inside: Volume | None = None) -> tuple[Floats, Floats]:
         """(n, 3) points of the grid, a regular choice of at most some 30,000, and u (n, 3) there."""
-        step = [max(1, n // 32) for n in self.geometry.shape] if inside is None else [1, 1, 1]
-        voxels = np.stack(
-            np.meshgrid(*[np.arange(0, n, s) for n, s in zip(self.geometry.shape, step, strict=True)], indexing="ij"), axis=-1
-        )
-        voxels = voxels.reshape(-1, 3) if inside is None else np.argwhere(_on(inside, self.geometry))
+        if inside is None:
+            along = [np.arange(0, n, max(1, n // 32)) for n in self.geometry.shape]
+            voxels = np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, 3)
+        else:
+            voxels = np.argwhere(_on(inside, self.geometry))
         if not len(voxels):
             raise GeometryError("no voxel of the mask lies on the deformation's grid", hint="give a mask of the fixed image")
         u = self.displacement.array[:, voxels[:, 0], voxels[:, 1], voxels[:, 2]].T
@@ -206,7 +209,8 @@ class Deformation:
         kind = np.float64 if moving.array.dtype == np.float64 else np.float32
         out = np.empty((*moving.array.shape[:-3], *grid.shape), kind)
         sources, targets = moving.array.reshape(-1, *moving.geometry.shape), out.reshape(-1, *grid.shape)
-        sources = sources.astype(kind, copy=False)
+        if moving.array.dtype.kind == "f":  # integers are read as they are
+            sources = sources.astype(kind, copy=False)
         for k, at in self._voxels_of(moving.geometry, grid):
             outside = beyond(at, moving.geometry.shape)
             for source, target in zip(sources, targets, strict=True):
@@ -259,10 +263,17 @@ class Deformation:
 
     def _voxels_of(self, moving: Geometry, grid: Geometry) -> Iterator[tuple[int, Floats]]:
         """(k, (3, j, i)) for each slice of ``grid``: the fractional voxels of the moving grid to which its points go."""
-        own = grid == self.geometry
-        for k, points in _slices_mm(grid):
-            u = np.moveaxis(self.displacement.array[:, k], 0, -1) if own else self.at(points)
-            yield k, np.moveaxis(moving.voxels(points + u), -1, 0)
+        matrix = self.geometry.inverse @ grid.affine
+        axis = parallel_axes(matrix, grid.shape)
+        if grid == self.geometry:
+            moves: Iterator[Floats | None] = (np.moveaxis(u, 0, -1) for u in self.displacement.array.swapaxes(0, 1))
+        elif axis is not None:  # as ``at``, at less cost
+            parts = [slices_parallel(u.transpose(axis), matrix[axis], grid.shape) for u in self.displacement.array]
+            moves = (np.stack(u, axis=-1) for u in zip(*parts, strict=True))
+        else:
+            moves = repeat(None)
+        for (k, points), u in zip(_slices_mm(grid), moves, strict=False):
+            yield k, np.moveaxis(moving.voxels(points + (self.at(points) if u is None else u)), -1, 0)
 
     # ---- new ones
 
@@ -320,17 +331,12 @@ class Deformation:
 
     @cached_property
     def _determinants(self) -> Volume:
-        along = [axis for axis in range(3) if self.geometry.shape[axis] > 1]
-        rows = []
-        for u, own in zip(self.displacement.array, np.eye(3), strict=True):
-            steps = [np.gradient(u, axis=axis) for axis in along]
-            slopes = [
-                sum((s * self.geometry.inverse[axis, x].astype(u.dtype) for axis, s in zip(along, steps, strict=True)), own[x])
-                for x in range(3)
-            ]
-            rows.append(slopes)
-        (a, b, c), (d, e, f), (g, h, i) = rows
-        return Volume(np.broadcast_to(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g), self.geometry.shape), self.geometry)
+        u, n = self.displacement.array, self.geometry.shape[0]
+        out = np.empty(self.geometry.shape, u.dtype)
+        for first in range(0, n, SLAB):  # by slabs, with a slice more on each side: what lies between stays in the cache
+            low, last = max(0, first - 1), min(n, first + SLAB)
+            out[first:last] = _determinants(u[:, low : last + 1], self.geometry.inverse)[first - low : last - low]
+        return Volume(out, self.geometry)
 
     def folding_percent(self, inside: Volume | None = None) -> float:
         """Share of voxels in % whose Jacobian determinant is 0 or less, of the grid or of a mask on it; NaN for an empty mask."""
@@ -377,6 +383,17 @@ def rigid_fit(points: ArrayLike, images: ArrayLike) -> Floats:
     out = np.eye(4)
     out[:3, :3], out[:3, 3] = turn, b.mean(axis=0) - turn @ a.mean(axis=0)
     return out
+
+
+def _determinants(u: NDArray[np.floating], inverse: Floats) -> NDArray[np.floating]:
+    """(k, j, i) det(d(x + u)/dx) of a field (3, k, j, i) on voxels to which ``inverse`` takes points in mm."""
+    along = [axis for axis in range(3) if u.shape[axis + 1] > 1]
+    rows = []
+    for one, own in zip(u, np.eye(3).tolist(), strict=True):
+        steps = [np.gradient(one, axis=axis) for axis in along]
+        rows.append([sum((s * inverse[axis, x].astype(u.dtype) for axis, s in zip(along, steps, strict=True)), own[x]) for x in range(3)])
+    (a, b, c), (d, e, f), (g, h, i) = rows
+    return np.broadcast_to(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g), u.shape[1:])
 
 
 def coarsely(grid: Geometry) -> Geometry:

@@ -41,20 +41,20 @@ class LocalCorrelation:
         share, mean_fixed, var_fixed = self._of_fixed if weight is None else self._fixed_sums(weight)
         weight = self._weight if weight is None else weight
         counted = weight * warped
-        sums = self._sums(torch.stack([counted, counted * warped, counted * self._fixed])) / (share + 1e-6)
+        sums = self._sums(counted, counted * warped, counted * self._fixed) / (share + 1e-6)
         var = sums[1] - sums[0] ** 2 + self._floor
         cross = sums[2] - sums[0] * mean_fixed
         return cross * torch.rsqrt(var.clamp(min=self._floor / 2) * var_fixed), share, var_fixed
 
     def _fixed_sums(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         counted = weight * self._fixed
-        share, mean, square = self._sums(torch.stack([weight, counted, counted * self._fixed]))
+        share, mean, square = self._sums(weight, counted, counted * self._fixed)
         mean, square = mean / (share + 1e-6), square / (share + 1e-6)
         return share, mean, (square - mean**2).clamp(min=0) + self._floor
 
-    def _sums(self, stack: Tensor) -> Tensor:
-        """Means of the (n, k, j, i) over each window. Banded matrices beat pooling fourfold on one core."""
-        return _along(stack, self._bands)
+    def _sums(self, *values: Tensor) -> Tensor:
+        """(n, k, j, i) means of n (k, j, i) over each window. Banded matrices beat pooling fourfold on one core."""
+        return _along(values, self._bands)
 
 
 def _band(n: int, reach: int) -> Tensor:
@@ -63,13 +63,12 @@ def _band(n: int, reach: int) -> Tensor:
     return ((rows - columns).abs() <= reach).float() / (2 * reach + 1)
 
 
-def _along(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """(n, k, j, i) with one matrix (new, old) applied along each of k, j and i."""
-    n, k = values.shape[:2]
-    values = torch.matmul(values, matrices[2].T)
-    values = torch.matmul(matrices[1], values)
-    new = torch.matmul(matrices[0], values.reshape(n, k, -1))
-    return new.reshape(n, matrices[0].shape[0], matrices[1].shape[0], matrices[2].shape[0])
+def _along(values: Sequence[Tensor] | Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """(n, k, j, i) of n (k, j, i) with one matrix (new, old) applied along each of k, j and i."""
+    rows = torch.stack([torch.matmul(one, matrices[2].T) for one in values])
+    planes = torch.matmul(matrices[1], rows)
+    new = torch.matmul(matrices[0], planes.reshape(*planes.shape[:2], -1))
+    return new.reshape(-1, *(one.shape[0] for one in matrices))
 
 
 def bending_energy(field_mm: Tensor, spacing_mm: Sequence[float], weight: Tensor | None = None) -> Tensor:

@@ -50,13 +50,11 @@ Held = tuple[NDArray[np.intp], NDArray[np.float32]]
 
 def held_in(mask: Volume) -> Held | None:
     """Where a mask begins, and its coverage there with a voxel around; None where it is empty."""
-    inside = mask.array if mask.array.dtype == bool else mask.array > 0
-    found = ndimage.find_objects(inside.astype(np.int8))
-    if not found or found[0] is None:
+    found = box_of(mask.array if mask.array.dtype == bool else mask.array > 0)
+    if found is None:
         return None
-    low = np.array([max(0, part.start - 1) for part in found[0]], dtype=np.intp)
-    high = [part.stop + 1 for part in found[0]]
-    return low, np.asarray(mask.array[low[0] : high[0], low[1] : high[1], low[2] : high[2]], dtype=np.float32)
+    around = widened(found, mask.array.shape, (1, 1, 1))
+    return np.array([side.start for side in around], dtype=np.intp), np.asarray(mask.array[around], dtype=np.float32)
 
 
 def put(box: Held | None, at: Floats, rows: tuple[Floats, Floats], outside: NDArray[np.bool_], out: NDArray[np.bool_]) -> None:

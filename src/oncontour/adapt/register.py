@@ -75,8 +75,7 @@ def register(fixed: Visit, moving: Visit, settings: Settings | None = None, star
     ``start`` or are too thin to register. Another patient's image raises nothing: see ``Registration.problems``.
     """
     settings = settings or Settings()
-    for visit in (fixed, moving):
-        _check(visit, settings)
+    fixed, moving = _checked(fixed, settings), _checked(moving, settings)
     box = _box(fixed, settings)
     levels = [level_of(fixed, moving, box, round_.voxel_mm, settings) for round_ in settings.rounds]
     given = start.affine_part if isinstance(start, Deformation) else start
@@ -122,8 +121,7 @@ def judge(fixed: Visit, moving: Visit, deformation: Deformation, start: Floats, 
     Raises what ``register`` raises of images, and InputError for a field that lies elsewhere than the fixed image.
     """
     settings = settings or Settings()
-    for visit in (fixed, moving):
-        _check(visit, settings)
+    fixed, moving = _checked(fixed, settings), _checked(moving, settings)
     box = _box(fixed, settings)
     level = level_of(fixed, moving, box, settings.rounds[-1].voxel_mm, settings)
     units = level.units(deformation.to_moving(level.points))
@@ -205,9 +203,10 @@ def _doubts(found: Registration) -> Iterator[str]:
         yield f"there and back the field misses by {found.inconsistency_mm[0]:.1f} mm in the median, at most {INCONSISTENT_MM} mm"
 
 
-def _check(visit: Visit, settings: Settings) -> None:
-    """Raises InputError for an image that cannot be registered, GeometryError for a region on another grid."""
-    image = visit.image
+def _checked(visit: Visit, settings: Settings) -> Visit:
+    """The visit with its image in float32, as every resolution asks for it. Raises InputError for an image that cannot be registered,
+    GeometryError for a region on another grid."""
+    image = visit.image.map(lambda hu: hu.astype(np.float32, copy=False))
     if image.array.ndim != 3 or min(image.geometry.shape) < 4:
         raise GeometryError(
             f"an image of {image.array.shape} voxels is too thin to register, at least 4 each way", where=f"visit {visit.name}"
@@ -222,6 +221,7 @@ def _check(visit: Visit, settings: Settings) -> None:
             where=f"visit {visit.name}",
             hint="check that it is a CT in HU",
         )
+    return replace(visit, image=image)
 
 
 def _box(fixed: Visit, settings: Settings) -> Geometry:

@@ -138,7 +138,9 @@ class Search:
         linear = self.matrix[:3, :3]
         rigidly = Deformation.from_matrix(self.matrix, grid, *self.names).displacement.array
         turned = np.tensordot(linear.astype(np.float32), u, 1)
-        return Deformation(Volume((rigidly + turned).astype(np.float32, copy=False), grid), *self.names)
+        for one, shift in zip(turned, rigidly, strict=True):  # summed in float64, kept in float32
+            np.add(one, shift, out=one, casting="same_kind")
+        return Deformation(Volume(turned, grid), *self.names)
 
 
 def _followed(velocity_mm: Tensor, grid: Geometry) -> Tensor:

@@ -108,7 +108,10 @@ class BitMasks(_Numbered):
 
     def __getitem__(self, name: str) -> Volume:
         plane, bit = self.place(name)
-        return Volume((self.planes.array[plane] & np.uint8(bit)) != 0, self.planes.geometry)
+        out = np.empty(self.planes.geometry.shape, bool)
+        for one, bits in zip(out, self.planes.array[plane], strict=True):  # by slices: what lies between stays in the cache
+            np.not_equal(bits & np.uint8(bit), 0, out=one)
+        return Volume(out, self.planes.geometry)
 
     def place(self, name: str) -> tuple[int, int]:
         """The plane of ``name``, and the value of its bit there (1, 2, 4, ... 128)."""

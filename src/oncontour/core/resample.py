@@ -156,27 +156,41 @@ def blur_reach(matrix: Floats) -> list[int]:
 
 def _separable(source: Array, matrix: Floats, out: Array, fill: np.generic, blur: bool) -> None:
     """Fill ``out`` from ``source``, whose axes run along those of ``out``; the in-plane step comes first where it shrinks."""
-    work = _working_type(source.dtype)
-    at = [_positions_along(matrix, t, out.shape[t]) for t in range(3)]
-    along_k, along_j, along_i = (_weights(at[t], matrix[t, t] if blur else 1.0, source.shape[t], work) for t in range(3))
-
-    def in_plane(plane: Array) -> Array:
-        half = along_j @ np.ascontiguousarray(plane, dtype=work)
-        return np.asarray((along_i @ np.ascontiguousarray(half.T)).T)
-
+    size = (out.shape[0], out.shape[1], out.shape[2])
+    along = _along(source, matrix, size, blur)
     if out.shape[1] * out.shape[2] <= source.shape[1] * source.shape[2]:
-        slices = np.zeros((source.shape[0], *out.shape[1:]), work)
-        for k in np.unique(along_k.indices):
-            slices[k] = in_plane(source[k])
+        slices = np.zeros((source.shape[0], *out.shape[1:]), _working_type(source.dtype))
+        for k in np.unique(along[0].indices):
+            slices[k] = _in_plane(source[k], along)
         for k in range(out.shape[0]):
-            out[k] = _as_type(source.dtype, _mixed(slices, along_k, k))
+            out[k] = _as_type(source.dtype, _mixed(slices, along[0], k))
     else:
         for k in range(out.shape[0]):
-            out[k] = _as_type(source.dtype, in_plane(_mixed(source, along_k, k)))
+            out[k] = _as_type(source.dtype, _in_plane(_mixed(source, along[0], k), along))
     for t in range(3):
-        off_grid = ~_within(at[t], source.shape[t])
+        off_grid = ~_within(_positions_along(matrix, t, out.shape[t]), source.shape[t])
         if off_grid.any():
             out[tuple(off_grid if a == t else slice(None) for a in range(3))] = fill
+
+
+def slices_parallel(source: Array, matrix: Floats, shape: Shape3) -> Iterator[Array]:
+    """Each slice (j, i) of a (k, j, i) float array interpolated linearly at the voxels of a target whose axes run along its own
+    (``parallel_axes`` says which); nothing is blurred, and beyond the outermost voxel centres the value of the edge goes on."""
+    along = _along(source, matrix, shape, blur=False)
+    for k in range(shape[0]):
+        yield _in_plane(_mixed(source, along[0], k), along)
+
+
+def _along(source: Array, matrix: Floats, shape: Shape3, blur: bool) -> list[sparse.csr_array]:
+    """The weights along each axis of a target of ``shape``."""
+    work = _working_type(source.dtype)
+    at = [_positions_along(matrix, t, shape[t]) for t in range(3)]
+    return [_weights(at[t], matrix[t, t] if blur else 1.0, source.shape[t], work) for t in range(3)]
+
+
+def _in_plane(plane: Array, along: list[sparse.csr_array]) -> Array:
+    half = along[1] @ np.ascontiguousarray(plane, dtype=along[1].dtype)
+    return np.asarray((along[2] @ np.ascontiguousarray(half.T)).T)
 
 
 def _mixed(slices: Array, weights: sparse.csr_array, k: int) -> Array:
