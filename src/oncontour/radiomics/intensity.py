@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from oncontour.radiomics.names import tags
-from oncontour.radiomics.region import Region
+from oncontour.radiomics.region import Region, box_of
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -45,21 +45,20 @@ def statistics(values: Array) -> Values:
     return {f"stat_{name}": value for name, value in out.items()}
 
 
-def _moments(values: Floats) -> Values:
+def _moments(values: Array) -> Values:
     if not values.size:
         return dict.fromkeys(_STATISTICS, np.nan)
-    mean, low, high = float(values.mean()), float(values.min()), float(values.max())
-    away = values - mean
-    squares = away * away
-    variance = float(squares.sum() / values.size) if high > low else 0.0
-    ordered = np.sort(values)
+    mean, ordered = float(values.mean()), np.sort(values).astype(np.float64, copy=False)
+    low, high = float(ordered[0]), float(ordered[-1])
+    apart, second, third, fourth = _powers(ordered, mean)
+    variance = second if high > low else 0.0
     p10, p25, median, p75, p90 = (_percentile(ordered, part) for part in (0.1, 0.25, 0.5, 0.75, 0.9))
     middle = ordered[np.searchsorted(ordered, p10) : np.searchsorted(ordered, p90, "right")]
     numbers = (
         mean,
         variance,
-        float(squares @ away / values.size) / variance**1.5 if variance else 0.0,
-        float(squares @ squares / values.size) / variance**2 - 3 if variance else 0.0,
+        third / variance**1.5 if variance else 0.0,
+        fourth / variance**2 - 3 if variance else 0.0,
         median,
         low,
         p10,
@@ -67,13 +66,28 @@ def _moments(values: Floats) -> Values:
         high,
         p75 - p25,
         high - low,
-        float(np.abs(away).mean()),
-        float(np.abs(middle - middle.mean()).mean()) if middle.size else np.nan,
-        float(np.abs(values - median).mean()),
+        apart,
+        _powers(middle, float(middle.mean()))[0] if middle.size else np.nan,
+        _powers(ordered, median)[0],
         _ratio(np.sqrt(variance), mean),
         _ratio(p75 - p25, p75 + p25),
     )
     return dict(zip(_STATISTICS, numbers, strict=True))
+
+
+@njit(cache=True, nogil=True)
+def _powers(values: Floats, centre: float) -> Any:
+    """The means of |x - centre| and of its second, third (with the sign) and fourth power."""
+    apart, second, third, fourth = 0.0, 0.0, 0.0, 0.0
+    for x in values:
+        away = x - centre
+        square = away * away
+        apart += abs(away)
+        second += square
+        third += square * away
+        fourth += square * square
+    n = len(values)
+    return apart / n, second / n, third / n, fourth / n
 
 
 def _percentile(ordered: Floats, part: float) -> float:
@@ -89,7 +103,7 @@ def _percentile(ordered: Floats, part: float) -> float:
 
 def histogram(levels: Array) -> Values:
     """The 23 features of grey levels 1, 2, ..., as ``ih_...``; levels between the least and the highest count even if empty."""
-    out = _moments(np.asarray(levels, np.float64))
+    out = _moments(levels)
     out |= _shape(np.asarray(levels, np.int64)) if levels.size else dict.fromkeys(_HISTOGRAM, np.nan)
     return {f"ih_{name}": value for name, value in out.items()}
 
@@ -158,13 +172,22 @@ def local_peaks(region: Region) -> Values:
     """
     if not region.intensity.any():
         return {"loc_peak_loc": np.nan, "loc_peak_glob": np.nan}
-    known = np.isfinite(region.image)
     rows = _sphere_rows(region.spacing_mm)
+    around = _around(region.intensity, rows)
+    image, inside = region.image[around], region.intensity[around]
+    known = np.isfinite(image)
     room = int(rows[:, 2].max()) + 1
-    whole = int((2 * rows[:, 2] + 1).sum()) if known.all() and _has_room(region.intensity, rows) else 0
-    means = _sphere_means(*_running(region.image, known, room, whole), region.intensity, rows, room, whole)[region.intensity]
+    whole = int((2 * rows[:, 2] + 1).sum()) if known.all() and _has_room(inside, rows) else 0
+    means = _sphere_means(*_running(image, known, room, whole), inside, rows, room, whole)[inside]
     brightest = region.values == region.values.max()
     return {"loc_peak_loc": float(means[brightest].max()), "loc_peak_glob": float(means.max())}
+
+
+def _around(inside: NDArray[np.bool_], rows: NDArray[np.int64]) -> tuple[slice, slice, slice]:
+    """The box that every sphere round a voxel ``inside`` stays in, as far as the array goes."""
+    reach = [int(most) for most in rows.max(axis=0)]
+    k, j, i = (slice(max(0, side.start - most), side.stop + most) for side, most in zip(box_of(inside), reach, strict=True))
+    return k, j, i
 
 
 def _has_room(inside: NDArray[np.bool_], rows: NDArray[np.int64]) -> bool:
@@ -230,7 +253,8 @@ def _sphere_means(
                 at_k, at_j, half = k + rows[r, 0], j + rows[r, 1], rows[r, 2]
                 if 0 <= at_k < nk and 0 <= at_j < nj:
                     low, high = first + room - half - 1, first + room + half
-                    before, until = sums[at_k, at_j, low : low + size], sums[at_k, at_j, high : high + size]
+                    line = sums[at_k, at_j]
+                    before, until = line[low : low + size], line[high : high + size]
                     for n in range(size):
                         total[n] += until[n] - before[n]
                     if not whole:

@@ -51,15 +51,44 @@ def vertices(mask: Mask, spacing_mm: tuple[float, float, float]) -> Floats:
 
     Along every row of voxels, in each of three directions, only the first and the last crossing can.
     """
-    found = []
-    for axis in range(3):
-        rows = np.moveaxis(mask, axis, -1)
-        held = rows.any(axis=-1)
-        first, last = rows.argmax(axis=-1)[held], rows.shape[-1] - 1 - rows[..., ::-1].argmax(axis=-1)[held]
-        for at in (first - 0.5, last + 0.5):
-            points = np.column_stack([np.argwhere(held), at])
-            found.append(np.insert(points[:, :2], axis, points[:, 2], axis=1))
-    return np.asarray(np.concatenate(found) * spacing_mm)
+    return np.asarray(_crossings(np.ascontiguousarray(mask)) * (np.asarray(spacing_mm) / 2))
+
+
+@njit(cache=True, nogil=True)
+def _crossings(mask: Mask) -> NDArray[np.int64]:
+    """``vertices`` in half voxels."""
+    nk, nj, ni = mask.shape
+    low, high = np.full((nj, ni), nk), np.full((nj, ni), -1)
+    for k in range(nk):
+        for j in range(nj):
+            for i in range(ni):
+                if mask[k, j, i]:
+                    low[j, i], high[j, i] = min(low[j, i], k), k
+    out, many = np.empty((2 * (nj * ni + nk * ni + nk * nj), 3), np.int64), 0
+    for k in range(nk):
+        start, end = np.full(ni, nj), np.full(ni, -1)
+        for j in range(nj):
+            first, last = ni, -1
+            for i in range(ni):
+                if mask[k, j, i]:
+                    first, last = min(first, i), i
+                    start[i], end[i] = min(start[i], j), j
+                    if low[j, i] == k:
+                        out[many] = (2 * k - 1, 2 * j, 2 * i)
+                        many += 1
+            if last >= 0:
+                out[many], out[many + 1] = (2 * k, 2 * j, 2 * first - 1), (2 * k, 2 * j, 2 * last + 1)
+                many += 2
+        for i in range(ni):
+            if end[i] >= 0:
+                out[many], out[many + 1] = (2 * k, 2 * start[i] - 1, 2 * i), (2 * k, 2 * end[i] + 1, 2 * i)
+                many += 2
+        for j in range(nj):
+            for i in range(ni):
+                if high[j, i] == k:
+                    out[many] = (2 * k + 1, 2 * j, 2 * i)
+                    many += 1
+    return out[:many]
 
 
 @njit(cache=True, nogil=True)

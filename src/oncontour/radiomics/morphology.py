@@ -27,6 +27,8 @@ Values = dict[str, float]
 
 INSIDE = ("com", "integ_int", "moran_i", "geary_c")
 """What needs intensity."""
+AT_ONCE = 2
+"""Frequencies along k: what is transformed along i and j stays in the cache."""
 SHAPE = tuple(name for name in tags("morph") if name not in INSIDE)
 
 
@@ -42,7 +44,9 @@ def shape(mask: Mask, spacing_mm: tuple[float, float, float]) -> Values:
         return {f"morph_{name}": np.nan for name in SHAPE}
     mask = mask[box_of(mask)]
     area, volume = area_and_volume(mask, spacing_mm)
-    points = _outermost(vertices(mask, spacing_mm))
+    points = vertices(mask, spacing_mm)
+    for _ in range(3):
+        points = np.roll(_outermost(points), -1, axis=1)  # the next axis first
     hull = ConvexHull(points)
     corners = points[hull.vertices]
     box, tight = np.ptp(corners, axis=0), _smallest_box(hull)
@@ -78,8 +82,8 @@ def inside(region: Region, volume_mm3: float) -> Values:
     """The 4 features of how intensity lies in the structure: shift of its centre, integral, spatial autocorrelation."""
     if not region.intensity.any():
         return {f"morph_{name}": np.nan for name in INSIDE}
-    values = region.values
-    form, bright = _centre(region.morphological), _centre(np.where(region.intensity, region.image, 0.0))
+    values, cut = region.values, box_of(region.morphological | region.intensity)
+    form, bright = _centre(region.morphological[cut]), _centre(np.where(region.intensity[cut], region.image[cut], 0.0))
     shift = np.linalg.norm((form - bright) * region.spacing_mm) if bright is not None and form is not None else np.nan
     moran, geary = autocorrelation(region.image, region.intensity, region.spacing_mm)
     found = (shift, values.mean() * volume_mm3, moran, geary)
@@ -105,12 +109,40 @@ def _principal_halves(mask: Mask, spacing_mm: tuple[float, float, float]) -> Flo
 
     The covariance is that of a sample (n - 1), as the consensus values have it; a single voxel has none (NaN).
     """
-    at = np.argwhere(mask) * spacing_mm
-    if len(at) < 2:
+    many, first, second = _sums_of_places(mask)
+    if many < 2:
         return np.full(3, np.nan)
-    away = at - at.mean(axis=0)
-    spread = np.linalg.eigvalsh(away.T @ away / (len(at) - 1))[::-1]
+    # n sum(xy) - sum(x) sum(y) of whole numbers, exactly
+    whole = np.array([[many * int(second[a, b]) - int(first[a]) * int(first[b]) for b in range(3)] for a in range(3)], np.float64)
+    covariance = whole / (float(many) * (many - 1)) * np.outer(spacing_mm, spacing_mm)
+    spread = np.linalg.eigvalsh(covariance)[::-1]
     return np.asarray(2 * np.sqrt(np.clip(spread, 0, None)))
+
+
+@njit(cache=True, nogil=True)
+def _sums_of_places(mask: Mask) -> Any:
+    """How many voxels a mask has, the sums of their places (k, j, i), and of the products of two of these."""
+    many, first, second = 0, np.zeros(3, np.int64), np.zeros((3, 3), np.int64)
+    nk, nj, ni = mask.shape
+    for k in range(nk):
+        for j in range(nj):
+            here, along, squares = 0, 0, 0
+            for i in range(ni):
+                if mask[k, j, i]:
+                    here += 1
+                    along += i
+                    squares += i * i
+            many += here
+            place, sums = (k, j), (k * here, j * here)
+            for a in range(2):
+                first[a] += sums[a]
+                second[a, 2] += place[a] * along
+                second[2, a] += place[a] * along
+                for b in range(2):
+                    second[a, b] += sums[a] * place[b]
+            first[2] += along
+            second[2, 2] += squares
+    return many, first, second
 
 
 def _box_area(sides: Floats) -> float:
@@ -219,7 +251,9 @@ def _directions(hull: ConvexHull) -> Floats:
     """The different normals of a hull's faces, opposite ones once."""
     normals = hull.equations[:, :3]
     lead = normals[np.arange(len(normals)), np.abs(normals).argmax(axis=1)]
-    return np.asarray(np.unique(np.round(normals * np.sign(lead)[:, None], 6), axis=0))
+    whole = np.rint(normals * np.sign(lead)[:, None] * 1e6).astype(np.int64)
+    first = np.unique((whole[:, 0] << 42) + (whole[:, 1] << 21) + whole[:, 2], return_index=True)[1]  # 21 bits hold twice a million
+    return np.asarray(whole[first] / 1e6)
 
 
 def _smallest_box(hull: ConvexHull) -> Floats:
@@ -341,24 +375,26 @@ def autocorrelation(image: Floats, mask: Mask, spacing_mm: tuple[float, float, f
     squares = float((away**2).sum())
     if squares <= 1e-12 * max(float((np.where(here, image[cut], 0.0) ** 2).sum()), 1e-300):
         return np.nan, np.nan
-    sizes = [2 * fft.next_fast_len(n, real=True) for n in here.shape]
-    weights, frequencies = _weights(sizes, here.shape, spacing_mm), float(np.prod(sizes))
-    one = _transform(here.astype(np.float64), sizes)
-    pairs, crossed = _paired(weights, one, _transform(away**2, sizes)) / frequencies
-    products = _paired(weights, _transform(away, sizes), one)[0] / frequencies
+    sizes = [2 * fft.next_fast_len(n) for n in here.shape]
+    weights = _weights(sizes, here.shape, spacing_mm)
+    parts = [fft.rfft(part, sizes[0], axis=0) for part in (here.astype(np.float64), away**2, away)]
+    sums = np.zeros(3)
+    for k in range(0, len(weights), AT_ONCE):
+        one, square, itself = (_planes(part[k : k + AT_ONCE], sizes) for part in parts)
+        sums += _paired(weights[k : k + AT_ONCE], one, square, itself)
+    pairs, crossed, products = sums / np.prod(sizes)
     apart = 2 * (crossed - products)
     return float(count / pairs * products / squares), float((count - 1) / (2 * pairs) * apart / squares)
 
 
-def _transform(part: Floats, sizes: list[int]) -> Complex:
-    """``fft.rfftn(part, sizes)`` in half the time: lines that are padding through and through are not transformed."""
-    rows = fft.rfft(part, sizes[2], axis=2)
-    planes = fft.fft(rows, sizes[1], axis=1, overwrite_x=True)
-    return np.asarray(fft.fft(planes, sizes[0], axis=0, overwrite_x=True))
+def _planes(part: Complex, sizes: list[int]) -> Complex:
+    """``part``, transformed along k, transformed along i and j as well: lines that are padding through and through are left out."""
+    return np.asarray(fft.fft(fft.fft(part, sizes[2], axis=2), sizes[1], axis=1, overwrite_x=True))
 
 
 def _weights(sizes: list[int], shape: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> Floats:
-    """Transform of 1 / distance over every shift that two voxels of a box of ``shape`` can have, at frequencies up to half of ``sizes``.
+    """Transform of 1 / distance over every shift that two voxels of a box of ``shape`` can have, at frequencies up to half of ``sizes``;
+    twice where a half spectrum along k leaves out the other half.
 
     Shifts go both ways: the transform is real and even, a cosine transform of the shifts that go forward; ``sizes`` are even.
     """
@@ -368,19 +404,23 @@ def _weights(sizes: list[int], shape: tuple[int, ...], spacing_mm: tuple[float, 
         squares.append(np.where(shift < n, (shift * step) ** 2, np.inf))
     distance = np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
     distance[0, 0, 0] = np.inf
-    return np.asarray(fft.dctn(1 / distance, type=1))
+    found = fft.dctn(1 / distance, type=1)
+    found[1:-1] *= 2
+    return np.asarray(found)
 
 
 @njit(cache=True, nogil=True)
-def _paired(weights: Floats, a: Complex, b: Complex) -> Floats:
-    """The sums over all frequencies of weight times a and a, and of weight times a and b, from their half spectra."""
-    out = np.zeros(2)
-    nk, nj, ni = a.shape
+def _paired(weights: Floats, one: Complex, square: Complex, away: Complex) -> Floats:
+    """The sums of weight times one and one, one and square, away and away over frequencies of the arrays: some along k, all along j and
+    i, of which the weights have the first half."""
+    ones, crossed, products = 0.0, 0.0, 0.0
+    nk, nj, ni = one.shape
     for k in range(nk):
         for j in range(nj):
-            weight, one, other = weights[min(k, nk - k), min(j, nj - j)], a[k, j], b[k, j]
+            weight, a, b, c = weights[k, min(j, nj - j)], one[k, j], square[k, j], away[k, j]
             for i in range(ni):
-                share = weight[i] if i in (0, ni - 1) else 2 * weight[i]
-                out[0] += share * (one[i].real * one[i].real + one[i].imag * one[i].imag)
-                out[1] += share * (one[i].real * other[i].real + one[i].imag * other[i].imag)
-    return out
+                share = weight[min(i, ni - i)]
+                ones += share * (a[i].real * a[i].real + a[i].imag * a[i].imag)
+                crossed += share * (a[i].real * b[i].real + a[i].imag * b[i].imag)
+                products += share * (c[i].real * c[i].real + c[i].imag * c[i].imag)
+    return np.array([ones, crossed, products])
