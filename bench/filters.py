@@ -57,7 +57,7 @@ def ours(image: np.ndarray, word: str) -> tuple[float, np.ndarray]:
 
 def peer(python: str, image: np.ndarray) -> tuple[str, list[float], list[np.ndarray]] | None:
     if subprocess.run([python, "-c", "import mirp"], capture_output=True, check=False).returncode:
-        print("mirp is not installed here: not measured (pip install mirp in an environment of its own, and --mirp PYTHON)")
+        print("mirp is not installed here: not measured (pip install 'oncontour[bench]', or --mirp PYTHON)")
         return None
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "image.npz", Path(folder) / "responses.npz"

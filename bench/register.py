@@ -3,9 +3,8 @@
     python bench/register.py [--peers PYTHON]
 
 The pair is a baseline and a follow-up CT with lung masks and 51 landmarks at $ONCONTOUR_DATA (else ../shared/data). plastimatch, elastix
-and greedy are no dependencies; they are measured where PYTHON (else $ONCONTOUR_REGISTRATION, else this Python) has them:
-    python -m venv reg && reg/bin/pip install itk-elastix plastimatch picsl-greedy
-    ONCONTOUR_REGISTRATION=reg/bin/python python bench/register.py
+and greedy are no dependencies; they are measured where PYTHON (else $ONCONTOUR_REGISTRATION, else this Python) has them; they
+come with the extra "bench".
 Each has a process and one thread of its own. All begin at the shift between the middles of the lung masks, and are told the fixed mask with
 5 mm around. CPU is that of the registration, without starting Python. Landmark 20 (from 0) is dubious (every method is 14 mm off there):
 errors are given with and without.

@@ -4,8 +4,7 @@ and a cohort of patients.
     python bench/texture.py [--jobs 2] [--patients 33] [--without-cohort] [--mirp PYTHON] [--pictologics PYTHON]
 
 Neither is a dependency; each is measured where PYTHON (else $ONCONTOUR_MIRP or $ONCONTOUR_PICTOLOGICS, else this Python) has it, each side
-in a process of its own; pictologics needs Python 3.12:
-    python -m venv mirp && mirp/bin/pip install mirp && ONCONTOUR_MIRP=mirp/bin/python python bench/texture.py
+in a process of its own; mirp comes with the extra "bench", pictologics needs Python 3.12 (bench/README.md).
 Seconds are of this process's own CPU (``time.process_time``), so that a busy machine changes them less; wall time is given beside.
 The cohort is OpenKBP's validation patients at $ONCONTOUR_DATA (else ../shared/data): 7 organs, dose and CT, every family.
 """
@@ -122,7 +121,7 @@ def mine(arrays: Path, asked: dict[str, Any]) -> dict[str, Any]:
 def peer(python: str) -> None:
     """mirp on the same arrays, each in a process of its own: seconds, ratio, memory, and every value that both have."""
     if subprocess.run([python, "-c", "import mirp"], capture_output=True, check=False).returncode:
-        print("mirp is not installed here: not measured (pip install mirp in an environment of its own, and --mirp PYTHON)")
+        print("mirp is not installed here: not measured (pip install 'oncontour[bench]', or --mirp PYTHON)")
         return
     whole = {theirs: ["3d_volume_merge" if ours in ("cm", "rlm") else "3d"] for ours, theirs in FAMILIES_OF_MIRP.items()}
     every = {t: [*AGGREGATIONS_OF_MIRP] if o in ("cm", "rlm") else ["2d", "2.5d", "3d"] for o, t in FAMILIES_OF_MIRP.items()}

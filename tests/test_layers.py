@@ -133,8 +133,8 @@ UNUSED = re.compile(
 
 
 def _extras(project: Mapping[str, Any]) -> list[str]:
-    """What ``pip install oncontour[NAME]`` adds, but for developers' tools."""
-    return [one for name, asked in project["optional-dependencies"].items() if name != "dev" for one in asked]
+    """What ``pip install oncontour[NAME]`` adds, but for developers' tools and what benches measure against."""
+    return [one for name, asked in project["optional-dependencies"].items() if name not in ("dev", "bench") for one in asked]
 
 
 def _names(requirements: Iterable[str]) -> set[str]:
