@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from oncontour.errors import ConfigError
+from oncontour.processors import available
 
 Engine = Literal["processes", "ray", "here"]
 
@@ -38,7 +38,7 @@ class Many:
     @property
     def workers(self) -> int:
         """How many processes work on this machine."""
-        return self.jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        return self.jobs or available()
 
     def picked(self, ids: Sequence[str]) -> tuple[str, ...]:
         """The patients of this shard: every one of ``ids`` is in one shard and no other."""

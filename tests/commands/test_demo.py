@@ -232,12 +232,13 @@ def test_nothing_is_written_where_a_demo_would_replace_what_it_did_not_make(tmp_
         ("result", "report.json", '{"warnings": []}'),
         ("result", "notes.txt", "mine"),
         ("dicom", "mine.dcm", "mine"),
+        ("week/daily", "mine.dcm", "mine"),
     ):
-        out = tmp_path / f"{folder}-{name}"
+        out = tmp_path / f"{folder.replace('/', '-')}-{name}"
         (out / folder).mkdir(parents=True)
         (out / folder / name).write_text(text)
         with pytest.raises(OutputError) as told:
-            demo.demo(out=out, source="mean")
+            demo.demo(out=out, source="mean", week=False)
         assert "--out" in str(told.value) or "folder" in str(told.value)
         assert [(path.relative_to(out).as_posix(), path.read_text()) for path in out.rglob("*.*")] == [(f"{folder}/{name}", text)]
     with pytest.raises(OncontourError, match="nothing-like-it"):
@@ -249,3 +250,13 @@ def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "result").mkdir()
     (tmp_path / "result" / "report.json").write_text('{"about": "This is not a person"}')
     demo._check_ours(*(tmp_path / name for name in ("dicom", "truth", "result")))
+
+
+def test_the_week_of_an_earlier_demo_does_not_stay_beside_another_patient(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("planning", "daily", "result"):
+        (tmp_path / "week" / name / "CT").mkdir(parents=True)
+        (tmp_path / "week" / name / "CT" / "1.dcm").write_text("an earlier demo's")
+    demo_week.clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    demo_week.clear(tmp_path)

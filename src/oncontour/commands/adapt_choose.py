@@ -15,7 +15,6 @@ from oncontour.commands.adapt_find import Found
 from oncontour.commands.adapt_inputs import Given
 from oncontour.core.boxes import box_of, cropped, widened
 from oncontour.core.case import BitMasks, Case
-from oncontour.core.geometry import Floats
 from oncontour.core.structure_kinds import is_target
 from oncontour.core.volume import Volume
 from oncontour.errors import ConfigError
@@ -155,15 +154,13 @@ def _compared(told: Outline, propagated: Volume, direct: Volume) -> Outline:
 
 def _direct(one: Carried, given: Given, carried: Propagated, mask: Volume) -> Carried:
     """What became of a structure whose direct outline is written: its volume, and where its middle lies beyond the set-up."""
+    from oncontour.adapt.start import middle_mm
+
     planned = given.planning.mask(one.name)
     back = np.linalg.inv(carried.set_up)
-    was = _middle_mm(planned) @ back[:3, :3].T + back[:3, 3]
-    x, y, z = (float(v) for v in _middle_mm(mask) - was)
+    was = middle_mm(planned) @ back[:3, :3].T + back[:3, 3]
+    x, y, z = (float(v) for v in middle_mm(mask) - was)
     return replace(one, how="direct", carried_cc=mask.volume_cc, moved_mm=(x, y, z))
-
-
-def _middle_mm(mask: Volume) -> Floats:
-    return mask.geometry.points(np.argwhere(mask.array).mean(axis=0))
 
 
 # ---- by score

@@ -120,13 +120,13 @@ def demo(
     """
     dicom, truth, result = out / "dicom", out / "truth", out / "result"
     _check_ours(dicom, truth, result)
-    if week:
-        demo_week.check_ours(out)
+    demo_week.check_ours(out)
     whole = all(map(is_installed, ("torch", "monai"))) or risk != RISK_MODEL
     if whole:
         load_risk(risk)
     shown = patient(source, seed)
     _say(f"Patient: {shown.who}")
+    demo_week.clear(out)
     write_patient(shown.case, dicom, truth)
     _say(f"Written as DICOM: {dicom}. What a clinic would type: oncontour run {dicom} --out {result} --goals {GOALS}")
     done = pipeline.run(

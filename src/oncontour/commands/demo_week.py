@@ -7,6 +7,8 @@ OUT/week/result     what 'oncontour adapt' makes of the two
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +50,14 @@ def check_ours(out: Path) -> None:
         check_replaceable(folder)
     if result.parent.exists():
         check_out(result, (), FILES, overwrite=True, of="the demo's patient a week later")
+
+
+def clear(out: Path) -> None:
+    """Take away what an earlier demo left there, which ``check_ours`` has looked at: it would stand beside another patient."""
+    for folder in folders(out):
+        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # not empty, or never there
+        (out / "week").rmdir()
 
 
 def week_later(case: Case, out: Path) -> Result:

@@ -156,8 +156,8 @@ def blur_reach(matrix: Floats) -> list[int]:
 
 def _separable(source: Array, matrix: Floats, out: Array, fill: np.generic, blur: bool) -> None:
     """Fill ``out`` from ``source``, whose axes run along those of ``out``; the in-plane step comes first where it shrinks."""
-    size = (out.shape[0], out.shape[1], out.shape[2])
-    along = _along(source, matrix, size, blur)
+    size, reach = (out.shape[0], out.shape[1], out.shape[2]), source.shape
+    source, along = _along(source, matrix, size, blur)
     if out.shape[1] * out.shape[2] <= source.shape[1] * source.shape[2]:
         slices = np.zeros((source.shape[0], *out.shape[1:]), _working_type(source.dtype))
         for k in np.unique(along[0].indices):
@@ -168,7 +168,7 @@ def _separable(source: Array, matrix: Floats, out: Array, fill: np.generic, blur
         for k in range(out.shape[0]):
             out[k] = _as_type(source.dtype, _in_plane(_mixed(source, along[0], k), along))
     for t in range(3):
-        off_grid = ~_within(_positions_along(matrix, t, out.shape[t]), source.shape[t])
+        off_grid = ~_within(_positions_along(matrix, t, out.shape[t]), reach[t])
         if off_grid.any():
             out[tuple(off_grid if a == t else slice(None) for a in range(3))] = fill
 
@@ -176,16 +176,18 @@ def _separable(source: Array, matrix: Floats, out: Array, fill: np.generic, blur
 def slices_parallel(source: Array, matrix: Floats, shape: Shape3) -> Iterator[Array]:
     """Each slice (j, i) of a (k, j, i) float array interpolated linearly at the voxels of a target whose axes run along its own
     (``parallel_axes`` says which); nothing is blurred, and beyond the outermost voxel centres the value of the edge goes on."""
-    along = _along(source, matrix, shape, blur=False)
+    source, along = _along(source, matrix, shape, blur=False)
     for k in range(shape[0]):
         yield _in_plane(_mixed(source, along[0], k), along)
 
 
-def _along(source: Array, matrix: Floats, shape: Shape3, blur: bool) -> list[sparse.csr_array]:
-    """The weights along each axis of a target of ``shape``."""
+def _along(source: Array, matrix: Floats, shape: Shape3, blur: bool) -> tuple[Array, list[sparse.csr_array]]:
+    """The part of ``source`` that a target of ``shape`` reads, and the weights along each of its axes."""
     work = _working_type(source.dtype)
     at = [_positions_along(matrix, t, shape[t]) for t in range(3)]
-    return [_weights(at[t], matrix[t, t] if blur else 1.0, source.shape[t], work) for t in range(3)]
+    along = [_weights(at[t], matrix[t, t] if blur else 1.0, source.shape[t], work) for t in range(3)]
+    ends = [slice(int(one.indices.min()), int(one.indices.max()) + 1) for one in along]
+    return source[ends[0], ends[1], ends[2]], [one[:, end] for one, end in zip(along, ends, strict=True)]
 
 
 def _in_plane(plane: Array, along: list[sparse.csr_array]) -> Array:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from oncontour.errors import ConfigError, ModelError
 from oncontour.libraries import memory_told, why
+from oncontour.processors import available
 
 if TYPE_CHECKING:
     import torch
@@ -136,15 +137,10 @@ def chosen(backend: str) -> str:
 def _threads(threads: int | None) -> int:
     if threads is None:
         told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-        return int(told) if told.isdecimal() and int(told) else _cpus()
+        return int(told) if told.isdecimal() and int(told) else available()
     if threads < 1:
         raise ConfigError(f"threads must be 1 or more, not {threads}")
     return int(threads)
-
-
-def _cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---- torch

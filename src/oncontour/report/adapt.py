@@ -129,22 +129,12 @@ def _plane(images: Images, axis: int, upright: bool) -> _Plane:
     arrows = np.stack([flat(np.tensordot(grid.axes[n], moved, 1)) for n in (across, down)])
     steps = grid.spacing_mm
     return _Plane(
-        flat(_near(images.today, grid).to(grid, fill=AIR_HU).array),
-        flat(_near(images.deformation.jacobian(), grid).to(grid, fill=1.0).array),
+        flat(images.today.to(grid, fill=AIR_HU).array),
+        flat(images.deformation.jacobian().to(grid, fill=1.0).array),
         np.stack([arrows[0], -arrows[1] if upright else arrows[1]]),
         flat(np.linalg.norm(moved, axis=0)),
         (0.0, grid.shape[across] * steps[across], grid.shape[down] * steps[down], 0.0),
     )
-
-
-def _near(volume: Volume, grid: Geometry) -> Volume:
-    """The part of a volume that ``grid`` reads, and what is smoothed into it."""
-    at = volume.geometry.voxels(grid.corners_mm)
-    step = [max(3, int(np.ceil(3 * max(grid.spacing_mm) / mm))) for mm in volume.geometry.spacing_mm]
-    low = np.clip(np.floor(at.min(axis=0)).astype(int) - step, 0, np.asarray(volume.geometry.shape) - 1)
-    high = np.clip(np.ceil(at.max(axis=0)).astype(int) + step + 1, low + 1, volume.geometry.shape)
-    k, j, i = (slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
-    return Volume(volume.array[k, j, i], volume.geometry.crop(low.tolist(), high.tolist()))
 
 
 def _thin(images: Images, axis: int) -> Geometry:
