@@ -1,15 +1,17 @@
 """How good limb-t1 is on the patients kept apart: every demand on it, met or failed; with --out a copy whose card holds them, and
 what the figures of fidelity are in the patients that it learned from, beside which later images are judged.
 
-    python bench/limb_t1.py COHORT --model limb-t1 [--out limb-t1.safetensors]
+    python bench/limb_t1.py [COHORT] [--model limb-t1] [--out limb-t1.safetensors]
 
-COHORT: patients with CT and T1-weighted MR on one grid (soft-tissue sarcoma of the limbs). The six that are judged are those of
+COHORT: patients with CT and T1-weighted MR on one grid (soft-tissue sarcoma of the limbs), by default sts-ct-mr under $ONCONTOUR_DATA (else
+../shared/data). The six that are judged are those of
 ``papers/pseudomri-2021/run.yaml``: a fixed seed chose them, nothing learned from them or was chosen by them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from oncontour.reproduce.pseudomri_tables import Judged, judged_pair
 from oncontour.synthesize.predict import Synthesizer, ranges_of
 from oncontour.synthesize.signal import textbook
 
+DATA = Path(os.environ.get("ONCONTOUR_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data") / "sts-ct-mr"
 PAPER = Path(__file__).parents[1] / "papers" / "pseudomri-2021" / "run.yaml"
 FIGURES = ("mae", "ssim", "psnr_db", "correlation", "gradient_correlation", "sharpness", "body_dice", "ct_body_dice", "checkerboard")
 TESTED_ON = "6 patients of the same public set (soft-tissue sarcoma of the limbs), by a fixed seed, never trained or tuned on; mean"
@@ -34,10 +37,13 @@ TESTED_ON = "6 patients of the same public set (soft-tissue sarcoma of the limbs
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cohort", type=Path)
+    parser.add_argument("cohort", type=Path, nargs="?", default=DATA)
     parser.add_argument("--model", default="limb-t1")
     parser.add_argument("--out", type=Path)
     told = parser.parse_args()
+    if not told.cohort.is_dir():
+        print(f"no patients at {told.cohort}: not measured")
+        return
     plan = planned(read_yaml(PAPER)["settings"])
     patients = Cohort.open(told.cohort)
     test = kept_apart([id for id in patients.ids if id not in plan.left_out], plan)
