@@ -39,7 +39,7 @@ def work(base: Path, dataset: int, plans: str, configurations: list[str], asked:
     torch.set_num_threads(1)
     os.environ.update(nnUNet_n_proc_DA="1")  # the planner wants one; training then none
     extract_fingerprint_dataset(dataset, num_processes=1, check_dataset_integrity=True, show_progress_bar=False)
-    planned = planner(plans)(dataset).plan_experiment()
+    planned = json.loads(json.dumps(planner(plans)(dataset).plan_experiment()))  # as training reads them
     preprocess_dataset(dataset, plans, configurations, num_processes=[1] * len(configurations), show_progress_bar=False)
     return [one(base, planned, configuration, asked) for configuration in configurations]
 

@@ -233,6 +233,7 @@ def test_nothing_is_written_where_a_demo_would_replace_what_it_did_not_make(tmp_
         ("result", "notes.txt", "mine"),
         ("dicom", "mine.dcm", "mine"),
         ("week/daily", "mine.dcm", "mine"),
+        ("week/result", "report.json", '{"about": "somebody else"}'),
     ):
         out = tmp_path / f"{folder.replace('/', '-')}-{name}"
         (out / folder).mkdir(parents=True)
@@ -253,10 +254,32 @@ def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
 
 
 def test_the_week_of_an_earlier_demo_does_not_stay_beside_another_patient(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
     for name in ("planning", "daily", "result"):
-        (tmp_path / "week" / name / "CT").mkdir(parents=True)
-        (tmp_path / "week" / name / "CT" / "1.dcm").write_text("an earlier demo's")
+        (tmp_path / "week" / name).mkdir(parents=True)
+    (tmp_path / "week" / "result" / "report.json").write_text(json.dumps({"about": demo_week.ABOUT}))
+    (tmp_path / "mine").mkdir()
+    demo_week.check_ours(tmp_path)
     demo_week.clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    demo_week.check_ours(tmp_path)
     demo_week.clear(tmp_path)
+
+
+@pytest.mark.parametrize("linked", ["week", "week/planning"])
+def test_a_week_that_lies_elsewhere_is_left_alone(linked: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / linked).parent.mkdir(parents=True)
+    (tmp_path / "out" / linked).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="this is a link"):
+        demo.demo(out=tmp_path / "out", source="mean", week=False)
+
+
+def test_a_week_that_cannot_be_taken_away_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "week" / "daily").mkdir(parents=True)
+
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("shutil.rmtree", refused)
+    with pytest.raises(OutputError, match="Permission denied"):
+        demo_week.clear(tmp_path)

@@ -154,7 +154,7 @@ def nnunet_folder(tmp_path, dims=3, folds=(0,), axes="SPL", changes=None, **opti
         (folder / f"fold_{fold}").mkdir()
         checkpoint = {
             "network_weights": doubled(nnunet_weights(build_net(configuration, 1, 3, folder))),
-            "logging": {"mean_fg_dice": [np.float64(0.8), np.float32(0.9)], "of": np.str_("Dataset901_Phantom")},
+            "logging": {"mean_fg_dice": [np.float64(0.8), np.float32(0.9)]},
             "_best_ema": np.float64(0.85),
             "init_args": {"configuration": name, "fold": fold, "device": torch.device("cpu")},
             "trainer_name": "nnUNetTrainer",

@@ -152,6 +152,18 @@ def test_shift_of_the_centre() -> None:
     assert got["morph_integ_int"] == pytest.approx(2 * got["morph_volume"])
 
 
+@pytest.mark.parametrize("spacing", [(2.5, 1.17, 1.1), (1.0, 1.0, 1.0), (0.3, 7.0, 2.2)])
+def test_what_is_flat_whatever_way_it_lies_has_no_ellipsoid(spacing: tuple[float, float, float]) -> None:
+    pair, plane, line = np.zeros((2, 2, 2), bool), np.zeros((9, 9, 9), bool), np.zeros((6, 6, 6), bool)
+    pair[0, 0, 0] = pair[1, 1, 1] = True
+    k, j = np.indices((9, 9))
+    plane[k, j, (k + j) // 2] = (k + j) % 2 == 0
+    line[range(6), range(6), range(6)] = True
+    for mask in (pair, plane, line):
+        found = shape(mask, spacing)
+        assert np.isnan([found["morph_vol_dens_aee"], found["morph_area_dens_aee"]]).all()
+
+
 def test_what_is_not_defined() -> None:
     one = morphology(region(np.full((1, 1, 1), 5.0), np.ones((1, 1, 1), bool)))
     shapeless = {"pca_maj_axis", "pca_min_axis", "pca_least_axis", "pca_elongation", "pca_flatness", "vol_dens_aee", "area_dens_aee"}

@@ -325,17 +325,19 @@ class Deformation:
         """det(d(x + u)/dx) at each voxel: 1 keeps volume, 0.5 halves it from fixed to moving, 0 and less folds.
 
         Central differences in mm along the grid's own axes whatever way they run (one-sided at its edges); along an axis of one voxel
-        nothing is known to change.
+        nothing is known to change. In the field's own precision, float32 at least.
         """
         return self._determinants
 
     @cached_property
     def _determinants(self) -> Volume:
         u, n = self.displacement.array, self.geometry.shape[0]
-        out = np.empty(self.geometry.shape, u.dtype)
+        out = np.empty(self.geometry.shape, np.result_type(u.dtype, np.float32))
         for first in range(0, n, SLAB):  # by slabs, with a slice more on each side: what lies between stays in the cache
             low, last = max(0, first - 1), min(n, first + SLAB)
-            out[first:last] = _determinants(u[:, low : last + 1], self.geometry.inverse)[first - low : last - low]
+            out[first:last] = _determinants(u[:, low : last + 1].astype(out.dtype, copy=False), self.geometry.inverse)[
+                first - low : last - low
+            ]
         return Volume(out, self.geometry)
 
     def folding_percent(self, inside: Volume | None = None) -> float:

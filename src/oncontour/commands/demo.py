@@ -13,12 +13,11 @@ from oncontour.commands import demo_week
 from oncontour.commands import run as pipeline
 from oncontour.commands.risk import load as load_risk
 from oncontour.core.case import Case
-from oncontour.documents import read_json
 from oncontour.errors import ConfigError, InputError, OutputError
 from oncontour.io.dicom.patient_write import check_replaceable
 from oncontour.libraries import is_installed
 from oncontour.progress import Progress
-from oncontour.result import PAGE, RECORD, check_out
+from oncontour.result import PAGE, check_out
 
 ORGANS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible")
 """What the patient must have contours of, so that the table has no gaps."""
@@ -115,7 +114,8 @@ def demo(
         seed: of the mean patient, which it then shows: each from 1 on bends it into another patient; 0 is the mean itself
         risk: a risk model, made by 'oncontour train risk', to tell the patient's risk by; by default one
             of simulated outcomes, which says so
-        week: show the patient a simulated week later too; it needs the extra train, as the risk does
+        week: show the patient a simulated week later too; it needs the extra train, as the risk does; without it that of
+            an earlier demo goes
         progress: called with the fraction done
     """
     dicom, truth, result = out / "dicom", out / "truth", out / "result"
@@ -163,17 +163,8 @@ def _check_ours(dicom: Path, truth: Path, result: Path) -> None:
     for folder in (dicom, truth):
         check_replaceable(folder)
     held = [folder for folder in (result, dicom, truth) if folder.exists() and any(folder.iterdir())]
-    if held and not _made_by_demo(result):
+    if held and not demo_week.about(result):
         raise OutputError("this was not made by a demo, which would replace it", where=str(held[0]), hint="choose a new folder as --out")
-
-
-def _made_by_demo(result: Path) -> bool:
-    """Whether a result tells, as that of every demo does, whom it shows."""
-    try:
-        record = read_json(result / RECORD)
-    except InputError:
-        return False
-    return isinstance(record, dict) and bool(record.get("about"))
 
 
 def patient(source: Source = "auto", seed: int | None = None) -> Patient:

@@ -17,9 +17,11 @@ import numpy as np
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
 from oncontour.core.volume import Volume
-from oncontour.files import writing_folder
+from oncontour.documents import read_json
+from oncontour.errors import InputError, OutputError
+from oncontour.files import as_output_error, writing_folder
 from oncontour.io.dicom.patient_write import check_replaceable
-from oncontour.result import check_out
+from oncontour.result import RECORD, check_out
 
 if TYPE_CHECKING:
     from oncontour.commands.adapt import Result
@@ -42,20 +44,42 @@ def folders(out: Path) -> tuple[Path, Path, Path]:
 
 
 def check_ours(out: Path) -> None:
-    """Raises OutputError, before anything is written, where one of these folders holds what no demo made."""
+    """Raises OutputError, before anything is written, where one of these folders is a link or holds what no demo made."""
     from oncontour.commands.adapt_files import FILES
 
     planning, daily, result = folders(out)
+    for folder in (out / "week", planning, daily, result):
+        if folder.is_symlink():
+            raise OutputError(
+                "this is a link, and a demo replaces its own folders alone", where=str(folder), hint="choose a new folder as --out"
+            )
     for folder in (planning, daily):
         check_replaceable(folder)
     if result.parent.exists():
         check_out(result, (), FILES, overwrite=True, of="the demo's patient a week later")
+    held = [folder for folder in (result, planning, daily) if folder.exists() and any(folder.iterdir())]
+    if held and about(result) != ABOUT:
+        raise OutputError("this was not made by a demo, which would replace it", where=str(held[0]), hint="choose a new folder as --out")
+
+
+def about(result: Path) -> object:
+    """The sentence that stands first in a result's record, as in that of every demo; None where there is none."""
+    try:
+        record = read_json(result / RECORD)
+    except InputError:
+        return None
+    return record.get("about") if isinstance(record, dict) else None
 
 
 def clear(out: Path) -> None:
-    """Take away what an earlier demo left there, which ``check_ours`` has looked at: it would stand beside another patient."""
+    """Take away what an earlier demo left there, which ``check_ours`` has looked at: it would stand beside another patient. Raises
+    OutputError where the system refuses."""
     for folder in folders(out):
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                raise as_output_error(error, folder) from error
     with contextlib.suppress(OSError):  # not empty, or never there
         (out / "week").rmdir()
 

@@ -158,7 +158,7 @@ def _separable(source: Array, matrix: Floats, out: Array, fill: np.generic, blur
     """Fill ``out`` from ``source``, whose axes run along those of ``out``; the in-plane step comes first where it shrinks."""
     size, reach = (out.shape[0], out.shape[1], out.shape[2]), source.shape
     source, along = _along(source, matrix, size, blur)
-    if out.shape[1] * out.shape[2] <= source.shape[1] * source.shape[2]:
+    if out.shape[1] * out.shape[2] <= reach[1] * reach[2]:
         slices = np.zeros((source.shape[0], *out.shape[1:]), _working_type(source.dtype))
         for k in np.unique(along[0].indices):
             slices[k] = _in_plane(source[k], along)

@@ -28,9 +28,9 @@ from oncontour.errors import CohortError, ConfigError, OncontourError
 from oncontour.evaluate.found import Evaluation, Failure, Judged, Row, Swap, gathered
 from oncontour.evaluate.panels import Panel, panels
 from oncontour.io.names import to_tg263
+from oncontour.many import processors
 from oncontour.metrics.overlap import Overlap, overlap
 from oncontour.metrics.surface import surfaces
-from oncontour.processors import available
 from oncontour.progress import Progress, tell
 from oncontour.sides import other_side
 
@@ -113,7 +113,7 @@ def judge_one(
             predicted = predictor.predict(case.without_structures() if case.images else case)
             found.remark(predicted, method)
             masks = {name: _mask(predicted, name, case.geometry) for name in names}
-            with ThreadPoolExecutor(threads or available()) as pool:
+            with ThreadPoolExecutor(threads or processors()) as pool:
                 numbers = list(pool.map(lambda name, masks=masks: _measure(truth[name], masks[name], tolerance_mm), names))
         except Exception as error:
             found.fail([method], error)

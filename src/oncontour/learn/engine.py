@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from oncontour.errors import ConfigError, ModelError
 from oncontour.libraries import memory_told, why
-from oncontour.processors import available
+from oncontour.many import processors
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +137,7 @@ def chosen(backend: str) -> str:
 def _threads(threads: int | None) -> int:
     if threads is None:
         told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-        return int(told) if told.isdecimal() and int(told) else available()
+        return int(told) if told.isdecimal() and int(told) else processors()
     if threads < 1:
         raise ConfigError(f"threads must be 1 or more, not {threads}")
     return int(threads)

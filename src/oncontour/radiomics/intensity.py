@@ -48,7 +48,7 @@ def statistics(values: Array) -> Values:
 def _moments(values: Array) -> Values:
     if not values.size:
         return dict.fromkeys(_STATISTICS, np.nan)
-    mean, ordered = float(values.mean()), np.sort(values).astype(np.float64, copy=False)
+    mean, ordered = float(values.mean(dtype=np.float64)), np.sort(values).astype(np.float64, copy=False)
     low, high = float(ordered[0]), float(ordered[-1])
     apart, second, third, fourth = _powers(ordered, mean)
     variance = second if high > low else 0.0

@@ -29,6 +29,8 @@ INSIDE = ("com", "integ_int", "moran_i", "geary_c")
 """What needs intensity."""
 AT_ONCE = 2
 """Frequencies along k: what is transformed along i and j stays in the cache."""
+FLAT = 1e-14
+"""A variance of less than this part of the largest is rounding: the structure is flat that way."""
 SHAPE = tuple(name for name in tags("morph") if name not in INSIDE)
 
 
@@ -49,6 +51,7 @@ def shape(mask: Mask, spacing_mm: tuple[float, float, float]) -> Values:
         points = np.roll(_outermost(points), -1, axis=1)  # the next axis first
     hull = ConvexHull(points)
     corners = points[hull.vertices]
+    corners = corners[np.lexsort(corners.T)]  # in one order, however the hull was found: the ellipsoid is found to a tolerance
     box, tight = np.ptp(corners, axis=0), _smallest_box(hull)
     halves = _principal_halves(mask, spacing_mm)
     ellipsoid = enclosing_ellipsoid(corners)
@@ -116,7 +119,7 @@ def _principal_halves(mask: Mask, spacing_mm: tuple[float, float, float]) -> Flo
     whole = np.array([[many * int(second[a, b]) - int(first[a]) * int(first[b]) for b in range(3)] for a in range(3)], np.float64)
     covariance = whole / (float(many) * (many - 1)) * np.outer(spacing_mm, spacing_mm)
     spread = np.linalg.eigvalsh(covariance)[::-1]
-    return np.asarray(2 * np.sqrt(np.clip(spread, 0, None)))
+    return np.asarray(2 * np.sqrt(np.where(spread > FLAT * spread[0], spread, 0)))
 
 
 @njit(cache=True, nogil=True)

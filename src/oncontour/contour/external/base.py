@@ -200,12 +200,12 @@ def said_beside(folder: Path) -> dict[str, object]:
 def load_tensors(path: Path) -> dict[str, object]:
     """What a ``.pth`` or ``.pt`` file holds, when that is tensors, containers, numbers and text. Raises ModelError otherwise.
 
-    Scalars of numpy count as numbers and text (nnU-Net logs them, and names its data set by one): they are rebuilt from their bytes, which
-    runs nothing.
+    Scalars of numpy count as numbers (nnU-Net logs them): they are rebuilt from their bytes, which runs nothing. Texts of numpy do not: a
+    file sets their size itself, and numpy reads beyond their bytes.
     """
     import torch
 
-    kinds = [np.dtype(kind) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", "U1")]
+    kinds = [np.dtype(kind) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
     _check_unpacked(path)
     numbers: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
         (_SCALAR, "numpy.core.multiarray.scalar"),
