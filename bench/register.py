@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _alone import ONE_THREAD
 from scipy import ndimage
 
 from oncontour.core.geometry import Geometry
@@ -30,7 +31,6 @@ from oncontour.io.image.nifti import read_image, write_image
 
 PEERS = ("plastimatch", "elastix", "greedy")
 DUBIOUS = 20
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 
 def pair(data: Path) -> tuple[dict[str, Volume], np.ndarray, np.ndarray]:

@@ -5,7 +5,8 @@ and a cohort of patients.
 
 Neither is a dependency; each is measured where PYTHON (else $ONCONTOUR_MIRP or $ONCONTOUR_PICTOLOGICS, else this Python) has it, each side
 in a process of its own; mirp comes with the extra "bench", pictologics needs Python 3.12 (bench/README.md).
-Seconds are of this process's own CPU (``time.process_time``), so that a busy machine changes them less; wall time is given beside.
+Seconds are of this process's own CPU (``time.process_time``), on one thread, so that a busy machine changes them less; wall time is given
+beside.
 The cohort is OpenKBP's validation patients at $ONCONTOUR_DATA (else ../shared/data): 7 organs, dose and CT, every family.
 """
 
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, set_num_threads
+from _alone import ONE_THREAD, on_one_thread
 from scipy import ndimage
 
 from oncontour.core.geometry import Geometry
@@ -40,7 +41,6 @@ TEXTURES = ("cm", "rlm", "szm", "dzm", "ngt", "ngl")
 RADIUS = 28.0
 """In voxels: 92,000 of them lie inside."""
 SAME = 1e-6
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 FAMILIES_OF_MIRP = {"cm": "glcm", "rlm": "glrlm", "szm": "glszm", "dzm": "gldzm", "ngt": "ngtdm", "ngl": "ngldm"}
 NAMES_OF_MIRP = {"morph": "morphology", "loc": "local_intensity", "stat": "statistics", "ih": "intensity_histogram", "ivh": "ivh"}
 AGGREGATIONS_OF_MIRP = {
@@ -91,7 +91,7 @@ def timed(work: Callable[[], object], times: int) -> tuple[float, float]:
 def one_structure() -> None:
     image, mask = sphere()
     region = prepare(image, mask, Processing())
-    print(f"sphere of {int(mask.array.sum())} voxels, 32 levels")
+    print(f"sphere of {int(mask.array.sum())} voxels, 32 levels, one thread")
     for title, families in (("all textures, 3D", TEXTURES), *((f"  {name}", (name,)) for name in TEXTURES), ("all 11 families", None)):
         chosen = Settings(bins=32) if families is None else Settings(bins=32, families=families)
         measure(region, chosen)  # compile, or read what was compiled
@@ -164,8 +164,6 @@ def peer_by_call(python: str) -> None:
     if done.returncode:
         raise SystemExit(f"{command[1]} ended with {done.returncode}: {done.stderr[-2000:]}")
     told = json.loads(done.stdout)
-    before = get_num_threads()
-    set_num_threads(1)
     for title, families, theirs in (
         ("all textures, 3D", TEXTURES, told["cpu"]["textures"]),
         ("all 11 families", tuple(FAMILIES), sum(told["cpu"].values())),
@@ -176,7 +174,6 @@ def peer_by_call(python: str) -> None:
         told_ms, ours_ms = 1e3 * theirs, 1e3 * cpu
         line = f"pictologics {told['version']} {told_ms:.1f} ms of CPU, ours {ours_ms:.1f}, ratio {told_ms / ours_ms:.2f}"
         print(f"{title}, one thread: {line}")
-    set_num_threads(before)
     ours = {code(name).split(".")[1]: value for name, value in measure(region, Settings(bins=32, families=TEXTURES)).items()}
     values = {name.rpartition("_")[2]: value for name, value in told["values"].items()}
     shared = [name for name in ours if name in values]
@@ -269,6 +266,7 @@ def main() -> int:
     parser.add_argument("--pictologics", default=os.environ.get("ONCONTOUR_PICTOLOGICS", sys.executable), metavar="PYTHON")
     parser.add_argument("--mine", nargs=2, metavar=("ARRAYS", "ASKED"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    on_one_thread()
     if given.mine:
         print(json.dumps(mine(Path(given.mine[0]), json.loads(given.mine[1]))))
         return 0
