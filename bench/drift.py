@@ -1,6 +1,6 @@
 """The drift flag of ``oncontour synthesize``: how often it fires on made images that were spoiled on purpose, and on good ones.
 
-    python bench/drift.py [--calibrate 20] [--judge 20] [--model FILE] [--keep FOLDER] [--write]
+    python bench/drift.py [--calibrate 100] [--judge 33] [--model FILE] [--keep FOLDER] [--write]
 
 OpenKBP under $ONCONTOUR_DATA (else ../shared/data), the frozen segmenter hn-organs. Images that are good by construction: the textbook's
 curve of each voxel (or what --model makes), with another contrast (gamma 0.85 to 1.18), a bias field of 8 %, in-plane blur of up to 0.6
@@ -135,8 +135,8 @@ def figures(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--calibrate", type=int, default=20)
-    parser.add_argument("--judge", type=int, default=20)
+    parser.add_argument("--calibrate", type=int, default=100)
+    parser.add_argument("--judge", type=int, default=33)
     parser.add_argument("--model", default=None, help="a synthesis model; by default the textbook's curve")
     parser.add_argument("--keep", type=Path, default=None)
     parser.add_argument("--write", action="store_true")

@@ -31,7 +31,7 @@ from tests.needs import browser
 from tests.synthesize.test_fidelity import limb
 
 DRAWN = Drifted("", (Drift("Parotid_L", 1.31, 0.4, 0.93),), Verdict(True, ("Parotid_L has 1.31 times its volume",)))
-USUAL = Limits({"Parotid_L": Usual(0.0, 0.02, 0.3, 1.8, 0.1)}, 3.0, 20, 0.1, "phantoms")
+USUAL = Limits({"Parotid_L": Usual(0.0, 0.02, 0.02, 0.3, 1.8, 0.1)}, 3.0, 20, 0.1, "phantoms")
 
 
 @pytest.fixture(scope="module")
