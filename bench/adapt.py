@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from _alone import ONE_THREAD
 
 from oncontour.core.case import Case
 from oncontour.core.geometry import Geometry
@@ -105,7 +106,7 @@ def noisy(ct: Volume, rng: np.random.Generator) -> Volume:
 
 def spent(words: list[str], threads: int) -> Spent:
     """What ``oncontour`` with these ``words`` takes. Raises SystemExit with its message where it fails."""
-    numbers = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    numbers = dict.fromkeys(ONE_THREAD, str(threads))
     started = time.perf_counter()
     command = [sys.executable, "-m", "oncontour.cli", *words]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **numbers})

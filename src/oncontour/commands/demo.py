@@ -13,7 +13,7 @@ from oncontour.commands import demo_week
 from oncontour.commands import run as pipeline
 from oncontour.commands.risk import load as load_risk
 from oncontour.core.case import Case
-from oncontour.errors import ConfigError, InputError, OutputError
+from oncontour.errors import ConfigError, InputError
 from oncontour.io.dicom.patient_write import check_replaceable
 from oncontour.libraries import is_installed
 from oncontour.progress import Progress
@@ -162,9 +162,7 @@ def _check_ours(dicom: Path, truth: Path, result: Path) -> None:
     check_out(result, (), pipeline.FILES, overwrite=True, of="the demo's patient")
     for folder in (dicom, truth):
         check_replaceable(folder)
-    held = [folder for folder in (result, dicom, truth) if folder.exists() and any(folder.iterdir())]
-    if held and not demo_week.about(result):
-        raise OutputError("this was not made by a demo, which would replace it", where=str(held[0]), hint="choose a new folder as --out")
+    demo_week.check_made_by_demo((result, dicom, truth), bool(demo_week.about(result)))
 
 
 def patient(source: Source = "auto", seed: int | None = None) -> Patient:

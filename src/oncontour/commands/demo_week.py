@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,8 +59,13 @@ def check_ours(out: Path) -> None:
         check_replaceable(folder)
     if result.parent.exists():
         check_out(result, (), FILES, overwrite=True, of="the demo's patient a week later")
-    held = [folder for folder in (result, planning, daily) if folder.exists() and any(folder.iterdir())]
-    if held and about(result) != ABOUT:
+    check_made_by_demo((result, planning, daily), about(result) == ABOUT)
+
+
+def check_made_by_demo(kept: Sequence[Path], made: bool) -> None:
+    """Raises OutputError where one of ``kept`` holds something and no demo ``made`` it."""
+    held = [folder for folder in kept if folder.exists() and any(folder.iterdir())]
+    if held and not made:
         raise OutputError("this was not made by a demo, which would replace it", where=str(held[0]), hint="choose a new folder as --out")
 
 

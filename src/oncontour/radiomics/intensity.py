@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from oncontour.core.boxes import widened
 from oncontour.radiomics.names import tags
 from oncontour.radiomics.region import Region, box_of
 
@@ -173,7 +174,7 @@ def local_peaks(region: Region) -> Values:
     if not region.intensity.any():
         return {"loc_peak_loc": np.nan, "loc_peak_glob": np.nan}
     rows = _sphere_rows(region.spacing_mm)
-    around = _around(region.intensity, rows)
+    around = widened(box_of(region.intensity), region.intensity.shape, rows.max(axis=0).tolist())
     image, inside = region.image[around], region.intensity[around]
     known = np.isfinite(image)
     room = int(rows[:, 2].max()) + 1
@@ -181,13 +182,6 @@ def local_peaks(region: Region) -> Values:
     means = _sphere_means(*_running(image, known, room, whole), inside, rows, room, whole)[inside]
     brightest = region.values == region.values.max()
     return {"loc_peak_loc": float(means[brightest].max()), "loc_peak_glob": float(means.max())}
-
-
-def _around(inside: NDArray[np.bool_], rows: NDArray[np.int64]) -> tuple[slice, slice, slice]:
-    """The box that every sphere round a voxel ``inside`` stays in, as far as the array goes."""
-    reach = [int(most) for most in rows.max(axis=0)]
-    k, j, i = (slice(max(0, side.start - most), side.stop + most) for side, most in zip(box_of(inside), reach, strict=True))
-    return k, j, i
 
 
 def _has_room(inside: NDArray[np.bool_], rows: NDArray[np.int64]) -> bool:
@@ -253,8 +247,7 @@ def _sphere_means(
                 at_k, at_j, half = k + rows[r, 0], j + rows[r, 1], rows[r, 2]
                 if 0 <= at_k < nk and 0 <= at_j < nj:
                     low, high = first + room - half - 1, first + room + half
-                    line = sums[at_k, at_j]
-                    before, until = line[low : low + size], line[high : high + size]
+                    before, until = sums[at_k, at_j, low : low + size], sums[at_k, at_j, high : high + size]
                     for n in range(size):
                         total[n] += until[n] - before[n]
                     if not whole:
